@@ -1,0 +1,79 @@
+"""What every environment provides.
+
+An environment is a module (a file or a folder in ``rlprm/envs``, or a dotted
+path of the user's own) with the functions of :class:`EnvironmentModule`. It
+makes :class:`Environment` objects, one per episode. Everything around an
+episode (the round limit, token ids, stop bookkeeping) lives in
+``rlprm.rollout``; an environment only knows its world and its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
+
+from rlprm.types import End, Message, Outcome, Split, Task, Turn
+
+
+class Environment(Protocol):
+    """One episode of one task; text in, text out."""
+
+    def reset(self) -> str:
+        """Start the episode and return the first observation. Called exactly once."""
+        ...
+
+    def step(self, action: str) -> Turn:
+        """Carry out one action.
+
+        Any string is allowed: what the environment does not understand gets its
+        own answer as an observation, never an exception. Must not be called
+        after a turn whose ``stop`` was set.
+        """
+        ...
+
+    def outcome(self) -> Outcome:
+        """Judge the episode as it stands; valid at any time after ``reset``."""
+        ...
+
+    def fork(self) -> Self:
+        """Return an independent copy in the same state."""
+        ...
+
+
+class EnvironmentModule(Protocol):
+    """The functions and constants an environment module defines."""
+
+    ROUND_LIMIT: int
+    """Default number of agent turns."""
+    FIXED_PHRASES: Sequence[str]
+    """Phrases of the environment's text that never vary inside; the embedded tokenizer gives each one id."""
+
+    def tasks(self, split: Split, start: int, count: int, **env_kwargs: Any) -> list[Task]:
+        """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
+
+        Raises:
+            ConfigError: for an unknown setting or a range the split does not have.
+        """
+        ...
+
+    def make(self, task: Task, *, end: End) -> Environment:
+        """Build the environment of a task."""
+        ...
+
+    def opening(self, *, end: End, style: str) -> list[Message]:
+        """Return the messages that precede the first observation.
+
+        ``style`` is ``"none"`` (no instructions), ``"short"`` or ``"agentgym"`` (AgentGym's own).
+        """
+        ...
+
+    def demonstrate(self, task: Task, *, end: End) -> list[str]:
+        """Return the expert's actions for a task, within the round limit.
+
+        Raises:
+            DemonstrationError: where the expert does not solve the task.
+        """
+        ...
+
+
+Spec = Mapping[str, Any]

@@ -1,0 +1,47 @@
+"""The errors this package raises on purpose.
+
+Each also derives from the standard exception a caller would expect, so that
+``except ValueError`` works without importing this module. The command line
+prints any of them as one line and exits with status 2; whatever else is raised
+is a bug and keeps its traceback.
+"""
+
+
+class RlprmError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+
+class ConfigError(RlprmError, ValueError):
+    """A setting has a wrong type, an unknown name or an impossible value."""
+
+
+class UnknownComponentError(ConfigError):
+    """A component was asked for by a name that does not exist; the message lists those that do."""
+
+
+class DataError(RlprmError, ValueError):
+    """Stored data is damaged, empty, or does not have the expected form."""
+
+
+class ArtifactError(RlprmError, FileNotFoundError):
+    """A checkpoint, dataset or manifest that a stage needs is not where it was said to be."""
+
+
+class MismatchError(RlprmError, ValueError):
+    """Two artifacts that must agree (template, `end` mode, outcome definition, ...) do not."""
+
+
+class ChatTemplateError(RlprmError, ValueError):
+    """A chat template cannot be used for multi-turn rollouts with stable token ids."""
+
+
+class ContextLengthError(RlprmError, ValueError):
+    """A prompt does not fit into the model's context."""
+
+
+class DemonstrationError(RlprmError, RuntimeError):
+    """The expert of an environment could not solve a task."""
+
+
+class TrainingError(RlprmError, RuntimeError):
+    """Training cannot go on, for instance because the loss is not finite."""

@@ -1,0 +1,213 @@
+"""The plain values that flow between stages: task, step, trajectory, labels, scores.
+
+Everything here is immutable and free of torch, so that an environment, a label
+estimator or a plot can use it without loading a model.
+
+Index conventions, used everywhere (paper: arXiv 2511.08325):
+    A trajectory has ``T`` steps; step ``t = 1 ... T`` is one assistant message.
+    ``v_t`` is the predicted promise after action ``t``; ``v_0`` that of the
+    prompt, before any action. A list of values with the prompt in front has
+    ``T + 1`` entries, ``[v_0, v_1, ..., v_T]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypedDict
+
+__all__ = [
+    "End",
+    "Message",
+    "Outcome",
+    "Split",
+    "Step",
+    "StepLabels",
+    "StepScores",
+    "StopReason",
+    "Task",
+    "Trajectory",
+    "Turn",
+]
+
+
+class Split(StrEnum):
+    """The disjoint task lists of an environment."""
+
+    TRAIN = "train"
+    DEV = "dev"
+    TEST = "test"
+
+
+class End(StrEnum):
+    """Who ends an episode.
+
+    ``ON_SUCCESS``: the environment, the moment the goal is met (AgentGym's
+    rule). The length of such an episode gives its outcome away.
+    ``DECLARED``: the agent, with an action of its own (``finish``, a purchase, an
+    answer); success is not announced before.
+    """
+
+    ON_SUCCESS = "on_success"
+    DECLARED = "declared"
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended. Only the first three are terminations; the limits are truncations."""
+
+    SUCCESS = "success"
+    """The environment ended the episode because the goal was met."""
+    FAILURE = "failure"
+    """The environment ended the episode because the goal became unreachable."""
+    DECLARED = "declared"
+    """The agent ended the episode."""
+    ENV_LIMIT = "env_limit"
+    """The environment's own budget (for instance primitive actions) ran out."""
+    ROUND_LIMIT = "round_limit"
+    """The agent used all its turns."""
+    CONTEXT_LIMIT = "context_limit"
+    """The next prompt would not fit into the model's context."""
+    ERROR = "error"
+    """The environment or the policy failed; ``Trajectory.error`` says how."""
+
+    @property
+    def is_truncation(self) -> bool:
+        """Whether the episode was cut off rather than ended by the agent or the environment."""
+        return self in (StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT)
+
+
+class Message(TypedDict):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem instance of one environment."""
+
+    environment: str
+    """Module name under ``rlprm.envs`` or a dotted path of the user's own."""
+    id: str
+    """Unique within the environment, stable across runs."""
+    split: Split
+    spec: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the environment needs to build the instance; JSON values only."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an environment answers to one action."""
+
+    observation: str
+    """Text shown to the agent next; also given when the episode is over, but never scored."""
+    reward: float = 0.0
+    """Intermediate reward of this action (most environments: 0 until the end)."""
+    stop: StopReason | None = None
+    """Set when this action ended the episode."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The judgement of a finished episode, kept raw and as success."""
+
+    score: float
+    """The environment's own score in [0, 1]."""
+    success: bool
+    definition: str
+    """The rule behind ``success``, for instance ``"babyai: mission fulfilled at any time"``."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One agent turn of a trajectory, as positions in its token ids."""
+
+    start: int
+    """Index of the first action token."""
+    end: int
+    """Index of the action's closing token (inclusive). Step values are read here, and only here."""
+    action: str
+    """The action text as parsed from the message and handed to the environment."""
+    reward: float = 0.0
+    """Intermediate reward the environment gave for it."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode, with the exact token ids that were sampled.
+
+    ``token_ids``, ``action_mask`` and ``logprobs`` have one entry per token of
+    the whole conversation up to and including the last action. No later stage
+    ever re-encodes text.
+    """
+
+    task: Task
+    sample: int
+    """Which of the task's rollouts this is, from 0."""
+    seed: int
+    """Seed of the episode's random numbers; with the policy it determines the trajectory."""
+    messages: tuple[Message, ...]
+    """The conversation as text, for people and for models with another tokenizer."""
+    token_ids: tuple[int, ...]
+    action_mask: tuple[int, ...]
+    """1 where the policy sampled the token, 0 for prompt, observations and forced closing tokens."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each sampled token under the sampling distribution; 0.0 where the mask is 0."""
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    stop: StopReason
+    end: End
+    temperature: float
+    policy: str
+    """Revision of the policy that acted (a hash of its weights, or ``"expert"``)."""
+    template: str
+    """Hash of the chat template and tokenizer the token ids belong to."""
+    error: str | None = None
+    """Cause, where ``stop`` is ``ERROR``."""
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens before the first action; ``v_0`` is read at the last of them."""
+        return self.steps[0].start if self.steps else len(self.token_ids)
+
+    @property
+    def value_positions(self) -> tuple[int, ...]:
+        """Token indices where ``[v_0, v_1, ..., v_T]`` are read."""
+        return (self.prompt_length - 1, *(step.end for step in self.steps))
+
+    @property
+    def action_tokens(self) -> int:
+        """Number of tokens the policy sampled."""
+        return sum(self.action_mask)
+
+
+@dataclass(frozen=True)
+class StepLabels:
+    """Training targets of one trajectory."""
+
+    promise: tuple[float, ...]
+    """Targets of ``[v_0, ..., v_T]`` (``T + 1`` entries)."""
+    progress: tuple[float, ...]
+    """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries)."""
+    weight: tuple[float, ...]
+    """Weight of each promise target (``T + 1`` entries); 0 leaves the read out of the loss."""
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """Scores of the steps of one (possibly unfinished) trajectory."""
+
+    initial: float
+    """``v_0``."""
+    values: tuple[float, ...]
+    """``v_1 ... v_T``; never empty for a trajectory with at least one step."""
+    tokens: int = 0
+    """Model tokens that were processed to obtain these scores (0 for model-free scorers)."""
+
+    @property
+    def progress(self) -> tuple[float, ...]:
+        """``v_t - v_{t-1}`` for ``t = 1 ... T``."""
+        chain = (self.initial, *self.values)
+        return tuple(b - a for a, b in zip(chain[:-1], chain[1:], strict=True))
