@@ -1,0 +1,73 @@
+"""A conversation while it happens: token ids grow by appending, and end as a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.types import Message, Step
+
+
+class Conversation:
+    """Messages and token ids of one episode in progress.
+
+    ``token_ids``, ``action_mask`` and ``logprobs`` always have equal length.
+    After ``observe`` (or right after construction) the policy is to act; after
+    ``act`` the environment is to answer.
+    """
+
+    def __init__(self, renderer: ChatRenderer, opening: Sequence[Message]) -> None:
+        self.renderer = renderer
+        self.messages: list[Message] = list(opening)
+        self.token_ids: list[int] = renderer.prompt_ids(opening)
+        self.action_mask: list[int] = [0] * len(self.token_ids)
+        self.logprobs: list[float] = [0.0] * len(self.token_ids)
+        self.steps: list[Step] = []
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def act(self, ids: Sequence[int], logprobs: Sequence[float]) -> str:
+        """Append a sampled action and return its text.
+
+        Where the action was cut off by the length limit, the closing token is
+        added with mask 0: it was not sampled, but the next turn needs it, and
+        the step's value is read there.
+        """
+        start = len(self.token_ids)
+        self._append(ids, [1] * len(ids), logprobs)
+        closing = self.renderer.closing_id
+        if not ids or ids[-1] != closing:
+            self._append([closing], [0], [0.0])
+        text = self.renderer.action_text(ids)
+        self.messages.append({"role": "assistant", "content": text})
+        self.steps.append(Step(start=start, end=len(self.token_ids) - 1, action=""))
+        return text
+
+    def record(self, action: str, reward: float) -> None:
+        """Note what the newest message was parsed to and what the environment paid for it."""
+        newest = self.steps[-1]
+        self.steps[-1] = Step(newest.start, newest.end, action, reward)
+
+    def observe(self, observation: str) -> None:
+        """Append the environment's answer."""
+        ids = self.renderer.observation_ids(observation)
+        self._append(ids, [0] * len(ids), [0.0] * len(ids))
+        self.messages.append({"role": "user", "content": observation})
+
+    def note(self, observation: str) -> None:
+        """Keep the closing answer of a finished episode as text only: no model ever reads it."""
+        self.messages.append({"role": "user", "content": observation})
+
+    def fork(self) -> Conversation:
+        """Return an independent copy."""
+        other = copy(self)
+        for name in ("messages", "token_ids", "action_mask", "logprobs", "steps"):
+            setattr(other, name, list(getattr(self, name)))
+        return other
+
+    def _append(self, ids: Sequence[int], mask: Sequence[int], logprobs: Sequence[float]) -> None:
+        self.token_ids.extend(ids)
+        self.action_mask.extend(mask)
+        self.logprobs.extend(logprobs)

@@ -1,0 +1,1 @@
+"""Models: loading, the embedded tiny model, and the scalar head."""

@@ -1,0 +1,1 @@
+"""Policies: things that, given conversations, write the next action."""

@@ -1,0 +1,53 @@
+"""What a policy is to the rest of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rlprm.data.conversation import Conversation
+from rlprm.data.rendering import ChatRenderer
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled action."""
+
+    ids: tuple[int, ...]
+    """Sampled token ids; the closing token is among them unless the length limit cut the action off."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each under the sampling distribution (of the model itself where decoding is greedy)."""
+
+
+class Policy(Protocol):
+    """Writes the next action of each of several conversations."""
+
+    renderer: ChatRenderer
+    revision: str
+    """Identifies the weights."""
+    temperature: float
+    """0 is greedy."""
+    max_new_tokens: int
+    context_length: int
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        """Sample one action for each conversation.
+
+        A row's result depends on its conversation and its seed alone, not on the other rows.
+        """
+        ...
+
+
+def action_seed(episode_seed: int, turn: int, branch: int = 0) -> int:
+    """Seed of one action: a function of the episode, the turn and, in a search, the branch."""
+    words = np.random.SeedSequence((episode_seed, turn, branch)).generate_state(2, np.uint32)
+    return int(words[0]) << 31 ^ int(words[1])
+
+
+def uniforms(seeds: Sequence[int], count: int) -> npt.NDArray[np.float32]:
+    """Return ``(len(seeds), count)`` uniform numbers in [0, 1), each row a function of its own seed."""
+    return np.stack([np.random.default_rng(seed).random(count, dtype=np.float32) for seed in seeds])

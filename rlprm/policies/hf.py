@@ -1,0 +1,239 @@
+"""A policy from any Hugging Face causal language model with a chat template.
+
+Two modes write the same tokens. ``reuse_cache=False`` encodes every
+conversation anew at each turn: the reference. ``reuse_cache=True`` keeps the keys and
+values of the previous call and feeds only what was appended since; conversations
+that share their whole context (16 rollouts of one task at the first turn, the
+branches of a beam) are encoded once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from rlprm.data.conversation import Conversation
+from rlprm.data.rendering import ChatRenderer
+from rlprm.policies.base import Completion, uniforms
+
+
+@dataclass
+class _Encoded:
+    """Keys and values of a batch of token prefixes, and how to find a row again."""
+
+    cache: DynamicCache
+    mask_BL: Tensor
+    """True where a cache column holds a token of the row."""
+    rows: dict[bytes, int]
+    """Prefix up to the newest action's closing token (exclusive) → row."""
+
+
+class HFPolicy:
+    """Batched sampling from a causal language model.
+
+    Args:
+        model: any decoder with ``past_key_values``; put into evaluation mode.
+        renderer: of the model's tokenizer.
+        revision: identifies the weights in stored trajectories.
+        temperature: of the sampling distribution; 0 is greedy.
+        max_new_tokens: length limit of one action, closing token included.
+        context_length: limit of a conversation in tokens; the model's own where None.
+        reuse_cache: keep keys and values across turns.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        renderer: ChatRenderer,
+        *,
+        revision: str,
+        temperature: float = 1.0,
+        max_new_tokens: int = 32,
+        context_length: int | None = None,
+        reuse_cache: bool = True,
+    ) -> None:
+        self.model = model.eval()
+        self.renderer = renderer
+        self.revision = revision
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.context_length = context_length or int(model.config.max_position_embeddings)
+        self.reuse_cache = reuse_cache
+        self.tokens_encoded = 0
+        """Tokens fed through the model so far, prompts and observations included."""
+        self._encoded: _Encoded | None = None
+
+    @torch.inference_mode()
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        """Sample one action per conversation; see :class:`rlprm.policies.base.Policy`."""
+        unique, row_of = _deduplicate(conversations)
+        logits_UV, cache, mask_UL, lengths_U = self._prefill(unique)
+        expand = torch.tensor(row_of, device=mask_UL.device)
+        if len(unique) < len(conversations):
+            cache.batch_select_indices(expand)
+        ids, logprobs, mask_BL = self._decode(
+            logits_UV[expand], cache, mask_UL[expand], lengths_U[expand], seeds
+        )
+        if self.reuse_cache:
+            keys = (
+                _key([*c.token_ids, *_without_closing(row, self.renderer.closing_id)])
+                for c, row in zip(conversations, ids, strict=True)
+            )
+            self._encoded = _Encoded(cache, mask_BL, {key: row for row, key in enumerate(keys)})
+        return [Completion(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
+
+    def forget(self) -> None:
+        """Drop the kept keys and values."""
+        self._encoded = None
+
+    def _prefill(self, conversations: Sequence[Conversation]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
+        """Encode what is not in the cache yet.
+
+        Returns:
+            Next-token logits (U, V), the cache, its column mask (U, L) and the
+            number of tokens of each row (U,).
+        """
+        parents = self._parents(conversations)
+        if parents is None:
+            cache, mask = DynamicCache(), torch.zeros(len(conversations), 0, dtype=torch.bool)
+        else:
+            assert self._encoded is not None
+            cache, mask = _select_and_compact(self._encoded, parents)
+        self._encoded = None  # its tensors are large; never hold two generations
+        known_U = mask.sum(1).tolist()
+        suffixes = [c.token_ids[known:] for c, known in zip(conversations, known_U, strict=True)]
+        self.tokens_encoded += sum(map(len, suffixes))
+        ids, new_mask = _left_pad(suffixes, self.renderer.pad_id)
+        device = self.model.device
+        mask = torch.cat([mask.to(device), new_mask.to(device)], dim=1)
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1], cache, mask, mask.sum(1)
+
+    def _parents(self, conversations: Sequence[Conversation]) -> list[int] | None:
+        """Cache rows the conversations continue, or None unless all of them are there."""
+        if self._encoded is None or any(not c.steps for c in conversations):
+            return None
+        found = [self._encoded.rows.get(_key(c.token_ids[: c.steps[-1].end])) for c in conversations]
+        rows = [row for row in found if row is not None]
+        return rows if len(rows) == len(found) else None
+
+    def _decode(
+        self, logits_BV: Tensor, cache: DynamicCache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]
+    ) -> tuple[list[list[int]], list[list[float]], Tensor]:
+        """Sample until every row has closed its action or reached the limit.
+
+        A row that closed early gets columns with mask 0 while the others go on.
+        """
+        uniforms_BK = torch.from_numpy(uniforms(seeds, self.max_new_tokens)).to(logits_BV.device)
+        alive_B = torch.ones(len(seeds), dtype=torch.bool, device=logits_BV.device)
+        ids: list[Tensor] = []
+        logprobs: list[Tensor] = []
+        counts_B = torch.zeros_like(lengths_B)
+        for k in range(self.max_new_tokens):
+            next_B, logprob_B = sample(logits_BV, uniforms_BK[:, k], self.temperature)
+            ids.append(next_B)
+            logprobs.append(logprob_B)
+            counts_B += alive_B
+            alive_B = alive_B & (next_B != self.renderer.closing_id)
+            if k + 1 == self.max_new_tokens or not bool(alive_B.any()):
+                break
+            mask_BL = torch.cat([mask_BL, alive_B[:, None]], dim=1)
+            logits_BV = self.model(
+                input_ids=next_B[:, None],
+                attention_mask=mask_BL.long(),
+                position_ids=lengths_B[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+            lengths_B = lengths_B + alive_B
+            self.tokens_encoded += int(alive_B.sum())
+        ids_BK, logprobs_BK = torch.stack(ids, 1).tolist(), torch.stack(logprobs, 1).tolist()
+        counts = counts_B.tolist()
+        return (
+            [row[:n] for row, n in zip(ids_BK, counts, strict=True)],
+            [row[:n] for row, n in zip(logprobs_BK, counts, strict=True)],
+            mask_BL,
+        )
+
+
+def sample(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Draw one token per row by inverting the cumulative distribution at a given uniform number.
+
+    Args:
+        logits_BV: next-token logits.
+        uniform_B: numbers in [0, 1).
+        temperature: divides the logits; 0 takes the largest and ignores ``uniform_B``.
+
+    Returns:
+        Token ids (B,) and their log-probabilities (B,) under ``softmax(logits / temperature)``,
+        or under ``softmax(logits)`` where ``temperature`` is 0.
+    """
+    logits_BV = logits_BV.float()
+    logprobs_BV = torch.log_softmax(logits_BV / temperature if temperature > 0 else logits_BV, dim=-1)
+    if temperature > 0:
+        cumulative_BV = logprobs_BV.exp().cumsum(-1)
+        threshold_B1 = (uniform_B * cumulative_BV[:, -1])[:, None]
+        ids_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1)
+        ids_B = ids_B.clamp(max=logits_BV.shape[1] - 1)
+    else:
+        ids_B = logprobs_BV.argmax(-1)
+    return ids_B, logprobs_BV.gather(1, ids_B[:, None]).squeeze(1)
+
+
+def _deduplicate(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[int]]:
+    """Return the conversations with distinct contexts, and for each conversation which of them it equals."""
+    index: dict[bytes, int] = {}
+    unique: list[Conversation] = []
+    row_of = []
+    for conversation in conversations:
+        row = index.setdefault(_key(conversation.token_ids), len(unique))
+        if row == len(unique):
+            unique.append(conversation)
+        row_of.append(row)
+    return unique, row_of
+
+
+def _key(ids: Sequence[int]) -> bytes:
+    return array("I", ids).tobytes()
+
+
+def _without_closing(ids: list[int], closing_id: int) -> list[int]:
+    return ids[:-1] if ids[-1] == closing_id else ids
+
+
+def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return ids, mask
+
+
+def _select_and_compact(encoded: _Encoded, parents: list[int]) -> tuple[DynamicCache, Tensor]:
+    """Take the parents' rows and squeeze out the columns that hold no token of a row.
+
+    Without this, ragged actions and observations would leave ever more holes in the cache.
+    """
+    mask_BL = encoded.mask_BL[torch.tensor(parents, device=encoded.mask_BL.device)]
+    lengths_B = mask_BL.sum(1)
+    width = int(lengths_B.max())
+    # A stable sort by "is a hole" moves each row's tokens to the left, in order.
+    columns_BL = torch.argsort((~mask_BL).to(torch.uint8), dim=1, stable=True)[:, :width]
+    rows_B1 = torch.tensor(parents, device=mask_BL.device)[:, None]
+    for layer in encoded.cache.layers:
+        layer.keys = layer.keys.transpose(1, 2)[rows_B1, columns_BL].transpose(1, 2)
+        layer.values = layer.values.transpose(1, 2)[rows_B1, columns_BL].transpose(1, 2)
+    kept = torch.arange(width, device=mask_BL.device)[None] < lengths_B[:, None]
+    return encoded.cache, kept
