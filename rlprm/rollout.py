@@ -114,7 +114,7 @@ class Episode:
             logprobs=tuple(conversation.logprobs[:length]),
             steps=tuple(conversation.steps),
             outcome=outcome,
-            stop=self.stop or StopReason.ROUND_LIMIT,
+            stop=self.stop,
             end=self.setting.end,
             temperature=self.policy.temperature,
             policy=self.policy.revision,

@@ -157,7 +157,8 @@ class Trajectory:
     """Log-probability of each sampled token under the sampling distribution; 0.0 where the mask is 0."""
     steps: tuple[Step, ...]
     outcome: Outcome
-    stop: StopReason
+    stop: StopReason | None
+    """None while the episode goes on (a beam's candidates are scored unfinished)."""
     end: End
     temperature: float
     policy: str

@@ -1,0 +1,115 @@
+"""Loading models and tokenizers from a folder or a hub, with dtype and device settled in one place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlprm.errors import ArtifactError, ConfigError
+
+_T = TypeVar("_T")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """Return the torch dtype of a name; ``"auto"`` is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if name not in _DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}; known: auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def default_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or a hub.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    return cast(PreTrainedTokenizerBase, _load(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path)))
+
+
+def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | None = None) -> PreTrainedModel:
+    """Load a causal language model (a policy).
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    load = lambda: AutoModelForCausalLM.from_pretrained(path, dtype=resolve_dtype(dtype))  # noqa: E731
+    return cast(PreTrainedModel, _load(path, "model", load).to(device or default_device()))
+
+
+def load_scalar_model(
+    path: str, *, dtype: str = "auto", device: torch.device | None = None, dropout: float = 0.0
+) -> PreTrainedModel:
+    """Load a model with one output per token: a PRM, or a causal model whose head is to be trained.
+
+    Args:
+        path: folder or hub id. A causal checkpoint keeps its body; its scalar head starts at zero,
+            so that an untrained PRM predicts the same value everywhere.
+        dropout: before the head. Stock token classification uses 0.1, which would make training and
+            evaluation differ on regression targets.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+
+    def load() -> Any:
+        return AutoModelForTokenClassification.from_pretrained(
+            path,
+            num_labels=1,
+            classifier_dropout=dropout,
+            dtype=resolve_dtype(dtype),
+            output_loading_info=True,
+        )
+
+    model, report = _load(path, "model", load)
+    if "score.weight" in report["missing_keys"]:
+        torch.nn.init.zeros_(model.score.weight)
+        torch.nn.init.zeros_(model.score.bias)
+    return cast(PreTrainedModel, model.to(device or default_device()))
+
+
+def revision_of(path: str, model: PreTrainedModel) -> str:
+    """Identify a model's weights: the hub's commit, or a hash of the files in a folder."""
+    commit = getattr(model.config, "_commit_hash", None)
+    if commit:
+        return str(commit)[:12]
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _load(path: str, what: str, load: Callable[[], _T]) -> _T:
+    is_hub_id = path.count("/") == 1 and path[0] not in "./~" and not Path(path).parent.is_dir()
+    if not is_hub_id and not Path(path).is_dir():
+        raise ArtifactError(f"no {what} at {path!r}: the folder does not exist")
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ArtifactError(f"cannot load a {what} from {path!r}: {first_line}") from error
