@@ -1,0 +1,15 @@
+"""Pure mathematics: no I/O, no models, and no import of ours but this package and the errors.
+
+Shape suffixes: ``B`` trajectories of the batch, ``T`` steps of the widest of
+them, ``T1`` = T + 1 value reads (``v_0`` of the prompt in front), ``N`` scored
+candidates of one task, ``K`` tasks. Rows are padded on the right.
+
+* ``returns``: TD residuals, GAE, TD-GAE labels
+* ``losses``: promise and progress loss, as sums
+* ``activation``: from the scalar head's output to a value
+* ``masking``: which entries of a padded batch exist
+* ``aggregation``: step scores to one trajectory score
+* ``best_of_n``: exact best-of-k and pass@k from one pool
+* ``bootstrap``: confidence intervals over tasks
+* ``metrics``: AUC, calibration, rank correlation
+"""

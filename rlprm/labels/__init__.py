@@ -1,0 +1,61 @@
+"""Label estimators; each module in this package is one, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+
+from rlprm.components import available_in, load_component
+from rlprm.labels.base import (
+    EstimatorModule,
+    LabelBatch,
+    check_kwargs,
+    check_no_intermediate_reward,
+    from_step_labels,
+    to_step_labels,
+)
+from rlprm.labels.schedule import EpochSettings, epoch_settings
+
+__all__ = [
+    "EpochSettings",
+    "EstimatorModule",
+    "LabelBatch",
+    "available",
+    "check_no_intermediate_reward",
+    "check_settings",
+    "epoch_settings",
+    "from_step_labels",
+    "load",
+    "to_step_labels",
+]
+
+_NOT_ESTIMATORS = frozenset({"base", "schedule"})
+
+
+def available() -> list[str]:
+    """Names of the label estimators that come with the package."""
+    return available_in(__name__, exclude=_NOT_ESTIMATORS)
+
+
+def load(name: str) -> EstimatorModule:
+    """Import a label estimator by name or dotted path.
+
+    Raises:
+        UnknownComponentError: listing the names there are.
+    """
+    return cast(EstimatorModule, load_component(__name__, name, "label estimator", exclude=_NOT_ESTIMATORS))
+
+
+def check_settings(name: str, estimator_kwargs: Mapping[str, Any]) -> None:
+    """Refuse an unknown estimator or settings it does not take, before any data is read.
+
+    The values of the settings are tried on a trajectory of one step.
+
+    Raises:
+        ConfigError: saying what is allowed.
+    """
+    module = load(name)
+    check_kwargs(module, estimator_kwargs)
+    module.label(torch.zeros(1, 2), torch.zeros(1), torch.ones(1, dtype=torch.long), **estimator_kwargs)

@@ -1,0 +1,210 @@
+"""What a label estimator is: a pure function from a padded batch to training targets.
+
+An estimator is a module of this package (or of the user's own) with a constant
+``NEEDS_VALUES`` and a function ``label``; a new estimator is a new file. Its
+settings are the keyword-only parameters of ``label``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlprm.errors import ConfigError, DataError
+from rlprm.functional._checks import check_lengths, check_matrix, check_shape
+from rlprm.functional.masking import length_mask
+from rlprm.types import StepLabels, Trajectory
+
+__all__ = [
+    "EstimatorModule",
+    "LabelBatch",
+    "check_inputs",
+    "check_kwargs",
+    "check_no_intermediate_reward",
+    "from_step_labels",
+    "to_step_labels",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelBatch:
+    """Targets of a padded batch; targets and weights are 0 in the padding."""
+
+    promise: Tensor
+    """(B, T+1): targets of ``v_0 ... v_T``."""
+    progress: Tensor
+    """(B, T): targets of ``v_t - v_{t-1}`` for ``t = 1 ... T``."""
+    promise_weight: Tensor
+    """(B, T+1): weight of each promise target; 0 where there is none."""
+    progress_weight: Tensor
+    """(B, T): weight of each progress target; 0 where there is none."""
+
+    def __post_init__(self) -> None:
+        """Refuse tensors whose shapes do not belong together."""
+        reads, steps = tuple(self.promise.shape), tuple(self.progress.shape)
+        if len(reads) != 2 or steps != (reads[0], reads[1] - 1):
+            raise ValueError(f"promise has shape {reads} and progress {steps}, expected (B, T+1) and (B, T)")
+        if tuple(self.promise_weight.shape) != reads or tuple(self.progress_weight.shape) != steps:
+            raise ValueError(
+                f"the weights have shapes {tuple(self.promise_weight.shape)} and "
+                f"{tuple(self.progress_weight.shape)}, the targets {reads} and {steps}"
+            )
+
+    def to(self, device: torch.device | str) -> LabelBatch:
+        """Return the same labels on another device."""
+        return LabelBatch(
+            self.promise.to(device),
+            self.progress.to(device),
+            self.promise_weight.to(device),
+            self.progress_weight.to(device),
+        )
+
+
+class EstimatorModule(Protocol):
+    """The constant and the function an estimator module defines."""
+
+    NEEDS_VALUES: bool
+    """Whether the labels depend on the current model, and so are made anew at every refresh."""
+
+    def label(
+        self, values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor, **estimator_kwargs: Any
+    ) -> LabelBatch:
+        """Return the labels of a padded batch; row b depends on row b alone, and not on its padding.
+
+        Args:
+            values_BT1: ``v_0 ... v_T`` of the current model; may be None unless ``NEEDS_VALUES``.
+                Where given, it also sets the width of the result.
+            outcomes_B: the outcome of each trajectory, in [0, 1]; 0 is a label like any other.
+            lengths_B: number of steps of each trajectory.
+            **estimator_kwargs: the estimator's settings (keyword-only parameters by name).
+
+        Raises:
+            ConfigError: for a setting out of range, or missing values.
+            DataError: for outcomes or values that cannot be.
+        """
+        ...
+
+
+def check_kwargs(module: EstimatorModule, kwargs: Mapping[str, Any]) -> None:
+    """Refuse settings the estimator does not have; the message lists those it has.
+
+    Raises:
+        ConfigError: for an unknown setting.
+    """
+    parameters = inspect.signature(module.label).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    unknown = sorted(set(kwargs) - set(allowed))
+    if unknown:
+        name = getattr(module, "__name__", str(module))
+        raise ConfigError(
+            f"the label estimator {name} has no setting {', '.join(map(repr, unknown))}; "
+            f"allowed: {', '.join(allowed) or 'none'}"
+        )
+
+
+def check_inputs(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> int:
+    """Refuse inputs no estimator can use, and return T, the width of the batch in steps.
+
+    Raises:
+        DataError: for an outcome outside [0, 1] or NaN, or a value that is not finite at a read that exists.
+        ValueError: for shapes that do not belong together.
+    """
+    if outcomes_B.dim() != 1 or lengths_B.shape != outcomes_B.shape:
+        raise ValueError(
+            f"outcomes_B has shape {tuple(outcomes_B.shape)} and lengths_B {tuple(lengths_B.shape)}, "
+            "expected (B,) twice"
+        )
+    rows = len(outcomes_B)
+    impossible_B = ~((outcomes_B >= 0) & (outcomes_B <= 1))
+    if impossible_B.any():
+        row = int(impossible_B.nonzero()[0])
+        raise DataError(f"the outcome of trajectory {row} is {float(outcomes_B[row])}, expected 0 ... 1")
+
+    if values_BT1 is None:
+        width = max(int(lengths_B.max()), 1) if rows else 1
+        check_lengths(lengths_B, rows, width)
+        return width
+    columns = check_matrix("values_BT1", values_BT1, min_columns=2)[1]
+    check_shape("values_BT1", values_BT1, (rows, columns))
+    check_lengths(lengths_B, rows, columns - 1)
+    broken_BT1 = ~values_BT1.isfinite() & length_mask(lengths_B + 1, columns)
+    if broken_BT1.any():
+        row, read = (int(index) for index in broken_BT1.nonzero()[0])
+        raise DataError(f"the value v_{read} of trajectory {row} is {float(values_BT1[row, read])}")
+    return columns - 1
+
+
+def check_no_intermediate_reward(trajectory: Trajectory) -> None:
+    """Refuse a trajectory that was rewarded before its last step.
+
+    AgentPRM's labels are defined for an outcome at the end and nothing before;
+    a reward at the last step is part of that outcome.
+
+    Raises:
+        DataError: naming the step.
+    """
+    for t, step in enumerate(trajectory.steps[:-1], start=1):
+        if step.reward != 0.0:
+            raise DataError(
+                f"step {t} of {trajectory.task.environment} task {trajectory.task.id!r} has the intermediate "
+                f"reward {step.reward}; AgentPRM labels are defined for an outcome at the end only"
+            )
+
+
+def to_step_labels(batch: LabelBatch, lengths_B: Tensor) -> list[StepLabels]:
+    """Return the rows of a batch as plain values, without the padding.
+
+    A ``StepLabels`` has no weights for progress: a row whose progress weights are
+    all 0 gets an empty ``progress``, which no one can take for a target of 0.
+
+    Raises:
+        DataError: for a row with some progress weights that are neither all 0 nor all 1.
+    """
+    labels = []
+    columns = [batch.promise, batch.progress, batch.promise_weight, batch.progress_weight]
+    rows = zip(*(column.tolist() for column in columns), lengths_B.tolist(), strict=True)
+    for row, (promise, progress, weight, progress_weight, length) in enumerate(rows):
+        weights = set(progress_weight[:length])
+        if not (weights <= {0.0} or weights <= {1.0}):
+            raise DataError(
+                f"row {row} has the progress weights {sorted(weights)}; all 0 or all 1 can be kept"
+            )
+        labels.append(
+            StepLabels(
+                promise=tuple(promise[: length + 1]),
+                progress=() if weights <= {0.0} else tuple(progress[:length]),
+                weight=tuple(weight[: length + 1]),
+            )
+        )
+    return labels
+
+
+def from_step_labels(labels: Sequence[StepLabels]) -> LabelBatch:
+    """Pad rows into a batch: the inverse of ``to_step_labels``.
+
+    Raises:
+        DataError: for a row whose parts differ in length.
+    """
+    width = max((len(row.promise) - 1 for row in labels), default=1)
+    shape = (len(labels), max(width, 1))
+    promise, promise_weight = torch.zeros(shape[0], shape[1] + 1), torch.zeros(shape[0], shape[1] + 1)
+    progress, progress_weight = torch.zeros(shape), torch.zeros(shape)
+    for index, row in enumerate(labels):
+        reads = len(row.promise)
+        if reads < 1 or len(row.weight) != reads or len(row.progress) not in (0, reads - 1):
+            raise DataError(
+                f"row {index} has {reads} promise targets, {len(row.weight)} weights and "
+                f"{len(row.progress)} progress targets; expected T+1, T+1 and T or none"
+            )
+        promise[index, :reads] = torch.tensor(row.promise)
+        promise_weight[index, :reads] = torch.tensor(row.weight)
+        progress[index, : len(row.progress)] = torch.tensor(row.progress)
+        progress_weight[index, : len(row.progress)] = 1.0
+    return LabelBatch(promise, progress, promise_weight, progress_weight)
