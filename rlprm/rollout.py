@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,25 +17,13 @@ from rlprm.data.conversation import Conversation
 from rlprm.data.formats import Format, load_format
 from rlprm.errors import ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.types import End, Outcome, StopReason, Task, Trajectory
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How episodes are run; part of what makes two collections comparable."""
-
-    end: End = End.DECLARED
-    round_limit: int | None = None
-    """Agent turns; the environment's own default where None."""
-    prompt: str = "none"
-    """Style of the opening instructions, see ``EnvironmentModule.opening``."""
-    action_format: str = "action_only"
+from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory
 
 
 class Episode:
     """One environment, the conversation with it, and the rules for stopping."""
 
-    def __init__(self, task: Task, sample: int, seed: int, setting: Setting, policy: Policy) -> None:
+    def __init__(self, task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy) -> None:
         module = envs.load(task.environment)
         self.task, self.sample, self.seed, self.setting, self.policy = task, sample, seed, setting, policy
         self.format: Format = load_format(setting.action_format)
@@ -151,7 +138,7 @@ def run_episodes(episodes: Sequence[Episode], policy: Policy, on_turn: Callable[
 
 
 def rollout(
-    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: Setting, run_seed: int = 0
+    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
 ) -> list[Trajectory]:
     """Run one wave: an episode for each (task, sample number), all in step.
 
@@ -172,7 +159,7 @@ def rollout(
 
 
 def _failed_start(
-    task: Task, sample: int, seed: int, setting: Setting, policy: Policy, error: Exception
+    task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy, error: Exception
 ) -> Trajectory:
     return Trajectory(
         task=task,

@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 
 __all__ = [
     "End",
+    "EpisodeSetting",
     "Message",
     "Outcome",
     "Split",
@@ -95,6 +96,18 @@ class Task:
     split: Split
     spec: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What the environment needs to build the instance; JSON values only."""
+
+
+@dataclass(frozen=True)
+class EpisodeSetting:
+    """How episodes are run; part of what makes two collections comparable."""
+
+    end: End = End.DECLARED
+    round_limit: int | None = None
+    """Agent turns; the environment's own default where None."""
+    prompt: str = "none"
+    """Style of the opening instructions, see ``EnvironmentModule.opening``."""
+    action_format: str = "action_only"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,189 @@
+"""One way to configure every stage: a YAML file, then the command line.
+
+    rlprm <stage> --config recipes/babyai/collect_tiny.yaml --seed 3 --env_kwargs.levels "[GoToObjDoor]"
+
+The command line wins over the file. A setting that is a mapping (``*_kwargs``)
+is changed key by key with a dotted name; the value is read as YAML. Every
+setting's type is checked; an unknown name is refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+import yaml
+from trl import TrlParser
+
+from rlprm.errors import ArtifactError, ConfigError
+from rlprm.types import End, EpisodeSetting
+
+_T = TypeVar("_T")
+
+
+def setting(default: Any, description: str) -> Any:
+    """Declare a setting with its default and the line ``--help`` shows."""
+    if isinstance(default, (dict, list)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": description})
+    return dataclasses.field(default=default, metadata={"help": description})
+
+
+@dataclasses.dataclass
+class TaskConfig:
+    """Which environment, and how its episodes are run; shared by all stages that act in it."""
+
+    environment: str = setting("babyai", "Environment: a module of rlprm.envs, or a dotted path.")
+    env_kwargs: dict[str, Any] = setting({}, "Settings of the environment's task list, e.g. env_kwargs.levels.")
+    end: str = setting("declared", "Who ends an episode: declared (the agent) or on_success (the environment).")
+    round_limit: int | None = setting(None, "Agent turns per episode; the environment's default if unset.")
+    prompt: str = setting("none", "Opening instructions: none, short or agentgym.")
+    action_format: str = setting("action_only", "How actions are written: action_only or react.")
+
+    def episode_setting(self) -> EpisodeSetting:
+        """Return what a rollout needs to know.
+
+        Raises:
+            ConfigError: for an unknown ``end``.
+        """
+        return EpisodeSetting(_one_of("end", self.end, End), self.round_limit, self.prompt, self.action_format)
+
+
+def _one_of(name: str, value: str, enum: type[End]) -> End:
+    try:
+        return enum(value)
+    except ValueError:
+        raise ConfigError(f"{name}: got {value!r}, allowed: {', '.join(member.value for member in enum)}") from None
+
+
+class _Parser(TrlParser):  # type: ignore[misc]
+    """TRL's parser; a mistake is one clear line instead of a usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") -> _T:
+    """Build a stage's configuration from command-line arguments.
+
+    Args:
+        config_type: a dataclass.
+        argv: arguments after the stage's name; ``--config FILE`` may be among them.
+        prog: name shown by ``--help``.
+
+    Raises:
+        ConfigError: for an unknown setting, a wrong type, or an impossible value.
+        ArtifactError: if the configuration file does not exist.
+    """
+    file, overrides, rest = _split(argv)
+    values = _read_yaml(file) if file else {}
+    names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
+    _refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
+    for path, value in overrides:
+        _override(values, path, value)
+    _refuse_unknown({a[2:].split("=")[0] for a in rest if a.startswith("--")} - {"help"}, names, "the command line")
+    parser = _Parser(config_type, prog=prog, allow_abbrev=False)
+    parser.set_defaults_with_config(**values)
+    try:
+        (config,) = parser.parse_args_into_dataclasses(args=rest)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    check_types(config)
+    return cast(_T, config)
+
+
+def check_types(config: Any) -> None:
+    """Compare each setting with its declared type.
+
+    Raises:
+        ConfigError: naming the setting, what was received and what is allowed.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if _declared_here(config, field.name) and not _matches(value, hints[field.name]):
+            expected = str(field.type).replace("typing.", "")
+            raise ConfigError(f"{field.name}: expected {expected}, got {type(value).__name__} {value!r}")
+
+
+def as_record(config: Any) -> dict[str, Any]:
+    """Return this package's own settings of a configuration, for logs and stage records."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _declared_here(config, f.name)}
+
+
+def _declared_here(config: Any, name: str) -> bool:
+    """Whether a setting is one of this package's, not one inherited from transformers or trl."""
+    owners = [c for c in type(config).__mro__ if name in vars(c).get("__annotations__", {})]
+    return any(c.__module__.split(".")[0] not in ("transformers", "trl") for c in owners)
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(value, arg) for arg in args)
+    if origin is list:
+        return isinstance(value, list) and all(_matches(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _split(argv: Sequence[str]) -> tuple[str | None, list[tuple[list[str], Any]], list[str]]:
+    """Separate ``--config FILE`` and dotted overrides from the rest."""
+    file: str | None = None
+    overrides: list[tuple[list[str], Any]] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if name == "--config":
+            file = value if has_value else next(words, None)
+            if file is None:
+                raise ConfigError("--config needs the path of a YAML file")
+        elif name.startswith("--") and "." in name:
+            text = value if has_value else next(words, None)
+            if text is None:
+                raise ConfigError(f"{name} needs a value")
+            overrides.append((name[2:].split("."), yaml.safe_load(text)))
+        else:
+            rest.append(word)
+    return file, overrides, rest
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
+    return content
+
+
+def _refuse_unknown(given: set[str], known: set[str], where: str) -> None:
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
+
+
+def _override(values: dict[str, Any], path: list[str], value: Any) -> None:
+    target = values
+    for key in path[:-1]:
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--{'.'.join(path)}: {key!r} is not a mapping but {inner!r}")
+        target[key] = target = dict(inner)
+    target[path[-1]] = value

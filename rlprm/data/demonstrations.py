@@ -1,0 +1,55 @@
+"""Expert demonstrations: tasks → messages, several processes at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rlprm import envs
+from rlprm.data.formats import load_format
+from rlprm.errors import DemonstrationError
+from rlprm.types import End, Message, Task
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One solved task as a chat: opening, first observation, action, observation, ..., last action."""
+
+    task: Task
+    messages: tuple[Message, ...]
+    first_action: int
+    """Index of the first action among the messages."""
+
+
+def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Demonstration | None:
+    """Let the expert of a task's environment solve it; None where it fails."""
+    module = envs.load(task.environment)
+    write = load_format(action_format).write
+    try:
+        actions = module.demonstrate(task, end=end)
+    except DemonstrationError:
+        return None
+    env = module.make(task, end=end)
+    messages = module.opening(end=end, style=prompt)
+    messages = [*messages, Message(role="user", content=env.reset())]
+    first_action = len(messages)
+    for action in actions:
+        turn = env.step(action)
+        messages.append(Message(role="assistant", content=write(action)))
+        messages.append(Message(role="user", content=turn.observation))
+    return Demonstration(task, tuple(messages[:-1]), first_action)
+
+
+def demonstrate_all(
+    tasks: Sequence[Task], *, end: End, prompt: str, action_format: str, workers: int
+) -> Iterator[Demonstration | None]:
+    """Demonstrate many tasks; yields one result per task, in order."""
+    work = partial(demonstrate, end=end, prompt=prompt, action_format=action_format)
+    if workers <= 1:
+        yield from map(work, tasks)
+        return
+    # spawn: forking a process whose libraries have started threads may deadlock
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(work, tasks, chunksize=16)

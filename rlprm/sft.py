@@ -1,0 +1,159 @@
+"""Stage 1: supervised fine-tuning of a policy on expert demonstrations.
+
+Demonstrations are rendered by the same :class:`Conversation` that records
+rollouts, so a policy is trained on exactly the token layout it will act in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from rlprm import envs
+from rlprm.config import TaskConfig, as_record, setting
+from rlprm.data.conversation import Conversation
+from rlprm.data.demonstrations import Demonstration, demonstrate_all
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ConfigError, DataError
+from rlprm.models.loading import load_causal_lm, load_tokenizer
+from rlprm.models.tiny import tiny_model
+from rlprm.models.tokenizer import train_tokenizer
+from rlprm.stage import is_finished, recorded
+from rlprm.training import StopOnNonFiniteLoss, last_checkpoint, settle_device
+from rlprm.types import Split
+
+log = logging.getLogger(__name__)
+_IGNORED = -100
+
+
+@dataclass
+class SFTStageConfig(TaskConfig, SFTConfig):  # type: ignore[misc]
+    """Settings of ``rlprm sft``; everything of ``trl.SFTConfig`` is available too."""
+
+    model: str = setting("tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.")
+    size: str = setting("s", "Size of the tiny model: xs, s, m or l.")
+    vocab_size: int = setting(768, "Vocabulary of the tiny model's tokenizer, before fixed phrases.")
+    context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
+    first_task: int = setting(0, "First task of the train split to demonstrate.")
+    num_demonstrations: int = setting(2000, "Number of tasks to demonstrate.")
+    workers: int = setting(0, "Processes for the expert; 0 takes one per core.")
+    output_dir: str = setting("runs/sft", "Where the policy goes.")
+    bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
+    gradient_checkpointing: bool = setting(False, "Trade time for memory in the backward pass.")
+    save_strategy: str = setting("no", "When to save resumable checkpoints: no, steps or epoch.")
+    report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
+
+    def __post_init__(self) -> None:
+        """Settle what depends on the hardware, then let transformers validate."""
+        settle_device(self)
+        if self.num_demonstrations < 1:
+            raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        self.max_length = self.max_length if self.model != "tiny" else self.context_length
+        super().__post_init__()
+
+
+def run(config: SFTStageConfig) -> None:
+    """Demonstrate tasks, train the policy, save it."""
+    if is_finished(config.output_dir, "sft", as_record(config)):
+        log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
+        return
+    with recorded(config.output_dir, "sft", as_record(config)) as results:
+        demonstrations = collect_demonstrations(config)
+        tokenizer, model = _tokenizer_and_model(config, demonstrations)
+        dataset, dropped = to_dataset(demonstrations, ChatRenderer(tokenizer), config.max_length)
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[StopOnNonFiniteLoss()],
+        )
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir))
+        trainer.save_model(config.output_dir)
+        results.update(
+            demonstrations=len(dataset),
+            expert_failures=config.num_demonstrations - len(demonstrations),
+            too_long=dropped,
+            parameters=model.num_parameters(),
+            tokens=sum(map(len, dataset["input_ids"])) * config.num_train_epochs,
+            **{k: v for k, v in trainer.state.log_history[-1].items() if k == "train_loss"},
+        )
+
+
+def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
+    """Let the expert solve the configured tasks; tasks it fails are left out and counted.
+
+    Raises:
+        DataError: if it solves none.
+    """
+    module = envs.load(config.environment)
+    episode = config.episode_setting()
+    tasks = module.tasks(Split.TRAIN, config.first_task, config.num_demonstrations, **config.env_kwargs)
+    solved = demonstrate_all(
+        tasks,
+        end=episode.end,
+        prompt=episode.prompt,
+        action_format=episode.action_format,
+        workers=config.workers or os.cpu_count() or 1,
+    )
+    found = [d for d in tqdm(solved, total=len(tasks), desc="demonstrations", unit="task") if d is not None]
+    if not found:
+        raise DataError(f"the expert solved none of the {len(tasks)} tasks of {config.environment}")
+    return found
+
+
+def to_dataset(
+    demonstrations: Sequence[Demonstration], renderer: ChatRenderer, max_length: int | None
+) -> tuple[Dataset, int]:
+    """Render demonstrations as ``input_ids`` and ``labels`` (-100 outside actions).
+
+    Returns:
+        The data set, and the number of demonstrations left out because they
+        exceed ``max_length`` tokens (cutting them would teach half a task).
+    """
+    rows: list[dict[str, Any]] = []
+    for demonstration in demonstrations:
+        conversation = render(demonstration, renderer)
+        if max_length is None or len(conversation) <= max_length:
+            pairs = zip(conversation.token_ids, conversation.action_mask, strict=True)
+            labels = [token if acted else _IGNORED for token, acted in pairs]
+            rows.append({"input_ids": conversation.token_ids, "labels": labels})
+    if not rows:
+        raise DataError(f"no demonstration fits into {max_length} tokens")
+    return Dataset.from_list(rows), len(demonstrations) - len(rows)
+
+
+def render(demonstration: Demonstration, renderer: ChatRenderer) -> Conversation:
+    """Build the conversation of a demonstration, token by token as a rollout would."""
+    opening = demonstration.messages[: demonstration.first_action]
+    conversation = Conversation(renderer, opening)
+    for message in demonstration.messages[demonstration.first_action :]:
+        if message["role"] == "assistant":
+            ids = renderer.action_ids(message["content"])
+            conversation.act(ids, [0.0] * len(ids))
+        else:
+            conversation.observe(message["content"])
+    return conversation
+
+
+def _tokenizer_and_model(
+    config: SFTStageConfig, demonstrations: Sequence[Demonstration]
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    if config.model != "tiny":
+        return load_tokenizer(config.model), load_causal_lm(config.model, dtype="float32")
+    corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
+    phrases = envs.load(config.environment).FIXED_PHRASES
+    tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
+    model = tiny_model(
+        tokenizer, size=config.size, context_length=config.context_length, seed=config.seed
+    )
+    return tokenizer, model

@@ -1,0 +1,58 @@
+"""What a finished stage leaves behind, so that running it again reuses or refuses, and says so."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlprm import __version__
+from rlprm.data.files import read_json, write_json
+from rlprm.errors import MismatchError
+
+_RECORD = "stage.json"
+
+
+def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bool:
+    """Whether a folder already holds the result of this stage with this configuration.
+
+    Raises:
+        MismatchError: if it holds the result of another stage or configuration.
+    """
+    path = Path(folder) / _RECORD
+    if not path.exists():
+        return False
+    found = read_json(path)
+    wanted = json.loads(json.dumps({"stage": stage, **config}))
+    before = {"stage": found["stage"], **found["config"]}
+    different = sorted(k for k in before.keys() | wanted.keys() if before.get(k) != wanted.get(k))
+    if different:
+        details = ", ".join(f"{k}: {before.get(k)!r} there, {wanted.get(k)!r} now" for k in different[:5])
+        raise MismatchError(
+            f"{folder} holds a finished run with other settings ({details}); choose another output_dir or delete it"
+        )
+    return True
+
+
+@contextmanager
+def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run a stage; if it succeeds, write ``stage.json`` with its settings, seconds and results.
+
+    Yields:
+        A mapping to put results into.
+    """
+    results: dict[str, Any] = {}
+    started = time.perf_counter()
+    yield results
+    seconds = round(time.perf_counter() - started, 2)
+    record = {"stage": stage, "version": __version__, "seconds": seconds, "results": results, "config": dict(config)}
+    write_json(Path(folder) / _RECORD, record)
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Return the record of a finished stage."""
+    record: dict[str, Any] = read_json(Path(folder) / _RECORD)
+    return record
