@@ -1,0 +1,23 @@
+"""BabyAI: language goals in a grid of rooms, as text, with AgentGym's wording and actions.
+
+The worlds are minigrid's 40 BabyAI levels (``levels=["GoToLocalS8N7", ...]``).
+Partially observed: the agent is told what it sees ahead, so an action's progress
+also holds the luck of what it revealed.
+"""
+
+from rlprm.envs.babyai.environment import BabyAI, make
+from rlprm.envs.babyai.expert import ROUND_LIMIT, demonstrate
+from rlprm.envs.babyai.levels import DEFAULT_LEVELS, LEVELS, tasks
+from rlprm.envs.babyai.text import FIXED_PHRASES, opening
+
+__all__ = [
+    "DEFAULT_LEVELS",
+    "FIXED_PHRASES",
+    "LEVELS",
+    "ROUND_LIMIT",
+    "BabyAI",
+    "demonstrate",
+    "make",
+    "opening",
+    "tasks",
+]

@@ -1,0 +1,124 @@
+"""One episode of BabyAI as text."""
+
+from __future__ import annotations
+
+from rlprm.envs.babyai import text
+from rlprm.envs.babyai.actions import Options, find_options, normalize
+from rlprm.envs.babyai.levels import pristine_world, task_address
+from rlprm.envs.babyai.view import look
+from rlprm.envs.babyai.world import World
+from rlprm.types import End, Outcome, StopReason, Task, Turn
+
+__all__ = ["BabyAI", "make"]
+
+_DEFINITIONS = {
+    End.ON_SUCCESS: "babyai: reward > 0",
+    End.DECLARED: "babyai: mission fulfilled at any time before the end",
+}
+
+
+def make(task: Task, *, end: End) -> BabyAI:
+    """Build the environment of a task.
+
+    Raises:
+        ConfigError: if the task is not one of this environment.
+    """
+    return BabyAI(*task_address(task), end=End(end))
+
+
+class BabyAI:
+    """One episode: text actions in, text observations out.
+
+    Differences from AgentGym's server: the episode ends when the goal is met however
+    small the reward (there it went on below 0.5), the score is the reward once (there
+    it could add up), a goal met in the middle of a macro action counts (there only the
+    last primitive did), and minigrid's step limit ends the episode.
+    """
+
+    __slots__ = ("_declared", "_level", "_options", "_scene", "_seed", "_stopped", "_world")
+
+    def __init__(self, level: str, seed: int, *, end: End) -> None:
+        """Prepare an episode; ``reset`` starts it."""
+        self._level, self._seed = level, seed
+        self._declared = end is End.DECLARED
+        self._stopped = False
+        self._world: World
+        self._options: Options
+        self._scene: str
+        """Description of what is visible, without the list of actions."""
+
+    def reset(self) -> str:
+        """Start the episode and return the first observation."""
+        self._world = pristine_world(self._level, self._seed).fork()
+        self._perceive()
+        return text.goal_line(self._world.mission) + self._answer(self._scene)
+
+    def step(self, action: str) -> Turn:
+        """Carry out one action; an unknown or impossible one is answered and changes nothing."""
+        if self._stopped:
+            raise RuntimeError("this episode is over")
+        name = normalize(action)
+        primitives = self._options.actions.get(name)
+        if "check" in name:  # AgentGym takes any action with this word for the question
+            return Turn(self._answer(text.possible_actions(self._options.actions)))
+        if self._declared and name == text.FINISH:
+            return self._end(StopReason.DECLARED, text.FINISHED)
+        if primitives is None:
+            return Turn(self._answer(self._refusal(name)))
+        if not primitives:
+            return Turn(self._answer(text.NOTHING_HAPPENED))
+        self._carry_out(primitives)
+        self._perceive()
+        return self._after_acting()
+
+    def outcome(self) -> Outcome:
+        """Judge the episode as it stands."""
+        end = End.DECLARED if self._declared else End.ON_SUCCESS
+        return Outcome(self._world.score, self._world.verdict == "success", _DEFINITIONS[end])
+
+    def fork(self) -> BabyAI:
+        """Return an independent copy in the same state."""
+        other = BabyAI.__new__(BabyAI)
+        other._level, other._seed, other._declared = self._level, self._seed, self._declared
+        other._stopped = self._stopped
+        if hasattr(self, "_world"):  # after reset
+            other._world = self._world.fork()
+            other._options, other._scene = self._options, self._scene  # never changed, only replaced
+        return other
+
+    def _carry_out(self, primitives: list[int]) -> None:
+        """Act until a primitive changes nothing, the step limit, or (unless undeclared) the verdict."""
+        world = self._world
+        for primitive in primitives:
+            changed = world.act(primitive)
+            if not changed or world.step_count >= world.max_steps:
+                return
+            if world.verdict is not None and not self._declared:
+                return
+
+    def _perceive(self) -> None:
+        view = look(self._world)
+        self._scene = text.describe(view, self._world.carrying)
+        self._options = find_options(view, self._world.carrying, declared=self._declared)
+
+    def _after_acting(self) -> Turn:
+        world = self._world
+        if not self._declared and world.verdict == "success":
+            return self._end(StopReason.SUCCESS, self._scene + text.COMPLETED)
+        if not self._declared and world.verdict == "failure":
+            return self._end(StopReason.FAILURE, self._scene + text.FAILED)
+        if world.step_count >= world.max_steps:
+            return self._end(StopReason.ENV_LIMIT, self._scene)
+        return Turn(self._answer(self._scene))
+
+    def _end(self, stop: StopReason, scene: str) -> Turn:
+        self._stopped = True
+        return Turn(self._answer(scene), reward=self._world.score, stop=stop)
+
+    def _refusal(self, name: str) -> str:
+        if not name:
+            return text.NOTHING_HAPPENED
+        return self._options.refusals.get(name, text.NOT_RECOGNIZED)
+
+    def _answer(self, scene: str) -> str:
+        return scene + text.action_list(self._options.actions)

@@ -1,0 +1,165 @@
+"""The 40 levels, their splits, and the generated worlds."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import minigrid  # noqa: F401  (importing it registers the levels)
+
+from rlprm.envs.babyai.world import World
+from rlprm.errors import ConfigError
+from rlprm.types import Split, Task
+
+__all__ = ["DEFAULT_LEVELS", "LEVELS", "pristine_world", "task_address", "tasks"]
+
+LEVELS: tuple[str, ...] = (
+    "GoToRedBallGrey",
+    "GoToRedBall",
+    "GoToRedBallNoDists",
+    "GoToObjS6",
+    "GoToLocalS8N7",
+    "GoToObjMazeS7",
+    "GoToImpUnlock",
+    "GoToSeqS5R2",
+    "GoToRedBlueBall",
+    "GoToDoor",
+    "GoToObjDoor",
+    "Open",
+    "OpenRedDoor",
+    "OpenDoorLoc",
+    "OpenRedBlueDoorsDebug",
+    "OpenDoorsOrderN4Debug",
+    "Pickup",
+    "UnblockPickup",
+    "PickupLoc",
+    "PickupDistDebug",
+    "PickupAbove",
+    "PutNextLocalS6N4",
+    "PutNextS7N4Carrying",
+    "Unlock",
+    "UnlockLocalDist",
+    "KeyInBox",
+    "UnlockPickupDist",
+    "BlockedUnlockPickup",
+    "UnlockToUnlock",
+    "ActionObjDoor",
+    "FindObjS7",
+    "KeyCorridorS6R3",
+    "OneRoomS20",
+    "MoveTwoAcrossS8N9",
+    "SynthS5R2",
+    "SynthLoc",
+    "SynthSeq",
+    "MiniBossLevel",
+    "BossLevel",
+    "BossLevelNoUnlock",
+)
+"""In AgentGym's order: its task ``data_idx`` is level ``data_idx % 40`` with seed ``data_idx // 40``."""
+
+DEFAULT_LEVELS: tuple[str, ...] = ("GoToRedBall", "GoToLocalS8N7", "GoToObjDoor", "PickupLoc", "OpenDoorLoc")
+"""One room to search, an object or a door to go to, pick up or open."""
+
+# First seed of each split. A split ends where the next one begins; the last has no end.
+_BASES = {Split.TEST: 0, Split.DEV: 100_000, Split.TRAIN: 1_000_000}
+_LATEST_VERSION = {"GoToObjS6": "v1"}  # minigrid withdrew v0 of this one
+
+_WORLDS_KEPT = 256
+_generating = threading.Lock()
+
+
+def tasks(
+    split: Split, start: int, count: int, *, levels: Sequence[str] = DEFAULT_LEVELS, **unknown: Any
+) -> list[Task]:
+    """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
+
+    Task ``i`` is level ``levels[i % len(levels)]`` with seed
+    ``base(split) + i // len(levels)``. The base of the test split is 0, so with
+    ``levels=LEVELS`` test task ``i`` is AgentGym's ``data_idx`` ``i``.
+
+    Args:
+        split: Which of the disjoint task lists.
+        start: Index of the first task, at least 0.
+        count: How many tasks, at least 0.
+        levels: Short level names such as ``"GoToLocalS8N7"``, without repetition.
+        unknown: Nothing; any other setting is an error.
+
+    Raises:
+        ConfigError: for an unknown setting or level, or a range the split does not have.
+    """
+    if unknown:
+        raise ConfigError(f"unknown babyai setting {sorted(unknown)}; there is only 'levels'")
+    names = _checked_levels(levels)
+    split = Split(split)
+    if start < 0 or count < 0:
+        raise ConfigError(f"babyai tasks: start and count must be at least 0, got {start} and {count}")
+    available = _seeds_in(split) * len(names)
+    if start + count > available:
+        raise ConfigError(
+            f"babyai tasks: the {split.value} split has {available} tasks over {len(names)} level(s); "
+            f"{start} ... {start + count - 1} reaches past its end"
+        )
+    return [_task(split, names[i % len(names)], i // len(names)) for i in range(start, start + count)]
+
+
+def task_address(task: Task) -> tuple[str, int]:
+    """Return level and seed of a task.
+
+    Raises:
+        ConfigError: if its ``spec`` is not one of this environment.
+    """
+    level, seed = task.spec.get("level"), task.spec.get("seed")
+    if level not in LEVELS or not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
+    return str(level), seed
+
+
+@functools.lru_cache(maxsize=_WORLDS_KEPT)
+def pristine_world(level: str, seed: int) -> World:
+    """Return the world of a level and seed at its start. Shared: fork it, never act in it.
+
+    Kept for the most recent tasks, because a task is usually rolled out many times.
+    """
+    # The lock also covers the generator, which is shared between seeds, and the
+    # redirection, which is global to the process.
+    with _generating, contextlib.redirect_stdout(io.StringIO()):  # "Sampling rejected: ..."
+        generator = _generator(level)
+        generator.reset(seed=seed)
+        return World.of(generator)
+
+
+@functools.cache
+def _generator(level: str) -> Any:
+    gym_id = f"BabyAI-{level}-{_LATEST_VERSION.get(level, 'v0')}"
+    generator = gymnasium.make(gym_id, disable_env_checker=True).unwrapped
+    # Instance attribute over method: nobody looks at the image, and it costs more than the level.
+    generator.gen_obs = dict
+    return generator
+
+
+def _checked_levels(levels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(levels, str) or not levels:
+        raise ConfigError(f"babyai levels must be a non-empty list of names, got {levels!r}")
+    strangers = [name for name in levels if name not in LEVELS]
+    if strangers:
+        raise ConfigError(f"unknown babyai level(s) {strangers}; known: {', '.join(LEVELS)}")
+    if len(set(levels)) < len(levels):
+        raise ConfigError(f"babyai levels must not repeat, got {list(levels)}")
+    return tuple(levels)
+
+
+def _seeds_in(split: Split) -> int:
+    """Number of seeds of a split; minigrid takes any, so the last split is given 2**31 in all."""
+    base = _BASES[split]
+    later = [other for other in _BASES.values() if other > base]
+    return min(later, default=2**31) - base
+
+
+def _task(split: Split, level: str, number: int) -> Task:
+    seed = _BASES[split] + number
+    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed})
