@@ -11,7 +11,7 @@ The paper leaves the rule open; choose on dev tasks. What each one favours:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from rlprm.errors import ConfigError, DataError
@@ -19,7 +19,7 @@ from rlprm.errors import ConfigError, DataError
 __all__ = ["AGGREGATIONS", "aggregate"]
 
 
-def _checked(scores: Sequence[float]) -> list[float]:
+def _checked(scores: Iterable[float]) -> list[float]:
     numbers = [float(score) for score in scores]
     if not numbers:
         raise DataError("no step scores to aggregate; a trajectory without steps has no score")
@@ -29,24 +29,24 @@ def _checked(scores: Sequence[float]) -> list[float]:
     return numbers
 
 
-def _last(scores: Sequence[float]) -> float:
+def _last(scores: Iterable[float]) -> float:
     return _checked(scores)[-1]
 
 
-def _min(scores: Sequence[float]) -> float:
+def _min(scores: Iterable[float]) -> float:
     return min(_checked(scores))
 
 
-def _mean(scores: Sequence[float]) -> float:
+def _mean(scores: Iterable[float]) -> float:
     numbers = _checked(scores)
     return math.fsum(numbers) / len(numbers)
 
 
-def _product(scores: Sequence[float]) -> float:
+def _product(scores: Iterable[float]) -> float:
     return math.prod(max(number, 0.0) for number in _checked(scores))
 
 
-AGGREGATIONS: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
+AGGREGATIONS: Mapping[str, Callable[[Iterable[float]], float]] = MappingProxyType(
     {"last": _last, "min": _min, "mean": _mean, "product": _product}
 )
 """``last``: v_T; ``min``: min_t v_t; ``mean``: Σ_t v_t / T; ``product``: Π_t max(v_t, 0).
@@ -57,7 +57,7 @@ ones make a positive. Each refuses an empty sequence, NaN and infinities with a
 """
 
 
-def aggregate(scores: Sequence[float], aggregation: str) -> float:
+def aggregate(scores: Iterable[float], aggregation: str) -> float:
     """Return the trajectory's score under a named rule.
 
     Raises:
