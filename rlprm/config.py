@@ -29,7 +29,9 @@ _T = TypeVar("_T")
 def setting(default: Any, description: str) -> Any:
     """Declare a setting with its default and the line ``--help`` shows."""
     if isinstance(default, (dict, list)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": description})
+        return dataclasses.field(
+            default_factory=lambda: type(default)(default), metadata={"help": description}
+        )
     return dataclasses.field(default=default, metadata={"help": description})
 
 
@@ -38,8 +40,12 @@ class TaskConfig:
     """Which environment, and how its episodes are run; shared by all stages that act in it."""
 
     environment: str = setting("babyai", "Environment: a module of rlprm.envs, or a dotted path.")
-    env_kwargs: dict[str, Any] = setting({}, "Settings of the environment's task list, e.g. env_kwargs.levels.")
-    end: str = setting("declared", "Who ends an episode: declared (the agent) or on_success (the environment).")
+    env_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the environment's task list, e.g. env_kwargs.levels."
+    )
+    end: str = setting(
+        "declared", "Who ends an episode: declared (the agent) or on_success (the environment)."
+    )
     round_limit: int | None = setting(None, "Agent turns per episode; the environment's default if unset.")
     prompt: str = setting("none", "Opening instructions: none, short or agentgym.")
     action_format: str = setting("action_only", "How actions are written: action_only or react.")
@@ -50,17 +56,21 @@ class TaskConfig:
         Raises:
             ConfigError: for an unknown ``end``.
         """
-        return EpisodeSetting(_one_of("end", self.end, End), self.round_limit, self.prompt, self.action_format)
+        return EpisodeSetting(
+            _one_of("end", self.end, End), self.round_limit, self.prompt, self.action_format
+        )
 
 
 def _one_of(name: str, value: str, enum: type[End]) -> End:
     try:
         return enum(value)
     except ValueError:
-        raise ConfigError(f"{name}: got {value!r}, allowed: {', '.join(member.value for member in enum)}") from None
+        raise ConfigError(
+            f"{name}: got {value!r}, allowed: {', '.join(member.value for member in enum)}"
+        ) from None
 
 
-class _Parser(TrlParser):  # type: ignore[misc]
+class _Parser(TrlParser):
     """TRL's parser; a mistake is one clear line instead of a usage text."""
 
     def error(self, message: str) -> NoReturn:
@@ -85,7 +95,9 @@ def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") ->
     _refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
     for path, value in overrides:
         _override(values, path, value)
-    _refuse_unknown({a[2:].split("=")[0] for a in rest if a.startswith("--")} - {"help"}, names, "the command line")
+    _refuse_unknown(
+        {a[2:].split("=")[0] for a in rest if a.startswith("--")} - {"help"}, names, "the command line"
+    )
     parser = _Parser(config_type, prog=prog, allow_abbrev=False)
     parser.set_defaults_with_config(**values)
     try:
@@ -105,20 +117,20 @@ def check_types(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if _declared_here(config, field.name) and not _matches(value, hints[field.name]):
+        if _is_ours(config, field.name) and not _matches(value, hints[field.name]):
             expected = str(field.type).replace("typing.", "")
             raise ConfigError(f"{field.name}: expected {expected}, got {type(value).__name__} {value!r}")
 
 
-def as_record(config: Any) -> dict[str, Any]:
-    """Return this package's own settings of a configuration, for logs and stage records."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _declared_here(config, f.name)}
+def own_settings(config: Any) -> dict[str, Any]:
+    """Return the settings this package declares, without those of transformers or trl."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _is_ours(config, f.name)}
 
 
-def _declared_here(config: Any, name: str) -> bool:
-    """Whether a setting is one of this package's, not one inherited from transformers or trl."""
+def _is_ours(config: Any, name: str) -> bool:
+    """Whether a setting is declared by this package alone: libraries change the types of their own."""
     owners = [c for c in type(config).__mro__ if name in vars(c).get("__annotations__", {})]
-    return any(c.__module__.split(".")[0] not in ("transformers", "trl") for c in owners)
+    return not any(c.__module__.split(".")[0] in ("transformers", "trl") for c in owners)
 
 
 def _matches(value: Any, hint: Any) -> bool:

@@ -31,13 +31,16 @@ class Episode:
         self.env = module.make(task, end=setting.end)
         observation = self.env.reset()
         opening = module.opening(end=setting.end, style=setting.prompt)
-        self.conversation = Conversation(policy.renderer, [*opening, {"role": "user", "content": observation}])
+        self.conversation = Conversation(
+            policy.renderer, [*opening, {"role": "user", "content": observation}]
+        )
         self.stop: StopReason | None = None
         self.error: str | None = None
         if not self._fits():
             raise ContextLengthError(
-                f"the prompt of task {task.id} has {len(self.conversation)} tokens; with {policy.max_new_tokens} "
-                f"for an action it does not fit into the context of {policy.context_length}"
+                f"the prompt of task {task.id} has {len(self.conversation)} tokens; with "
+                f"{policy.max_new_tokens} for an action it does not fit into the context of "
+                f"{policy.context_length}"
             )
 
     @property
@@ -58,7 +61,7 @@ class Episode:
         else:
             try:
                 turn = self.env.step(parsed.action)
-            except Exception as error:  # a failed episode is data, with its cause, not the end of a collection
+            except Exception as error:  # a failed episode is data, with its cause, not the end of a run
                 self.stop, self.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
                 self.conversation.record(parsed.action, 0.0)
                 return
@@ -119,7 +122,25 @@ def episode_seed(run_seed: int, task: Task, sample: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def run_episodes(episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None) -> None:
+def start_episode(
+    task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy
+) -> Episode | Trajectory:
+    """Start an episode; where the environment fails to, return that as an ``ERROR`` trajectory without steps.
+
+    Raises:
+        RlprmError: for settings that cannot work.
+    """
+    try:
+        return Episode(task, sample, seed, setting, policy)
+    except RlprmError:
+        raise
+    except Exception as error:  # a failed start is data, too
+        return _failed_start(task, sample, seed, setting, policy, error)
+
+
+def run_episodes(
+    episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
+) -> None:
     """Advance all episodes, in step, until each has stopped.
 
     Args:
@@ -145,15 +166,10 @@ def rollout(
     An episode that cannot even start is returned as an ``ERROR`` trajectory
     only if its environment failed; settings that cannot work raise.
     """
-    episodes: list[Episode | Trajectory] = []
-    for task, sample in jobs:
-        seed = episode_seed(run_seed, task, sample)
-        try:
-            episodes.append(Episode(task, sample, seed, setting, policy))
-        except RlprmError:
-            raise
-        except Exception as error:
-            episodes.append(_failed_start(task, sample, seed, setting, policy, error))
+    episodes = [
+        start_episode(task, sample, episode_seed(run_seed, task, sample), setting, policy)
+        for task, sample in jobs
+    ]
     run_episodes([e for e in episodes if isinstance(e, Episode)], policy)
     return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
 

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from rlprm import envs
-from rlprm.config import TaskConfig, as_record, setting
+from rlprm.config import TaskConfig, setting
 from rlprm.data.conversation import Conversation
 from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
@@ -28,7 +27,7 @@ from rlprm.models.loading import load_causal_lm, load_tokenizer
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.stage import is_finished, recorded
-from rlprm.training import StopOnNonFiniteLoss, last_checkpoint, settle_device
+from rlprm.training import StopOnNonFiniteLoss, last_checkpoint, settle_device, stage_record
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ _IGNORED = -100
 
 
 @dataclass
-class SFTStageConfig(TaskConfig, SFTConfig):  # type: ignore[misc]
+class SFTStageConfig(TaskConfig, SFTConfig):
     """Settings of ``rlprm sft``; everything of ``trl.SFTConfig`` is available too."""
 
     model: str = setting("tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.")
@@ -48,7 +47,7 @@ class SFTStageConfig(TaskConfig, SFTConfig):  # type: ignore[misc]
     workers: int = setting(0, "Processes for the expert; 0 takes one per core.")
     output_dir: str = setting("runs/sft", "Where the policy goes.")
     bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
-    gradient_checkpointing: bool = setting(False, "Trade time for memory in the backward pass.")
+    gradient_checkpointing: bool | None = setting(None, "Old name of activation_checkpointing.")
     save_strategy: str = setting("no", "When to save resumable checkpoints: no, steps or epoch.")
     report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
 
@@ -57,16 +56,17 @@ class SFTStageConfig(TaskConfig, SFTConfig):  # type: ignore[misc]
         settle_device(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
-        self.max_length = self.max_length if self.model != "tiny" else self.context_length
+        if self.model == "tiny":
+            self.max_length = self.context_length
         super().__post_init__()
 
 
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
-    if is_finished(config.output_dir, "sft", as_record(config)):
+    if is_finished(config.output_dir, "sft", stage_record(config)):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
         return
-    with recorded(config.output_dir, "sft", as_record(config)) as results:
+    with recorded(config.output_dir, "sft", stage_record(config)) as results:
         demonstrations = collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
         dataset, dropped = to_dataset(demonstrations, ChatRenderer(tokenizer), config.max_length)
@@ -153,7 +153,5 @@ def _tokenizer_and_model(
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = envs.load(config.environment).FIXED_PHRASES
     tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
-    model = tiny_model(
-        tokenizer, size=config.size, context_length=config.context_length, seed=config.seed
-    )
+    model = tiny_model(tokenizer, size=config.size, context_length=config.context_length, seed=config.seed)
     return tokenizer, model

@@ -48,7 +48,13 @@ def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Itera
     started = time.perf_counter()
     yield results
     seconds = round(time.perf_counter() - started, 2)
-    record = {"stage": stage, "version": __version__, "seconds": seconds, "results": results, "config": dict(config)}
+    record = {
+        "stage": stage,
+        "version": __version__,
+        "seconds": seconds,
+        "results": results,
+        "config": dict(config),
+    }
     write_json(Path(folder) / _RECORD, record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlprm.config import own_settings
 from rlprm.errors import TrainingError
 
-LAPTOP_DEFAULTS: dict[str, Any] = {
-    # TRL's configurations switch bfloat16 and checkpointing on; on a CPU both only cost time.
-    "bf16": None,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "save_strategy": "no",
-    "logging_steps": 10,
-}
+_OPTIMISATION = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs",
+    "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "bf16", "seed",
+)  # fmt: skip
+
+
+def stage_record(config: TrainingArguments) -> dict[str, Any]:
+    """Return the settings that determine what a training stage produces, except where it puts it."""
+    record = own_settings(config)
+    record.update({name: getattr(config, name) for name in _OPTIMISATION})
+    return {name: str(value) if isinstance(value, Enum) else value for name, value in record.items()}
 
 
 def settle_device(arguments: TrainingArguments) -> None:
@@ -35,7 +40,7 @@ def last_checkpoint(output_dir: str) -> str | None:
     return get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
 
 
-class StopOnNonFiniteLoss(TrainerCallback):  # type: ignore[misc]
+class StopOnNonFiniteLoss(TrainerCallback):
     """End training with a clear error as soon as a logged loss is NaN or infinite."""
 
     def on_log(

@@ -80,7 +80,10 @@ class ChatRenderer:
 
     def _cut_template(self) -> tuple[str, str, str]:
         """Return the text before and after an observation, and the assistant's closing token."""
-        opening: list[Message] = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": _REPLY}]
+        opening: list[Message] = [
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": _REPLY},
+        ]
         full = self._render([*opening, {"role": "user", "content": _USER}], generate=True)
         if full.count(_REPLY) != 1 or full.count(_USER) != 1:
             raise ChatTemplateError("the chat template drops or repeats message contents")

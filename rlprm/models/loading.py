@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -48,7 +49,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         ArtifactError: if there is none.
     """
-    return cast(PreTrainedTokenizerBase, _load(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path)))
+    return cast(
+        PreTrainedTokenizerBase, _load(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path))
+    )
 
 
 def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | None = None) -> PreTrainedModel:
@@ -92,11 +95,10 @@ def load_scalar_model(
     return cast(PreTrainedModel, model.to(device or default_device()))
 
 
-def revision_of(path: str, model: PreTrainedModel) -> str:
-    """Identify a model's weights: the hub's commit, or a hash of the files in a folder."""
-    commit = getattr(model.config, "_commit_hash", None)
-    if commit:
-        return str(commit)[:12]
+def revision_of(path: str) -> str:
+    """Identify a checkpoint's weights: the hub's commit, or a hash of the files in a folder."""
+    if not Path(path).is_dir():
+        return str(AutoConfig.from_pretrained(path)._commit_hash)[:12]
     digest = hashlib.sha256()
     for file in sorted(Path(path).glob("*.safetensors")):
         with file.open("rb") as handle:

@@ -1,0 +1,81 @@
+"""The command line: ``rlprm <stage> --config recipe.yaml --key value``.
+
+A mistake of the user is one line on stderr and exit status 2; anything else is a
+bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from rlprm import __version__
+from rlprm.errors import RlprmError, UnknownComponentError
+
+_STAGES = {
+    # name: (module, configuration class, what it does)
+    "sft": ("rlprm.sft", "SFTStageConfig", "expert demonstrations -> a policy"),
+    "collect": ("rlprm.collect", "CollectConfig", "a policy acts -> trajectories"),
+    "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, for inspection"),
+    "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
+    "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),
+    "quickstart": ("rlprm.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    # Libraries read these when they are imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "httpcore", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        run_stage(arguments[0], arguments[1:])
+    except RlprmError as error:
+        print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_stage(name: str, argv: Sequence[str]) -> None:
+    """Parse a stage's configuration and run it.
+
+    Raises:
+        UnknownComponentError: for an unknown stage.
+    """
+    if name not in _STAGES:
+        raise UnknownComponentError(f"unknown stage {name!r}; known: {', '.join(_STAGES)}")
+    module_name, config_name, _ = _STAGES[name]
+    # Imported late: `rlprm --help` should not wait for torch.
+    module = importlib.import_module(module_name)
+    from rlprm.config import parse
+
+    module.run(parse(getattr(module, config_name), argv, prog=f"rlprm {name}"))
+
+
+def _usage() -> str:
+    stages = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _STAGES.items())
+    return (
+        f"rlprm {__version__}: train LLM agents with process rewards\n\n"
+        f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"
+        "rlprm <stage> --help lists a stage's settings."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

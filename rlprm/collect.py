@@ -1,0 +1,158 @@
+"""Stage 2: a policy acts in an environment; trajectories go to disk, wave by wave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tqdm.auto import tqdm
+
+from rlprm import envs
+from rlprm.config import TaskConfig, setting
+from rlprm.data.rendering import ChatRenderer
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import ConfigError
+from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.policies.base import Policy
+from rlprm.policies.hf import HFPolicy
+from rlprm.rollout import rollout
+from rlprm.types import EpisodeSetting, Split, StopReason, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PolicyConfig(TaskConfig):
+    """Settings of every stage in which a policy acts."""
+
+    model: str = setting("", "The policy: a folder (made by rlprm sft) or a hub id.")
+    temperature: float = setting(1.0, "Sampling temperature; 0 is greedy.")
+    max_new_tokens: int = setting(32, "Longest action, in tokens, its closing token included.")
+    context_length: int | None = setting(None, "Longest conversation in tokens; the model's own if unset.")
+    reuse_cache: bool = setting(True, "Keep keys and values across turns; false is the slow reference.")
+    wave_size: int = setting(256, "Episodes run side by side.")
+    dtype: str = setting("auto", "Weights of the policy: auto, float32, bfloat16, float16.")
+    seed: int = setting(0, "Seed of all sampling.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        if not self.model:
+            raise ConfigError("model: nothing given; set it in the recipe or with --model")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature: got {self.temperature}, allowed: 0 or more")
+        for name in ("max_new_tokens", "wave_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
+
+    def load_policy(self, temperature: float | None = None) -> HFPolicy:
+        """Load the policy, at the configured temperature or another."""
+        return HFPolicy(
+            load_causal_lm(self.model, dtype=self.dtype),
+            ChatRenderer(load_tokenizer(self.model)),
+            revision=revision_of(self.model),
+            temperature=self.temperature if temperature is None else temperature,
+            max_new_tokens=self.max_new_tokens,
+            context_length=self.context_length,
+            reuse_cache=self.reuse_cache,
+        )
+
+
+@dataclass
+class CollectConfig(PolicyConfig):
+    """Settings of ``rlprm collect``."""
+
+    split: str = setting("train", "Task list: train, dev or test.")
+    first_task: int = setting(0, "First task of the split.")
+    num_tasks: int = setting(256, "Number of tasks.")
+    samples_per_task: int = setting(16, "Trajectories per task (the paper's N_TD).")
+    output_dir: str = setting("runs/trajectories", "Where the trajectories go.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        if self.split not in set(Split):
+            raise ConfigError(f"split: got {self.split!r}, allowed: {', '.join(Split)}")
+        for name in ("num_tasks", "samples_per_task"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
+
+
+def run(config: CollectConfig) -> TrajectoryStore:
+    """Collect trajectories; waves that are already there are kept."""
+    tasks = envs.load(config.environment).tasks(
+        Split(config.split), config.first_task, config.num_tasks, **config.env_kwargs
+    )
+    return collect(
+        config.load_policy(),
+        tasks,
+        config.episode_setting(),
+        folder=config.output_dir,
+        samples_per_task=config.samples_per_task,
+        wave_size=config.wave_size,
+        seed=config.seed,
+        meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+    )
+
+
+def collect(
+    policy: Policy,
+    tasks: Sequence[Task],
+    setting: EpisodeSetting,
+    *,
+    folder: str,
+    samples_per_task: int,
+    wave_size: int,
+    seed: int,
+    meta: dict[str, object],
+) -> TrajectoryStore:
+    """Run every task ``samples_per_task`` times and store the trajectories.
+
+    Episodes run in fixed waves, each a shard on disk; an episode's random numbers
+    depend on the seed, its task and its sample number. A killed collection
+    therefore continues to exactly the same result.
+
+    Raises:
+        MismatchError: if the folder holds trajectories collected with other settings.
+    """
+    jobs = [(task, sample) for task in tasks for sample in range(samples_per_task)]
+    store = TrajectoryStore.create(
+        folder,
+        {
+            **meta,
+            "end": setting.end.value,
+            "round_limit": setting.round_limit,
+            "prompt": setting.prompt,
+            "action_format": setting.action_format,
+            "policy": policy.revision,
+            "temperature": policy.temperature,
+            "max_new_tokens": policy.max_new_tokens,
+            "seed": seed,
+            "samples_per_task": samples_per_task,
+            "wave_size": wave_size,
+            "first_task": tasks[0].id,
+            "num_tasks": len(tasks),
+        },
+    )
+    waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
+    missing = [number for number in range(len(waves)) if not store.has(number)]
+    if len(missing) < len(waves):
+        log.info(
+            "%s: %d of %d waves are there; collecting the rest", folder, len(waves) - len(missing), len(waves)
+        )
+    failed = 0
+    with tqdm(
+        total=len(jobs), initial=len(jobs) - sum(len(waves[n]) for n in missing), desc="rollouts"
+    ) as bar:
+        for number in missing:
+            trajectories = rollout(waves[number], policy, setting, seed)
+            store.write(number, trajectories)
+            failed += sum(t.stop is StopReason.ERROR for t in trajectories)
+            bar.update(len(trajectories))
+    if failed:
+        log.warning("%d of %d episodes failed; their cause is stored with them", failed, len(jobs))
+    return store

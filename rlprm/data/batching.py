@@ -1,0 +1,74 @@
+"""Putting sequences of similar length together, so that little is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Stack rows into (B, longest), filled up on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+def budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Split indices into batches of similar length whose padded size stays within a budget of tokens.
+
+    A single sequence longer than the budget is a batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > token_budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def sized_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Split indices into batches of similar length with a fixed number of rows."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Random order in which each run of ``batch_size`` indices has similar lengths.
+
+    Indices are shuffled, sorted by length within pools of ``pool`` batches, cut
+    into batches, and the batches are shuffled: unlike a plain sort, the order of
+    batches says nothing about length. Each epoch gives another order; the same
+    ``seed`` and epoch give the same.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int, pool: int = 50) -> None:
+        self.lengths, self.batch_size, self.seed, self.pool = lengths, batch_size, seed, pool
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; called by the data loader."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        size = self.pool * self.batch_size
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size):
+            pool = sorted(order[start : start + size], key=self.lengths.__getitem__)
+            batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
+        # A short batch stays last: in the middle it would shift the borders of all that follow.
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]
+        for index in torch.randperm(len(whole), generator=generator).tolist():
+            yield from whole[index]
+        for batch in rest:
+            yield from batch

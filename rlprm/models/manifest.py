@@ -1,0 +1,85 @@
+"""What a PRM checkpoint says of itself, beside the weights stock transformers can load.
+
+Scores mean something only in the setting they were trained in. Later stages
+inherit it from here, or refuse a mismatch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlprm.data.files import read_json, write_json
+from rlprm.errors import ArtifactError, DataError, MismatchError
+
+FILE = "prm_manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a scalar model was trained and how it is to be read."""
+
+    estimator: str
+    """Label estimator; ``outcome`` is an ORM."""
+    estimator_kwargs: Mapping[str, Any]
+    beta: float
+    loss: str
+    activation: str
+    """From the head's output to a value, see ``rlprm.functional.activation``."""
+    refresh: str
+    cold_start_epochs: int
+    value_reads: str
+    """``"action"``: a value at the closing token of every action, and ``v_0`` at the end of the prompt."""
+    outcome: str
+    """``"success"`` or ``"score"``: which number the labels were made of."""
+    outcome_definition: str
+    environment: str
+    env_kwargs: Mapping[str, Any]
+    end: str
+    round_limit: int | None
+    prompt: str
+    action_format: str
+    template: str
+    """Hash of chat template and vocabulary."""
+    base: str
+    """Revision of the weights training started from."""
+    policy: str
+    """Revision of the policy whose trajectories were learned from."""
+    format: int = 1
+
+    def save(self, folder: str | Path) -> None:
+        """Write the manifest beside a checkpoint."""
+        write_json(Path(folder) / FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read a checkpoint's manifest.
+
+        Raises:
+            ArtifactError: if the folder has none, and so is not a PRM of this package.
+            DataError: if it has other fields than this version knows.
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise ArtifactError(f"{folder} is not a PRM: no {FILE} in it")
+        fields = read_json(path)
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise DataError(f"{path} does not fit this version: {error}") from error
+
+    def require(self, **wanted: Any) -> None:
+        """Refuse to be used in another setting.
+
+        Raises:
+            MismatchError: naming each difference.
+        """
+        different = {k: v for k, v in wanted.items() if getattr(self, k) != v}
+        if different:
+            details = ", ".join(
+                f"{k}: trained with {getattr(self, k)!r}, used with {v!r}" for k, v in different.items()
+            )
+            raise MismatchError(f"the PRM does not fit this setting ({details})")

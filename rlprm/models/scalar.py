@@ -1,0 +1,70 @@
+"""Reading one number at chosen positions of token sequences: the PRM's and the critic's view of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlprm.data.batching import pad_right
+
+
+def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BR: Tensor) -> Tensor:
+    """Return the scalar head's output at given positions, before any activation.
+
+    One causal forward serves all reads of a row. Rows are padded on the right and no
+    attention mask is given: causal attention never looks at what follows, and
+    without a mask the fast attention kernels apply. ``use_cache=False`` matters:
+    a cache would make some versions of transformers treat the batch differently.
+
+    Args:
+        model: a token classification model with one label.
+        token_ids_BL: (B, L), padded on the right.
+        positions_BR: (B, R) indices into L; padding positions may point anywhere.
+
+    Returns:
+        (B, R) in at least float32.
+    """
+    logits_BL = model(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
+    logits_BR: Tensor = logits_BL.gather(1, positions_BR)
+    return logits_BR.to(torch.promote_types(logits_BR.dtype, torch.float32))
+
+
+@torch.no_grad()
+def read_sequences(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[list[float]]:
+    """Read many sequences without gradient.
+
+    Args:
+        model: as for :func:`read_logits`; its training mode is restored afterwards.
+        sequences: token ids.
+        positions: where to read each sequence.
+        batches: which sequences go through the model together (see ``rlprm.data.batching``).
+        on_batch: called after each batch with the number of sequences done in it.
+
+    Returns:
+        The raw outputs of each sequence, in order.
+    """
+    results: list[list[float]] = [[] for _ in sequences]
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            ids = pad_right([sequences[i] for i in batch], 0).to(model.device)
+            reads = pad_right([positions[i] for i in batch], 0).to(model.device)
+            logits = read_logits(model, ids, reads).tolist()
+            for index, row in zip(batch, logits, strict=True):
+                results[index] = row[: len(positions[index])]
+            if on_batch is not None:
+                on_batch(len(batch))
+    finally:
+        model.train(was_training)
+    return results

@@ -1,0 +1,1 @@
+"""Training process reward models: AgentPRM, and its baselines through the same trainer."""

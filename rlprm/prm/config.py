@@ -1,0 +1,63 @@
+"""Settings of the PRM stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+
+from rlprm import labels
+from rlprm.config import setting
+from rlprm.errors import ConfigError
+from rlprm.functional.losses import check_loss
+from rlprm.training import settle_device
+
+
+@dataclass
+class PRMConfig(TrainingArguments):
+    """Settings of ``rlprm train-prm``; everything of ``transformers.TrainingArguments`` is available too."""
+
+    trajectories: str = setting("", "Folder of trajectories to learn from (made by rlprm collect).")
+    model: str = setting("", "Weights to start from: a policy or a base model, folder or hub id.")
+    estimator: str = setting("td_gae", "Label estimator: td_gae (AgentPRM), outcome (ORM), returns, ...")
+    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    beta: float = setting(1.0, "Weight of the progress loss.")
+    loss: str = setting("mse", "Promise loss: mse (the paper's) or bce (cross-entropy on soft targets).")
+    activation: str = setting("identity", "From head output to value: identity or sigmoid.")
+    refresh: str = setting("epoch", "When value-based labels are made anew: epoch (the paper's) or batch.")
+    cold_start_epochs: int = setting(1, "First epochs that learn returns only, before values mean anything.")
+    last_step_weight: float = setting(1.0, "Weight of the last step's promise target.")
+    outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
+    held_out_fraction: float = setting(0.1, "Share of the tasks kept for evaluation.")
+    output_dir: str = setting("runs/prm", "Where the PRM goes.")
+    bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
+    save_strategy: str = setting("no", "When to save resumable checkpoints: no, steps or epoch.")
+    eval_strategy: str = setting("epoch", "When to evaluate on held-out tasks: no, steps or epoch.")
+    report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
+    remove_unused_columns: bool = setting(False, "Must stay false: rows are indices of trajectories.")
+
+    def __post_init__(self) -> None:
+        """Check our own settings, settle the hardware, then let transformers validate.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        for name in ("trajectories", "model"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}: nothing given; set it in the recipe or with --{name}")
+        check_loss(self.loss, self.activation)
+        labels.check_settings(self.estimator, self.estimator_kwargs)
+        _allow("refresh", self.refresh, ("epoch", "batch"))
+        _allow("outcome", self.outcome, ("success", "score"))
+        if not 0.0 < self.held_out_fraction < 1.0:
+            raise ConfigError(f"held_out_fraction: got {self.held_out_fraction}, allowed: between 0 and 1")
+        if self.beta < 0:
+            raise ConfigError(f"beta: got {self.beta}, allowed: 0 or more")
+        settle_device(self)
+        super().__post_init__()
+
+
+def _allow(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: got {value!r}, allowed: {', '.join(allowed)}")

@@ -1,0 +1,127 @@
+"""Stage 4: trajectories → a trained PRM (or ORM), saved for stock transformers, with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import DataError, MismatchError
+from rlprm.labels import check_no_intermediate_reward
+from rlprm.models.loading import load_scalar_model, load_tokenizer, revision_of
+from rlprm.models.manifest import Manifest
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.trainer import PRMTrainer
+from rlprm.stage import is_finished, recorded
+from rlprm.training import last_checkpoint, stage_record
+from rlprm.types import Trajectory
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PRMConfig) -> None:
+    """Train a PRM and save it.
+
+    Raises:
+        ArtifactError: if trajectories or weights are missing.
+        DataError: if there is nothing to learn from.
+        MismatchError: if the trajectories were not made with the model's template and vocabulary.
+        TrainingError: if the loss is not finite.
+    """
+    if is_finished(config.output_dir, "train-prm", stage_record(config)):
+        log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
+        return
+    store = TrajectoryStore.open(config.trajectories)
+    usable, unusable = usable_trajectories(store.read())
+    train, held_out = split_by_task(usable, config.held_out_fraction, config.seed)
+    tokenizer = load_tokenizer(config.model)
+    manifest = _manifest(config, store, train, ChatRenderer(tokenizer).template_hash)
+    with recorded(config.output_dir, "train-prm", stage_record(config)) as results:
+        model = load_scalar_model(config.model, dtype="float32")
+        trainer = PRMTrainer(model, config, train, held_out, tokenizer)
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir))
+        metrics = trainer.evaluate()
+        trainer.save_model(config.output_dir)
+        if trainer.is_world_process_zero():
+            manifest.save(config.output_dir)
+        results.update(
+            trajectories=len(train), held_out=len(held_out), unusable=unusable,
+            tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs, **metrics,
+        )  # fmt: skip
+
+
+def usable_trajectories(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], int]:
+    """Leave out trajectories that failed or never acted.
+
+    Returns:
+        The others, and how many were left out.
+
+    Raises:
+        DataError: if nothing remains, or all remaining outcomes are the same (no label could teach anything).
+    """
+    usable = [t for t in trajectories if t.steps and t.error is None]
+    for trajectory in usable:
+        check_no_intermediate_reward(trajectory)
+    if not usable:
+        raise DataError(
+            f"none of the {len(trajectories)} trajectories is usable (all failed or have no step)"
+        )
+    if len({t.outcome.score for t in usable}) == 1:
+        raise DataError(
+            f"all {len(usable)} trajectories have the outcome {usable[0].outcome.score}; a PRM needs both "
+            "successes and failures (choose easier or harder tasks, or another policy)"
+        )
+    return usable, len(trajectories) - len(usable)
+
+
+def split_by_task(
+    trajectories: Sequence[Trajectory], fraction: float, seed: int
+) -> tuple[list[Trajectory], list[Trajectory]]:
+    """Keep a share of the *tasks* for evaluation; all rollouts of a task stay on one side.
+
+    Raises:
+        DataError: if there are fewer than two tasks.
+    """
+    ids = sorted(
+        {t.task.id for t in trajectories}, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest()
+    )
+    if len(ids) < 2:
+        raise DataError(f"a held-out evaluation needs at least two tasks, got {len(ids)}")
+    kept = set(ids[: min(max(1, round(fraction * len(ids))), len(ids) - 1)])
+    return [t for t in trajectories if t.task.id not in kept], [t for t in trajectories if t.task.id in kept]
+
+
+def _manifest(
+    config: PRMConfig, store: TrajectoryStore, train: Sequence[Trajectory], template: str
+) -> Manifest:
+    _one("chat templates", {t.template for t in train} | {template})
+    return Manifest(
+        estimator=config.estimator,
+        estimator_kwargs=config.estimator_kwargs,
+        beta=config.beta,
+        loss=config.loss,
+        activation=config.activation,
+        refresh=config.refresh,
+        cold_start_epochs=config.cold_start_epochs,
+        value_reads="action",
+        outcome=config.outcome,
+        outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),
+        end=_one("end modes", {t.end.value for t in train}),
+        policy=_one("policies", {t.policy for t in train}),
+        template=template,
+        base=revision_of(config.model),
+        **{
+            key: store.meta[key]
+            for key in ("environment", "env_kwargs", "round_limit", "prompt", "action_format")
+        },
+    )
+
+
+def _one(what: str, found: set[str]) -> str:
+    if len(found) != 1:
+        raise MismatchError(
+            f"model and trajectories must agree, but there are several {what}: {sorted(found)}"
+        )
+    return found.pop()

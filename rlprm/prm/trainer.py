@@ -1,0 +1,261 @@
+"""The PRM trainer: labels from the current values, promise + progress loss, global denominators.
+
+One pass of the data through this file: a batch of trajectories is collated to
+token ids, read positions, lengths and outcomes; one forward reads ``v_0 ... v_T`` of
+every row; the label estimator turns outcomes (and, for TD-GAE, values) into
+targets; the loss compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from rlprm import labels
+from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
+from rlprm.functional.activation import activate
+from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
+from rlprm.functional.metrics import auc_by_relative_position, calibration
+from rlprm.labels.base import LabelBatch
+from rlprm.models.scalar import read_logits, read_sequences
+from rlprm.prm.config import PRMConfig
+from rlprm.training import StopOnNonFiniteLoss
+from rlprm.types import Trajectory
+
+_COLD_START = "returns"
+"""Estimator of the first epochs of a value-based one: λ = 1 returns, which need no values."""
+
+
+class PRMTrainer(Trainer):
+    """Trains a scalar model on step labels.
+
+    Args:
+        model: token classification model with one label.
+        args: settings; also everything ``transformers.TrainingArguments`` knows.
+        train: trajectories to learn from; all have at least one step.
+        held_out: trajectories of other tasks, for evaluation.
+        tokenizer: saved with the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: PRMConfig,
+        train: Sequence[Trajectory],
+        held_out: Sequence[Trajectory],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.train_trajectories = train
+        self.held_out = held_out
+        self.epoch_number = 1
+        self._table: LabelBatch | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self._collate,
+            train_dataset=Dataset.from_dict({"index": list(range(len(train)))}),
+            eval_dataset=Dataset.from_dict({"index": list(range(len(held_out)))}),
+            processing_class=tokenizer,
+            callbacks=[_EpochStart(self), StopOnNonFiniteLoss()],
+        )
+        # The loss divides by the global number of steps itself; the trainer must not divide again.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    # --- data -------------------------------------------------------------------------------------------
+
+    def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+        batch = collate([self.train_trajectories[row["index"]] for row in rows], self.args.outcome)
+        return {**batch, "index": torch.tensor([row["index"] for row in rows])}
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        lengths = [len(trajectory.token_ids) for trajectory in self.train_trajectories]
+        group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(lengths, group, seed=self.args.seed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Fetch the micro-batches of one update and count their steps, over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        steps = torch.tensor(float(sum(int(batch["lengths"].sum()) for batch in batches)), device=device)
+        return batches, self.accelerator.gather(steps).sum()
+
+    # --- labels -----------------------------------------------------------------------------------------
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether the values still mean nothing, so that labels must not be made of them."""
+        needs_values = labels.load(self.args.estimator).NEEDS_VALUES
+        return needs_values and self.epoch_number <= self.args.cold_start_epochs
+
+    def start_epoch(self, number: int) -> None:
+        """Enter an epoch (counted from 1): make its labels if they are refreshed once per epoch."""
+        self.epoch_number = number
+        self._table = None
+        if (
+            self.args.refresh == "epoch"
+            and labels.load(self.args.estimator).NEEDS_VALUES
+            and not self.is_cold
+        ):
+            batch = collate(self.train_trajectories, self.args.outcome, tokens=False)
+            values_BT1 = activate(self.read(self.train_trajectories), self.args.activation)
+            self._table = self._label(values_BT1, batch["outcomes"], batch["lengths"])
+
+    def _label(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
+        name, kwargs = (
+            (_COLD_START, {}) if self.is_cold else (self.args.estimator, self.args.estimator_kwargs)
+        )
+        return labels.load(name).label(values_BT1, outcomes_B, lengths_B, **kwargs)
+
+    def _labels_of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
+        if self._table is None:
+            return self._label(values_BT1.detach(), inputs["outcomes"], inputs["lengths"])
+        width, index = values_BT1.shape[1], inputs["index"].cpu()
+        return LabelBatch(
+            self._table.promise[index, :width],
+            self._table.progress[index, : width - 1],
+            self._table.promise_weight[index, :width],
+            self._table.progress_weight[index, : width - 1],
+        ).to(values_BT1.device)
+
+    # --- loss -------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the steps of the whole update."""
+        logits_BT1 = read_logits(model, inputs["token_ids"], inputs["positions"])
+        steps = inputs["lengths"].sum() if num_items_in_batch is None else num_items_in_batch
+        targets = self._labels_of(inputs, activate(logits_BT1, self.args.activation))
+        loss = self._loss(logits_BT1, targets, inputs["lengths"], steps)
+        # Gradients are averaged over processes, while the denominator already counts all of them.
+        total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
+        return (total, {"logits": logits_BT1}) if return_outputs else total
+
+    def _loss(
+        self, logits_BT1: Tensor, targets: LabelBatch, lengths_B: Tensor, steps: Tensor | int
+    ) -> AgentPRMLoss:
+        reads_T1 = torch.arange(logits_BT1.shape[1], device=logits_BT1.device)
+        is_last_BT1 = reads_T1 == lengths_B.unsqueeze(1)
+        weight_BT1 = torch.where(is_last_BT1, self.args.last_step_weight, 1.0) * targets.promise_weight
+        return agent_prm_loss(
+            logits_BT1,
+            targets.promise,
+            targets.progress,
+            weight_BT1,
+            targets.progress_weight,
+            num_steps=steps,
+            beta=0.0 if self.is_cold else self.args.beta,
+            kind=self.args.loss,
+            activation=self.args.activation,
+        )
+
+    # --- reading and evaluation -------------------------------------------------------------------------
+
+    def read(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Read the head at ``v_0 ... v_T`` of many trajectories, shared out over the processes.
+
+        Returns:
+            (N, longest T + 1) raw outputs on the CPU, 0 in the padding, the same on every process.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = math.ceil(len(trajectories) / world)
+        # Every process runs the same number of forwards, or collectives inside the model would wait forever.
+        mine = [trajectories[min(rank * share + i, len(trajectories) - 1)] for i in range(share)]
+        rows = read_sequences(
+            self.model_wrapped if self.is_deepspeed_enabled else self.model,
+            [trajectory.token_ids for trajectory in mine],
+            [trajectory.value_positions for trajectory in mine],
+            sized_batches([len(trajectory.token_ids) for trajectory in mine], self.args.eval_batch_size),
+        )
+        width = 1 + max(len(trajectory.steps) for trajectory in trajectories)
+        padded = torch.tensor(
+            [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
+        )
+        gathered: Tensor = self.accelerator.gather(padded)
+        return gathered[: len(trajectories)].cpu()
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the values on the held-out tasks: loss, squared error, ranking, calibration."""
+        batch = collate(self.held_out, self.args.outcome, tokens=False)
+        logits_BT1 = self.read(self.held_out)
+        values_BT1 = activate(logits_BT1, self.args.activation)
+        targets = self._label(values_BT1, batch["outcomes"], batch["lengths"])
+        loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
+        values = [
+            row[1 : n + 1] for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
+        ]
+        found = {"loss": float(loss.total), **_headline(values, [t.outcome.success for t in self.held_out])}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def _headline(values: Sequence[Sequence[float]], success: Sequence[bool]) -> dict[str, float]:
+    """AUC at the start, middle and end of trajectories, and calibration over all steps."""
+    first, _, middle, _, last = auc_by_relative_position(values, success, bins=5)
+    every_step = calibration(
+        [v for row in values for v in row], [s for row, s in zip(values, success, strict=True) for _ in row]
+    )
+    named = {"auc_first": first.auc, "auc_middle": middle.auc, "auc_last": last.auc}
+    ranked = {name: value for name, value in named.items() if value is not None}
+    return {**ranked, "brier": every_step.brier, "calibration_error": every_step.expected_error}
+
+
+class _EpochStart(TrainerCallback):
+    """Tells the trainer that an epoch begins, so that it can refresh its labels."""
+
+    def __init__(self, trainer: PRMTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refresh labels."""
+        self.trainer.start_epoch(int(state.epoch or 0) + 1)
+
+
+def collate(trajectories: Sequence[Trajectory], outcome: str, *, tokens: bool = True) -> dict[str, Tensor]:
+    """Turn trajectories into padded tensors.
+
+    Args:
+        trajectories: B trajectories.
+        outcome: ``"success"`` or ``"score"``.
+        tokens: False leaves the token ids out.
+
+    Returns:
+        ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1) of the
+        reads, ``lengths`` (B,) in steps, ``outcomes`` (B,) in [0, 1].
+    """
+    outcomes = [float(t.outcome.success) if outcome == "success" else t.outcome.score for t in trajectories]
+    batch = {
+        "positions": pad_right([t.value_positions for t in trajectories], 0),
+        "lengths": torch.tensor([len(t.steps) for t in trajectories]),
+        "outcomes": torch.tensor(outcomes),
+    }
+    if tokens:
+        batch["token_ids"] = pad_right([t.token_ids for t in trajectories], 0)
+    return batch

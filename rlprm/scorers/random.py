@@ -1,0 +1,34 @@
+"""A baseline without a model: choosing by lot. Best-of-N with it is the mean of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlprm.types import StepScores, Trajectory
+
+
+class Random:
+    """Uniform scores in [0, 1) that depend on seed, task, sample number and step, and on nothing else.
+
+    Args:
+        seed: another seed is another lot.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.name = "random"
+        self.seed = seed
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
+        """Draw ``v_0 ... v_T``; a longer trajectory of the same sample starts with the same numbers.
+
+        The candidates of a beam share a sample number, so that it ranks them all
+        equal and goes by its own tie-break.
+        """
+        return [self._draw(trajectory) for trajectory in trajectories]
+
+    def _draw(self, trajectory: Trajectory) -> StepScores:
+        words = (self.seed, trajectory.sample, *trajectory.task.id.encode())
+        initial, *values = np.random.default_rng(words).random(len(trajectory.steps) + 1).tolist()
+        return StepScores(initial=initial, values=tuple(values))

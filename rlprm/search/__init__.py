@@ -1,0 +1,30 @@
+"""Test-time search: spend more samples on a task, and let a scorer decide which one counts.
+
+Each module in this package is one strategy, found by its name, with a function
+``search``. A result is a trajectory together with what finding it cost.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from rlprm.components import available_in, load_component
+from rlprm.search.base import SearchModule, SearchResult
+
+__all__ = ["SearchModule", "SearchResult", "available", "load"]
+
+_NOT_STRATEGIES = frozenset({"base"})
+
+
+def available() -> list[str]:
+    """Names of the search strategies that come with the package."""
+    return available_in(__name__, exclude=_NOT_STRATEGIES)
+
+
+def load(name: str) -> SearchModule:
+    """Import a strategy by name or dotted path.
+
+    Raises:
+        UnknownComponentError: listing the names there are.
+    """
+    return cast(SearchModule, load_component(__name__, name, "search strategy", exclude=_NOT_STRATEGIES))
