@@ -232,7 +232,7 @@ class World:
         """Return nothing: rooms matter only to "on your left" and the like, which is settled at reset."""
 
 
-class _GoTo(GoToInstr):  # type: ignore[misc]  # minigrid is untyped
+class _GoTo(GoToInstr):
     """The same check without building two arrays for each candidate position."""
 
     def verify_action(self, action: int) -> str:
