@@ -8,8 +8,8 @@ Sums, because the paper's mean runs over all steps of the whole batch: the calle
 divides by one global number of steps, and the loss is then the same however the
 batch is split over rows, micro-batches or processes.
 
-A weight of 0 takes an entry out before any arithmetic, so that neither its value
-nor its gradient depends on what stands there, NaN included. Everything is
+A weight of 0 takes an entry out before anything nonlinear, so that neither the
+loss nor any gradient depends on what stands there, NaN included. Everything is
 computed in at least float32.
 """
 
@@ -93,7 +93,7 @@ def promise_loss(
     predictions_BT1 = _at_least_float32(predictions_BT1.where(used_BT1, 0.0))
     targets_BT1 = targets_BT1.to(predictions_BT1.dtype).where(used_BT1, 0.0)
     losses_BT1 = PROMISE_LOSSES[kind](predictions_BT1, targets_BT1)
-    return (weights_BT1.to(losses_BT1.dtype) * losses_BT1.where(used_BT1, 0.0)).sum()
+    return (weights_BT1.to(losses_BT1.dtype) * losses_BT1).sum()
 
 
 def progress_loss(values_BT1: Tensor, targets_BT: Tensor, weights_BT: Tensor) -> Tensor:
@@ -105,10 +105,9 @@ def progress_loss(values_BT1: Tensor, targets_BT: Tensor, weights_BT: Tensor) ->
     rows, columns = check_matrix("values_BT1", values_BT1, min_columns=1)
     check_shape("targets_BT", targets_BT, (rows, columns - 1))
     check_shape("weights_BT", weights_BT, (rows, columns - 1))
-    used_BT = weights_BT != 0
-    values_BT1 = _at_least_float32(values_BT1.where(_ends_of(used_BT), 0.0))
-    targets_BT = targets_BT.to(values_BT1.dtype).where(used_BT, 0.0)
-    errors_BT = (values_BT1[:, 1:] - values_BT1[:, :-1] - targets_BT).where(used_BT, 0.0)
+    values_BT1 = _at_least_float32(values_BT1)
+    errors_BT = values_BT1[:, 1:] - values_BT1[:, :-1] - targets_BT.to(values_BT1.dtype)
+    errors_BT = errors_BT.where(weights_BT != 0, 0.0)
     return (weights_BT.to(errors_BT.dtype) * errors_BT**2).sum()
 
 

@@ -199,6 +199,10 @@ def test_half_precision_logits_are_compared_in_float32() -> None:
     )
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(4 * 0.5e-6, rel=1e-3)
+    chain = torch.tensor([[0.0, 0.5]], dtype=torch.bfloat16)
+    assert progress_loss(chain, torch.tensor([[0.501]]), torch.ones(1, 1)).item() == pytest.approx(
+        1e-6, rel=1e-3
+    )
 
 
 def test_activation_is_chosen_by_name() -> None:

@@ -253,8 +253,9 @@ def test_nothing_in_the_padding_reaches_gae_or_its_gradient() -> None:
     assert advantages.isfinite().all()
     advantages.sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
-    assert values.grad.isfinite().all()
-    assert values.grad[0, 2:].eq(0).all()
+    # λ = ½, first row: A_1 + A_2 = δ_1 + 1.5 δ_2 = (V_2 - V_1) + 1.5 (0 - V_2) + rewards
+    assert values.grad[0].tolist() == [-1.0, -0.5, 0.0, 0.0]
+    assert values.grad[1].isfinite().all()
 
 
 # --- traps that others fell into ---
