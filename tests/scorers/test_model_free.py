@@ -1,0 +1,87 @@
+"""The baselines without a model, and the trap they are there to reveal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rlprm.functional.best_of_n import oracle_at_k
+from rlprm.rollout import rollout
+from rlprm.scorers import Scorer
+from rlprm.scorers.random import Random
+from rlprm.scorers.shortest import Shortest
+from rlprm.search import best_of_n
+from rlprm.search.base import score_all
+from rlprm.types import End, EpisodeSetting, Split
+from tests.toys import corridor
+from tests.toys.agents import SeededPolicy
+from tests.toys.pools import trajectory
+
+
+@pytest.mark.parametrize("scorer", [Random(), Shortest()])
+def test_scores_every_step_without_model_tokens(scorer: Scorer) -> None:
+    long, short = scorer.score([trajectory(steps=3), trajectory(steps=1)])
+    assert (len(long.values), len(short.values)) == (3, 1)
+    assert long.tokens == short.tokens == 0
+    assert isinstance(scorer.name, str)
+
+
+def test_shortest_counts_actions() -> None:
+    (scores,) = Shortest().score([trajectory(steps=3)])
+    assert scores.values == (-1.0, -2.0, -3.0)
+    assert scores.initial == 0.0
+
+
+def test_random_depends_on_seed_task_sample_and_step_alone() -> None:
+    (reference,) = Random(1).score([trajectory(steps=3, sample=4)])
+    assert len({reference.initial, *reference.values}) == 4
+    assert Random(1).score([trajectory(), trajectory(True, steps=3, sample=4)])[1] == reference
+    (longer,) = Random(1).score([trajectory(steps=5, sample=4)])
+    assert longer.values[:3] == reference.values
+    (other_seed,) = Random(2).score([trajectory(steps=3, sample=4)])
+    (other_task,) = Random(1).score([trajectory(steps=3, sample=4, task="b")])
+    (other_sample,) = Random(1).score([trajectory(steps=3, sample=5)])
+    assert len({reference, other_seed, other_task, other_sample}) == 4
+
+
+def test_random_is_uniform_over_the_candidates() -> None:
+    scores = Random().score(
+        [trajectory(steps=1, sample=sample, task=str(sample % 50)) for sample in range(1000)]
+    )
+    mean = sum(s.values[0] for s in scores) / 1000
+    assert 0.45 < mean < 0.55
+    assert all(0 <= s.values[0] < 1 for s in scores)
+
+
+def best_of_four(end: End) -> tuple[float, float, float]:
+    """Mean success over 30 tasks of one sample, of the shortest of four, and of the oracle."""
+    tasks = corridor.tasks(Split.TEST, 0, 30, length=5)
+    policy = SeededPolicy(("right", "right", "left", "finish"))
+    setting = EpisodeSetting(end=end)
+    sample, shortest, oracle = 0.0, 0.0, 0.0
+    for task in tasks:
+        pool = rollout([(task, i) for i in range(12)], policy, setting)
+        chosen = best_of_n.expected(pool, score_all(Shortest(), pool), "last", [1, 4])
+        sample, shortest = sample + chosen[1] / 30, shortest + chosen[4] / 30
+        oracle += oracle_at_k([float(t.outcome.success) for t in pool], 4) / 30
+    return sample, shortest, oracle
+
+
+def test_where_success_ends_the_episode_the_shortest_candidate_is_the_oracle() -> None:
+    # Failures run into the round limit; the only successes as long as they are those of the very last turn.
+    sample, shortest, oracle = best_of_four(End.ON_SUCCESS)
+    assert sample + 0.2 < oracle
+    assert shortest == pytest.approx(oracle, abs=0.02)
+
+
+def test_where_the_agent_ends_the_episode_the_shortest_candidate_gives_nothing_away() -> None:
+    sample, shortest, oracle = best_of_four(End.DECLARED)
+    assert sample + 0.1 < oracle
+    assert shortest < sample
+
+
+def test_shortest_does_not_look_at_the_outcome() -> None:
+    pool = [trajectory(True, steps=2), trajectory(False, steps=2)]
+    assert len(set(Shortest().score(pool))) == 1
+    assert Shortest().score([replace(pool[0], stop=None)]) == Shortest().score(pool[1:])

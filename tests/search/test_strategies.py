@@ -1,0 +1,81 @@
+"""What holds for every search strategy of the package; a new file is tested without being mentioned."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from rlprm import search
+from rlprm.errors import ConfigError, DataError, UnknownComponentError
+from rlprm.search import greedy
+from rlprm.search.base import standing
+from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
+from tests.toys import corridor
+from tests.toys.agents import FunctionScorer, SeededPolicy
+
+TASKS = corridor.tasks(Split.TEST, 0, 4)
+SETTING = EpisodeSetting(end=End.DECLARED)
+
+
+def history_score(task: Task, actions: tuple[str, ...]) -> float:
+    return sum(map(ord, "".join((task.id, *actions)))) % 89 / 89
+
+
+def run(name: str, tasks: list[Task], scorer: FunctionScorer) -> list[search.SearchResult]:
+    temperature = 0.0 if name == "greedy" else 1.0
+    policy = SeededPolicy(("right", "finish", "left", "sleep"), temperature)
+    return search.load(name).search(tasks, policy, scorer, SETTING)
+
+
+def test_the_known_strategies_are_found() -> None:
+    assert {"beam", "best_of_n", "greedy"} <= set(search.available())
+    with pytest.raises(UnknownComponentError, match="known: beam, best_of_n, greedy"):
+        search.load("bean")
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_one_stopped_result_per_task_in_order_with_its_costs(name: str) -> None:
+    results = run(name, TASKS, FunctionScorer(history_score))
+    assert [result.trajectory.task for result in results] == TASKS
+    for result in results:
+        assert result.trajectory.stop is not None
+        assert result.policy_tokens >= result.trajectory.action_tokens > 0
+        assert result.env_steps >= len(result.trajectory.steps) > 0
+        assert (result.score is None) == (result.scorer_tokens == 0)
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_a_task_does_not_depend_on_its_neighbours(name: str) -> None:
+    together = run(name, TASKS, FunctionScorer(history_score))
+    reversed_order = run(name, TASKS[::-1], FunctionScorer(history_score))
+    assert together == reversed_order[::-1]
+    assert run(name, TASKS[1:2], FunctionScorer(history_score)) == together[1:2]
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_every_budget_has_a_default_and_can_only_be_named(name: str) -> None:
+    parameters = list(inspect.signature(search.load(name).search).parameters.values())
+    assert [p.name for p in parameters[:5]] == ["tasks", "policy", "scorer", "setting", "run_seed"]
+    for parameter in parameters[4:]:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+
+
+def test_greedy_takes_the_most_likely_action_and_asks_no_scorer() -> None:
+    (result,) = greedy.search(TASKS[:1], SeededPolicy(("finish", "left"), 0.0), None, SETTING)
+    assert [step.action for step in result.trajectory.steps] == ["finish"]
+    assert result.score is None
+    with pytest.raises(ConfigError, match=r"temperature 0, got 1\.0"):
+        greedy.search(TASKS[:1], SeededPolicy(), None, SETTING)
+
+
+def test_terminated_stands_above_truncated_above_failed() -> None:
+    groups = {2: set(), 1: set(), 0: set()}
+    for stop in StopReason:
+        groups[standing(stop)].add(stop)
+    assert groups[2] == {StopReason.SUCCESS, StopReason.FAILURE, StopReason.DECLARED}
+    assert groups[1] == {StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT}
+    assert groups[0] == {StopReason.ERROR}
+    with pytest.raises(DataError, match="unfinished"):
+        standing(None)
