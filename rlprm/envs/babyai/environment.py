@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from rlprm.envs.babyai import text
 from rlprm.envs.babyai.actions import Options, find_options, normalize
 from rlprm.envs.babyai.levels import pristine_world, task_address
@@ -18,12 +20,12 @@ _DEFINITIONS = {
 
 
 def make(task: Task, *, end: End) -> BabyAI:
-    """Build the environment of a task.
+    """Build the environment of a task (and, unless it was among the latest ones, its world).
 
     Raises:
         ConfigError: if the task is not one of this environment.
     """
-    return BabyAI(*task_address(task), end=End(end))
+    return BabyAI(pristine_world(*task_address(task)), end=End(end))
 
 
 class BabyAI:
@@ -35,21 +37,20 @@ class BabyAI:
     last primitive did), and minigrid's step limit ends the episode.
     """
 
-    __slots__ = ("_declared", "_level", "_options", "_scene", "_seed", "_stopped", "_world")
+    __slots__ = ("_declared", "_options", "_scene", "_start", "_stopped", "_world")
 
-    def __init__(self, level: str, seed: int, *, end: End) -> None:
-        """Prepare an episode; ``reset`` starts it."""
-        self._level, self._seed = level, seed
+    def __init__(self, start: World, *, end: End) -> None:
+        """Prepare an episode that begins in a copy of ``start``; ``reset`` begins it."""
+        self._start = start
         self._declared = end is End.DECLARED
         self._stopped = False
-        self._world: World
-        self._options: Options
-        self._scene: str
-        """Description of what is visible, without the list of actions."""
+        self._world = start
+        self._options = Options()
+        self._scene = ""  # description of what is visible, without the list of actions
 
     def reset(self) -> str:
         """Start the episode and return the first observation."""
-        self._world = pristine_world(self._level, self._seed).fork()
+        self._world = self._start.fork()
         self._perceive()
         return text.goal_line(self._world.mission) + self._answer(self._scene)
 
@@ -78,12 +79,8 @@ class BabyAI:
 
     def fork(self) -> BabyAI:
         """Return an independent copy in the same state."""
-        other = BabyAI.__new__(BabyAI)
-        other._level, other._seed, other._declared = self._level, self._seed, self._declared
-        other._stopped = self._stopped
-        if hasattr(self, "_world"):  # after reset
-            other._world = self._world.fork()
-            other._options, other._scene = self._options, self._scene  # never changed, only replaced
+        other = copy.copy(self)  # options and scene are never changed, only replaced
+        other._world = self._world.fork()
         return other
 
     def _carry_out(self, primitives: list[int]) -> None:

@@ -117,6 +117,13 @@ FIXED_PHRASES: tuple[str, ...] = (
     # the list of available actions
     '\nAvailable actions: ["turn left", "turn right", "',
     '", "',
+    '", "move forward',
+    '", "pickup ',
+    '", "drop',
+    '", "toggle',
+    '", "go through ',
+    '", "toggle and go through ',
+    '", "go to ',
     '", "check available actions"]',
     '", "finish", "check available actions"]',
     # actions

@@ -1,0 +1,177 @@
+"""What every environment promises, checked for each one that is found; a new environment needs no mention."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlprm import envs
+from rlprm.errors import ConfigError, DemonstrationError
+from rlprm.types import End, Split, StopReason, Task
+
+LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
+
+pytestmark = pytest.mark.parametrize("name", envs.available())
+both_ends = pytest.mark.parametrize("end", list(End))
+
+# Anything at all, and near misses: words of real actions with something else around them.
+_WORDS = "go to pickup pick up toggle turn left move search click [ ] get craft 1 99 red ball Action: finish"
+_words = st.sampled_from(_WORDS.split(" "))
+any_action = st.one_of(
+    st.text(max_size=60),
+    st.text(alphabet=st.characters(categories=["Cc", "Cf", "Zs", "So"]), max_size=20),
+    st.lists(_words, max_size=6).map(" ".join),
+    st.sampled_from(["", " ", "\n", "a" * 100_000, "go to " * 5_000, "\x00", "\ud800"]),
+)
+
+
+def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]]:
+    """The first tasks that the expert solves, with its actions."""
+    found = []
+    for task in envs.load(name).tasks(Split.TRAIN, 0, 40):
+        try:
+            found.append((task, envs.load(name).demonstrate(task, end=end)))
+        except DemonstrationError:
+            continue
+        if len(found) == count:
+            return found
+    pytest.fail(f"the expert of {name} solves fewer than {count} of 40 tasks")
+
+
+def play(name: str, task: Task, end: End, actions: list[str]) -> list[object]:
+    """Everything an episode shows."""
+    env = envs.load(name).make(task, end=end)
+    return [env.reset(), *(env.step(action) for action in actions), env.outcome()]
+
+
+@both_ends
+def test_the_same_task_and_actions_give_the_same_episode(name: str, end: End) -> None:
+    for task, actions in solvable(name, end):
+        assert play(name, task, end, actions) == play(name, task, end, actions)
+
+
+@both_ends
+def test_fork_continues_like_the_original_and_apart_from_it(name: str, end: End) -> None:
+    module = envs.load(name)
+    for task, actions in solvable(name, end):
+        whole = play(name, task, end, actions)
+        for cut in range(len(actions)):
+            env = module.make(task, end=end)
+            env.reset()
+            for action in actions[:cut]:
+                env.step(action)
+            fork, idle = env.fork(), env.fork()
+            before = idle.outcome()
+            assert [fork.step(action) for action in actions[cut:]] == whole[1 + cut : -1]
+            assert fork.outcome() == whole[-1]
+            assert idle.outcome() == before
+            assert [env.step(action) for action in actions[cut:]] == whole[1 + cut : -1]
+
+
+def test_splits_have_no_instance_in_common(name: str) -> None:
+    tasks = envs.load(name).tasks
+    lists = {split: tasks(split, 0, 50) for split in Split}
+    for split, members in lists.items():
+        assert {task.split for task in members} == {split}
+        assert {task.environment for task in members} == {name}
+    every = [task for members in lists.values() for task in members]
+    assert len({task.id for task in every}) == len(every)
+    assert len({repr(sorted(task.spec.items())) for task in every}) == len(every)
+
+
+def test_task_ranges_are_slices_of_one_list(name: str) -> None:
+    tasks = envs.load(name).tasks
+    for split in Split:
+        assert tasks(split, 7, 13) == tasks(split, 0, 30)[7:20]
+        assert tasks(split, 3, 0) == []
+
+
+def test_impossible_task_settings_are_config_errors(name: str) -> None:
+    tasks = envs.load(name).tasks
+    with pytest.raises(ConfigError):
+        tasks(Split.TRAIN, 0, 1, no_such_setting=True)
+    with pytest.raises(ConfigError):
+        tasks(Split.TRAIN, -1, 1)
+    with pytest.raises(ConfigError):
+        tasks(Split.TEST, 0, 10**12)
+
+
+@both_ends
+def test_any_action_string_is_answered(name: str, end: End) -> None:
+    task = envs.load(name).tasks(Split.TRAIN, 0, 1)[0]
+    start = envs.load(name).make(task, end=end)
+    start.reset()
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(any_action, max_size=5))
+    def answers(actions: list[str]) -> None:
+        env = start.fork()
+        for action in actions:
+            turn = env.step(action)
+            assert isinstance(turn.observation, str)
+            assert len(turn.observation) <= LONGEST_OBSERVATION
+            if turn.stop is not None:
+                break
+        assert 0.0 <= env.outcome().score <= 1.0
+
+    answers()
+
+
+@both_ends
+def test_expert_succeeds_within_the_round_limit_and_the_episode_stops(name: str, end: End) -> None:
+    module = envs.load(name)
+    for task, actions in solvable(name, end, count=8):
+        assert 0 < len(actions) <= module.ROUND_LIMIT
+        first, *turns, outcome = play(name, task, end, actions)
+        assert first
+        assert outcome.success
+        assert outcome.definition.startswith(f"{name}: ")
+        assert all(turn.stop is None for turn in turns[:-1])
+        assert turns[-1].stop in (StopReason.SUCCESS, StopReason.DECLARED)
+
+
+def test_observations_are_bounded_along_demonstrations(name: str) -> None:
+    for task, actions in solvable(name, End.DECLARED, count=8):
+        first, *turns, _ = play(name, task, End.DECLARED, actions)
+        assert max(len(first), *(len(turn.observation) for turn in turns)) <= LONGEST_OBSERVATION
+
+
+@both_ends
+def test_outcome_is_valid_right_after_reset(name: str, end: End) -> None:
+    module = envs.load(name)
+    env = module.make(module.tasks(Split.DEV, 0, 1)[0], end=end)
+    env.reset()
+    assert not env.outcome().success
+
+
+def test_nothing_is_printed(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for task, actions in solvable(name, End.DECLARED, count=5):
+        play(name, task, End.DECLARED, actions)
+    assert capfd.readouterr().out == ""
+
+
+def test_tasks_survive_pickling(name: str) -> None:
+    for task in envs.load(name).tasks(Split.TEST, 0, 5):
+        assert pickle.loads(pickle.dumps(task)) == task
+
+
+@both_ends
+@pytest.mark.parametrize("style", ["none", "short", "agentgym"])
+def test_opening_ends_before_the_users_turn(name: str, end: End, style: str) -> None:
+    messages = envs.load(name).opening(end=end, style=style)
+    assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+    assert (style == "none") == (messages == [])
+
+
+def test_an_unknown_opening_style_is_a_config_error(name: str) -> None:
+    with pytest.raises(ConfigError):
+        envs.load(name).opening(end=End.DECLARED, style="no such style")
+
+
+def test_fixed_phrases_are_distinct_and_not_empty(name: str) -> None:
+    phrases = envs.load(name).FIXED_PHRASES
+    assert all(phrases)
+    assert len(set(phrases)) == len(phrases)
