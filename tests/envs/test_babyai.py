@@ -749,12 +749,8 @@ def test_an_unsolved_task_is_a_demonstration_error() -> None:
         babyai.demonstrate(task("KeyInBox"), end=End.DECLARED)
 
 
-VARIABLE = {
-    *(["red", "green", "blue", "purple", "yellow", "grey"]),
-    *(["ball", "box", "key", "door"]),
-    *(["open", "closed", "locked"]),
-    *(["wall"]),
-}
+COLOURS = {"red", "green", "blue", "purple", "yellow", "grey"}
+VARIABLE = COLOURS | {"ball", "box", "key", "door", "wall", "open", "closed", "locked"}
 
 
 def test_fixed_phrases_hold_no_variable_word() -> None:

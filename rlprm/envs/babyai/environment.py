@@ -55,7 +55,14 @@ class BabyAI:
         return text.goal_line(self._world.mission) + self._answer(self._scene)
 
     def step(self, action: str) -> Turn:
-        """Carry out one action; an unknown or impossible one is answered and changes nothing."""
+        """Carry out one action; an unknown or impossible one is answered and changes nothing.
+
+        As in AgentGym, "No change in state." answers an action that needs no primitive (the
+        agent is where it wants to go); one that is tried in vain is answered with the view.
+
+        Raises:
+            RuntimeError: after the end of the episode.
+        """
         if self._stopped:
             raise RuntimeError("this episode is over")
         name = normalize(action)
@@ -84,7 +91,7 @@ class BabyAI:
         return other
 
     def _carry_out(self, primitives: list[int]) -> None:
-        """Act until a primitive changes nothing, the step limit, or (unless undeclared) the verdict."""
+        """Act until a primitive changes nothing, the step limit, or a verdict that is announced."""
         world = self._world
         for primitive in primitives:
             changed = world.act(primitive)

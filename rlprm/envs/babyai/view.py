@@ -213,14 +213,6 @@ class Routes:
         """Return the primitives that end on a cell; None if there are none."""
         return self._path(self._onto.get(cell))
 
-    def faces(self, cell: int) -> bool:
-        """Whether there is a way to look at a cell from next to it."""
-        return cell in self._facing
-
-    def reaches(self, cell: int) -> bool:
-        """Whether there is a way onto a cell."""
-        return cell in self._onto
-
     def _path(self, state: int | None) -> list[int] | None:
         if state is None:
             return None
