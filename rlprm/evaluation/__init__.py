@@ -1,0 +1,10 @@
+"""From pools of scored trajectories and search results to records, tables, plots and a summary.
+
+Nothing here loads a model or acts in an environment:
+
+* ``pool``: n candidates for each task, and what scorers said about them
+* ``records``: one row of a results table, with its confidence interval
+* ``bon``: best-of-N of a pool, its bounds, the choice of an aggregation, paired comparisons
+* ``quality``: how well single step scores tell success from failure
+* ``table``, ``plots``, ``summary``: the same records for the terminal, the eye and other programs
+"""

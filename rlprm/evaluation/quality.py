@@ -1,0 +1,103 @@
+"""How well single step scores tell success from failure, before any search uses them.
+
+A pooled AUC also rewards knowing which *task* is easy, which helps no search:
+candidates compete within a task. The AUC within tasks is therefore given beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlprm.errors import DataError
+from rlprm.evaluation.pool import Pool
+from rlprm.functional.metrics import (
+    AUCPoint,
+    Calibration,
+    auc_by_index,
+    auc_by_relative_position,
+    calibration,
+)
+
+POSITIONS = 5
+"""Bins of the relative position t / T."""
+_MIDDLE = 2
+"""The bin (0.4, 0.6]."""
+
+
+@dataclass(frozen=True)
+class StepQuality:
+    """Quality of one scorer's step values ``v_t`` on one pool."""
+
+    scorer: str
+    by_index: tuple[AUCPoint, ...]
+    """AUC against success for each step index t, among trajectories that are at least that long."""
+    by_position: tuple[AUCPoint, ...]
+    """AUC in five equal bins of the relative position t / T."""
+    mid_auc: float | None
+    """AUC at relative positions in (0.4, 0.6]; None where all trajectories succeed or all fail."""
+    mid_auc_within_task: float | None
+    """The same within each task, averaged over the tasks that have successes and failures there."""
+    calibration: Calibration | None
+    """Of all step values against success; None where the scores do not claim to be probabilities."""
+    trajectories: int
+    """How many were scored."""
+    unscored: int
+    """How many could not be scored: they failed, or have no step."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values with names."""
+        return {
+            **asdict(self),
+            "by_index": [point._asdict() for point in self.by_index],
+            "by_position": [point._asdict() for point in self.by_position],
+            "calibration": None
+            if self.calibration is None
+            else {**self.calibration._asdict(), "bins": [b._asdict() for b in self.calibration.bins]},
+        }
+
+
+def step_quality(pool: Pool, scorer: str, *, calibrate: bool = True) -> StepQuality:
+    """Measure a scorer's step values on a pool.
+
+    Args:
+        pool: scored by it.
+        scorer: its name.
+        calibrate: whether the scores claim to be probabilities of success; every step
+            of every trajectory counts once, so long trajectories weigh more.
+
+    Raises:
+        ConfigError: if the scorer has not scored the pool.
+        DataError: if it could score nothing.
+    """
+    rows = [
+        [(s.values, t.outcome.success) for t, s in zip(row, scores, strict=True) if s is not None]
+        for row, scores in zip(pool.trajectories, pool.scores_of(scorer), strict=True)
+    ]
+    values = [v for row in rows for v, _ in row]
+    success = [won for row in rows for _, won in row]
+    if not values:
+        raise DataError(f"{scorer} could score none of the {len(pool.flat)} trajectories")
+    by_position = tuple(auc_by_relative_position(values, success, bins=POSITIONS))
+    within = [_mid_auc([v for v, _ in row], [won for _, won in row]) for row in rows]
+    known = [auc for auc in within if auc is not None]
+    return StepQuality(
+        scorer=scorer,
+        by_index=tuple(auc_by_index(values, success)),
+        by_position=by_position,
+        mid_auc=by_position[_MIDDLE].auc,
+        mid_auc_within_task=math.fsum(known) / len(known) if known else None,
+        calibration=_calibration(values, success) if calibrate else None,
+        trajectories=len(values),
+        unscored=len(pool.flat) - len(values),
+    )
+
+
+def _mid_auc(values: list[tuple[float, ...]], success: list[bool]) -> float | None:
+    return auc_by_relative_position(values, success, bins=POSITIONS)[_MIDDLE].auc
+
+
+def _calibration(values: list[tuple[float, ...]], success: list[bool]) -> Calibration:
+    flat = [v for chain in values for v in chain]
+    return calibration(flat, [won for chain, won in zip(values, success, strict=True) for _ in chain])

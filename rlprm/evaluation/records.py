@@ -1,0 +1,221 @@
+"""One row of a results table, and what is kept beside it for paired comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rlprm.errors import DataError, MismatchError
+from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.search.base import SearchResult
+from rlprm.types import End
+
+GREEDY, SAMPLE_MEAN, BEST_OF_N, BEAM, ORACLE = "greedy", "sample_mean", "best_of_n", "beam", "oracle"
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """How one strategy did with one budget. Rates are means over tasks, costs means per task."""
+
+    strategy: str
+    """``greedy``, ``sample_mean``, ``best_of_n``, ``beam`` or ``oracle``."""
+    scorer: str | None
+    """None where nothing was scored."""
+    aggregation: str | None
+    """Rule from step scores to a trajectory score; None where none was used."""
+    n: int
+    """Candidates, or partial trajectories a beam keeps."""
+    m: int
+    """Actions a beam samples for each; 1 for all else."""
+    end: str
+    """Who ended the episodes; see ``End``."""
+    success_rate: float
+    ci_low: float
+    """Lower end of the 95 % bootstrap interval of ``success_rate`` over tasks."""
+    ci_high: float
+    mean_score: float
+    """The environment's own score in [0, 1]."""
+    policy_tokens: float
+    """Tokens the policy sampled."""
+    prm_tokens: float
+    """Model tokens the scorer processed."""
+    env_steps: float
+    """Actions carried out."""
+    tasks: int
+    """Number of tasks."""
+
+    @property
+    def label(self) -> str:
+        """Name of the strategy in tables and plots, whatever the budget: ``best of N, agentprm``."""
+        return self._named("N")
+
+    @property
+    def name(self) -> str:
+        """Name with the budget: ``best of 16, agentprm``."""
+        return self._named(str(self.n))
+
+    def _named(self, n: str) -> str:
+        names = {
+            GREEDY: "greedy",
+            SAMPLE_MEAN: "one sample",
+            BEST_OF_N: f"best of {n}, {self.scorer}",
+            BEAM: f"beam {n}×{self.m}, {self.scorer}",
+            ORACLE: f"oracle (pass@{n})",
+        }
+        return names.get(self.strategy, f"{self.strategy} {n}, {self.scorer}")
+
+    @property
+    def total_tokens(self) -> float:
+        """Policy and scorer tokens per task: the compute of the paper's comparison."""
+        return self.policy_tokens + self.prm_tokens
+
+
+class Costs(NamedTuple):
+    """Mean costs per task."""
+
+    policy_tokens: float
+    prm_tokens: float
+    env_steps: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A record with the successes it is the mean of."""
+
+    record: EvaluationRecord
+    successes: Mapping[str, float]
+    """Task id → (expected) success; what pairs two measurements."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Success rate of ``a`` minus that of ``b`` on the same tasks, with its paired 95 % interval."""
+
+    a: str
+    b: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    tasks: int
+
+
+def measure(
+    successes: Mapping[str, float],
+    scores: Sequence[float],
+    *,
+    strategy: str,
+    end: End,
+    costs: Costs,
+    scorer: str | None = None,
+    aggregation: str | None = None,
+    n: int = 1,
+    m: int = 1,
+) -> Measurement:
+    """Build a measurement from per-task values.
+
+    Args:
+        successes: task id → (expected) success, in [0, 1].
+        scores: the environment's own (expected) scores of the same tasks, in the same order.
+        strategy: see :class:`EvaluationRecord`, as for all that follows.
+        end: who ended the episodes.
+        costs: per task.
+        scorer: name of the scorer.
+        aggregation: name of the rule.
+        n: candidates.
+        m: actions per partial trajectory.
+
+    Raises:
+        DataError: for no tasks, or values that are not finite.
+        ValueError: if there is not one score per task.
+    """
+    if len(scores) != len(successes):
+        raise ValueError(f"{len(scores)} scores for {len(successes)} tasks")
+    interval = mean_interval(list(successes.values()))
+    record = EvaluationRecord(
+        strategy=strategy,
+        scorer=scorer,
+        aggregation=aggregation,
+        n=n,
+        m=m,
+        end=end.value,
+        success_rate=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        mean_score=math.fsum(scores) / len(scores),
+        policy_tokens=costs.policy_tokens,
+        prm_tokens=costs.prm_tokens,
+        env_steps=costs.env_steps,
+        tasks=len(successes),
+    )
+    return Measurement(record, dict(successes))
+
+
+def measure_results(
+    results: Sequence[SearchResult],
+    *,
+    strategy: str,
+    scorer: str | None = None,
+    aggregation: str | None = None,
+    n: int = 1,
+    m: int = 1,
+) -> Measurement:
+    """Build a measurement from a search's results, one per task.
+
+    Raises:
+        DataError: for no results, or a task that is there twice.
+        MismatchError: for results with different ``end``.
+    """
+    successes = {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}
+    if not results or len(successes) < len(results):
+        raise DataError(
+            f"{len(results)} results of {len(successes)} tasks; expected one result for each task"
+        )
+    ends = {result.trajectory.end for result in results}
+    if len(ends) > 1:
+        raise MismatchError(f"the results have different ends: {', '.join(sorted(ends))}")
+    return measure(
+        successes,
+        [result.trajectory.outcome.score for result in results],
+        strategy=strategy,
+        end=ends.pop(),
+        scorer=scorer,
+        aggregation=aggregation,
+        n=n,
+        m=m,
+        costs=Costs(
+            _mean([result.policy_tokens for result in results]),
+            _mean([result.scorer_tokens for result in results]),
+            _mean([result.env_steps for result in results]),
+        ),
+    )
+
+
+def compare(a: Measurement, b: Measurement) -> Comparison:
+    """Compare two measurements task by task.
+
+    Raises:
+        MismatchError: if they are not of the same tasks under the same ``end``.
+    """
+    if a.record.end != b.record.end:
+        raise MismatchError(f"{a.record.end} episodes cannot be compared with {b.record.end} ones")
+    if a.successes.keys() != b.successes.keys():
+        missing = sorted(a.successes.keys() ^ b.successes.keys())
+        raise MismatchError(
+            f"a comparison needs the same tasks on both sides; {missing[:3]} are on one side only"
+        )
+    order = sorted(a.successes)
+    interval = paired_interval([a.successes[t] for t in order], [b.successes[t] for t in order])
+    return Comparison(
+        a=a.record.name,
+        b=b.record.name,
+        difference=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        tasks=len(order),
+    )
+
+
+def _mean(numbers: Sequence[int]) -> float:
+    return math.fsum(numbers) / len(numbers)
