@@ -44,6 +44,9 @@ class SFTStageConfig(TaskConfig, SFTConfig):
     context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
     first_task: int = setting(0, "First task of the train split to demonstrate.")
     num_demonstrations: int = setting(2000, "Number of tasks to demonstrate.")
+    learn_observations: bool = setting(
+        False, "Also learn to predict the environment's text: teaches a model from scratch to read."
+    )
     workers: int = setting(0, "Processes for the expert; 0 takes one per core.")
     output_dir: str = setting("runs/sft", "Where the policy goes.")
     bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
@@ -69,7 +72,12 @@ def run(config: SFTStageConfig) -> None:
     with recorded(config.output_dir, "sft", stage_record(config)) as results:
         demonstrations = collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
-        dataset, dropped = to_dataset(demonstrations, ChatRenderer(tokenizer), config.max_length)
+        dataset, dropped = to_dataset(
+            demonstrations,
+            ChatRenderer(tokenizer),
+            max_length=config.max_length,
+            learn_observations=config.learn_observations,
+        )
         trainer = SFTTrainer(
             model=model,
             args=config,
@@ -112,7 +120,11 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
 
 
 def to_dataset(
-    demonstrations: Sequence[Demonstration], renderer: ChatRenderer, max_length: int | None
+    demonstrations: Sequence[Demonstration],
+    renderer: ChatRenderer,
+    *,
+    max_length: int | None,
+    learn_observations: bool = False,
 ) -> tuple[Dataset, int]:
     """Render demonstrations as ``input_ids`` and ``labels`` (-100 outside actions).
 
@@ -125,7 +137,7 @@ def to_dataset(
         conversation = render(demonstration, renderer)
         if max_length is None or len(conversation) <= max_length:
             pairs = zip(conversation.token_ids, conversation.action_mask, strict=True)
-            labels = [token if acted else _IGNORED for token, acted in pairs]
+            labels = [token if acted or learn_observations else _IGNORED for token, acted in pairs]
             rows.append({"input_ids": conversation.token_ids, "labels": labels})
     if not rows:
         raise DataError(f"no demonstration fits into {max_length} tokens")

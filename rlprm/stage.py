@@ -32,7 +32,8 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
     if different:
         details = ", ".join(f"{k}: {before.get(k)!r} there, {wanted.get(k)!r} now" for k in different[:5])
         raise MismatchError(
-            f"{folder} holds a finished run with other settings ({details}); choose another output_dir or delete it"
+            f"{folder} holds a finished run with other settings ({details}); "
+            "choose another output_dir or delete this one"
         )
     return True
 

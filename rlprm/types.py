@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, TypedDict
 
 __all__ = [
@@ -224,4 +225,4 @@ class StepScores:
     def progress(self) -> tuple[float, ...]:
         """``v_t - v_{t-1}`` for ``t = 1 ... T``."""
         chain = (self.initial, *self.values)
-        return tuple(b - a for a, b in zip(chain[:-1], chain[1:], strict=True))
+        return tuple(b - a for a, b in pairwise(chain))

@@ -1,7 +1,7 @@
-"""How an agent writes its action into a message, and how the action is read out again.
+r"""How an agent writes its action into a message, and how the action is read out again.
 
 ``action_only``: the message is the action. ``react``: AgentGym's
-``Thought:\\n...\\n\\nAction:\\n...``.
+``Thought:\n...\n\nAction:\n...``.
 """
 
 from __future__ import annotations

@@ -72,11 +72,10 @@ class ChatRenderer:
         return ids
 
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
-            )
+        text: str = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
         )
+        return text
 
     def _cut_template(self) -> tuple[str, str, str]:
         """Return the text before and after an observation, and the assistant's closing token."""
@@ -92,7 +91,7 @@ class ChatRenderer:
         return between[len(closing) :], after, closing
 
     def _leading_special_token(self, text: str) -> str:
-        added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        added: list[str] = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         for token in added:
             if text.startswith(token):
                 return token
@@ -124,8 +123,9 @@ class ChatRenderer:
                 min(len(whole), len(pieces)),
             )
             raise ChatTemplateError(
-                "the chat template rewrites earlier turns, so sampled tokens would not be the tokens trained on; "
-                f"expected {pieces[at : at + 40]!r} but the template gives {whole[at : at + 40]!r}. "
+                "the chat template rewrites earlier turns, so sampled tokens would not be the tokens "
+                f"trained on; expected {pieces[at : at + 40]!r} but the template "
+                f"gives {whole[at : at + 40]!r}. "
                 "Use a template that only appends (Qwen2.5's does; Qwen3's drops old thoughts)"
             )
 

@@ -72,6 +72,8 @@ def load_scalar_model(
     Args:
         path: folder or hub id. A causal checkpoint keeps its body; its scalar head starts at zero,
             so that an untrained PRM predicts the same value everywhere.
+        dtype: see :func:`resolve_dtype`.
+        device: where the model goes; the GPU of this process where unset and there is one.
         dropout: before the head. Stock token classification uses 0.1, which would make training and
             evaluation differ on regression targets.
 

@@ -46,8 +46,8 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token after
-    # "There is a" as after "go to the", which is what a model copies from one to the other.
+    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
+    # after "There is a" as after "go to the", which is what a model copies from one to the other.
     trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
     longest_first = sorted({*trimmed, *_ENVELOPES}, key=lambda phrase: (-len(phrase), phrase))
     tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in longest_first])

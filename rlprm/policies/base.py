@@ -20,7 +20,7 @@ class Completion:
     ids: tuple[int, ...]
     """Sampled token ids; the closing token is among them unless the length limit cut the action off."""
     logprobs: tuple[float, ...]
-    """Log-probability of each under the sampling distribution (of the model itself where decoding is greedy)."""
+    """Log-probability of each under the sampling distribution (the model's own where decoding is greedy)."""
 
 
 class Policy(Protocol):

@@ -210,7 +210,9 @@ class PRMTrainer(Trainer):
         found = {"loss": float(loss.total), **_headline(values, [t.outcome.success for t in self.held_out])}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
 

@@ -56,8 +56,8 @@ class CheckpointScorer:
         for trajectory in trajectories:
             if trajectory.template != self.manifest.template:
                 raise MismatchError(
-                    f"trajectory of task {trajectory.task.id} was rendered with template {trajectory.template}, "
-                    f"{self.name} was trained with {self.manifest.template}"
+                    f"trajectory of task {trajectory.task.id} was rendered with template "
+                    f"{trajectory.template}, {self.name} was trained with {self.manifest.template}"
                 )
             if not trajectory.token_ids:
                 raise DataError(
