@@ -82,10 +82,11 @@ def load_scalar_model(
     """
 
     def load() -> Any:
+        config = AutoConfig.from_pretrained(path, num_labels=1)
+        config.classifier_dropout = dropout
         return AutoModelForTokenClassification.from_pretrained(
             path,
-            num_labels=1,
-            classifier_dropout=dropout,
+            config=config,
             dtype=resolve_dtype(dtype),
             output_loading_info=True,
         )
