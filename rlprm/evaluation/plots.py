@@ -37,6 +37,7 @@ _STYLE: Any = {
     "axes.titlesize": 11.0,
     "legend.frameon": False,
     "legend.fontsize": 9.0,
+    "text.parse_math": False,  # an action may hold prices: "$" is a dollar sign
 }
 _LONGEST_ACTION = 26
 
@@ -213,7 +214,7 @@ def example(pairs: Sequence[tuple[Trajectory, StepScores]], scorer: str, path: P
             axes.set_xlim(min(-0.04, *chain), max(1.04, *chain))
             axes.set_xlabel("promise v_t after the action")
             stop = trajectory.stop.value.replace("_", " ") if trajectory.stop else "unfinished"
-            axes.set_title(f"{'Success' if won else 'Failure'} ({stop}), task {_shorten(trajectory.task.id)}")
+            axes.set_title(f"{'Success' if won else 'Failure'} ({stop})\ntask {trajectory.task.id}")
         figure.suptitle(f"Promise along a trajectory, {scorer}", x=0.01, ha="left")
         _save(figure, path)
 
@@ -318,4 +319,5 @@ def _legend_outside(figure: Figure, axes: Axes) -> None:
 
 
 def _shorten(action: str) -> str:
-    return action if len(action) <= _LONGEST_ACTION else action[: _LONGEST_ACTION - 1] + "…"
+    line = "".join(c if c.isprintable() else "·" for c in " ".join(action.split()))
+    return line if len(line) <= _LONGEST_ACTION else line[: _LONGEST_ACTION - 1] + "…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from rlprm.evaluation.records import BEAM, BEST_OF_N, GREEDY, ORACLE, SAMPLE_MEAN, EvaluationRecord
@@ -26,7 +27,9 @@ def results_table(records: Sequence[EvaluationRecord], *, title: str = "Success 
     for row in rows(records):
         cells = {record.n: _cell(record) for record in row}
         largest = max(row, key=lambda record: record.n)
-        table.add_row(_row_name(row[0]), *(cells.get(n, "") for n in budgets), f"{largest.total_tokens:,.0f}")
+        table.add_row(
+            escape(_row_name(row[0])), *(cells.get(n, "") for n in budgets), f"{largest.total_tokens:,.0f}"
+        )
     return table
 
 

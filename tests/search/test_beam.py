@@ -272,6 +272,15 @@ def test_all_tasks_advance_with_one_call_of_the_policy_per_depth() -> None:
     assert len(policy.calls) >= max(len(r.trajectory.steps) for r in results)
 
 
+def test_no_two_samples_of_a_call_share_a_seed() -> None:
+    policy = SeededPolicy(("right", "left", "wait"))
+    tasks = corridor.tasks(Split.TEST, 0, 3, length=5)
+    beam.search(tasks, policy, FunctionScorer(position_score), SETTING, n=3, m=2)
+    assert len(policy.seeds) == corridor.ROUND_LIMIT
+    for seeds in policy.seeds:
+        assert len(set(seeds)) == len(seeds) > 3
+
+
 def test_branches_draw_different_actions_and_the_run_seed_changes_them() -> None:
     scorer = FunctionScorer(lambda *_: 0.5)
     beam.search([TASK], SeededPolicy(tuple("abcdefghij")), scorer, SETTING, n=2, m=4)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,17 @@ def test_every_budget_has_a_default_and_can_only_be_named(name: str) -> None:
     for parameter in parameters[4:]:
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default is not parameter.empty
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_no_strategy_imports_another_or_a_reward_model(name: str) -> None:
+    tree = ast.parse(Path(inspect.getfile(search.load(name))).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    imported |= {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    others = {f"rlprm.search.{other}" for other in search.available()}
+    forbidden = {module for module in imported if module in others or module.startswith("rlprm.prm")}
+    assert not forbidden
+    assert "rlprm.search.base" in imported
 
 
 def test_greedy_takes_the_most_likely_action_and_asks_no_scorer() -> None:

@@ -29,6 +29,8 @@ class _ToyPolicy:
         self.context_length = 2048
         self.calls: list[int] = []
         """Number of conversations of each call."""
+        self.seeds: list[list[int]] = []
+        """Seeds of each call."""
 
     def _completion(self, text: str) -> Completion:
         ids = tuple(self.renderer.action_ids(text))
@@ -48,6 +50,7 @@ class ScriptedPolicy(_ToyPolicy):
 
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
         self.calls.append(len(conversations))
+        self.seeds.append(list(seeds))
         asked: Counter[tuple[str, ...]] = Counter()
         completions = []
         for conversation in conversations:
@@ -67,6 +70,7 @@ class SeededPolicy(_ToyPolicy):
 
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
         self.calls.append(len(conversations))
+        self.seeds.append(list(seeds))
         if self.temperature == 0:
             return [self._completion(self.actions[0]) for _ in conversations]
         drawn = uniforms(seeds, 1)[:, 0]

@@ -1,0 +1,72 @@
+"""Pools: grouping by task, and everything that must not get into one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.evaluation.pool import Pool
+from rlprm.scorers.random import Random
+from rlprm.scorers.shortest import Shortest
+from rlprm.types import End, StopReason
+from tests.toys.agents import FunctionScorer
+from tests.toys.pools import trajectory
+
+
+def test_groups_by_task_and_sorts_by_sample() -> None:
+    flat = [trajectory(task=task, sample=sample) for sample in (1, 0) for task in ("b", "a")]
+    pool = Pool.of(flat)
+    assert pool.task_ids == ("b", "a")
+    assert [[t.sample for t in row] for row in pool.trajectories] == [[0, 1], [0, 1]]
+    assert (pool.n, pool.end) == (2, End.DECLARED)
+    assert [(t.task.id, t.sample) for t in pool.flat] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+
+
+def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories() -> None:
+    failed = trajectory(task="b", sample=0, stop=StopReason.ERROR)
+    pool = Pool.of(
+        [trajectory(steps=3), trajectory(sample=1, steps=1), failed, trajectory(task="b", sample=1)]
+    )
+    scored = pool.scored(Shortest()).scored(Random())
+    lengths = [[s and len(s.values) for s in row] for row in scored.scores_of("shortest")]
+    assert lengths == [[3, 1], [None, 2]]
+    assert set(scored.scores) == {"shortest", "random"}
+    assert not pool.scores
+
+
+def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
+    pool = Pool.of([trajectory()]).scored(Shortest())
+    with pytest.raises(ConfigError, match=r"no scores of 'orm' in this pool; there are: shortest"):
+        pool.scores_of("orm")
+    with pytest.raises(ConfigError, match="two scorers have the name 'shortest'"):
+        pool.scored(Shortest())
+
+
+def test_a_score_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(DataError, match="gave step 1 the score nan"):
+        Pool.of([trajectory()]).scored(FunctionScorer(lambda *_: float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ([], "at least one"),
+        (
+            [trajectory(), trajectory(sample=1), trajectory(task="b")],
+            "'b' has 1 trajectories, the first task 2",
+        ),
+        ([trajectory(), trajectory()], "same sample number twice"),
+        ([trajectory(stop=None)], "unfinished"),
+    ],
+)
+def test_impossible_pools_are_refused(flat: list, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Pool.of(flat)
+
+
+@pytest.mark.parametrize("change", [{"end": End.ON_SUCCESS}, {"template": "other"}])
+def test_trajectories_that_cannot_be_compared_are_refused(change: dict) -> None:
+    with pytest.raises(MismatchError, match="sample 1 of task 'a'"):
+        Pool.of([trajectory(), replace(trajectory(sample=1), **change)])

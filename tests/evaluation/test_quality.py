@@ -1,0 +1,89 @@
+"""Step quality: pooled over tasks, within tasks, at the middle of trajectories, and calibration."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rlprm.errors import DataError
+from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import step_quality
+from rlprm.types import StepScores, StopReason, Trajectory
+from tests.toys.agents import FunctionScorer
+from tests.toys.evaluations import scored_pool
+from tests.toys.pools import step_scores, trajectory
+
+
+class ByTaskAndSample:
+    name = "listed"
+
+    def __init__(self, values: dict[tuple[str, int], list[float]]) -> None:
+        self.values = values
+
+    def score(self, trajectories: list[Trajectory]) -> list[StepScores]:
+        return [step_scores(self.values[t.task.id, t.sample]) for t in trajectories]
+
+
+def test_the_middle_by_hand() -> None:
+    # Five steps: step 3 has t/T = .6, the only one in (.4, .6]. Successes .9 and .2, failures .5
+    # and .1: 3 of 4 pairs in order. In each task the success is above the failure: AUC 1 within both.
+    values = {
+        ("a", 0): [0, 0, 0.9, 0, 0],
+        ("a", 1): [1, 1, 0.5, 1, 1],
+        ("b", 0): [0, 0, 0.2, 0, 0],
+        ("b", 1): [1, 1, 0.1, 1, 1],
+    }
+    flat = [trajectory(sample == 0, 5, task=task, sample=sample) for task, sample in values]
+    found = step_quality(Pool.of(flat).scored(ByTaskAndSample(values)), "listed")
+    assert found.mid_auc == 0.75
+    assert found.mid_auc_within_task == 1.0
+    assert [p.auc for p in found.by_index] == [0.0, 0.0, 0.75, 0.0, 0.0]
+    assert [p.auc for p in found.by_position] == [0.0, 0.0, 0.75, 0.0, 0.0]
+
+
+def test_knowing_only_the_task_is_seen_within_tasks() -> None:
+    # Task a is easy, b is hard; the scorer knows that and nothing else.
+    flat = [trajectory(i < 3, 5, task="a", sample=i) for i in range(4)]
+    flat += [trajectory(i < 1, 5, task="b", sample=i) for i in range(4)]
+    scorer = FunctionScorer(lambda task, _: 0.75 if task.id == "a" else 0.25, name="difficulty")
+    found = step_quality(Pool.of(flat).scored(scorer), "difficulty")
+    assert found.mid_auc == 0.75  # 9 of 16 pairs in order, 6 tied
+    assert found.mid_auc_within_task == 0.5
+    assert found.calibration is not None
+    assert found.calibration.expected_error == pytest.approx(0.0)
+    assert found.calibration.brier == pytest.approx(0.75 * 0.25)
+
+
+def test_one_class_has_no_auc() -> None:
+    pool = Pool.of([trajectory(True, 5, sample=i) for i in range(3)]).scored(FunctionScorer(lambda *_: 0.5))
+    found = step_quality(pool, "toy")
+    assert found.mid_auc is None
+    assert found.mid_auc_within_task is None
+
+
+def test_what_cannot_be_scored_is_left_out_and_counted() -> None:
+    failed = trajectory(True, 5, sample=2, stop=StopReason.ERROR)
+    pool = Pool.of([trajectory(True, 5), trajectory(False, 5, sample=1), failed])
+    scored = pool.scored(FunctionScorer(lambda *_: 0.5))
+    found = step_quality(scored, "toy", calibrate=False)
+    assert (found.trajectories, found.unscored) == (2, 1)
+    assert found.calibration is None
+    nothing = Pool.of([failed]).scored(FunctionScorer(lambda *_: 0.5))
+    with pytest.raises(DataError, match="toy could score none of the 1 trajectories"):
+        step_quality(nothing, "toy")
+
+
+def test_a_scorer_that_knows_more_has_a_higher_auc_later() -> None:
+    pool = scored_pool()
+    known, random = step_quality(pool, "agentprm"), step_quality(pool, "random")
+    assert known.by_position[-1].auc > known.by_position[0].auc + 0.2
+    assert known.mid_auc > 0.6
+    assert random.mid_auc == pytest.approx(0.5, abs=0.08)
+
+
+def test_json_keeps_names() -> None:
+    found = json.loads(json.dumps(step_quality(scored_pool(tasks=5), "agentprm").as_json()))
+    assert set(found["by_position"][2]) == {"position", "auc", "successes", "failures"}
+    assert set(found["calibration"]["bins"][0]) == {"low", "high", "size", "mean_value", "success_rate"}
+    assert set(found) >= {"scorer", "mid_auc", "mid_auc_within_task", "by_index", "trajectories", "unscored"}

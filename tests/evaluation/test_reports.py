@@ -1,0 +1,152 @@
+"""Table, plots and summary from one evaluation; and what an evaluation may import."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlprm.errors import DataError
+from rlprm.evaluation import plots
+from rlprm.evaluation.bon import choose_aggregation, comparisons
+from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.records import Measurement
+from rlprm.evaluation.summary import summarize
+from rlprm.evaluation.table import results_table
+from tests.toys.evaluations import measurements, scored_pool
+from tests.toys.pools import step_scores, trajectory
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return scored_pool(tasks=12)
+
+
+@pytest.fixture(scope="module")
+def found(pool: Pool) -> list[Measurement]:
+    return measurements(pool)
+
+
+def test_the_table_has_a_row_per_strategy_and_a_column_per_budget(found: list[Measurement]) -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(results_table([m.record for m in found]))
+    lines = console.export_text().splitlines()
+    (header,) = [line for line in lines if "strategy" in line]
+    assert [f"N = {n}" in header for n in (1, 2, 4, 8, 16)] == [True] * 5
+    body = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert body == [
+        "greedy",
+        "one sample",
+        "best of N, agentprm (last)",
+        "best of N, orm (last)",
+        "best of N, random (last)",
+        "best of N, shortest (last)",
+        "beam N×4, agentprm",
+        "oracle (pass@N)",
+    ]
+    best = next(m.record for m in found if m.record.name == "best of 16, agentprm")
+    cell = f"{100 * best.success_rate:.1f} [{100 * best.ci_low:.0f}, {100 * best.ci_high:.0f}]"
+    (line,) = [line for line in lines if "best of N, agentprm" in line]
+    assert cell in line
+    assert f"{best.total_tokens:,.0f}" in line
+    assert "12 tasks, end declared" in lines[0]
+
+
+def test_every_plot_is_written(pool: Pool, found: list[Measurement], tmp_path: Path) -> None:
+    qualities = [step_quality(pool, name, calibrate=name == "agentprm") for name in ("agentprm", "random")]
+    examples = plots.pick_examples(pool.trajectories, pool.scores_of("agentprm"))
+    paths = plots.write_all(tmp_path / "plots", [m.record for m in found], qualities, examples, "agentprm")
+    assert [path.name for path in paths] == [
+        "success_by_budget.png",
+        "success_by_compute.png",
+        "auc_by_position.png",
+        "calibration.png",
+        "example.png",
+    ]
+    for path in paths:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+
+
+def test_plots_without_data_are_left_out(pool: Pool, found: list[Measurement], tmp_path: Path) -> None:
+    uncalibrated = [step_quality(pool, "shortest", calibrate=False)]
+    paths = plots.write_all(tmp_path, [m.record for m in found], uncalibrated)
+    assert {path.name for path in paths} == {
+        "success_by_budget.png", "success_by_compute.png", "auc_by_position.png",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="none of the scorers has a calibration"):
+        plots.calibration(uncalibrated, tmp_path / "calibration.png")
+
+
+def test_actions_of_any_text_can_be_drawn(tmp_path: Path) -> None:
+    made = trajectory(True, 3)
+    texts = ("buy for $3 or $\\frac{", "two\nlines \x00", "long " * 20)
+    odd = replace(made, steps=tuple(replace(s, action=a) for s, a in zip(made.steps, texts, strict=True)))
+    plots.example([(odd, step_scores([0.1, -0.2, 1.3]))], "agentprm [v2] $x$", tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").stat().st_size > 5_000
+
+
+def test_a_scorer_keeps_its_colour_and_no_two_share_one() -> None:
+    colours = plots.colours_of(["a", "b", "a", "c"])
+    assert list(colours) == ["a", "b", "c"]
+    assert len(set(colours.values())) == 3
+
+
+def test_examples_are_a_success_and_a_failure_of_one_task_where_there_are_such() -> None:
+    solved = [trajectory(True, 3, task="solved", sample=i) for i in range(2)]
+    mixed = [trajectory(i > 1, steps, task="mixed", sample=i) for i, steps in enumerate((2, 4, 3, 2))]
+    scores = [[step_scores([0.5] * len(t.steps)) for t in row] for row in (solved, mixed)]
+    picked = plots.pick_examples([solved, mixed], scores)
+    assert [(t.task.id, t.sample) for t, _ in picked] == [("mixed", 2), ("mixed", 1)]
+    assert [t.sample for t, _ in plots.pick_examples([solved], scores[:1])] == [0]
+
+
+def test_the_summary_holds_what_was_found_as_plain_json(pool: Pool, found: list[Measurement]) -> None:
+    summary = summarize(
+        found,
+        choices=[choose_aggregation(pool, "agentprm", 8)],
+        paired=comparisons(found, main="agentprm", n=16),
+        quality=[step_quality(pool, "agentprm")],
+        seconds={"beam": 1.5},
+    )
+    read = json.loads(json.dumps(summary, allow_nan=False))
+    assert read == summary
+    records = {m.record.name: m.record for m in found}
+    assert read["policy"] == {
+        "greedy": records["greedy"].success_rate,
+        "sample_mean": records["one sample"].success_rate,
+    }
+    assert len(read["evaluation"]) == len(found)
+    assert set(read["oracle"]) == {"1", "2", "4", "8", "16"}
+    assert read["oracle"]["4"] == records["oracle (pass@4)"].success_rate
+    assert set(read["gap_closed"]) == {"agentprm", "orm", "random", "shortest"}
+    assert read["gap_closed"]["agentprm"]["1"] is None
+    assert 0 < read["gap_closed"]["agentprm"]["8"] <= 1
+    assert read["aggregation"]["agentprm"]["k"] == 8
+    assert len(read["paired"]) == 6
+    assert read["quality"]["agentprm"]["mid_auc"] > 0.5
+    assert read["seconds"] == {"beam": 1.5}
+
+
+def test_a_summary_of_searches_alone_needs_no_pool(found: list[Measurement]) -> None:
+    summary = summarize([m for m in found if m.record.strategy in ("greedy", "beam")])
+    assert summary["policy"]["sample_mean"] is None
+    assert summary["gap_closed"] == {}
+
+
+def test_evaluation_needs_no_torch_and_no_reward_model() -> None:
+    code = (
+        "import sys\n"
+        "from rlprm.evaluation import bon, plots, pool, quality, records, summary, table\n"
+        "print(sorted({'torch', 'rlprm.prm', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
