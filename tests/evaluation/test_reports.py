@@ -88,7 +88,7 @@ def test_plots_without_data_are_left_out(pool: Pool, found: list[Measurement], t
 
 def test_actions_of_any_text_can_be_drawn(tmp_path: Path) -> None:
     made = trajectory(True, 3)
-    texts = ("buy for $3 or $\\frac{", "two\nlines \x00", "long " * 20)
+    texts = ("buy for $\\frac{$3", "two\nlines \x00", "long " * 20)
     odd = replace(made, steps=tuple(replace(s, action=a) for s, a in zip(made.steps, texts, strict=True)))
     plots.example([(odd, step_scores([0.1, -0.2, 1.3]))], "agentprm [v2] $x$", tmp_path / "odd.png")
     assert (tmp_path / "odd.png").stat().st_size > 5_000
