@@ -30,7 +30,7 @@ def load_component(
     """
     if name in available_in(package, exclude=exclude):
         return importlib.import_module(f"{package}.{name}")
-    if "." in name:
+    if "." in name.strip("."):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:

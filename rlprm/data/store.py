@@ -1,11 +1,13 @@
 """Trajectories on disk: a folder of JSON-lines shards, one per wave of a collection.
 
     <folder>/meta.json            what was collected, and with which settings
+    <folder>/README.md            a dataset card: the columns and their types
     <folder>/wave-00000.jsonl     one trajectory a line
 
 A shard appears whole or not at all, so a killed collection is resumed by
-running the waves that have no shard. ``datasets.load_dataset("json",
-data_files="<folder>/wave-*.jsonl")`` reads it without this package.
+running the waves that have no shard. ``datasets.load_dataset("<folder>")`` reads
+it without this package. The card matters where the first shard holds nothing but
+episodes that failed to start: types cannot be guessed from their empty lists.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from rlprm.data.files import read_json, write_atomically, write_json
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
 
 FORMAT = 1
-_SHARD = re.compile(r"wave-(\d{5})\.jsonl")
+_SHARD = re.compile(r"wave-(\d{5,})\.jsonl")
+_CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class TrajectoryStore:
         wanted = json.loads(json.dumps({"format": FORMAT, **meta}))
         path = folder / "meta.json"
         if path.exists():
-            found = read_json(path)
+            found = _read_meta(folder)
             different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
             if different:
                 details = ", ".join(f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in different)
@@ -54,6 +59,8 @@ class TrajectoryStore:
                 )
         else:
             write_json(path, wanted)
+        if not (folder / _CARD).exists():
+            write_atomically(folder / _CARD, _card())
         return cls(folder, wanted)
 
     @classmethod
@@ -62,11 +69,15 @@ class TrajectoryStore:
 
         Raises:
             ArtifactError: if there is none.
+            DataError: if another version of this package wrote it.
         """
         folder = Path(folder)
         if not (folder / "meta.json").exists():
             raise ArtifactError(f"no trajectories at {folder} (expected {folder / 'meta.json'})")
-        return cls(folder, read_json(folder / "meta.json"))
+        meta = _read_meta(folder)
+        if meta.get("format") != FORMAT:
+            raise DataError(f"{folder} has format {meta.get('format')!r}, this version reads {FORMAT}")
+        return cls(folder, meta)
 
     def has(self, wave: int) -> bool:
         """Whether a wave's shard is complete."""
@@ -95,7 +106,8 @@ class TrajectoryStore:
         return self.folder / f"wave-{wave:05d}.jsonl"
 
     def _lines(self, damaged: Literal["raise", "skip"]) -> Iterator[Trajectory]:
-        for shard in sorted(p for p in self.folder.iterdir() if _SHARD.fullmatch(p.name)):
+        found = [(int(match[1]), p) for p in self.folder.iterdir() if (match := _SHARD.fullmatch(p.name))]
+        for _, shard in sorted(found):
             with shard.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     try:
@@ -105,6 +117,36 @@ class TrajectoryStore:
                         if damaged == "raise":
                             raise DataError(message) from error
                         warnings.warn(f"{message}; left out", stacklevel=3)
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    meta = read_json(folder / "meta.json")
+    if not isinstance(meta, dict):
+        raise DataError(f"{folder / 'meta.json'} must hold a mapping, got {type(meta).__name__}")
+    return meta
+
+
+def _card() -> str:
+    """Return a dataset card that tells ``datasets`` the shards and the types of their columns."""
+    plain = {
+        "string": "environment task_id split task_spec outcome_definition stop end policy template error",
+        "int64": "sample seed",
+        "float64": "outcome temperature",
+        "bool": "success",
+    }
+    listed = {
+        "string": "actions",
+        "int64": "token_ids action_mask step_starts step_ends",
+        "float64": "logprobs rewards",
+    }
+    columns: list[dict[str, Any]] = [
+        *({"name": name, "dtype": kind} for kind, names in plain.items() for name in names.split()),
+        *({"name": name, "list": kind} for kind, names in listed.items() for name in names.split()),
+        {"name": "messages", "list": [{"name": n, "dtype": "string"} for n in ("role", "content")]},
+    ]
+    configs = [{"config_name": "default", "data_files": "wave-*.jsonl", "features": columns}]
+    front = yaml.safe_dump({"configs": configs}, sort_keys=False)
+    return f"---\n{front}---\nTrajectories of an agent, one a line; how they were made is in meta.json.\n"
 
 
 def to_row(trajectory: Trajectory) -> dict[str, Any]:
@@ -125,7 +167,7 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
         "actions": [step.action for step in trajectory.steps],
         "rewards": [float(step.reward) for step in trajectory.steps],
         "outcome": float(trajectory.outcome.score),
-        "success": trajectory.outcome.success,
+        "success": bool(trajectory.outcome.success),
         "outcome_definition": trajectory.outcome.definition,
         "stop": trajectory.stop.value if trajectory.stop else "",
         "end": trajectory.end.value,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -58,10 +59,19 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
     """Load a causal language model (a policy).
 
     Raises:
-        ArtifactError: if there is none.
+        ArtifactError: if there is none, or it is a scalar model, or some of its weights are missing.
     """
-    load = lambda: AutoModelForCausalLM.from_pretrained(path, dtype=resolve_dtype(dtype))  # noqa: E731
-    return cast(PreTrainedModel, _load(path, "model", load).to(device or default_device()))
+
+    def load() -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            path, dtype=resolve_dtype(dtype), output_loading_info=True
+        )
+
+    model, report = _load(path, "model", load)
+    if any(key.endswith(("score.weight", "classifier.weight")) for key in report["unexpected_keys"]):
+        raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
+    _refuse_missing(path, set(report["missing_keys"]))
+    return cast(PreTrainedModel, model.to(device or default_device()))
 
 
 def load_scalar_model(
@@ -78,7 +88,7 @@ def load_scalar_model(
             evaluation differ on regression targets.
 
     Raises:
-        ArtifactError: if there is none.
+        ArtifactError: if there is none, it has several labels, or weights of its body are missing.
     """
 
     def load() -> Any:
@@ -89,24 +99,48 @@ def load_scalar_model(
             config=config,
             dtype=resolve_dtype(dtype),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below
         )
 
     model, report = _load(path, "model", load)
-    if "score.weight" in report["missing_keys"]:
-        torch.nn.init.zeros_(model.score.weight)
-        torch.nn.init.zeros_(model.score.bias)
+    if report["mismatched_keys"]:
+        raise ArtifactError(
+            f"the weights in {path!r} have other shapes: {list(report['mismatched_keys'])[0]}"
+        )
+    # Everything that is not in the body is the head, whatever an architecture calls it.
+    head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
+    _refuse_missing(path, set(report["missing_keys"]) - head)
+    for key in head:
+        torch.nn.init.zeros_(model.get_parameter(key))
     return cast(PreTrainedModel, model.to(device or default_device()))
 
 
 def revision_of(path: str) -> str:
-    """Identify a checkpoint's weights: the hub's commit, or a hash of the files in a folder."""
+    """Identify a checkpoint's weights: the hub's commit, or a hash of the files in a folder.
+
+    Raises:
+        ArtifactError: if there are none.
+    """
     if not Path(path).is_dir():
-        return str(AutoConfig.from_pretrained(path)._commit_hash)[:12]
+        return str(_load(path, "model", lambda: AutoConfig.from_pretrained(path))._commit_hash)[:12]
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ArtifactError(f"no weights in {path!r} (expected *.safetensors or pytorch_model*.bin)")
     digest = hashlib.sha256()
-    for file in sorted(Path(path).glob("*.safetensors")):
+    for file in files:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def _refuse_missing(path: str, missing: set[str]) -> None:
+    """Raise for weights that the library would have filled with random numbers."""
+    if missing:
+        raise ArtifactError(
+            f"{path!r} lacks weights of its model: {', '.join(sorted(missing)[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        )
 
 
 def _load(path: str, what: str, load: Callable[[], _T]) -> _T:
@@ -115,6 +149,6 @@ def _load(path: str, what: str, load: Callable[[], _T]) -> _T:
         raise ArtifactError(f"no {what} at {path!r}: the folder does not exist")
     try:
         return load()
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"cannot load a {what} from {path!r}: {first_line}") from error

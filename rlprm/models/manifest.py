@@ -60,16 +60,19 @@ class Manifest:
 
         Raises:
             ArtifactError: if the folder has none, and so is not a PRM of this package.
-            DataError: if it has other fields than this version knows.
+            DataError: if it has another format or other fields than this version knows.
         """
         path = Path(folder) / FILE
         if not path.exists():
             raise ArtifactError(f"{folder} is not a PRM: no {FILE} in it")
         fields = read_json(path)
         try:
-            return cls(**fields)
+            manifest = cls(**fields)
         except TypeError as error:
             raise DataError(f"{path} does not fit this version: {error}") from error
+        if manifest.format != cls.format:
+            raise DataError(f"{path} has format {manifest.format!r}, this version reads {cls.format}")
+        return manifest
 
     def require(self, **wanted: Any) -> None:
         """Refuse to be used in another setting.

@@ -49,7 +49,9 @@ def train_tokenizer(
     # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
     # after "There is a" as after "go to the", which is what a model copies from one to the other.
     trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
-    longest_first = sorted({*trimmed, *_ENVELOPES}, key=lambda phrase: (-len(phrase), phrase))
+    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
+    lossless = {p for p in trimmed if tokenizer.decoder.decode([p]) == p}
+    longest_first = sorted({*lossless, *_ENVELOPES}, key=lambda phrase: (-len(phrase), phrase))
     tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in longest_first])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
