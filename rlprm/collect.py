@@ -41,6 +41,7 @@ class PolicyConfig(TaskConfig):
         Raises:
             ConfigError: naming the setting, what was received and what is allowed.
         """
+        super().__post_init__()
         if not self.model:
             raise ConfigError("model: nothing given; set it in the recipe or with --model")
         if self.temperature < 0:
@@ -48,6 +49,10 @@ class PolicyConfig(TaskConfig):
         for name in ("max_new_tokens", "wave_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
+        if self.context_length is not None and self.context_length < 1:
+            raise ConfigError(f"context_length: got {self.context_length}, allowed: 1 or more, or unset")
+        if self.seed < 0:
+            raise ConfigError(f"seed: got {self.seed}, allowed: 0 or more")
 
     def load_policy(self, temperature: float | None = None) -> HFPolicy:
         """Load the policy, at the configured temperature or another."""
@@ -131,6 +136,7 @@ def collect(
             "policy": policy.revision,
             "temperature": policy.temperature,
             "max_new_tokens": policy.max_new_tokens,
+            "context_length": policy.context_length,
             "seed": seed,
             "samples_per_task": samples_per_task,
             "wave_size": wave_size,

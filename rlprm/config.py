@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import yaml
 from trl import TrlParser
 
+from rlprm.data.formats import load_format
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.types import End, EpisodeSetting
 
@@ -49,6 +52,20 @@ class TaskConfig:
     round_limit: int | None = setting(None, "Agent turns per episode; the environment's default if unset.")
     prompt: str = setting("none", "Opening instructions: none, short or agentgym.")
     action_format: str = setting("action_only", "How actions are written: action_only or react.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, then let the other bases of a subclass validate theirs.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        self.episode_setting()
+        load_format(self.action_format)
+        if self.round_limit is not None and self.round_limit < 1:
+            raise ConfigError(f"round_limit: got {self.round_limit}, allowed: 1 or more, or unset")
+        following = getattr(super(), "__post_init__", None)
+        if following is not None:
+            following()
 
     def episode_setting(self) -> EpisodeSetting:
         """Return what a rollout needs to know.
@@ -94,11 +111,12 @@ def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") ->
     names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
     _refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
     for path, value in overrides:
-        _override(values, path, value)
+        _override(values, path, value, _default_mapping(config_type, path[0]))
     _refuse_unknown(
         {a[2:].split("=")[0] for a in rest if a.startswith("--")} - {"help"}, names, "the command line"
     )
     parser = _Parser(config_type, prog=prog, allow_abbrev=False)
+    _check_values(config_type, values)
     parser.set_defaults_with_config(**values)
     try:
         (config,) = parser.parse_args_into_dataclasses(args=rest)
@@ -117,19 +135,38 @@ def check_types(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if _is_ours(config, field.name) and not _matches(value, hints[field.name]):
-            expected = str(field.type).replace("typing.", "")
-            raise ConfigError(f"{field.name}: expected {expected}, got {type(value).__name__} {value!r}")
+        if _is_ours(type(config), field.name) and not _matches(value, hints[field.name]):
+            raise _wrong_type(field.name, hints[field.name], value)
+
+
+def _check_values(config_type: type, values: Mapping[str, Any]) -> None:
+    """Compare values from a file with the declared types, before anything computes with them.
+
+    Text is left to the command line's conversion ("1e-4" is a float). None is refused only where
+    the setting is ours: libraries put it where they do not declare it.
+    """
+    hints = typing.get_type_hints(config_type)
+    for name, value in values.items():
+        allowed = isinstance(value, str) or (value is None and not _is_ours(config_type, name))
+        if not allowed and not _matches(value, hints[name]):
+            raise _wrong_type(name, hints[name], value)
+
+
+def _wrong_type(name: str, hint: Any, value: Any) -> ConfigError:
+    expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    return ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {value!r}")
 
 
 def own_settings(config: Any) -> dict[str, Any]:
     """Return the settings this package declares, without those of transformers or trl."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _is_ours(config, f.name)}
+    return {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _is_ours(type(config), f.name)
+    }
 
 
-def _is_ours(config: Any, name: str) -> bool:
+def _is_ours(config_type: type, name: str) -> bool:
     """Whether a setting is declared by this package alone: libraries change the types of their own."""
-    owners = [c for c in type(config).__mro__ if name in vars(c).get("__annotations__", {})]
+    owners = [c for c in config_type.__mro__ if name in vars(c).get("__annotations__", {})]
     return not any(c.__module__.split(".")[0] in ("transformers", "trl") for c in owners)
 
 
@@ -147,6 +184,12 @@ def _matches(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if origin is typing.Literal:
+        return value in args
+    if not isinstance(hint, type):
+        return True  # a library's own invention
+    if issubclass(hint, enum.Enum):
+        return isinstance(value, (hint, str))
     return isinstance(value, hint)
 
 
@@ -166,7 +209,7 @@ def _split(argv: Sequence[str]) -> tuple[str | None, list[tuple[list[str], Any]]
             text = value if has_value else next(words, None)
             if text is None:
                 raise ConfigError(f"{name} needs a value")
-            overrides.append((name[2:].split("."), yaml.safe_load(text)))
+            overrides.append((name[2:].split("."), _load_yaml(text, where=name)))
         else:
             rest.append(word)
     return file, overrides, rest
@@ -174,14 +217,34 @@ def _split(argv: Sequence[str]) -> tuple[str | None, list[tuple[list[str], Any]]
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = _load_yaml(Path(path).read_text(encoding="utf-8"), where=path)
     except OSError as error:
         raise ArtifactError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
-    return content
+    return {str(name): value for name, value in content.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-4`` is a number, as in YAML 1.2 (PyYAML reads 1.1)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def _load_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{where} is not valid YAML: {line}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 def _refuse_unknown(given: set[str], known: set[str], where: str) -> None:
@@ -191,8 +254,18 @@ def _refuse_unknown(given: set[str], known: set[str], where: str) -> None:
         raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
 
 
-def _override(values: dict[str, Any], path: list[str], value: Any) -> None:
+def _default_mapping(config_type: Any, name: str) -> dict[str, Any]:
+    """Return a copy of a setting's default where that is a mapping."""
+    (field,) = (f for f in dataclasses.fields(config_type) if f.name == name)
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    return dict(default) if isinstance(default, dict) else {}
+
+
+def _override(values: dict[str, Any], path: list[str], value: Any, default: dict[str, Any]) -> None:
+    """Change one key; the others stay as the file or else the default has them."""
     target = values
+    if values.get(path[0]) is None:
+        values[path[0]] = default
     for key in path[:-1]:
         inner = target.setdefault(key, {})
         if not isinstance(inner, dict):

@@ -19,6 +19,8 @@ from rlprm.errors import ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory
 
+_FAILED = Outcome(0.0, False, "error")
+
 
 class Episode:
     """One environment, the conversation with it, and the rules for stopping."""
@@ -93,7 +95,7 @@ class Episode:
         """
         conversation = self.conversation
         length = conversation.steps[-1].end + 1 if conversation.steps else len(conversation)
-        outcome = Outcome(0.0, False, "error") if self.stop is StopReason.ERROR else self.env.outcome()
+        outcome = self._judge()
         return Trajectory(
             task=self.task,
             sample=self.sample,
@@ -111,6 +113,14 @@ class Episode:
             template=self.policy.renderer.template_hash,
             error=self.error,
         )
+
+    def _judge(self) -> Outcome:
+        if self.stop is not StopReason.ERROR:
+            try:
+                return self.env.outcome()
+            except Exception as error:  # a failed judgement is data, too
+                self.stop, self.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
+        return _FAILED
 
     def _fits(self) -> bool:
         return len(self.conversation) + self.policy.max_new_tokens <= self.policy.context_length
@@ -186,7 +196,7 @@ def _failed_start(
         action_mask=(),
         logprobs=(),
         steps=(),
-        outcome=Outcome(0.0, False, "error"),
+        outcome=_FAILED,
         stop=StopReason.ERROR,
         end=setting.end,
         temperature=policy.temperature,

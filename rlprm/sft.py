@@ -66,10 +66,12 @@ class SFTStageConfig(TaskConfig, SFTConfig):
 
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
-    if is_finished(config.output_dir, "sft", stage_record(config)):
+    record = {**stage_record(config), "max_length": config.max_length}
+    del record["workers"]  # how fast, not what
+    if is_finished(config.output_dir, "sft", record):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
         return
-    with recorded(config.output_dir, "sft", stage_record(config)) as results:
+    with recorded(config.output_dir, "sft", record) as results:
         demonstrations = collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
         dataset, dropped = to_dataset(

@@ -104,9 +104,8 @@ def load_scalar_model(
 
     model, report = _load(path, "model", load)
     if report["mismatched_keys"]:
-        raise ArtifactError(
-            f"the weights in {path!r} have other shapes: {list(report['mismatched_keys'])[0]}"
-        )
+        names = ", ".join(sorted(name for name, *_ in report["mismatched_keys"])[:3])
+        raise ArtifactError(f"{path!r} does not fit a model with one label: other shapes of {names}")
     # Everything that is not in the body is the head, whatever an architecture calls it.
     head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
     _refuse_missing(path, set(report["missing_keys"]) - head)

@@ -9,9 +9,11 @@ branches of a beam) are encoded once.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import DataError
 from rlprm.policies.base import Completion, uniforms
 
 
@@ -70,7 +73,11 @@ class HFPolicy:
 
     @torch.inference_mode()
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
-        """Sample one action per conversation; see :class:`rlprm.policies.base.Policy`."""
+        """Sample one action per conversation; see :class:`rlprm.policies.base.Policy`.
+
+        Raises:
+            DataError: if the model's output is not finite.
+        """
         unique, row_of = _deduplicate(conversations)
         logits_UV, cache, mask_UL, lengths_U = self._prefill(unique)
         expand = torch.tensor(row_of, device=mask_UL.device)
@@ -161,6 +168,10 @@ class HFPolicy:
             lengths_B = lengths_B + alive_B
             self.tokens_encoded += int(alive_B.sum())
         ids_BK, logprobs_BK = torch.stack(ids, 1).tolist(), torch.stack(logprobs, 1).tolist()
+        if not all(map(math.isfinite, chain.from_iterable(logprobs_BK))):
+            raise DataError(
+                "the policy's logits are not finite: its weights are damaged, or need dtype float32"
+            )
         counts = counts_B.tolist()
         return (
             [row[:n] for row, n in zip(ids_BK, counts, strict=True)],
