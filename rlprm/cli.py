@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    _silence_libraries()
     try:
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
@@ -66,6 +67,14 @@ def run_stage(name: str, argv: Sequence[str]) -> None:
     from rlprm.config import parse
 
     module.run(parse(getattr(module, config_name), argv, prog=f"rlprm {name}"))
+
+
+def _silence_libraries() -> None:
+    """Keep the progress bars of long work; drop those of loading and saving, and reports of missing heads."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _usage() -> str:

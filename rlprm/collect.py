@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
 from rlprm import envs
-from rlprm.config import TaskConfig, setting
+from rlprm.config import TaskConfig, own_settings, setting
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError
@@ -17,6 +18,7 @@ from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
+from rlprm.stage import is_finished, recorded
 from rlprm.types import EpisodeSetting, Split, StopReason, Task
 
 log = logging.getLogger(__name__)
@@ -54,13 +56,18 @@ class PolicyConfig(TaskConfig):
         if self.seed < 0:
             raise ConfigError(f"seed: got {self.seed}, allowed: 0 or more")
 
-    def load_policy(self, temperature: float | None = None) -> HFPolicy:
-        """Load the policy, at the configured temperature or another."""
+    def load_policy(self) -> HFPolicy:
+        """Load the policy.
+
+        Raises:
+            ArtifactError: if it is missing.
+            ChatTemplateError: if its chat template cannot be used.
+        """
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
             ChatRenderer(load_tokenizer(self.model)),
             revision=revision_of(self.model),
-            temperature=self.temperature if temperature is None else temperature,
+            temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
@@ -89,19 +96,34 @@ class CollectConfig(PolicyConfig):
 
 def run(config: CollectConfig) -> TrajectoryStore:
     """Collect trajectories; waves that are already there are kept."""
+    identity = {**own_settings(config), "revision": revision_of(config.model)}
+    if is_finished(config.output_dir, "collect", identity):
+        log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
+        return TrajectoryStore.open(config.output_dir)
     tasks = envs.load(config.environment).tasks(
         Split(config.split), config.first_task, config.num_tasks, **config.env_kwargs
     )
-    return collect(
-        config.load_policy(),
-        tasks,
-        config.episode_setting(),
-        folder=config.output_dir,
-        samples_per_task=config.samples_per_task,
-        wave_size=config.wave_size,
-        seed=config.seed,
-        meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
-    )
+    with recorded(config.output_dir, "collect", identity) as results:
+        policy = config.load_policy()
+        store = collect(
+            policy,
+            tasks,
+            config.episode_setting(),
+            folder=config.output_dir,
+            samples_per_task=config.samples_per_task,
+            wave_size=config.wave_size,
+            seed=config.seed,
+            meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+        )
+        trajectories = store.read()
+        results.update(
+            trajectories=len(trajectories),
+            success_rate=sum(t.outcome.success for t in trajectories) / len(trajectories),
+            env_steps=sum(len(t.steps) for t in trajectories),
+            policy_tokens=sum(t.action_tokens for t in trajectories),
+            stops=dict(Counter(t.stop.value for t in trajectories if t.stop)),
+        )
+    return store
 
 
 def collect(

@@ -59,6 +59,8 @@ class SFTStageConfig(TaskConfig, SFTConfig):
         settle_device(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
+        self.dataset_kwargs = {"skip_prepare_dataset": True}
         if self.model == "tiny":
             self.max_length = self.context_length
         super().__post_init__()

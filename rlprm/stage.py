@@ -63,3 +63,20 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """Return the record of a finished stage."""
     record: dict[str, Any] = read_json(Path(folder) / _RECORD)
     return record
+
+
+class Stopwatch:
+    """Adds up the seconds of named parts of a stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Time the body and add it to ``name``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 2)

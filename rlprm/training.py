@@ -32,6 +32,7 @@ def settle_device(arguments: TrainingArguments) -> None:
     """Decide bfloat16 by the hardware where the user left it open; called before validation."""
     if arguments.bf16 is None:
         arguments.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not arguments.fp16
+    arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 

@@ -71,6 +71,18 @@ class HFPolicy:
         """Tokens fed through the model so far, prompts and observations included."""
         self._encoded: _Encoded | None = None
 
+    def at_temperature(self, temperature: float) -> HFPolicy:
+        """Return a policy of the same weights that samples at another temperature."""
+        return HFPolicy(
+            self.model,
+            self.renderer,
+            revision=self.revision,
+            temperature=temperature,
+            max_new_tokens=self.max_new_tokens,
+            context_length=self.context_length,
+            reuse_cache=self.reuse_cache,
+        )
+
     @torch.inference_mode()
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
         """Sample one action per conversation; see :class:`rlprm.policies.base.Policy`.

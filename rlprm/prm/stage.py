@@ -30,15 +30,16 @@ def run(config: PRMConfig) -> None:
         MismatchError: if the trajectories were not made with the model's template and vocabulary.
         TrainingError: if the loss is not finite.
     """
-    if is_finished(config.output_dir, "train-prm", stage_record(config)):
+    store = TrajectoryStore.open(config.trajectories)
+    identity = {**stage_record(config), "base": revision_of(config.model), "data": dict(store.meta)}
+    if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
-    store = TrajectoryStore.open(config.trajectories)
     usable, unusable = usable_trajectories(store.read())
     train, held_out = split_by_task(usable, config.held_out_fraction, config.seed)
     tokenizer = load_tokenizer(config.model)
     manifest = _manifest(config, store, train, ChatRenderer(tokenizer).template_hash)
-    with recorded(config.output_dir, "train-prm", stage_record(config)) as results:
+    with recorded(config.output_dir, "train-prm", identity) as results:
         model = load_scalar_model(config.model, dtype="float32")
         trainer = PRMTrainer(model, config, train, held_out, tokenizer)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir))

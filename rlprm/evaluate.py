@@ -1,0 +1,231 @@
+"""Stage 5: a policy and scorers → best-of-N and beam search on held-out tasks → table, summary, plots.
+
+This file only turns names and paths into objects and strings the parts
+together; what is measured is in ``rlprm.evaluation``, what is searched in ``rlprm.search``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm.auto import tqdm
+
+from rlprm import envs, search
+from rlprm.collect import PolicyConfig, collect
+from rlprm.config import own_settings, setting
+from rlprm.data.files import write_json
+from rlprm.errors import ConfigError
+from rlprm.evaluation import plots
+from rlprm.evaluation.bon import choose_aggregation, comparisons, evaluate_pool, gap_closed, headline
+from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
+from rlprm.evaluation.summary import summarize
+from rlprm.evaluation.table import results_table
+from rlprm.models.loading import revision_of
+from rlprm.policies.hf import HFPolicy
+from rlprm.scorers.base import Scorer
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.random import Random
+from rlprm.scorers.shortest import Shortest
+from rlprm.search.base import SearchResult
+from rlprm.stage import Stopwatch, is_finished, recorded
+from rlprm.types import Split, Task
+
+log = logging.getLogger(__name__)
+_WIDTH = 150
+"""Of the table where there is no terminal to ask."""
+_BEAM = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclass
+class EvaluateConfig(PolicyConfig):
+    """Settings of ``rlprm evaluate``."""
+
+    scorers: dict[str, Any] = setting({}, "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm.")
+    main_scorer: str = setting("", "The scorer that is compared with the others; the first if unset.")
+    split: str = setting("test", "Task list that is reported: test, or dev while choosing.")
+    first_task: int = setting(0, "First task of that split.")
+    num_tasks: int = setting(128, "Number of tasks.")
+    first_dev_task: int = setting(0, "First dev task.")
+    num_dev_tasks: int = setting(64, "Dev tasks on which each scorer's aggregation is chosen.")
+    budgets: list[int] = setting([1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.")
+    chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
+    beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
+    output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if not self.scorers:
+            raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
+        self.main_scorer = self.main_scorer or next(iter(self.scorers))
+        if self.main_scorer not in self.scorers:
+            raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
+        if self.split not in (Split.TEST, Split.DEV):
+            raise ConfigError(f"split: got {self.split!r}, allowed: test, dev")
+        if not self.budgets or min(self.budgets) < 1:
+            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of numbers from 1 on")
+        if self.chosen_at not in self.budgets:
+            raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
+        self.beam_sizes()
+        own_tasks = range(self.first_task, self.first_task + self.num_tasks)
+        dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
+        if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
+            raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
+                              "set first_task behind them")  # fmt: skip
+
+    def beam_sizes(self) -> list[tuple[int, int]]:
+        """Return (N, M) of each beam search.
+
+        Raises:
+            ConfigError: for one that is not written as NxM.
+        """
+        found = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
+        if None in found:
+            raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
+        return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate, print the table, write ``summary.json`` and plots; returns the summary.
+
+    Raises:
+        ArtifactError: if the policy or a scorer is missing.
+        MismatchError: if a scorer was trained in another setting than it is used in.
+    """
+    folder = Path(config.output_dir)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    revisions = {name: revision_of(path) for name, path in {"policy": config.model, **config.scorers}.items()}
+    identity = {**own_settings(config), "revisions": revisions}
+    if is_finished(folder, "evaluate", identity):
+        log.info("%s holds the finished evaluation of these settings; reusing it", folder)
+        console.print((folder / "table.txt").read_text(encoding="utf-8"))
+        return {}
+    checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
+    policy = config.load_policy()
+    with recorded(folder, "evaluate", identity) as results:
+        watch = Stopwatch()
+        tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
+        dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
+        with watch.measure("dev pool"):
+            dev = _pool(config, policy, dev_tasks, folder / "dev-pool", config.chosen_at)
+        with watch.measure("pool"):
+            pool = _pool(config, policy, tasks, folder / "pool", max(config.budgets))
+        scorers: list[Scorer] = [*checkpoints, Shortest(), Random(seed=config.seed)]
+        with watch.measure("scoring"):
+            for scorer in tqdm(scorers, desc="scoring", unit="scorer"):
+                dev, pool = dev.scored(scorer), pool.scored(scorer)
+        choices = [choose_aggregation(dev, scorer.name, config.chosen_at) for scorer in checkpoints]
+        aggregation = {scorer.name: "last" for scorer in scorers} | {c.scorer: c.name for c in choices}
+        measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
+        with watch.measure("greedy"):
+            measured.append(_greedy(config, policy, tasks))
+        for n, m in config.beam_sizes():
+            for scorer in checkpoints:
+                with watch.measure(f"beam {n}x{m} {scorer.name}"):
+                    measured.append(_beam(config, policy, scorer, tasks, n, m))
+        measured = headline(measured, aggregation)
+        paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
+        quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
+        summary = summarize(measured, choices=choices, paired=paired, quality=quality, seconds=watch.seconds)
+        write_json(folder / "summary.json", summary)
+        examples = plots.pick_examples(pool.trajectories, pool.scores_of(config.main_scorer))
+        plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
+        _report(console, folder, config, measured, paired)
+        results.update(success_rate=summary["policy"], gap_closed=summary["gap_closed"])
+    return summary
+
+
+def load_scorer(name: str, path: str, config: EvaluateConfig) -> CheckpointScorer:
+    """Load a checkpoint scorer and hold its manifest against the setting it is to be used in.
+
+    Raises:
+        ArtifactError: if it is missing.
+        MismatchError: if it was trained with another ``end``, prompt or action format.
+    """
+    scorer = CheckpointScorer.load(name, str(path), dtype=config.dtype)
+    scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
+    if scorer.manifest.environment != config.environment:
+        log.warning("%s was trained on %s: this is a transfer", name, scorer.manifest.environment)
+    return scorer
+
+
+def _tasks(config: EvaluateConfig, split: Split, first: int, count: int) -> list[Task]:
+    return envs.load(config.environment).tasks(split, first, count, **config.env_kwargs)
+
+
+def _pool(config: EvaluateConfig, policy: HFPolicy, tasks: Sequence[Task], folder: Path, size: int) -> Pool:
+    store = collect(
+        policy,
+        tasks,
+        config.episode_setting(),
+        folder=str(folder),
+        samples_per_task=size,
+        wave_size=config.wave_size,
+        seed=config.seed,
+        meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+    )
+    return Pool.of(store.read())
+
+
+def _greedy(config: EvaluateConfig, policy: HFPolicy, tasks: Sequence[Task]) -> Measurement:
+    greedy = search.load("greedy")
+    results = greedy.search(
+        tasks, policy.at_temperature(0.0), Shortest(), config.episode_setting(), run_seed=config.seed
+    )
+    return measure_results(results, strategy=GREEDY)
+
+
+def _beam(
+    config: EvaluateConfig, policy: HFPolicy, scorer: Scorer, tasks: Sequence[Task], n: int, m: int
+) -> Measurement:
+    """Search in portions of tasks whose expansions fit into one wave."""
+    beam = search.load("beam")
+    portion = max(1, config.wave_size // (n * m))
+    results: list[SearchResult] = []
+    with tqdm(total=len(tasks), desc=f"beam {n}x{m}, {scorer.name}", unit="task") as bar:
+        for start in range(0, len(tasks), portion):
+            chunk = tasks[start : start + portion]
+            results += beam.search(
+                chunk, policy, scorer, config.episode_setting(), run_seed=config.seed, n=n, m=m
+            )
+            bar.update(len(chunk))
+    return measure_results(results, strategy=BEAM, scorer=scorer.name, aggregation="last", n=n, m=m)
+
+
+def _report(
+    console: Console,
+    folder: Path,
+    config: EvaluateConfig,
+    measured: Sequence[Measurement],
+    paired: Sequence[Comparison],
+) -> None:
+    """Print the table and the paired comparisons, and keep them as text."""
+    title = f"Success in %, {config.environment}, {config.split}"
+    lines = [results_table([m.record for m in measured], title=title), "", *map(_sentence, paired), ""]
+    for scorer, gaps in gap_closed(measured).items():
+        if (gap := gaps.get(config.chosen_at)) is not None:
+            lines.append(f"gap closed by {scorer} at N = {config.chosen_at}: {gap:.2f}")
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:
+        text = Console(file=file, width=_WIDTH)
+        for line in lines:
+            console.print(line, highlight=False)
+            text.print(line, highlight=False)
+    console.print(f"\nsummary, table and plots are in {folder}")
+
+
+def _sentence(c: Comparison) -> str:
+    difference, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.ci_low, c.ci_high))
+    return f"{c.a} - {c.b}: {difference} points, 95 % [{low}, {high}]"

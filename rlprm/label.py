@@ -1,0 +1,109 @@
+"""Trajectories → step labels on disk, to look at or to train on elsewhere.
+
+The PRM trainer makes its own labels at every refresh; this stage writes the
+same ones down: those that need no model (``outcome``, ``returns``) and, with ``--model``,
+TD-GAE labels under that model's values.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlprm import labels
+from rlprm.config import setting
+from rlprm.data.batching import budget_batches
+from rlprm.data.files import write_atomically
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import ConfigError
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.types import StepLabels, StepScores, Trajectory
+
+log = logging.getLogger(__name__)
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass
+class LabelConfig:
+    """Settings of ``rlprm label``."""
+
+    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).")
+    estimator: str = setting("returns", "Label estimator: returns, outcome, td_gae (needs --model).")
+    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    model: str = setting("", "PRM whose values TD-GAE labels are made of.")
+    outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
+    output: str = setting("runs/labels.jsonl", "File the labels go to, one trajectory a line.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        if not self.trajectories:
+            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
+        if self.outcome not in ("success", "score"):
+            raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
+        labels.check_settings(self.estimator, self.estimator_kwargs)
+        if labels.load(self.estimator).NEEDS_VALUES and not self.model:
+            raise ConfigError(f"the estimator {self.estimator} needs values: name a PRM with --model")
+
+
+def run(config: LabelConfig) -> None:
+    """Label every trajectory that can be labelled, and write one line for each."""
+    usable = [t for t in TrajectoryStore.open(config.trajectories).read() if t.steps and t.error is None]
+    scores = CheckpointScorer.load("prm", config.model).score(usable) if config.model else None
+    rows = label_trajectories(usable, scores, config)
+    lines = (json.dumps(_row(t, row), ensure_ascii=False) for t, row in zip(usable, rows, strict=True))
+    write_atomically(Path(config.output), "".join(line + "\n" for line in lines))
+    log.info("%d trajectories labelled with %s: %s", len(usable), config.estimator, config.output)
+
+
+def label_trajectories(
+    trajectories: list[Trajectory], scores: list[StepScores] | None, config: LabelConfig
+) -> list[StepLabels]:
+    """Return the labels of each trajectory, in order.
+
+    Args:
+        trajectories: each with at least one step.
+        scores: values of a model; None where the estimator needs none.
+        config: names the estimator and the outcome.
+    """
+    estimator = labels.load(config.estimator)
+    found: dict[int, StepLabels] = {}
+    for batch in budget_batches([len(t.steps) for t in trajectories], _ROWS_AT_ONCE):
+        for index in batch:
+            labels.check_no_intermediate_reward(trajectories[index])
+        outcomes = [trajectories[i].outcome for i in batch]
+        lengths = torch.tensor([len(trajectories[i].steps) for i in batch])
+        values = None if scores is None else _values([scores[i] for i in batch], int(lengths.max()))
+        made = estimator.label(
+            values,
+            torch.tensor([float(o.success) if config.outcome == "success" else o.score for o in outcomes]),
+            lengths,
+            **config.estimator_kwargs,
+        )
+        found.update(zip(batch, labels.to_step_labels(made, lengths), strict=True))
+    return [found[index] for index in range(len(trajectories))]
+
+
+def _values(scores: list[StepScores], width: int) -> torch.Tensor:
+    rows = [(s.initial, *s.values) for s in scores]
+    return torch.tensor([[*row, *[0.0] * (width + 1 - len(row))] for row in rows])
+
+
+def _row(trajectory: Trajectory, row: StepLabels) -> dict[str, Any]:
+    return {
+        "task_id": trajectory.task.id,
+        "sample": trajectory.sample,
+        "success": trajectory.outcome.success,
+        "actions": [step.action for step in trajectory.steps],
+        "promise": list(row.promise),
+        "progress": list(row.progress),
+        "weight": list(row.weight),
+    }

@@ -1,0 +1,96 @@
+"""The main job from nothing, on a laptop: the stages in order, each from its recipe.
+
+Every stage keeps what it made; running the quickstart again reuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlprm import collect, evaluate, sft
+from rlprm.collect import CollectConfig
+from rlprm.config import parse, setting
+from rlprm.data.files import read_json, write_json
+from rlprm.errors import ArtifactError
+from rlprm.evaluate import EvaluateConfig
+from rlprm.prm import stage as prm
+from rlprm.prm.config import PRMConfig
+from rlprm.sft import SFTStageConfig
+from rlprm.stage import read_record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class QuickstartConfig:
+    """Settings of ``rlprm quickstart``; everything else stands in the recipes."""
+
+    recipes: str = setting("recipes/babyai", "Folder of the recipes <stage>_tiny.yaml.")
+    output_dir: str = setting("runs/quickstart", "Where everything goes.")
+    seed: int = setting(0, "Seed of all stages.")
+
+    def __post_init__(self) -> None:
+        """Refuse a folder without recipes.
+
+        Raises:
+            ArtifactError: if there are none.
+        """
+        if not (Path(self.recipes) / "sft_tiny.yaml").exists():
+            raise ArtifactError(
+                f"no recipes at {self.recipes!r} (expected sft_tiny.yaml there); "
+                "run this from the root of the repository or set --recipes"
+            )
+
+
+def run(config: QuickstartConfig) -> None:
+    """Demonstrations → policy → rollouts → AgentPRM and ORM → best-of-N and beam search."""
+    started = time.perf_counter()
+    root = Path(config.output_dir)
+    policy, rollouts, agentprm, orm = (str(root / name) for name in ("policy", "rollouts", "agentprm", "orm"))
+    learn = ["--model", policy, "--trajectories", rollouts]
+
+    _say("1/5  demonstrations and a policy trained from scratch on them")
+    sft.run(parse(SFTStageConfig, _arguments(config, "sft", "--output_dir", policy)))
+    _say("2/5  rollouts of the policy")
+    collect.run(
+        parse(CollectConfig, _arguments(config, "collect", "--model", policy, "--output_dir", rollouts))
+    )
+    _say("3/5  AgentPRM: promise and progress from TD-GAE labels")
+    prm.run(parse(PRMConfig, _arguments(config, "train_prm", *learn, "--output_dir", agentprm)))
+    _say("4/5  ORM: the outcome alone")
+    prm.run(parse(PRMConfig, _arguments(config, "train_orm", *learn, "--output_dir", orm)))
+    _say("5/5  best-of-N and beam search on held-out tasks")
+    scorers = ["--scorers.agentprm", agentprm, "--scorers.orm", orm]
+    results = str(root / "evaluation")
+    evaluate.run(
+        parse(
+            EvaluateConfig,
+            _arguments(config, "evaluate", "--model", policy, *scorers, "--output_dir", results),
+        )
+    )
+    stages = {
+        "sft": policy,
+        "collect": rollouts,
+        "train_prm": agentprm,
+        "train_orm": orm,
+        "evaluate": results,
+    }
+    seconds = {name: read_record(folder)["seconds"] for name, folder in stages.items()}
+    summary = read_json(Path(results) / "summary.json")
+    summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 2), "within": summary["seconds"]}
+    write_json(root / "summary.json", summary)
+    log.info("%s: the numbers; %s: the plots", root / "summary.json", results)
+    log.info("this run took %.0f s, all stages together %.0f s", time.perf_counter() - started,
+             summary["seconds"]["total"])  # fmt: skip
+
+
+def _arguments(config: QuickstartConfig, recipe: str, *overrides: str) -> list[str]:
+    path = str(Path(config.recipes) / f"{recipe}_tiny.yaml")
+    return ["--config", path, "--seed", str(config.seed), *overrides]
+
+
+def _say(text: str) -> None:
+    log.info("\n%s", text)
