@@ -128,8 +128,8 @@ class Episode:
 
 def episode_seed(run_seed: int, task: Task, sample: int) -> int:
     """Seed of one episode: a function of the run, the task and the sample's number, nothing else."""
-    words = [run_seed, sample, *task.id.encode()]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(sample, *task.id.encode()))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def start_episode(

@@ -44,7 +44,8 @@ class Policy(Protocol):
 
 def action_seed(episode_seed: int, turn: int, branch: int = 0) -> int:
     """Seed of one action: a function of the episode, the turn and, in a search, the branch."""
-    words = np.random.SeedSequence((episode_seed, turn, branch)).generate_state(2, np.uint32)
+    # A spawn key keeps its place; plain words would let a long seed's second half pass for a turn.
+    words = np.random.SeedSequence(episode_seed, spawn_key=(turn, branch)).generate_state(2, np.uint32)
     return int(words[0]) << 31 ^ int(words[1])
 
 

@@ -1,0 +1,56 @@
+"""What many tests share: no network, one thread, and a tiny model built once."""
+
+from __future__ import annotations
+
+import os
+
+# Libraries read these when they are imported.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+    WANDB_MODE="disabled",
+)
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.models.tiny import tiny_model
+from tests.toys import agents
+
+torch.set_num_threads(1)
+transformers_logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def renderer() -> ChatRenderer:
+    """Of the tokenizer that the toy policies use; never to be changed."""
+    return agents.renderer()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(renderer: ChatRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved causal model with its tokenizer; never to be written to."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model(renderer.tokenizer, size="xs", context_length=512).save_pretrained(folder)
+    renderer.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def babbler(renderer: ChatRenderer) -> PreTrainedModel:
+    """A causal model that says random things and closes about one message in five at each token."""
+    model = tiny_model(renderer.tokenizer, size="xs", context_length=512)
+    head = nn.Linear(model.config.hidden_size, len(renderer.tokenizer))
+    with torch.no_grad():
+        head.weight.copy_(2 * model.lm_head.weight)
+        head.bias.zero_()[renderer.closing_id] = 5.5
+    model.lm_head = head
+    return model.eval()
