@@ -1,0 +1,162 @@
+"""Pieces of a conversation, put together, are the tokenizer's own template, and nothing gets lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ChatTemplateError
+from rlprm.models.loading import load_tokenizer
+from rlprm.models.tokenizer import CHAT_TEMPLATE, train_tokenizer
+from rlprm.types import Message
+from tests.data import templates
+from tests.data.strategies import texts
+
+RENDERERS = {
+    "embedded": ChatRenderer(templates.tokenizer(CHAT_TEMPLATE)),
+    "qwen2.5": ChatRenderer(templates.tokenizer(templates.QWEN25)),
+    "llama3": ChatRenderer(
+        templates.tokenizer(templates.LLAMA3, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    ),
+}
+each_renderer = pytest.mark.parametrize("name", RENDERERS)
+
+
+def decode(renderer: ChatRenderer, ids: list[int]) -> str:
+    return str(renderer.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def whole(renderer: ChatRenderer, messages: list[Message], *, generate: bool) -> str:
+    dicts = [dict(message) for message in messages]
+    return str(renderer.tokenizer.apply_chat_template(dicts, tokenize=False, add_generation_prompt=generate))
+
+
+@each_renderer
+@settings(max_examples=60, deadline=None)
+@given(
+    system=st.none() | texts(),
+    question=texts(),
+    turns=st.lists(st.tuples(texts(), texts()), max_size=3),
+    last=texts(),
+)
+def test_the_pieces_together_are_the_template_rendered_whole(
+    name: str, system: str | None, question: str, turns: list[tuple[str, str]], last: str
+) -> None:
+    renderer = RENDERERS[name]
+    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": question})
+    ids = renderer.prompt_ids(messages)
+    for action, observation in turns:
+        ids += renderer.action_ids(action) + renderer.observation_ids(observation)
+        messages.append({"role": "assistant", "content": action})
+        messages.append({"role": "user", "content": observation})
+    assert decode(renderer, ids) == whole(renderer, messages, generate=True)
+    ids += renderer.action_ids(last)
+    messages.append({"role": "assistant", "content": last})
+    # A finished conversation stops at the closing token; a template may add a separator after it.
+    assert decode(renderer, ids) == whole(renderer, messages, generate=False).rstrip("\n")
+
+
+def test_a_template_that_puts_in_its_own_system_prompt_keeps_it() -> None:
+    renderer = RENDERERS["qwen2.5"]
+    prompt = decode(renderer, renderer.prompt_ids([{"role": "user", "content": "hi"}]))
+    assert prompt.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
+    assert prompt.count("<|im_start|>system") == 1
+    assert "You are Qwen" not in decode(renderer, renderer.observation_ids("hi"))
+
+
+@each_renderer
+@settings(max_examples=150, deadline=None)
+@given(text=texts())
+def test_any_text_survives_the_round_trip_through_ids(name: str, text: str) -> None:
+    renderer = RENDERERS[name]
+    ids = renderer.action_ids(text)
+    assert ids[-1] == renderer.closing_id
+    assert renderer.action_text(ids) == text
+    assert text in decode(renderer, renderer.observation_ids(text))
+
+
+@pytest.mark.parametrize("name", ["embedded", "qwen2.5"])
+def test_trap_the_turn_separator_is_kept_at_the_boundary_of_action_and_observation(name: str) -> None:
+    renderer = RENDERERS[name]
+    ids = renderer.observation_ids("There is a wall.")
+    (separator,) = renderer.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    assert ids[0] == separator
+    assert decode(renderer, [renderer.closing_id, *ids]) == (
+        "<|im_end|>\n<|im_start|>user\nThere is a wall.<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_closing_token_is_found_in_the_template() -> None:
+    for name, token in {"embedded": "<|im_end|>", "qwen2.5": "<|im_end|>", "llama3": "<|eot_id|>"}.items():
+        renderer = RENDERERS[name]
+        assert renderer.tokenizer.convert_ids_to_tokens(renderer.closing_id) == token
+
+
+def test_an_action_without_its_closing_token_is_read_whole() -> None:
+    renderer = RENDERERS["embedded"]
+    ids = renderer.action_ids("go right")
+    assert renderer.action_text(ids[:-1]) == renderer.action_text(ids) == "go right"
+    assert renderer.action_text([]) == renderer.action_text([renderer.closing_id]) == ""
+    # Only the last one is the closing token; a control token in the middle is part of what was said.
+    assert renderer.action_text([*ids, renderer.closing_id]) == "go right<|im_end|>"
+
+
+def test_trap_spelling_in_other_tokens_is_read_like_the_usual_one() -> None:
+    renderer = RENDERERS["embedded"]
+    usual = renderer.action_ids("right")[:-1]
+    letters = renderer.tokenizer.convert_tokens_to_ids(list("right"))
+    assert letters != usual
+    assert renderer.action_text(letters) == renderer.action_text(usual) == "right"
+
+
+def test_a_template_that_drops_old_thoughts_is_refused() -> None:
+    with pytest.raises(ChatTemplateError, match=r"rewrites earlier turns.*expected '<think>\\nan earlier"):
+        ChatRenderer(templates.tokenizer(templates.QWEN3))
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        (None, "has no chat template"),
+        (templates.PLAIN, "does not close an assistant message with a special token.*user: "),
+        ("{%- for m in messages %}{{- m.role }}<|im_end|>{%- endfor %}", "drops or repeats"),
+        (templates.QWEN25.replace("+ message.content", "+ 2 * message.content"), "drops or repeats"),
+        (
+            templates.QWEN25.replace("+ message.role +", "+ message.role + (loop.index | string) +"),
+            "rewrites earlier turns",
+        ),
+        (
+            templates.QWEN25.replace("+ message.content", "+ message.content[:20]"),
+            "rewrites earlier turns",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_cut_into_pieces_is_refused(template: str | None, complaint: str) -> None:
+    with pytest.raises(ChatTemplateError, match=complaint):
+        ChatRenderer(templates.tokenizer(template))
+
+
+def test_the_hash_belongs_to_template_and_vocabulary(tmp_path: Path) -> None:
+    hashes = {name: renderer.template_hash for name, renderer in RENDERERS.items()}
+    assert len(set(hashes.values())) == 3
+    again = templates.tokenizer(templates.QWEN25)
+    assert ChatRenderer(again).template_hash == hashes["qwen2.5"]
+    again.save_pretrained(tmp_path)
+    assert ChatRenderer(load_tokenizer(str(tmp_path))).template_hash == hashes["qwen2.5"]
+    again.add_tokens(["one more"])
+    assert ChatRenderer(again).template_hash != hashes["qwen2.5"]
+    swapped = [train_tokenizer(corpus, vocab_size=263) for corpus in (["abab"], ["baba"])]
+    assert len({ChatRenderer(tokenizer).template_hash for tokenizer in swapped}) == 2
+    assert len({len(tokenizer) for tokenizer in swapped}) == 1
+
+
+def test_a_tokenizer_without_padding_is_padded_with_the_closing_token() -> None:
+    tokenizer = templates.tokenizer(CHAT_TEMPLATE)
+    tokenizer.pad_token = None
+    renderer = ChatRenderer(tokenizer)
+    assert renderer.pad_id == renderer.closing_id
