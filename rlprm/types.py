@@ -205,7 +205,7 @@ class StepLabels:
     promise: tuple[float, ...]
     """Targets of ``[v_0, ..., v_T]`` (``T + 1`` entries)."""
     progress: tuple[float, ...]
-    """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries)."""
+    """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries), or empty where there are none."""
     weight: tuple[float, ...]
     """Weight of each promise target (``T + 1`` entries); 0 leaves the read out of the loss."""
 

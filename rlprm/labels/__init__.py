@@ -16,22 +16,19 @@ from rlprm.labels.base import (
     from_step_labels,
     to_step_labels,
 )
-from rlprm.labels.schedule import EpochSettings, epoch_settings
 
 __all__ = [
-    "EpochSettings",
     "EstimatorModule",
     "LabelBatch",
     "available",
     "check_no_intermediate_reward",
     "check_settings",
-    "epoch_settings",
     "from_step_labels",
     "load",
     "to_step_labels",
 ]
 
-_NOT_ESTIMATORS = frozenset({"base", "schedule"})
+_NOT_ESTIMATORS = frozenset({"base"})
 
 
 def available() -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlprm import labels
 from rlprm.errors import ConfigError, DataError, UnknownComponentError
-from rlprm.labels import EpochSettings, LabelBatch, outcome, returns, td_gae
+from rlprm.labels import LabelBatch, outcome, returns, td_gae
 from rlprm.types import End, Outcome, Split, Step, StepLabels, StopReason, Task, Trajectory
 
 VALUES = torch.tensor([[0.5, 0.6, 0.4, 0.9], [0.2, 0.3, 0.0, 0.0]])
@@ -192,24 +192,12 @@ def test_intermediate_rewards_are_refused_and_a_last_one_is_not() -> None:
 # --- cold start ---
 
 
-def test_the_first_epoch_learns_returns_alone() -> None:
-    assert labels.epoch_settings(1, lam=0.95, beta=1.0) == EpochSettings(lam=1.0, beta=0.0)
-    assert labels.epoch_settings(2, lam=0.95, beta=1.0) == EpochSettings(lam=0.95, beta=1.0)
-    assert labels.epoch_settings(2, lam=0.9, beta=0.5, cold_start_epochs=2) == (1.0, 0.0)
-    assert labels.epoch_settings(1, lam=0.9, beta=0.5, cold_start_epochs=0) == (0.9, 0.5)
-
-
-def test_epochs_are_counted_from_one() -> None:
-    with pytest.raises(ConfigError, match="counted from 1, got 0"):
-        labels.epoch_settings(0, lam=0.95, beta=1.0)
-    with pytest.raises(ConfigError, match="must not be negative"):
-        labels.epoch_settings(1, lam=0.95, beta=1.0, cold_start_epochs=-1)
-
-
 def test_trap_cold_start_asks_no_step_to_rise_by_the_whole_outcome() -> None:
-    # With v = 0 and λ = 1 every Â_t equals r: three steps would each have to rise by 1. β = 0 prevents it.
-    settings = labels.epoch_settings(1, lam=0.95, beta=1.0)
-    batch = td_gae.label(torch.zeros(1, 4), torch.ones(1), torch.tensor([3]), lam=settings.lam)
-    assert batch.progress.tolist() == [[1.0, 1.0, 1.0]]
-    assert settings.beta == 0.0
-    assert batch.promise.tolist() == [[1.0, 1.0, 1.0, 1.0]]
+    # With v = 0 and λ = 1 every Â_t of TD-GAE equals r: three steps would each have to rise by 1.
+    # The trainer therefore starts with `returns`: the same promise targets, and no progress targets.
+    zeros, won, three = torch.zeros(1, 4), torch.ones(1), torch.tensor([3])
+    td = td_gae.label(zeros, won, three, lam=1.0)
+    cold = returns.label(zeros, won, three)
+    assert td.progress.tolist() == [[1.0, 1.0, 1.0]]
+    assert torch.equal(cold.promise, td.promise)
+    assert cold.progress_weight.tolist() == [[0.0, 0.0, 0.0]]
