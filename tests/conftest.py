@@ -26,6 +26,7 @@ from rlprm.models.tiny import tiny_model
 from tests.toys import agents
 
 torch.set_num_threads(1)
+transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 

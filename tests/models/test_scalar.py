@@ -1,0 +1,95 @@
+"""Reading values: one forward for all reads of a row, whatever stands beside or behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from rlprm.data.batching import budget_batches, sized_batches
+from rlprm.models.loading import load_scalar_model
+from rlprm.models.scalar import read_logits, read_sequences
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> PreTrainedModel:
+    made = load_scalar_model(str(tiny_folder))
+    torch.nn.init.normal_(made.score.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return made.eval()
+
+
+def ragged(count: int = 9) -> tuple[list[list[int]], list[list[int]]]:
+    """Sequences of different lengths, read at different numbers of positions, ends included."""
+    generator = torch.Generator().manual_seed(1)
+    sequences, positions = [], []
+    for row in range(count):
+        length = 5 + 7 * ((row * 5) % count)
+        sequences.append(torch.randint(0, 300, (length,), generator=generator).tolist())
+        inner = torch.randperm(length - 1, generator=generator)[: row % 4].sort().values.tolist()
+        positions.append([*inner, length - 1])
+    return sequences, positions
+
+
+def one_prefix_at_a_time(model: PreTrainedModel, ids: list[int], reads: list[int]) -> list[float]:
+    """The plain definition: the value at position p is the last output for the tokens up to p."""
+    with torch.no_grad():
+        return [model(input_ids=torch.tensor([ids[: p + 1]])).logits[0, -1, 0].item() for p in reads]
+
+
+def test_one_padded_forward_reads_what_a_forward_for_each_prefix_reads(model: PreTrainedModel) -> None:
+    sequences, positions = ragged()
+    lengths = list(map(len, sequences))
+    for batches in (budget_batches(lengths, 200), sized_batches(lengths, 4), [range(9)]):
+        read = read_sequences(model, sequences, positions, batches)
+        for row in range(9):
+            expected = one_prefix_at_a_time(model, sequences[row], positions[row])
+            assert read[row] == pytest.approx(expected, abs=1e-5)
+            assert len(read[row]) == len(positions[row])
+
+
+def test_what_stands_in_the_padding_changes_nothing(model: PreTrainedModel) -> None:
+    ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(2))
+    reads = torch.tensor([[3, 9], [0, 29]])
+    with torch.no_grad():
+        before = read_logits(model, ids, reads)
+        ids[0, 10:] = 7
+        after = read_logits(model, ids, reads)
+    assert torch.equal(before, after)
+    assert len(set(before.flatten().tolist())) == 4
+
+
+def test_results_stand_in_the_order_of_the_sequences(model: PreTrainedModel) -> None:
+    sequences, positions = ragged()
+    done: list[int] = []
+    together = read_sequences(model, sequences, positions, [[8, 0, 3], [1, 2], [7, 6, 5, 4]])
+    alone = read_sequences(model, sequences, positions, [[i] for i in range(9)], on_batch=done.append)
+    assert together == [pytest.approx(row, abs=1e-5) for row in alone]
+    assert done == [1] * 9
+
+
+def test_the_models_mode_is_restored_even_after_a_failure(model: PreTrainedModel) -> None:
+    for training in (True, False):
+        model.train(training)
+        read_sequences(model, [[1, 2]], [[1]], [[0]])
+        assert model.training is training
+        with pytest.raises(RuntimeError):
+            read_sequences(model, [[1, 2]], [[5]], [[0]])
+        assert model.training is training
+
+
+def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: PreTrainedModel) -> None:
+    ids, reads = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 2]])
+    read_logits(model, ids, reads).sum().backward()
+    assert model.score.weight.grad.abs().sum() > 0
+    embedding = model.get_input_embeddings().weight.grad
+    assert embedding[5].abs().sum() > 0
+    model.zero_grad()
+    assert all(isinstance(v, float) for v in read_sequences(model, [[1, 2]], [[0, 1]], [[0]])[0])
+    assert model.score.weight.grad is None
+
+
+def test_half_precision_is_read_as_float32(tiny_folder: Path) -> None:
+    half = load_scalar_model(str(tiny_folder), dtype="bfloat16", device=torch.device("cpu"))
+    assert read_logits(half, torch.tensor([[1, 2]]), torch.tensor([[1]])).dtype == torch.float32
