@@ -37,6 +37,7 @@ from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
 from rlprm.stage import Stopwatch, is_finished, recorded
+from rlprm.tracking import TRACKERS, log_results
 from rlprm.types import Split, Task
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class EvaluateConfig(PolicyConfig):
     budgets: list[int] = setting([1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.")
     chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
+    report_to: str = setting("none", "Tracker for the final numbers and plots: none or wandb.")
     output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of numbers from 1 on")
         if self.chosen_at not in self.budgets:
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
+        if self.report_to not in TRACKERS:
+            raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
         self.beam_sizes()
         own_tasks = range(self.first_task, self.first_task + self.num_tasks)
         dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
@@ -142,7 +146,14 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         summary = summarize(measured, choices=choices, paired=paired, quality=quality, seconds=watch.seconds)
         write_json(folder / "summary.json", summary)
         examples = plots.pick_examples(pool.trajectories, pool.scores_of(config.main_scorer))
-        plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
+        images = plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
+        log_results(
+            config.report_to,
+            name=folder.name,
+            config=identity,
+            metrics={m.record.name: m.record.success_rate for m in measured},
+            images=images,
+        )
         _report(console, folder, config, measured, paired)
         results.update(success_rate=summary["policy"], gap_closed=summary["gap_closed"])
     return summary

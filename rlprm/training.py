@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlprm import tracking
 from rlprm.config import own_settings
 from rlprm.errors import TrainingError
 
@@ -29,11 +30,12 @@ def stage_record(config: TrainingArguments) -> dict[str, Any]:
 
 
 def settle_device(arguments: TrainingArguments) -> None:
-    """Decide bfloat16 by the hardware where the user left it open; called before validation."""
+    """Settle what depends on the machine where the user left it open; called before validation."""
     if arguments.bf16 is None:
         arguments.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not arguments.fp16
     arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    tracking.prepare(arguments.report_to)
 
 
 def last_checkpoint(output_dir: str) -> str | None:
