@@ -27,6 +27,7 @@ from rlprm.errors import ArtifactError, ConfigError
 from rlprm.types import End, EpisodeSetting
 
 _T = TypeVar("_T")
+_DESTINATIONS = frozenset({"output_dir", "report_to"})
 
 
 def setting(default: Any, description: str) -> Any:
@@ -158,10 +159,12 @@ def _wrong_type(name: str, hint: Any, value: Any) -> ConfigError:
 
 
 def own_settings(config: Any) -> dict[str, Any]:
-    """Return the settings this package declares, without those of transformers or trl."""
-    return {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if _is_ours(type(config), f.name)
-    }
+    """Return the settings this package declares that determine a result.
+
+    Left out: those of transformers or trl, and where results and metrics go.
+    """
+    names = [f.name for f in dataclasses.fields(config) if _is_ours(type(config), f.name)]
+    return {name: getattr(config, name) for name in names if name not in _DESTINATIONS}
 
 
 def _is_ours(config_type: type, name: str) -> bool:
