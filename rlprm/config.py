@@ -16,6 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -33,9 +34,7 @@ _DESTINATIONS = frozenset({"output_dir", "report_to"})
 def setting(default: Any, description: str) -> Any:
     """Declare a setting with its default and the line ``--help`` shows."""
     if isinstance(default, (dict, list)):
-        return dataclasses.field(
-            default_factory=lambda: type(default)(default), metadata={"help": description}
-        )
+        return dataclasses.field(default_factory=lambda: deepcopy(default), metadata={"help": description})
     return dataclasses.field(default=default, metadata={"help": description})
 
 

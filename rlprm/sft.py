@@ -23,7 +23,7 @@ from rlprm.data.conversation import Conversation
 from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError
-from rlprm.models.loading import load_causal_lm, load_tokenizer
+from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.stage import is_finished, recorded
@@ -68,7 +68,8 @@ class SFTStageConfig(TaskConfig, SFTConfig):
 
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
-    record = {**stage_record(config), "max_length": config.max_length}
+    base = None if config.model == "tiny" else revision_of(config.model)
+    record = {**stage_record(config), "max_length": config.max_length, "base": base}
     del record["workers"]  # how fast, not what
     if is_finished(config.output_dir, "sft", record):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)

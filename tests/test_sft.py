@@ -1,0 +1,205 @@
+"""Demonstrations are learned in exactly the tokens a rollout would store, and training leaves a policy."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from rlprm import sft
+from rlprm.config import parse
+from rlprm.data.demonstrations import Demonstration, demonstrate
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.policies.hf import HFPolicy
+from rlprm.rollout import rollout
+from rlprm.sft import SFTStageConfig, render, to_dataset
+from rlprm.stage import read_record
+from rlprm.types import End, EpisodeSetting, Split
+from tests.toys import corridor
+from tests.toys.agents import ScriptedPolicy
+
+
+def demonstrations(
+    count: int = 6, prompt: str = "short", action_format: str = "action_only"
+) -> list[Demonstration]:
+    tasks = corridor.tasks(Split.TRAIN, 0, count, length=5)
+    made = [demonstrate(t, end=End.DECLARED, prompt=prompt, action_format=action_format) for t in tasks]
+    assert len({len(d.messages) for d in made if d}) > 1
+    return [d for d in made if d is not None]
+
+
+@pytest.mark.parametrize("action_format", ["action_only", "react"])
+def test_a_demonstration_has_the_tokens_of_a_rollout_with_the_same_actions(
+    renderer: ChatRenderer, action_format: str
+) -> None:
+    for demonstration in demonstrations(action_format=action_format):
+        said = [m["content"] for m in demonstration.messages if m["role"] == "assistant"]
+        actions = corridor.demonstrate(demonstration.task, end=End.DECLARED)
+        policy = ScriptedPolicy({tuple(actions[:t]): [line] for t, line in enumerate(said)})
+        setting = EpisodeSetting(prompt="short", action_format=action_format)
+        (rolled,) = rollout([(demonstration.task, 0)], policy, setting)
+        assert rolled.outcome.success
+        rendered = render(demonstration, renderer)
+        assert tuple(rendered.token_ids) == rolled.token_ids
+        assert tuple(rendered.action_mask) == rolled.action_mask
+        assert [(s.start, s.end) for s in rendered.steps] == [(s.start, s.end) for s in rolled.steps]
+        assert tuple(rendered.messages) == rolled.messages[:-1]
+
+
+def test_only_actions_are_learned_unless_observations_are_asked_for(renderer: ChatRenderer) -> None:
+    made = demonstrations()
+    only, dropped = to_dataset(made, renderer, max_length=None)
+    both, _ = to_dataset(made, renderer, max_length=None, learn_observations=True)
+    assert (len(only), dropped) == (len(made), 0)
+    for row, everything, demonstration in zip(only, both, made, strict=True):
+        conversation = render(demonstration, renderer)
+        assert row["input_ids"] == everything["input_ids"] == everything["labels"] == conversation.token_ids
+        learned = [token for token in row["labels"] if token != -100]
+        said = [m["content"] for m in demonstration.messages if m["role"] == "assistant"]
+        assert renderer.tokenizer.decode(learned) == "".join(line + "<|im_end|>" for line in said)
+        kept = [label in (-100, token) for label, token in zip(row["labels"], row["input_ids"], strict=True)]
+        assert all(kept)
+
+
+def test_demonstrations_that_are_too_long_are_counted_not_cut(renderer: ChatRenderer) -> None:
+    made = demonstrations()
+    lengths = [len(render(d, renderer)) for d in made]
+    limit = sorted(set(lengths))[-2]
+    rows, dropped = to_dataset(made, renderer, max_length=limit)
+    assert dropped == lengths.count(max(lengths)) > 0
+    assert [len(row["input_ids"]) for row in rows] == [n for n in lengths if n <= limit]
+    with pytest.raises(DataError, match="no demonstration fits into 7 tokens"):
+        to_dataset(made, renderer, max_length=7)
+
+
+ARGUMENTS = {
+    "environment": "tests.toys.corridor",
+    "env_kwargs.length": 5,
+    "prompt": "short",
+    "size": "xs",
+    "vocab_size": 300,
+    "context_length": 160,
+    "num_demonstrations": 12,
+    "workers": 1,
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": "1e-2",
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
+
+def config(output: Path, **changes: object) -> SFTStageConfig:
+    settings = {**ARGUMENTS, "output_dir": output, **changes}
+    return parse(SFTStageConfig, [f"--{name}={value}" for name, value in settings.items()])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A policy after two steps of training, and the batches it was trained on with their losses."""
+    batches: list[dict[str, Any]] = []
+
+    class Watched(sft.SFTTrainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+            with torch.no_grad():
+                logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+            loss = super().training_step(model, inputs, *rest)
+            batches.append({**inputs, "logits": logits, "loss": loss})
+            return loss
+
+    folder = tmp_path_factory.mktemp("sft") / "policy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "SFTTrainer", Watched)
+        sft.run(config(folder))
+    return folder, batches
+
+
+def test_the_trainer_learns_the_actions_and_nothing_else(
+    trained: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, batches = trained
+    tokenizer = load_tokenizer(str(folder))
+    assert len(batches) == 2
+    for batch in batches:
+        for ids, labels, mask in zip(
+            batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True
+        ):
+            learned = tokenizer.decode(labels[labels != -100])
+            said = tokenizer.decode(ids[mask.bool()])
+            turns = [turn.split("<|im_end|>")[0] for turn in said.split("<|im_start|>assistant\n")[1:]]
+            assert learned == "".join(turn + "<|im_end|>" for turn in turns)
+            assert turns[-1] == "finish"
+        # The loss is the mean over those tokens, each predicted from what stands before it.
+        targets = batch["labels"][:, 1:].reshape(-1)
+        expected = cross_entropy(batch["logits"][:, :-1].reshape(len(targets), -1), targets)
+        assert batch["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_training_leaves_a_policy_that_can_act(trained: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = trained
+    renderer = ChatRenderer(load_tokenizer(str(folder)))
+    policy = HFPolicy(
+        load_causal_lm(str(folder)), renderer, revision=revision_of(str(folder)), max_new_tokens=4
+    )
+    assert policy.context_length == 160
+    (made,) = rollout([(corridor.tasks(Split.TRAIN, 0, 1)[0], 0)], policy, EpisodeSetting(round_limit=2))
+    assert len(made.steps) == 2
+    # What is stored agrees with what training saw.
+    _, batches = trained
+    prompt = renderer.prompt_ids([{"role": "system", "content": "Walk to the goal."}])[:-2]
+    assert batches[0]["input_ids"][0].tolist()[: len(prompt)] == prompt
+
+
+def test_training_leaves_a_record_and_is_reused(
+    trained: tuple[Path, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, _ = trained
+    record = read_record(folder)
+    assert record["stage"] == "sft"
+    assert record["results"]["demonstrations"] == 12
+    assert record["results"]["too_long"] == record["results"]["expert_failures"] == 0
+    assert record["config"]["learning_rate"] == 1e-2
+    assert record["config"]["max_length"] == 160
+    json.dumps(record)
+    monkeypatch.setattr(sft, "collect_demonstrations", lambda _: pytest.fail("trained again"))
+    with caplog.at_level(logging.INFO):
+        sft.run(config(folder))
+        sft.run(config(folder, workers=2))
+    assert "reusing it" in caplog.text
+    with pytest.raises(MismatchError, match=r"learning_rate: 0\.01 there, 0\.02 now"):
+        sft.run(config(folder, learning_rate="2e-2"))
+
+
+def test_a_policy_is_tuned_further_with_its_own_tokenizer(
+    trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = trained
+    sft.run(config(tmp_path / "further", model=folder, max_length=160, max_steps=1))
+    record = read_record(tmp_path / "further")
+    assert record["config"]["base"] == revision_of(str(folder))
+    assert revision_of(str(tmp_path / "further")) != revision_of(str(folder))
+    renderers = [ChatRenderer(load_tokenizer(str(f))) for f in (folder, tmp_path / "further")]
+    assert len({renderer.template_hash for renderer in renderers}) == 1
+
+
+def test_an_expert_that_solves_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sft, "demonstrate_all", lambda tasks, **_: [None] * len(tasks))
+    with pytest.raises(DataError, match="solved none of the 12 tasks"):
+        sft.run(config(tmp_path))
+    assert not (tmp_path / "stage.json").exists()
+
+
+def test_impossible_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_demonstrations: got 0"):
+        config(tmp_path, num_demonstrations=0)
+    with pytest.raises(ConfigError, match="end: got 'never'"):
+        config(tmp_path, end="never")
