@@ -1,0 +1,187 @@
+"""The house keeps its floors: imports point down, alternatives do not know one another, files stay short."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from rlprm import envs, labels, search
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rlprm"
+LONGEST_FILE = 500
+
+# A room is a folder or a module of the package. It imports from its own floor and those below.
+FLOORS = (
+    {"types", "errors", "functional"},
+    {"components", "envs", "data", "models", "config", "stage", "tracking", "training"},
+    {"policies", "rollout", "labels", "scorers"},
+    {"prm", "search", "sft", "collect", "label"},
+    {"evaluation", "rl", "evaluate"},
+    {"cli", "quickstart"},
+)
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# What a room must never import, however the floors lie.
+NEVER = {
+    "labels": {"prm"},
+    "search": {"prm"},
+    "evaluation": {"prm"},
+    "rl": {"prm"},
+    "scorers": {"prm", "search"},
+}
+# Rooms whose modules are alternatives; what else is in the folder serves them all.
+ALTERNATIVES = {
+    "envs": set(envs.available()),
+    "labels": set(labels.available()),
+    "search": set(search.available()),
+    "scorers": {path.stem for path in (PACKAGE / "scorers").glob("[a-z]*.py")} - {"base"},
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Every dotted name a file imports anywhere in it, as far as it names a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} line {node.lineno}: imports are absolute here"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in SOURCES else str(node.module)
+
+
+IMPORTS = {name: sorted(set(imported_names(path))) for name, path in SOURCES.items()}
+OWN = {name: [other for other in imports if other in SOURCES] for name, imports in IMPORTS.items()}
+
+
+def room_of(module: str) -> str | None:
+    """The second part of a module's name; None for the package itself."""
+    return module.split(".")[1] if "." in module else None
+
+
+def edges() -> Iterator[tuple[str, str, str, str]]:
+    """Importer, its room, imported, its room; the package itself (its version) counts as nothing."""
+    for module, imports in OWN.items():
+        for other in imports:
+            here, there = room_of(module), room_of(other)
+            if here and there:
+                yield module, here, other, there
+
+
+def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """Some way from a node back to itself, or nothing."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for following in sorted(graph.get(node, ())):
+            if found := visit(following, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def test_the_tests_of_this_file_see_the_package() -> None:
+    assert len(SOURCES) > 50
+    assert "rlprm.data.store" in OWN["rlprm.collect"]
+    assert "rlprm.envs" in OWN["rlprm.rollout"]
+    assert "torch" in IMPORTS["rlprm.policies.hf"]
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert cycle_in({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_every_room_stands_on_one_floor() -> None:
+    rooms = {room_of(module) for module in SOURCES} - {None}
+    assert rooms <= set(FLOOR_OF), "a new room needs a floor here"
+    assert len(FLOOR_OF) == sum(map(len, FLOORS))
+
+
+def test_imports_point_down_or_sideways() -> None:
+    upwards = [f"{a} -> {b}" for a, here, b, there in edges() if FLOOR_OF[there] > FLOOR_OF[here]]
+    assert upwards == []
+
+
+def test_there_is_no_circle_of_modules_or_of_rooms() -> None:
+    assert cycle_in({module: set(imports) for module, imports in OWN.items()}) == []
+    rooms: dict[str, set[str]] = {}
+    for _, here, _, there in edges():
+        if here != there:
+            rooms.setdefault(here, set()).add(there)
+    assert cycle_in(rooms) == []
+
+
+def test_pure_maths_needs_only_itself_and_errors() -> None:
+    assert {there for _, here, _, there in edges() if here == "functional"} <= {"functional", "errors"}
+    others = {
+        name.split(".")[0] for m, names in IMPORTS.items() if room_of(m) == "functional" for name in names
+    }
+    assert not others & {"transformers", "trl", "datasets", "accelerate", "wandb", "tokenizers"}
+
+
+@pytest.mark.parametrize("room", ["types", "errors", "components", "envs"])
+def test_plain_values_and_environments_need_no_model_library(room: str) -> None:
+    heavy = ("torch", "transformers", "trl", "accelerate", "datasets", "rlprm.policies")
+    found = [
+        f"{module} imports {name}"
+        for module, names in IMPORTS.items()
+        if room_of(module) == room
+        for name in names
+        if name.startswith(heavy)
+    ]
+    assert found == []
+
+
+def test_who_is_handed_a_scorer_never_imports_the_reward_model() -> None:
+    forbidden = [f"{a} -> {b}" for a, here, b, there in edges() if there in NEVER.get(here, ())]
+    assert forbidden == []
+
+
+def test_alternatives_never_import_one_another() -> None:
+    meetings = []
+    for module, here, other, there in edges():
+        family = ALTERNATIVES.get(here, set())
+        mine, theirs = (name.split(".")[2] if name.count(".") > 1 else "" for name in (module, other))
+        if here == there and mine in family and theirs in family and mine != theirs:
+            meetings.append(f"{module} -> {other}")
+    assert meetings == []
+    assert all(len(family) > 0 for family in ALTERNATIVES.values())
+    assert {"beam", "greedy"} <= ALTERNATIVES["search"]
+
+
+@pytest.mark.parametrize("folder", ["rlprm", "scripts"])
+def test_no_file_is_long(folder: str) -> None:
+    files = {path: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).rglob("*.py")}
+    assert files
+    assert {str(path): lines for path, lines in files.items() if lines > LONGEST_FILE} == {}
+
+
+def test_nothing_names_a_place_on_one_machine() -> None:
+    place = re.compile(r"(?<![\w.~}/-])/(home|root|work|Users|mnt|tmp|opt|scratch|media)/")
+    kinds = {".py", ".yaml", ".yml", ".json", ".toml", ".md", ".sh", ".txt", ".cfg", ".jsonl"}
+    folders = ("rlprm", "recipes", "ds_configs", "scripts", "tests", "docs")
+    files = [p for name in folders for p in (ROOT / name).rglob("*")] + list(ROOT.glob("*"))
+    found = []
+    for path in files:
+        if path.suffix in kinds and path.is_file():
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                if place.search(line):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert place.search("see " + "/".join(["", "home", "me"]))
+    assert found == []
