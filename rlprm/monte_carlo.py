@@ -1,0 +1,113 @@
+"""Monte-Carlo estimates of promise: fork the environment at a step, finish the episode often, take the mean.
+
+Unbiased, and dear: with n rollouts for each of T steps a trajectory costs n·T others.
+They are the labels of a step-value model (PVM) and the yardstick for any scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlprm.errors import ConfigError, DataError
+from rlprm.policies.base import Completion, Policy, action_seed
+from rlprm.rollout import Episode, run_episodes
+from rlprm.types import EpisodeSetting, StopReason, Trajectory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean outcome of rollouts from one state, and what they cost."""
+
+    success: float
+    """Share of successful rollouts; the episode's own success where it was over already."""
+    score: float
+    """Mean of the environment's own score."""
+    rollouts: int
+    """Number of rollouts that did not fail; 0 where the episode was over already."""
+    policy_tokens: int
+    env_steps: int
+
+
+def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> list[Episode]:
+    """Rebuild the states of a stored trajectory: ``[after 0 actions, after 1, ..., after T]``.
+
+    The environment is taken through the same actions, and the conversation
+    through the same token ids.
+
+    Raises:
+        DataError: if it answers differently than it did then (another version of
+            the environment, or one that is not deterministic).
+    """
+    episode = Episode(trajectory.task, trajectory.sample, trajectory.seed, setting, policy)
+    states = [episode.fork()]
+    for step in trajectory.steps:
+        episode.advance(_sampled(trajectory, step.start, step.end))
+        states.append(episode.fork())
+    again = episode.trajectory()
+    if (again.token_ids, again.stop) != (trajectory.token_ids, trajectory.stop):
+        raise DataError(
+            f"sample {trajectory.sample} of task {trajectory.task.id!r} cannot be replayed: its environment "
+            "answers differently now, or the setting is not the one it was collected in"
+        )
+    return states
+
+
+def estimate(states: Sequence[Episode], policy: Policy, rollouts: int) -> list[Estimate]:
+    """Estimate the promise of several states with fresh rollouts, all of them in one batch.
+
+    Args:
+        states: episodes at any turn, left as they are; the promise of an episode after
+            its action is that of the state the action led to.
+        policy: finishes the episodes.
+        rollouts: n, per state.
+
+    Returns:
+        One estimate per state, in order. A state's random numbers are a function of its
+        episode's seed and its turn, not of the states beside it.
+
+    Raises:
+        ConfigError: for fewer than one rollout.
+        DataError: if every rollout of a state failed.
+    """
+    if rollouts < 1:
+        raise ConfigError(f"rollouts: got {rollouts}, allowed: 1 or more")
+    branches = [
+        [] if state.stop is not None else [state.fork(_branch_seed(state, i)) for i in range(rollouts)]
+        for state in states
+    ]
+    run_episodes([episode for row in branches for episode in row], policy)
+    return [_summarize(state, row) for state, row in zip(states, branches, strict=True)]
+
+
+def _summarize(state: Episode, branches: Sequence[Episode]) -> Estimate:
+    if not branches:
+        outcome = state.trajectory().outcome
+        return Estimate(float(outcome.success), outcome.score, 0, 0, 0)
+    before = state.trajectory()
+    finished = [branch.trajectory() for branch in branches]
+    usable = [t.outcome for t in finished if t.stop is not StopReason.ERROR]
+    if not usable:
+        raise DataError(
+            f"every rollout from turn {state.turn} of task {state.task.id!r} failed: {finished[0].error}"
+        )
+    return Estimate(
+        success=sum(outcome.success for outcome in usable) / len(usable),
+        score=sum(outcome.score for outcome in usable) / len(usable),
+        rollouts=len(usable),
+        policy_tokens=sum(t.action_tokens - before.action_tokens for t in finished),
+        env_steps=sum(len(t.steps) - len(before.steps) for t in finished),
+    )
+
+
+def _branch_seed(state: Episode, number: int) -> int:
+    # Branch 0 belongs to the episode itself: its own future must not be one of the estimates.
+    return action_seed(state.seed, state.turn, number + 1)
+
+
+def _sampled(trajectory: Trajectory, start: int, end: int) -> Completion:
+    """Return a step's action as the policy gave it: without a closing token that was forced."""
+    kept = [i for i in range(start, end + 1) if trajectory.action_mask[i]]
+    return Completion(
+        tuple(trajectory.token_ids[i] for i in kept), tuple(trajectory.logprobs[i] for i in kept)
+    )
