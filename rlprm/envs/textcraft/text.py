@@ -1,0 +1,146 @@
+"""The words of the environment: observations, answers and instructions (AgentGym's wording)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rlprm.errors import ConfigError
+from rlprm.types import End, Message
+
+__all__ = [
+    "FINISH",
+    "FINISHED",
+    "FINISH_LINE",
+    "FIXED_PHRASES",
+    "INVENTORY",
+    "first_observation",
+    "inventory",
+    "opening",
+    "shortened",
+]
+
+FINISH = "finish"
+FINISHED = "You have finished."
+INVENTORY = "inventory"
+FINISH_LINE = "\nNobody tells you when the goal is met: answer finish once it is."
+
+_LONGEST_QUOTE = 200  # characters
+
+
+def first_observation(commands: Iterable[str], goal: str, *, declared: bool) -> str:
+    """Return the observation an episode starts with.
+
+    With declared ends it tells of ``finish``: there is no list of actions, and without
+    instructions (style ``"none"``) nothing else does.
+    """
+    listed = "\n".join(commands)
+    return f"Crafting commands:\n{listed}\n\nGoal: craft {goal}." + (FINISH_LINE if declared else "")
+
+
+def inventory(held: Mapping[str, int]) -> str:
+    """Return the answer to ``inventory``."""
+    if not held:
+        return "Inventory: You are not carrying anything."
+    return "Inventory: " + "".join(f"[{item}] ({count}) " for item, count in held.items())
+
+
+def shortened(quote: str) -> str:
+    """Return what an answer repeats of an action: all of it, but for absurd lengths."""
+    return quote if len(quote) <= _LONGEST_QUOTE else quote[:_LONGEST_QUOTE] + "..."
+
+
+FIXED_PHRASES: tuple[str, ...] = (
+    # first observation
+    "Crafting commands:\n",
+    "\n\nGoal: craft ",
+    FINISH_LINE,
+    # commands
+    "craft ",
+    "\ncraft ",
+    " using ",
+    ", ",
+    "get ",
+    INVENTORY,
+    FINISH,
+    # answers
+    "Got ",
+    "Crafted ",
+    " minecraft:",
+    "Inventory: ",
+    "Inventory: You are not carrying anything.",
+    "[",
+    "] (",
+    ") ",
+    "Could not find ",
+    "Could not find enough items to craft minecraft:",
+    "Could not find a valid recipe for minecraft:",
+    "Could not execute ",
+    "Wrong item format: ",
+    FINISHED,
+)
+"""Parts of the text without an item or a number in them."""
+
+_ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
+
+_SHORT = (
+    "Craft the goal from the given recipes. Answer each observation with one command and nothing else: "
+    "get <count> <item>, craft <count> <item> using <count> <item>, ..., or inventory. "
+    "What no recipe makes can be got; each craft uses exactly the counts of its recipe."
+)
+_SHORT_FINISH = " Nobody tells you when the goal is met: answer finish once it is."
+
+_AGENTGYM = """\
+You are given a few recipes for crafting items in Minecraft. A crafting command has the form \
+"craft [target object] using [input ingredients]".
+In every round you receive an observation, and you reply with one action. You can "get" an object \
+(an ingredient) from the environment, look at what you hold with "inventory", or "craft" a target with one \
+of the crafting commands.
+"""
+_AGENTGYM_FINISH = """\
+You are not told when the goal is reached: end the task with "finish" as soon as it is.
+"""
+_AGENTGYM_FORMAT = """\
+Write every reply in this format:
+Thought:
+<Your Thought>
+
+Action:
+<Your Action>
+
+Reminder:
+1. Always give the quantity with "get" and "craft". \
+Example of get: get 1 lapis lazuli. \
+Example of craft: craft 1 blue dye using 1 lapis lazuli. \
+Another: craft 1 golden carrot using 8 gold nugget, 1 carrot
+2. With "get", do not say where the item comes from.
+3. Use ONLY the crafting commands you are given. But where one names a kind of ingredient such as "planks", \
+you can use any ingredient of that kind, for instance "dark oak planks"."""
+
+
+def opening(*, end: End, style: str) -> list[Message]:
+    """Return the messages that precede the first observation.
+
+    Args:
+        end: With ``End.DECLARED`` the instructions explain ``finish``.
+        style: ``"none"``, ``"short"`` (answer with the bare command) or ``"agentgym"``
+            (AgentGym's Thought/Action format).
+
+    Raises:
+        ConfigError: for another style.
+    """
+    declared = end is End.DECLARED
+    if style == "none":
+        return []
+    if style == "short":
+        return _exchange(_SHORT + (_SHORT_FINISH if declared else ""), "OK.")
+    if style == "agentgym":
+        instructions = _AGENTGYM + (_AGENTGYM_FINISH if declared else "") + _AGENTGYM_FORMAT
+        return _exchange(instructions, _ACKNOWLEDGEMENT)
+    raise ConfigError(f"unknown opening style {style!r}; known: none, short, agentgym")
+
+
+def _exchange(instructions: str, acknowledgement: str) -> list[Message]:
+    return [
+        {"role": "user", "content": instructions},
+        {"role": "assistant", "content": acknowledgement},
+    ]
