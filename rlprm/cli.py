@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rlprm import __version__
-from rlprm.errors import RlprmError, UnknownComponentError
+from rlprm.errors import RlprmError
 
 _STAGES = {
     # name: (module, configuration class, what it does)
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
+    if arguments[0] not in _STAGES:
+        print(f"rlprm: unknown stage {arguments[0]!r}; known: {', '.join(_STAGES)}", file=sys.stderr)
+        return 2
     # Libraries read these when they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -50,23 +53,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    _leave_process_group()
     return 0
 
 
 def run_stage(name: str, argv: Sequence[str]) -> None:
-    """Parse a stage's configuration and run it.
-
-    Raises:
-        UnknownComponentError: for an unknown stage.
-    """
-    if name not in _STAGES:
-        raise UnknownComponentError(f"unknown stage {name!r}; known: {', '.join(_STAGES)}")
+    """Parse a stage's configuration and run it; the name is one of the stages."""
     module_name, config_name, _ = _STAGES[name]
     # Imported late: `rlprm --help` should not wait for torch.
     module = importlib.import_module(module_name)
     from rlprm.config import parse
 
     module.run(parse(getattr(module, config_name), argv, prog=f"rlprm {name}"))
+
+
+def _leave_process_group() -> None:
+    """Say goodbye to the other processes of a launch: leaving without it sometimes aborts them."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _silence_libraries() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlprm import tracking
 from rlprm.config import own_settings
-from rlprm.errors import TrainingError
+from rlprm.data.files import read_json, write_json
+from rlprm.errors import MismatchError, TrainingError
 
+_RUN = "run.json"
+"""Settings of the run whose checkpoints are in the folder."""
 _OPTIMISATION = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs",
     "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "bf16", "seed",
@@ -34,13 +39,68 @@ def settle_device(arguments: TrainingArguments) -> None:
     if arguments.bf16 is None:
         arguments.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not arguments.fp16
     arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
+    # Without a GPU this has to be said, or processes launched together would each train alone.
+    arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
+    # Left on, a NaN would be replaced by the mean of the losses before it, and never be seen.
+    arguments.logging_nan_inf_filter = False
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     tracking.prepare(arguments.report_to)
 
 
-def last_checkpoint(output_dir: str) -> str | None:
-    """Return the newest checkpoint a killed run left in its folder."""
-    return get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+def check_world_size(arguments: TrainingArguments) -> None:
+    """Refuse processes that were launched together but would train apart, each the whole of the data.
+
+    Raises:
+        TrainingError: if the launcher started another number of processes than the trainer sees.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != arguments.world_size:
+        raise TrainingError(
+            f"{launched} processes were launched, but the trainer sees {arguments.world_size}; each would "
+            "train alone (on CPUs, set use_cpu and create no Accelerator before the configuration is read)"
+        )
+
+
+def last_checkpoint(output_dir: str, record: Mapping[str, Any] | None = None) -> str | None:
+    """Return the newest checkpoint a killed run left in its folder.
+
+    Args:
+        output_dir: the run's folder.
+        record: settings of this run. They are kept beside the checkpoints, so that no run goes on from a
+            checkpoint of other settings.
+
+    Raises:
+        MismatchError: if the checkpoint was made with other settings.
+    """
+    folder = Path(output_dir)
+    found = get_last_checkpoint(output_dir) if folder.is_dir() else None
+    if record is None:
+        return found
+    wanted = json.loads(json.dumps(dict(record)))
+    if found is not None and (folder / _RUN).exists():
+        before = read_json(folder / _RUN)
+        different = sorted(k for k in before.keys() | wanted.keys() if before.get(k) != wanted.get(k))
+        if different:
+            details = ", ".join(f"{k}: {before.get(k)!r} there, {wanted.get(k)!r} now" for k in different[:5])
+            raise MismatchError(
+                f"{found} was made with other settings ({details}); "
+                "choose another output_dir or delete this one"
+            )
+    write_json(folder / _RUN, wanted)
+    return found
+
+
+def refuse_non_finite(name: str, value: float, arguments: TrainingArguments, step: int) -> None:
+    """Stop where a loss, a gradient norm or a value is NaN or infinite.
+
+    Raises:
+        TrainingError: naming it, the step and what to try.
+    """
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{name} is {value} at step {step}: lower learning_rate (now {arguments.learning_rate:g}) "
+            "or check the data; nothing was saved"
+        )
 
 
 class StopOnNonFiniteLoss(TrainerCallback):
@@ -56,8 +116,5 @@ class StopOnNonFiniteLoss(TrainerCallback):
     ) -> None:
         """Check every logged loss and gradient norm."""
         for name, value in (logs or {}).items():
-            if name in ("loss", "grad_norm") and not math.isfinite(float(value)):
-                raise TrainingError(
-                    f"{name} is {value} at step {state.global_step}: lower learning_rate "
-                    f"(now {args.learning_rate:g}) or check the data; nothing was saved"
-                )
+            if name in ("loss", "grad_norm", "train_loss", "eval_loss"):
+                refuse_non_finite(name, float(value), args, state.global_step)

@@ -42,7 +42,7 @@ def run(config: PRMConfig) -> None:
     with recorded(config.output_dir, "train-prm", identity) as results:
         model = load_scalar_model(config.model, dtype="float32")
         trainer = PRMTrainer(model, config, train, held_out, tokenizer)
-        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir))
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
         trainer.save_model(config.output_dir)
         if trainer.is_world_process_zero():

@@ -9,7 +9,9 @@ targets; the loss compares the two.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,11 +36,15 @@ from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
 from rlprm.models.scalar import read_logits, read_sequences
 from rlprm.prm.config import PRMConfig
-from rlprm.training import StopOnNonFiniteLoss
+from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_finite
 from rlprm.types import Trajectory
 
 _COLD_START = "returns"
 """Estimator of the first epochs of a value-based one: λ = 1 returns, which need no values."""
+_LABELS = "labels.pt"
+"""Labels of the epoch, in a checkpoint's folder."""
+_FILLER = -1
+"""Index of a row that counts for nothing."""
 
 
 class PRMTrainer(Trainer):
@@ -64,15 +70,19 @@ class PRMTrainer(Trainer):
         self.held_out = held_out
         self.epoch_number = 1
         self._table: LabelBatch | None = None
+        self._resumed_from: Path | None = None
         super().__init__(
             model=model,
             args=args,
             data_collator=self._collate,
-            train_dataset=Dataset.from_dict({"index": list(range(len(train)))}),
+            train_dataset=Dataset.from_dict(
+                {"index": [*range(len(train)), *[_FILLER] * _fillers(len(train), args)]}
+            ),
             eval_dataset=Dataset.from_dict({"index": list(range(len(held_out)))}),
             processing_class=tokenizer,
-            callbacks=[_EpochStart(self), StopOnNonFiniteLoss()],
+            callbacks=[_Labels(self), StopOnNonFiniteLoss()],
         )
+        check_world_size(args)
         # The loss divides by the global number of steps itself; the trainer must not divide again.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -80,21 +90,30 @@ class PRMTrainer(Trainer):
     # --- data -------------------------------------------------------------------------------------------
 
     def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        batch = collate([self.train_trajectories[row["index"]] for row in rows], self.args.outcome)
-        return {**batch, "index": torch.tensor([row["index"] for row in rows])}
+        indices = [row["index"] for row in rows]
+        is_real = torch.tensor([index != _FILLER for index in indices])
+        batch = collate([self.train_trajectories[max(index, 0)] for index in indices], self.args.outcome)
+        return {**batch, "index": torch.tensor(indices).clamp(min=0), "is_real": is_real}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         lengths = [len(trajectory.token_ids) for trajectory in self.train_trajectories]
         group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(lengths, group, seed=self.args.seed)
+        return _WithFillers(
+            LengthGroupedSampler(lengths, group, seed=self.args.seed), _fillers(len(lengths), self.args)
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Fetch the micro-batches of one update and count their steps, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        steps = torch.tensor(float(sum(int(batch["lengths"].sum()) for batch in batches)), device=device)
-        return batches, self.accelerator.gather(steps).sum()
+        steps = sum(int(batch["lengths"][batch["is_real"]].sum()) for batch in batches)
+        return batches, self.accelerator.gather(torch.tensor(float(steps), device=device)).sum()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train, from the start or from a checkpoint folder; labels of a half-finished epoch go on, too."""
+        self._resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- labels -----------------------------------------------------------------------------------------
 
@@ -107,15 +126,29 @@ class PRMTrainer(Trainer):
     def start_epoch(self, number: int) -> None:
         """Enter an epoch (counted from 1): make its labels if they are refreshed once per epoch."""
         self.epoch_number = number
-        self._table = None
+        self._table = self._stored_labels(number)
         if (
-            self.args.refresh == "epoch"
+            self._table is None
+            and self.args.refresh == "epoch"
             and labels.load(self.args.estimator).NEEDS_VALUES
             and not self.is_cold
         ):
             batch = collate(self.train_trajectories, self.args.outcome, tokens=False)
             values_BT1 = activate(self.read(self.train_trajectories), self.args.activation)
             self._table = self._label(values_BT1, batch["outcomes"], batch["lengths"])
+
+    def store_labels(self, folder: Path) -> None:
+        """Put the labels of the epoch beside a checkpoint: they were made of weights that are gone by now."""
+        if self._table is not None and self.is_world_process_zero():
+            torch.save({"epoch": self.epoch_number, "labels": asdict(self._table)}, folder / _LABELS)
+
+    def _stored_labels(self, epoch: int) -> LabelBatch | None:
+        """Return the labels that the checkpoint training was resumed from holds of this epoch, if any."""
+        folder, self._resumed_from = self._resumed_from, None
+        if folder is None or not (folder / _LABELS).exists():
+            return None
+        stored = torch.load(folder / _LABELS, weights_only=True)
+        return LabelBatch(**stored["labels"]) if stored["epoch"] == epoch else None
 
     def _label(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
         name, kwargs = (
@@ -125,16 +158,35 @@ class PRMTrainer(Trainer):
 
     def _labels_of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
         if self._table is None:
-            return self._label(values_BT1.detach(), inputs["outcomes"], inputs["lengths"])
-        width, index = values_BT1.shape[1], inputs["index"].cpu()
+            targets = self._label(values_BT1.detach(), inputs["outcomes"], inputs["lengths"])
+        else:
+            targets = self._from_table(self._table, values_BT1, inputs["index"])
+        is_real_B1 = inputs["is_real"].unsqueeze(1)
+        return replace(
+            targets,
+            promise_weight=targets.promise_weight * is_real_B1,
+            progress_weight=targets.progress_weight * is_real_B1,
+        )
+
+    @staticmethod
+    def _from_table(table: LabelBatch, values_BT1: Tensor, index_B: Tensor) -> LabelBatch:
+        width, index = values_BT1.shape[1], index_B.cpu()
         return LabelBatch(
-            self._table.promise[index, :width],
-            self._table.progress[index, : width - 1],
-            self._table.promise_weight[index, :width],
-            self._table.progress_weight[index, : width - 1],
+            table.promise[index, :width],
+            table.progress[index, : width - 1],
+            table.promise_weight[index, :width],
+            table.progress_weight[index, : width - 1],
         ).to(values_BT1.device)
 
     # --- loss -------------------------------------------------------------------------------------------
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Run one micro-batch forward and backward; a loss that is not finite ends training here."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        refuse_non_finite("loss", float(loss), self.args, self.state.global_step)
+        return loss
 
     def compute_loss(
         self,
@@ -145,7 +197,9 @@ class PRMTrainer(Trainer):
     ) -> Any:
         """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the steps of the whole update."""
         logits_BT1 = read_logits(model, inputs["token_ids"], inputs["positions"])
-        steps = inputs["lengths"].sum() if num_items_in_batch is None else num_items_in_batch
+        steps = (
+            inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
+        )
         targets = self._labels_of(inputs, activate(logits_BT1, self.args.activation))
         loss = self._loss(logits_BT1, targets, inputs["lengths"], steps)
         # Gradients are averaged over processes, while the denominator already counts all of them.
@@ -193,7 +247,9 @@ class PRMTrainer(Trainer):
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
         gathered: Tensor = self.accelerator.gather(padded)
-        return gathered[: len(trajectories)].cpu()
+        logits_BT1 = gathered[: len(trajectories)].cpu()
+        refuse_non_finite("a value", float(logits_BT1.sum()), self.args, self.state.global_step)
+        return logits_BT1
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -227,8 +283,33 @@ def _headline(values: Sequence[Sequence[float]], success: Sequence[bool]) -> dic
     return {**ranked, "brier": every_step.brier, "calibration_error": every_step.expected_error}
 
 
-class _EpochStart(TrainerCallback):
-    """Tells the trainer that an epoch begins, so that it can refresh its labels."""
+class _WithFillers(Sampler[int]):
+    """Another sampler's order, then filler rows: every process gets as many micro-batches as the others.
+
+    Without them the data loader would fill up with real rows, and those would count twice.
+    """
+
+    def __init__(self, order: LengthGroupedSampler, fillers: int) -> None:
+        self.order, self.fillers = order, fillers
+
+    def __len__(self) -> int:
+        return len(self.order) + self.fillers
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; called by the data loader."""
+        self.order.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order
+        yield from range(len(self.order), len(self))
+
+
+def _fillers(rows: int, args: TrainingArguments) -> int:
+    return -rows % (args.train_batch_size * args.world_size) if args.world_size > 1 else 0
+
+
+class _Labels(TrainerCallback):
+    """Tells the trainer when to refresh its labels, and when to keep them."""
 
     def __init__(self, trainer: PRMTrainer) -> None:
         self.trainer = trainer
@@ -238,6 +319,12 @@ class _EpochStart(TrainerCallback):
     ) -> None:
         """Refresh labels."""
         self.trainer.start_epoch(int(state.epoch or 0) + 1)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep labels beside the checkpoint."""
+        self.trainer.store_labels(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def collate(trajectories: Sequence[Trajectory], outcome: str, *, tokens: bool = True) -> dict[str, Tensor]:

@@ -1,0 +1,119 @@
+"""Trajectories whose outcome a reader can state, and trainers on a very small model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlprm.data.conversation import Conversation
+from rlprm.data.rendering import ChatRenderer
+from rlprm.models.loading import load_scalar_model
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.trainer import PRMTrainer
+from rlprm.types import End, Outcome, Split, StopReason, Task, Trajectory
+from tests.toys import agents
+
+Build = Callable[..., PRMTrainer]
+
+
+def trajectory(
+    actions: Sequence[str],
+    success: bool,
+    *,
+    task: str = "a",
+    sample: int = 0,
+    score: float | None = None,
+    closing: str = "You are done.",
+    renderer: ChatRenderer | None = None,
+) -> Trajectory:
+    """An episode with the tokens a rollout would have recorded."""
+    renderer = renderer or agents.renderer()
+    conversation = Conversation(renderer, [{"role": "user", "content": f"The goal is cell 3. {task}"}])
+    for number, action in enumerate(actions, start=1):
+        ids = renderer.action_ids(action)
+        conversation.act(ids, [-1.0] * len(ids))
+        conversation.record(action, 0.0)
+        if number < len(actions):
+            conversation.observe(f"You are in cell {number}.")
+    conversation.note(closing)
+    return Trajectory(
+        task=Task("tests.toys.corridor", task, Split.TRAIN),
+        sample=sample,
+        seed=sample,
+        messages=tuple(conversation.messages),
+        token_ids=tuple(conversation.token_ids),
+        action_mask=tuple(conversation.action_mask),
+        logprobs=tuple(conversation.logprobs),
+        steps=tuple(conversation.steps),
+        outcome=Outcome(float(success) if score is None else score, success, "toy"),
+        stop=StopReason.DECLARED,
+        end=End.DECLARED,
+        temperature=1.0,
+        policy="toy",
+        template=renderer.template_hash,
+    )
+
+
+def separable(tasks: int, samples: int = 4, *, seed: int = 0, prefix: str = "t") -> list[Trajectory]:
+    """Successful exactly where the first action is ``right``; 1 to 7 steps, whatever the outcome."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for task in range(tasks):
+        for sample in range(samples):
+            success = bool(rng.random() < 0.5)
+            rest = rng.choice(["left", "right", "wait"], size=int(rng.integers(0, 7))).tolist()
+            first = "right" if success else "left"
+            found.append(trajectory([first, *rest], success, task=f"{prefix}{task}", sample=sample))
+    return found
+
+
+def config(output: Path, **settings: Any) -> PRMConfig:
+    """Settings that change nothing unasked: plain SGD, constant rate, no clipping."""
+    defaults: dict[str, Any] = {
+        "trajectories": "-",
+        "model": "-",
+        "output_dir": str(output),
+        "optim": "sgd",
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 8,
+        "eval_strategy": "no",
+        "disable_tqdm": True,
+        "bf16": False,
+        "seed": 3,
+    }
+    return PRMConfig(**{**defaults, **settings})
+
+
+def builder(weights: Path, output: Path) -> Build:
+    """Return a function that makes trainers from the same initial weights."""
+
+    def build(
+        train: Sequence[Trajectory],
+        held_out: Sequence[Trajectory] | None = None,
+        *,
+        head_seed: int | None = 0,
+        folder: str = "prm",
+        **settings: Any,
+    ) -> PRMTrainer:
+        """Make a trainer; its head is random unless ``head_seed`` is None, so that values differ at once."""
+        model = load_scalar_model(str(weights), dtype="float32")
+        if head_seed is not None:
+            head = model.score.weight
+            noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))
+            head.data.copy_(0.05 * noise)
+        return PRMTrainer(model, config(output / folder, **settings), train, held_out or train)
+
+    return build
+
+
+def weights(trainer: PRMTrainer) -> Tensor:
+    """All parameters as one vector."""
+    return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])

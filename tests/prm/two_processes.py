@@ -1,0 +1,25 @@
+"""Run by a launcher in every process: the training of ``test_two_processes_equal_one``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from tests.prm import toy
+
+if __name__ == "__main__":
+    weights, output, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    data = toy.separable(8, seed=5)[:count]
+    trainer = toy.builder(weights, output)(
+        data, folder="b", num_train_epochs=2, per_device_train_batch_size=4, learning_rate=2e-3
+    )
+    assert trainer.accelerator.num_processes == 2
+    trainer.train()
+    values = trainer.read(data[:5])
+    if trainer.is_world_process_zero():
+        save_file({"weights": toy.weights(trainer), "values": values}, output / "two.safetensors")
+        (output / "world.json").write_text(json.dumps(trainer.accelerator.num_processes))
+    trainer.accelerator.end_training()
