@@ -15,7 +15,7 @@ __all__ = ["RecipeBook", "Way", "load_book"]
 _BOOKS_KEPT = 8
 
 Inputs = tuple[tuple[str, int], ...]
-"""Names and counts of what one crafting consumes, sorted by name."""
+"""Items and counts that one crafting takes."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Way:
 
     count: int
     """How many items one crafting makes."""
-    inputs: tuple[tuple[str, int], ...]
-    """Items and counts, in the order of the recipe."""
+    inputs: Inputs
+    """In the order of the recipe."""
 
 
 class RecipeBook:

@@ -111,11 +111,14 @@ def task_address(task: Task) -> tuple[RecipeBook, str, int]:
         ConfigError: if its ``spec`` is not one of this environment.
     """
     goal, seed, folder = (task.spec.get(key) for key in ("goal", "seed", "recipes"))
-    well_formed = isinstance(seed, int) and not isinstance(seed, bool) and isinstance(folder, str | None)
-    if well_formed and seed is not None:
-        book = load_book(folder)
-        if goal in book.recipes:
-            return book, str(goal), int(seed)
+    if (
+        isinstance(goal, str)
+        and isinstance(seed, int)
+        and not isinstance(seed, bool)
+        and (folder is None or isinstance(folder, str))
+        and goal in (book := load_book(folder)).recipes
+    ):
+        return book, goal, seed
     raise ConfigError(f"not a textcraft task: {task.id!r} with spec {dict(task.spec)!r}")
 
 

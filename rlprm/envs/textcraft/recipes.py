@@ -19,7 +19,7 @@ MINECRAFT_VERSION = "1.16.5"
 
 _MOST_ALTERNATIVES = 3  # of these without a common name, that stay recipes of their own
 
-_Raw = tuple[str, int, list[tuple[str, int]], str]
+_Raw = tuple[str, int, list[tuple[str, int]], str]  # output, count, counted inputs, group
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,10 @@ def _read(file: Path) -> _Raw | None:
         result = recipe["result"]
         if isinstance(result, str):
             result = {"item": result}
-        output = _readable(result.get("item") or result["id"])
-        return (
-            output,
-            int(result.get("count", 1)),
-            list(totals.items()),
-            "#" + _readable(recipe.get("group", "")),
-        )
+        output, count = _readable(result.get("item") or result["id"]), int(result.get("count", 1))
+        if count < 1:
+            raise ValueError(f"it makes {count} items")
+        return output, count, list(totals.items()), "#" + _readable(recipe.get("group", ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a Minecraft recipe: {error!r}") from error
 

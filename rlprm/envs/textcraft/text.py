@@ -52,25 +52,22 @@ def shortened(quote: str) -> str:
 FIXED_PHRASES: tuple[str, ...] = (
     # first observation
     "Crafting commands:\n",
-    "\n\nGoal: craft ",
-    FINISH_LINE,
-    # commands
-    "craft ",
     "\ncraft ",
     " using ",
-    ", ",
-    "get ",
+    "\n\nGoal: craft ",
+    FINISH_LINE,
+    # actions
     INVENTORY,
     FINISH,
     # answers
     "Got ",
     "Crafted ",
     " minecraft:",
-    "Inventory: ",
-    "Inventory: You are not carrying anything.",
-    "[",
+    "Inventory: [",
     "] (",
+    ") [",
     ") ",
+    "Inventory: You are not carrying anything.",
     "Could not find ",
     "Could not find enough items to craft minecraft:",
     "Could not find a valid recipe for minecraft:",
@@ -78,7 +75,10 @@ FIXED_PHRASES: tuple[str, ...] = (
     "Wrong item format: ",
     FINISHED,
 )
-"""Parts of the text without an item or a number in them."""
+"""Parts of the text without an item or a number in them.
+
+Without "get" and "craft", which are single words anyway and stand inside of items (nugget, crafting table).
+"""
 
 _ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
 
