@@ -197,6 +197,7 @@ class PRMTrainer(Trainer):
     ) -> Any:
         """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the steps of the whole update."""
         logits_BT1 = read_logits(model, inputs["token_ids"], inputs["positions"])
+        refuse_non_finite("a value", float(logits_BT1.detach().sum()), self.args, self.state.global_step)
         steps = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )

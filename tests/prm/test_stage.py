@@ -1,0 +1,244 @@
+"""The stage around the trainer: data that cannot be learned from, what is saved, what is never saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
+from rlprm.models.manifest import Manifest
+from rlprm.prm import stage
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.stage import split_by_task, usable_trajectories
+from rlprm.prm.trainer import PRMTrainer
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stage import read_record
+from rlprm.types import End, StopReason, Trajectory
+from tests.prm import toy
+from tests.prm.toy import Build, trajectory
+
+META = {
+    "environment": "tests.toys.corridor",
+    "env_kwargs": {"length": 4},
+    "round_limit": 6,
+    "prompt": "none",
+    "action_format": "action_only",
+}
+
+
+def store(folder: Path, trajectories: Sequence[Trajectory]) -> str:
+    TrajectoryStore.create(folder, META).write(0, trajectories)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return store(tmp_path_factory.mktemp("rollouts"), toy.separable(12))
+
+
+def config(trajectories: str, tiny_folder: Path, output: Path, **settings: Any) -> PRMConfig:
+    return toy.config(
+        output,
+        **{
+            "trajectories": trajectories,
+            "model": str(tiny_folder),
+            "optim": "adamw_torch",
+            "learning_rate": 1e-3,
+            "num_train_epochs": 2,
+            "eval_strategy": "epoch",
+            **settings,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation"), [("mse", "identity"), ("bce", "sigmoid"), ("mse", "sigmoid")]
+)
+def test_it_really_learns(build: Build, loss: str, activation: str) -> None:
+    settings = {"loss": loss, "activation": activation, "optim": "adamw_torch", "learning_rate": 3e-3}
+    trainer = build(
+        toy.separable(40),
+        toy.separable(25, seed=9, prefix="other"),
+        head_seed=None,
+        num_train_epochs=3,
+        **settings,
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_auc_last"] == 0.5  # its head starts at zero: the same value everywhere
+    assert min(after["eval_auc_first"], after["eval_auc_last"]) > 0.9
+    assert after["eval_brier"] < 0.1 < before["eval_brier"]
+
+
+def test_tasks_are_never_on_both_sides() -> None:
+    trajectories = toy.separable(20, samples=3)
+    for seed in range(5):
+        train, held_out = split_by_task(trajectories, 0.25, seed)
+        left, right = ({t.task.id for t in side} for side in (train, held_out))
+        assert not left & right
+        assert (len(left), len(right)) == (15, 5)
+        assert len(train) + len(held_out) == len(trajectories)
+    assert split_by_task(trajectories, 0.25, 1) != split_by_task(trajectories, 0.25, 2)
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.01, 1), (0.99, 3)])
+def test_neither_side_is_ever_empty(fraction: float, kept: int) -> None:
+    _, held_out = split_by_task(toy.separable(4), fraction, 0)
+    assert len({t.task.id for t in held_out}) == kept
+
+
+def test_one_task_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="at least two tasks, got 1"):
+        split_by_task(toy.separable(1), 0.5, 0)
+
+
+def test_failed_trajectories_are_left_out_and_counted() -> None:
+    good = toy.separable(3)
+    failed = replace(good[0], stop=StopReason.ERROR, error="RuntimeError: down")
+    silent = replace(good[0], steps=())
+    assert usable_trajectories([failed, *good, silent]) == (good, 2)
+    with pytest.raises(DataError, match="none of the 2 trajectories is usable"):
+        usable_trajectories([failed, silent])
+
+
+def test_data_without_a_difference_is_refused() -> None:
+    with pytest.raises(DataError, match="all 2 trajectories have the outcome 1"):
+        usable_trajectories([trajectory(["right"], True), trajectory(["left"], True)])
+
+
+def test_intermediate_rewards_are_refused() -> None:
+    paid = trajectory(["right", "right"], True)
+    paid = replace(paid, steps=(replace(paid.steps[0], reward=0.5), paid.steps[1]))
+    with pytest.raises(DataError, match="intermediate"):
+        usable_trajectories([paid, trajectory(["left"], False)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trajectories": ""}, "trajectories: nothing given"),
+        ({"model": ""}, "model: nothing given"),
+        ({"loss": "bce"}, "needs the activation 'sigmoid'"),
+        ({"refresh": "step"}, "refresh: got 'step', allowed: epoch, batch"),
+        ({"outcome": "reward"}, "outcome: got 'reward'"),
+        ({"estimator": "td_lambda"}, "unknown label estimator 'td_lambda'"),
+        ({"estimator_kwargs": {"lambda": 1}}, "no setting 'lambda'; allowed: lam, gamma"),
+        ({"estimator_kwargs": {"gamma": 0.9}}, "gamma = 1"),
+        ({"held_out_fraction": 1.0}, "held_out_fraction: got 1.0"),
+        ({"beta": -0.1}, "beta: got -0.1"),
+        ({"beta": float("nan")}, "beta: got nan"),
+        ({"cold_start_epochs": -1}, "cold_start_epochs: got -1"),
+        ({"last_step_weight": -2.0}, "last_step_weight: got -2.0"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        toy.config(tmp_path, **settings)
+
+
+def test_a_run_leaves_a_stock_checkpoint_with_its_manifest(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}, beta=0.5)
+    stage.run(settings)
+
+    manifest = Manifest.load(tmp_path / "prm")
+    assert (manifest.estimator, manifest.estimator_kwargs, manifest.beta) == ("td_gae", {"lam": 0.8}, 0.5)
+    assert (manifest.end, manifest.environment, manifest.round_limit) == ("declared", META["environment"], 6)
+    assert (manifest.policy, manifest.outcome_definition) == ("toy", "toy")
+    stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
+    (t,) = [trajectory(["right", "left"], True)]
+    (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
+    with torch.no_grad():
+        raw = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]
+    assert [scores.initial, *scores.values] == pytest.approx(raw.tolist(), abs=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "prm").chat_template
+
+    results = read_record(tmp_path / "prm")["results"]
+    assert results["trajectories"] + results["held_out"] == 48
+    assert results["unusable"] == 0
+    assert {"eval_loss", "eval_auc_last", "eval_brier", "tokens"} <= results.keys()
+
+    written = (tmp_path / "prm/model.safetensors").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}, beta=0.5))
+    assert "reusing it" in caplog.text
+    assert (tmp_path / "prm/model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(MismatchError, match=r"beta: 0\.5 there, 1\.0 now"):
+        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}))
+
+
+def test_training_and_evaluation_share_no_task(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], set[str]]] = []
+
+    class Spy(PRMTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            sides = (self.train_trajectories, self.held_out)
+            train, held_out = ({t.task.id for t in side} for side in sides)
+            seen.append((train, held_out))
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setattr(stage, "PRMTrainer", Spy)
+    stage.run(config(rollouts, tiny_folder, tmp_path, num_train_epochs=1, held_out_fraction=0.25))
+    ((train, held_out),) = seen
+    assert (len(train), len(held_out)) == (9, 3)
+    assert not train & held_out
+
+
+@pytest.mark.parametrize("rate", [1e30, float("inf")])
+def test_a_run_that_diverges_saves_nothing(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, rate: float
+) -> None:
+    diverging = {"learning_rate": rate, "optim": "sgd", "save_strategy": "epoch", "eval_strategy": "no"}
+    with pytest.raises(TrainingError, match="lower learning_rate") as caught:
+        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **diverging))
+    assert "\n" not in str(caught.value)
+    left = {path.name for path in (tmp_path / "prm").rglob("*")} if (tmp_path / "prm").exists() else set()
+    assert not left & {"model.safetensors", "prm_manifest.json", "stage.json"}
+
+
+def test_divergence_in_the_very_last_update_is_seen(build: Build) -> None:
+    trainer = build(toy.separable(2), learning_rate=1e38, logging_steps=1000)
+    trainer.train()  # one update: its own loss was still finite
+    assert trainer.state.global_step == 1
+    with pytest.raises(TrainingError, match="a value is"):
+        trainer.evaluate()
+
+
+def test_trajectories_of_another_tokenizer_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    foreign = [replace(t, template="other") for t in toy.separable(4)]
+    with pytest.raises(MismatchError, match="several chat templates"):
+        stage.run(config(store(tmp_path / "rollouts", foreign), tiny_folder, tmp_path / "prm"))
+    assert not (tmp_path / "prm").exists()
+
+
+def test_two_end_modes_are_not_mixed(tiny_folder: Path, tmp_path: Path) -> None:
+    mixed = [replace(t, end=End.ON_SUCCESS if t.sample else End.DECLARED) for t in toy.separable(8)]
+    with pytest.raises(MismatchError, match="several end modes"):
+        stage.run(config(store(tmp_path / "rollouts", mixed), tiny_folder, tmp_path / "prm"))
+
+
+def test_no_run_goes_on_from_the_checkpoint_of_another(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: PRMTrainer) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PRMTrainer, "evaluate", die)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(config(rollouts, tiny_folder, tmp_path, eval_strategy="no", save_strategy="epoch"))
+    other = config(rollouts, tiny_folder, tmp_path, eval_strategy="no", save_strategy="epoch", beta=2.0)
+    with pytest.raises(MismatchError, match="was made with other settings .beta"):
+        stage.run(other)

@@ -1,0 +1,188 @@
+"""Scores of a checkpoint: every step in one forward, exactly what its own prefix would score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.models.loading import load_scalar_model
+from rlprm.models.manifest import Manifest
+from rlprm.scorers import Scorer
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.types import Trajectory
+from tests.prm.toy import separable, trajectory
+
+
+def manifest(template: str, **changed: Any) -> Manifest:
+    fields: dict[str, Any] = {
+        "estimator": "td_gae",
+        "estimator_kwargs": {"lam": 0.95},
+        "beta": 1.0,
+        "loss": "mse",
+        "activation": "identity",
+        "refresh": "epoch",
+        "cold_start_epochs": 1,
+        "value_reads": "action",
+        "outcome": "success",
+        "outcome_definition": "toy",
+        "environment": "tests.toys.corridor",
+        "env_kwargs": {},
+        "end": "declared",
+        "round_limit": None,
+        "prompt": "none",
+        "action_format": "action_only",
+        "template": template,
+        "base": "b",
+        "policy": "p",
+    }
+    return Manifest(**{**fields, **changed})
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> PreTrainedModel:
+    """With a random head, in evaluation mode."""
+    found = load_scalar_model(str(tiny_folder), dtype="float32").eval()
+    head = found.score.weight
+    head.data.copy_(0.3 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
+    return found
+
+
+Make = Callable[..., CheckpointScorer]
+
+
+@pytest.fixture
+def make(model: PreTrainedModel, renderer: ChatRenderer) -> Make:
+    def scorer(*, token_budget: int = 16_384, **changed: Any) -> CheckpointScorer:
+        made = manifest(renderer.template_hash, **changed)
+        return CheckpointScorer("agentprm", model, made, token_budget=token_budget)
+
+    return scorer
+
+
+def prefix(t: Trajectory, steps: int) -> Trajectory:
+    """The trajectory as it was after its first actions."""
+    length = t.steps[steps - 1].end + 1
+    return replace(
+        t,
+        token_ids=t.token_ids[:length],
+        action_mask=t.action_mask[:length],
+        logprobs=t.logprobs[:length],
+        steps=t.steps[:steps],
+        stop=None,
+    )
+
+
+def test_one_forward_scores_every_step_as_its_prefix_alone_would(make: Make) -> None:
+    t = trajectory(["right", "left", "wait", "right", "finish"], True)
+    (whole,) = make().score([t])
+    assert len(whole.values) == 5
+    assert len(set(whole.values)) == 5
+    for steps in range(1, 6):
+        (alone,) = make().score([prefix(t, steps)])
+        assert alone.values[-1] == pytest.approx(whole.values[steps - 1], abs=1e-5)
+        assert alone.initial == pytest.approx(whole.initial, abs=1e-5)
+
+
+def test_batches_change_nothing_and_keep_the_order(make: Make, model: PreTrainedModel) -> None:
+    trajectories = separable(5)
+    together = make().score(trajectories)
+    longest = max(len(t.token_ids) for t in trajectories)
+    for budget in (1, 2 * longest, 10**6):
+        for a, b in zip(make(token_budget=budget).score(trajectories), together, strict=True):
+            assert [a.initial, *a.values] == pytest.approx([b.initial, *b.values], abs=1e-5)
+    for t, scores in zip(trajectories, together, strict=True):
+        with torch.no_grad():
+            raw = model(input_ids=torch.tensor([t.token_ids])).logits[0, :, 0]
+        assert [scores.initial, *scores.values] == pytest.approx(
+            raw[list(t.value_positions)].tolist(), abs=1e-5
+        )
+
+
+def test_stock_transformers_reads_the_same_numbers(
+    make: Make, model: PreTrainedModel, renderer: ChatRenderer, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    manifest(renderer.template_hash, activation="sigmoid").save(tmp_path)
+    t = trajectory(["right", "finish"], True)
+    (scores,) = CheckpointScorer.load("prm", str(tmp_path)).score([t])
+    stock = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        logits = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]
+    assert [scores.initial, *scores.values] == pytest.approx(torch.sigmoid(logits).tolist(), abs=1e-5)
+
+
+def test_tokens_that_were_processed_are_counted(make: Make) -> None:
+    long, short = trajectory(["right"] * 4, True), trajectory(["left"], False)
+    assert [s.tokens for s in make().score([long, short])] == [len(long.token_ids), len(short.token_ids)]
+
+
+def test_it_is_a_scorer(make: Make) -> None:
+    scorer: Scorer = make()
+    assert scorer.name == "agentprm"
+    assert scorer.score([]) == []
+
+
+def test_the_model_is_left_in_the_mode_it_was_in(make: Make, model: PreTrainedModel) -> None:
+    for training in (True, False):
+        model.train(training)
+        make().score([trajectory(["right"], True)])
+        assert model.training is training
+
+
+def test_another_template_is_refused(make: Make) -> None:
+    foreign = replace(trajectory(["right"], True, task="x7"), template="deadbeef")
+    with pytest.raises(MismatchError, match=r"x7 was rendered with template deadbeef, agentprm was trained"):
+        make().score([trajectory(["right"], True), foreign])
+
+
+def test_what_cannot_be_scored_raises(make: Make, tiny_folder: Path) -> None:
+    empty = replace(trajectory(["right"], True), token_ids=(), steps=(), error="RuntimeError: down")
+    with pytest.raises(DataError, match="no tokens to score: RuntimeError: down"):
+        make().score([empty])
+    broken = make()
+    broken.model = load_scalar_model(str(tiny_folder), dtype="float32")
+    broken.model.score.weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="not finite"):
+        broken.score([trajectory(["right"], True)])
+
+
+def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
+    original = manifest("hash", env_kwargs={"levels": ["GoToLocal"]}, round_limit=12)
+    original.save(tmp_path)
+    assert Manifest.load(tmp_path) == original
+
+
+def test_a_folder_without_manifest_is_no_prm(tiny_folder: Path, tmp_path: Path) -> None:
+    for folder in (tiny_folder, tmp_path / "nowhere"):
+        with pytest.raises(ArtifactError, match="is not a PRM"):
+            CheckpointScorer.load("prm", str(folder))
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    manifest("hash", format=2).save(tmp_path)
+    with pytest.raises(DataError, match="has format 2, this version reads 1"):
+        Manifest.load(tmp_path)
+    (tmp_path / "prm_manifest.json").write_text('{"estimator": "td_gae"}')
+    with pytest.raises(DataError, match="does not fit this version"):
+        Manifest.load(tmp_path)
+    (tmp_path / "prm_manifest.json").write_text("[1]")
+    with pytest.raises(DataError):
+        Manifest.load(tmp_path)
+
+
+def test_a_mismatch_names_both_sides_of_every_difference() -> None:
+    made = manifest("hash")
+    made.require(end="declared", prompt="none")
+    with pytest.raises(MismatchError) as caught:
+        made.require(end="on_success", prompt="short", action_format="action_only")
+    assert "end: trained with 'declared', used with 'on_success'" in str(caught.value)
+    assert "prompt: trained with 'none', used with 'short'" in str(caught.value)
+    assert "action_format" not in str(caught.value)
