@@ -143,6 +143,24 @@ def test_branches_of_one_conversation_continue_its_cache(
         assert b.logprobs == pytest.approx(a.logprobs, abs=1e-4)
 
 
+def sit_out(policy: HFPolicy, renderer: ChatRenderer) -> list[Completion]:
+    """One of two conversations waits for a turn, so that the newest cache knows nothing of it."""
+    busy, waiting = conversation(renderer, "busy"), conversation(renderer, "waiting for a while")
+    act(policy, busy, waiting)
+    for each in (busy, waiting):
+        each.observe("go on")
+    act(policy, busy, seeds=range(5, 6))
+    busy.observe("and on")
+    return act(policy, busy, waiting, seeds=range(7, 9))
+
+
+def test_a_conversation_that_sat_out_a_turn_is_encoded_anew(
+    babbler: PreTrainedModel, renderer: ChatRenderer
+) -> None:
+    slow, fast = hf(babbler, renderer, reuse_cache=False), hf(babbler, renderer)
+    assert [c.ids for c in sit_out(fast, renderer)] == [c.ids for c in sit_out(slow, renderer)]
+
+
 def test_a_forgotten_cache_changes_only_the_cost(babbler: PreTrainedModel, renderer: ChatRenderer) -> None:
     kept, forgotten = hf(babbler, renderer), hf(babbler, renderer)
     expected, got = branch(kept, renderer), branch(forgotten, renderer, forget=True)
