@@ -17,19 +17,21 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError
 from rlprm.policies.base import Completion, uniforms
+from rlprm.policies.cache import RoomyLayer
 
 
 @dataclass
 class _Encoded:
     """Keys and values of a batch of token prefixes, and how to find a row again."""
 
-    cache: DynamicCache
+    cache: Cache
     mask_BL: Tensor
     """True where a cache column holds a token of the row."""
     rows: dict[bytes, int]
@@ -110,7 +112,7 @@ class HFPolicy:
         """Drop the kept keys and values."""
         self._encoded = None
 
-    def _prefill(self, conversations: Sequence[Conversation]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
+    def _prefill(self, conversations: Sequence[Conversation]) -> tuple[Tensor, Cache, Tensor, Tensor]:
         """Encode what is not in the cache yet.
 
         Returns:
@@ -119,7 +121,8 @@ class HFPolicy:
         """
         parents = self._parents(conversations)
         if parents is None:
-            cache, mask = DynamicCache(), torch.zeros(len(conversations), 0, dtype=torch.bool)
+            cache = Cache(layer_class_to_replicate=RoomyLayer)
+            mask = torch.zeros(len(conversations), 0, dtype=torch.bool)
         else:
             assert self._encoded is not None
             cache, mask = _select_and_compact(self._encoded, parents)
@@ -150,7 +153,7 @@ class HFPolicy:
         return rows if len(rows) == len(found) else None
 
     def _decode(
-        self, logits_BV: Tensor, cache: DynamicCache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]
+        self, logits_BV: Tensor, cache: Cache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[list[float]], Tensor]:
         """Sample until every row has closed its action or reached the limit.
 
@@ -244,7 +247,7 @@ def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
     return ids, mask
 
 
-def _select_and_compact(encoded: _Encoded, parents: list[int]) -> tuple[DynamicCache, Tensor]:
+def _select_and_compact(encoded: _Encoded, parents: list[int]) -> tuple[Cache, Tensor]:
     """Take the parents' rows and squeeze out the columns that hold no token of a row.
 
     Without this, ragged actions and observations would leave ever more holes in the cache.

@@ -1,0 +1,56 @@
+"""A key-value cache with room to grow: appending a token does not copy all that came before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+_ROOM = 64
+"""Columns allocated beyond what is needed, each time the buffers have to grow."""
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer as views of larger buffers.
+
+    The stock layer concatenates: every token decoded copies the whole cache, which on
+    a CPU costs more than the model itself. Here a token is written in place, and
+    only every 64th copies. For inference: writing in place is not differentiable.
+    """
+
+    keys: Tensor
+    values: Tensor
+    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, new, width) keys and values; returns all of them, (B, heads, L, width)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        old = self.get_seq_length()
+        length = old + key_states.shape[-2]
+        if not self._has_room(length):
+            self._buffers = (_grow(self.keys, key_states, length), _grow(self.values, value_states, length))
+        assert self._buffers is not None
+        keys, values = self._buffers
+        keys[:, :, old:length] = key_states
+        values[:, :, old:length] = value_states
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        return self.keys, self.values
+
+    def _has_room(self, length: int) -> bool:
+        """Whether the buffers are still what ``keys`` views (rows may have been selected since) and fit."""
+        if self._buffers is None or self.keys.data_ptr() != self._buffers[0].data_ptr():
+            return False
+        return length <= self._buffers[0].shape[2]
+
+
+def _grow(old: Tensor, new: Tensor, length: int) -> Tensor:
+    rows, heads, _, width = new.shape
+    buffer = torch.empty(rows, heads, length + _ROOM, width, dtype=new.dtype, device=new.device)
+    if old.numel():
+        buffer[:, :, : old.shape[2]] = old
+    return buffer
