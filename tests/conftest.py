@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from rlprm.data.rendering import ChatRenderer
@@ -47,8 +47,14 @@ def tiny_folder(renderer: ChatRenderer, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def babbler(renderer: ChatRenderer) -> PreTrainedModel:
-    """A causal model that says random things and closes about one message in five at each token."""
-    model = tiny_model(renderer.tokenizer, size="xs", context_length=512)
+    """A causal model that says random things and closes about one message in five at each token.
+
+    It groups keys as the larger Qwen2 models do and the tiny one does not.
+    """
+    config = tiny_model(renderer.tokenizer, size="xs", context_length=512).config
+    config.num_key_value_heads = config.num_attention_heads // 2
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
     head = nn.Linear(model.config.hidden_size, len(renderer.tokenizer))
     with torch.no_grad():
         head.weight.copy_(2 * model.lm_head.weight)

@@ -79,6 +79,14 @@ def test_the_models_mode_is_restored_even_after_a_failure(model: PreTrainedModel
         assert model.training is training
 
 
+def test_reading_is_done_without_dropout_in_whatever_mode_the_model_is(tiny_folder: Path) -> None:
+    noisy = load_scalar_model(str(tiny_folder), dropout=0.5)
+    torch.nn.init.normal_(noisy.score.weight)
+    sequences, positions = ragged()
+    quiet = read_sequences(noisy.eval(), sequences, positions, [range(9)])
+    assert read_sequences(noisy.train(), sequences, positions, [range(9)]) == quiet
+
+
 def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: PreTrainedModel) -> None:
     ids, reads = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 2]])
     read_logits(model, ids, reads).sum().backward()
