@@ -43,6 +43,7 @@ from rlprm.types import Split, Task
 log = logging.getLogger(__name__)
 _WIDTH = 150
 """Of the table where there is no terminal to ask."""
+_BASELINES = ("shortest", "random")
 _BEAM = re.compile(r"(\d+)x(\d+)")
 
 
@@ -72,18 +73,28 @@ class EvaluateConfig(PolicyConfig):
         super().__post_init__()
         if not self.scorers:
             raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
+        for name, folder in self.scorers.items():
+            if not isinstance(folder, str) or not folder:
+                raise ConfigError(f"scorers.{name}: got {folder!r}, allowed: the folder of a PRM or ORM")
+            if name in _BASELINES:
+                raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
         self.main_scorer = self.main_scorer or next(iter(self.scorers))
         if self.main_scorer not in self.scorers:
             raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
         if self.split not in (Split.TEST, Split.DEV):
             raise ConfigError(f"split: got {self.split!r}, allowed: test, dev")
-        if not self.budgets or min(self.budgets) < 1:
-            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of numbers from 1 on")
+        if not self.budgets or min(self.budgets) < 1 or len(set(self.budgets)) < len(self.budgets):
+            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")
         if self.chosen_at not in self.budgets:
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
         if self.report_to not in TRACKERS:
             raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
         self.beam_sizes()
+        for name in ("num_tasks", "num_dev_tasks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
+        if self.temperature == 0:
+            raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
         own_tasks = range(self.first_task, self.first_task + self.num_tasks)
         dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
         if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
@@ -97,9 +108,10 @@ class EvaluateConfig(PolicyConfig):
             ConfigError: for one that is not written as NxM.
         """
         found = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
-        if None in found:
+        sizes = [(int(match[1]), int(match[2])) for match in found if match]
+        if len(sizes) < len(self.beams) or any(n * m == 0 for n, m in sizes):
             raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
-        return [(int(match[1]), int(match[2])) for match in found if match]
+        return sizes
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:

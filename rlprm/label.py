@@ -20,7 +20,7 @@ from rlprm.config import setting
 from rlprm.data.batching import budget_batches
 from rlprm.data.files import write_atomically
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, DataError
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import StepLabels, StepScores, Trajectory
 
@@ -55,9 +55,19 @@ class LabelConfig:
 
 
 def run(config: LabelConfig) -> None:
-    """Label every trajectory that can be labelled, and write one line for each."""
-    usable = [t for t in TrajectoryStore.open(config.trajectories).read() if t.steps and t.error is None]
-    scores = CheckpointScorer.load("prm", config.model).score(usable) if config.model else None
+    """Label every trajectory that can be labelled, and write one line for each.
+
+    Raises:
+        ArtifactError: if trajectories or PRM are missing.
+        DataError: if no trajectory can be labelled.
+        MismatchError: if the PRM was trained in another setting than the trajectories come from.
+    """
+    store = TrajectoryStore.open(config.trajectories)
+    trajectories = store.read()
+    usable = [t for t in trajectories if t.steps and t.error is None]
+    if not usable:
+        raise DataError(f"none of the {len(trajectories)} trajectories can be labelled (failed, or no step)")
+    scores = _scores(config, store, usable) if config.model else None
     rows = label_trajectories(usable, scores, config)
     lines = (json.dumps(_row(t, row), ensure_ascii=False) for t, row in zip(usable, rows, strict=True))
     write_atomically(Path(config.output), "".join(line + "\n" for line in lines))
@@ -90,6 +100,13 @@ def label_trajectories(
         )
         found.update(zip(batch, labels.to_step_labels(made, lengths), strict=True))
     return [found[index] for index in range(len(trajectories))]
+
+
+def _scores(config: LabelConfig, store: TrajectoryStore, trajectories: list[Trajectory]) -> list[StepScores]:
+    scorer = CheckpointScorer.load("prm", config.model)
+    setting = {name: store.meta[name] for name in ("prompt", "action_format") if name in store.meta}
+    scorer.manifest.require(end=trajectories[0].end.value, outcome=config.outcome, **setting)
+    return scorer.score(trajectories)
 
 
 def _values(scores: list[StepScores], width: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from rlprm.sft import SFTStageConfig
 from rlprm.stage import read_record
 
 log = logging.getLogger(__name__)
+_RECIPES = ("sft", "collect", "train_prm", "train_orm", "evaluate")
 
 
 @dataclass
@@ -38,9 +39,10 @@ class QuickstartConfig:
         Raises:
             ArtifactError: if there are none.
         """
-        if not (Path(self.recipes) / "sft_tiny.yaml").exists():
+        missing = [name for name in map(_file_name, _RECIPES) if not (Path(self.recipes) / name).exists()]
+        if missing:
             raise ArtifactError(
-                f"no recipes at {self.recipes!r} (expected sft_tiny.yaml there); "
+                f"no recipes at {self.recipes!r} (expected {', '.join(missing)} there); "
                 "run this from the root of the repository or set --recipes"
             )
 
@@ -88,8 +90,12 @@ def run(config: QuickstartConfig) -> None:
 
 
 def _arguments(config: QuickstartConfig, recipe: str, *overrides: str) -> list[str]:
-    path = str(Path(config.recipes) / f"{recipe}_tiny.yaml")
+    path = str(Path(config.recipes) / _file_name(recipe))
     return ["--config", path, "--seed", str(config.seed), *overrides]
+
+
+def _file_name(recipe: str) -> str:
+    return f"{recipe}_tiny.yaml"
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,87 @@
+"""The quickstart from nothing to its summary, with recipes shrunk to seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlprm import quickstart
+from rlprm.errors import ArtifactError
+from rlprm.quickstart import QuickstartConfig
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, dict[str, Any]] = {
+    "sft": {
+        "size": "xs",
+        "num_demonstrations": 64,
+        "num_train_epochs": 6,
+        "learning_rate": 5e-3,
+        "vocab_size": 300,
+        "context_length": 512,
+        "workers": 1,
+    },
+    "collect": {"first_task": 1000, "num_tasks": 12, "samples_per_task": 4, "temperature": 1.5},
+    "train_prm": {"per_device_train_batch_size": 8},
+    "train_orm": {"per_device_train_batch_size": 8},
+    "evaluate": {
+        "num_tasks": 4,
+        "num_dev_tasks": 4,
+        "budgets": [1, 2, 4],
+        "chosen_at": 4,
+        "beams": ["2x2"],
+        "temperature": 1.5,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipes of the repository on the corridor, with fewer of everything."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for stage, smaller in TINY.items():
+        recipe = yaml.safe_load((ROOT / f"recipes/babyai/{stage}_tiny.yaml").read_text())
+        world = {"environment": "tests.toys.corridor", "env_kwargs": {"length": 4}, "round_limit": 6}
+        changed = {**recipe, **(world if "environment" in recipe else {}), **smaller}
+        (folder / f"{stage}_tiny.yaml").write_text(yaml.safe_dump(changed))
+    return folder
+
+
+@pytest.mark.slow
+def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with caplog.at_level(logging.INFO):
+        quickstart.run(QuickstartConfig(recipes=str(recipes), output_dir=str(first)))
+    assert "reusing" not in caplog.text
+    summary = json.loads((first / "summary.json").read_text())
+    assert {"policy", "evaluation", "oracle", "gap_closed", "aggregation", "seconds"} <= summary.keys()
+    stages = {"sft", "collect", "train_prm", "train_orm", "evaluate"}
+    assert set(summary["seconds"]) == {*stages, "total", "within"}
+    assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][s] for s in stages), abs=0.02)
+    assert {r["scorer"] for r in summary["evaluation"]} >= {"agentprm", "orm", "shortest", "random"}
+
+    made = {
+        p: p.stat().st_mtime_ns for p in first.rglob("*") if p.suffix in (".safetensors", ".jsonl", ".png")
+    }
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        quickstart.run(QuickstartConfig(recipes=str(recipes), output_dir=str(first)))
+    assert caplog.text.count("reusing") == 5
+    assert {p: p.stat().st_mtime_ns for p in made} == made
+    assert json.loads((first / "summary.json").read_text()) == summary
+
+    quickstart.run(QuickstartConfig(recipes=str(recipes), output_dir=str(second)))
+    again = json.loads((second / "summary.json").read_text())
+    for part in ("policy", "evaluation", "oracle", "gap_closed", "aggregation", "paired"):
+        assert again[part] == summary[part]
+
+
+def test_recipes_that_are_missing_are_named_before_anything_runs(recipes: Path, tmp_path: Path) -> None:
+    for name in ("sft", "collect", "train_prm"):
+        (tmp_path / f"{name}_tiny.yaml").write_text((recipes / f"{name}_tiny.yaml").read_text())
+    with pytest.raises(ArtifactError, match=r"expected train_orm_tiny\.yaml, evaluate_tiny\.yaml there"):
+        QuickstartConfig(recipes=str(tmp_path))
