@@ -68,10 +68,11 @@ def run_stage(name: str, argv: Sequence[str]) -> None:
 
 
 def _leave_process_group() -> None:
-    """Say goodbye to the other processes of a launch: leaving without it sometimes aborts them."""
+    """Wait for the other processes of a launch: leaving ends them, and one may still be writing."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
         distributed.destroy_process_group()
 
 

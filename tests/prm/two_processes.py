@@ -22,4 +22,6 @@ if __name__ == "__main__":
     if trainer.is_world_process_zero():
         save_file({"weights": toy.weights(trainer), "values": values}, output / "two.safetensors")
         (output / "world.json").write_text(json.dumps(trainer.accelerator.num_processes))
+    # A process that leaves ends the others; all stay until the results are written.
+    trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
