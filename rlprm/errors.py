@@ -6,6 +6,11 @@ prints any of them as one line and exits with status 2; whatever else is raised
 is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class RlprmError(Exception):
     """Base of all errors whose message is meant for the user."""
@@ -29,6 +34,25 @@ class ArtifactError(RlprmError, FileNotFoundError):
 
 class MismatchError(RlprmError, ValueError):
     """Two artifacts that must agree (template, `end` mode, outcome definition, ...) do not."""
+
+
+def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with something that was made with other settings.
+
+    Args:
+        what: a clause such as ``"runs/a holds trajectories collected"``.
+        before: the settings stored with it.
+        now: the settings wanted.
+
+    Raises:
+        MismatchError: naming the differences.
+    """
+    different = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if different:
+        details = ", ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in different[:5])
+        raise MismatchError(
+            f"{what} with other settings ({details}); choose another output_dir or delete this one"
+        )
 
 
 class ChatTemplateError(RlprmError, ValueError):

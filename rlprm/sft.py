@@ -27,7 +27,7 @@ from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.stage import is_finished, recorded
-from rlprm.training import StopOnNonFiniteLoss, last_checkpoint, settle_device, stage_record
+from rlprm.training import StopOnNonFiniteLoss, check_world_size, last_checkpoint, settle_device, stage_record
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def run(config: SFTStageConfig) -> None:
             processing_class=tokenizer,
             callbacks=[StopOnNonFiniteLoss()],
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir))
+        check_world_size(config)
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, record))
         trainer.save_model(config.output_dir)
         results.update(
             demonstrations=len(dataset),

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlprm import __version__
 from rlprm.data.files import read_json, write_json
-from rlprm.errors import MismatchError
+from rlprm.errors import refuse_other_settings
 
 _RECORD = "stage.json"
 
@@ -28,13 +28,7 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
     found = read_json(path)
     wanted = json.loads(json.dumps({"stage": stage, **config}))
     before = {"stage": found["stage"], **found["config"]}
-    different = sorted(k for k in before.keys() | wanted.keys() if before.get(k) != wanted.get(k))
-    if different:
-        details = ", ".join(f"{k}: {before.get(k)!r} there, {wanted.get(k)!r} now" for k in different[:5])
-        raise MismatchError(
-            f"{folder} holds a finished run with other settings ({details}); "
-            "choose another output_dir or delete this one"
-        )
+    refuse_other_settings(f"{folder} holds a finished run", before, wanted)
     return True
 
 

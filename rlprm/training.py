@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from rlprm import tracking
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
-from rlprm.errors import MismatchError, TrainingError
+from rlprm.errors import TrainingError, refuse_other_settings
 
 _RUN = "run.json"
 """Settings of the run whose checkpoints are in the folder."""
@@ -61,7 +61,7 @@ def check_world_size(arguments: TrainingArguments) -> None:
         )
 
 
-def last_checkpoint(output_dir: str, record: Mapping[str, Any] | None = None) -> str | None:
+def last_checkpoint(output_dir: str, record: Mapping[str, Any]) -> str | None:
     """Return the newest checkpoint a killed run left in its folder.
 
     Args:
@@ -74,18 +74,9 @@ def last_checkpoint(output_dir: str, record: Mapping[str, Any] | None = None) ->
     """
     folder = Path(output_dir)
     found = get_last_checkpoint(output_dir) if folder.is_dir() else None
-    if record is None:
-        return found
     wanted = json.loads(json.dumps(dict(record)))
     if found is not None and (folder / _RUN).exists():
-        before = read_json(folder / _RUN)
-        different = sorted(k for k in before.keys() | wanted.keys() if before.get(k) != wanted.get(k))
-        if different:
-            details = ", ".join(f"{k}: {before.get(k)!r} there, {wanted.get(k)!r} now" for k in different[:5])
-            raise MismatchError(
-                f"{found} was made with other settings ({details}); "
-                "choose another output_dir or delete this one"
-            )
+        refuse_other_settings(f"{found} was made", read_json(folder / _RUN), wanted)
     write_json(folder / _RUN, wanted)
     return found
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from rlprm.data.files import read_json, write_atomically, write_json
-from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.errors import ArtifactError, DataError, refuse_other_settings
 from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
 
 FORMAT = 1
@@ -49,14 +49,7 @@ class TrajectoryStore:
         wanted = json.loads(json.dumps({"format": FORMAT, **meta}))
         path = folder / "meta.json"
         if path.exists():
-            found = _read_meta(folder)
-            different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-            if different:
-                details = ", ".join(f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in different)
-                raise MismatchError(
-                    f"{folder} holds trajectories collected with other settings ({details}); "
-                    "choose another output folder or delete this one"
-                )
+            refuse_other_settings(f"{folder} holds trajectories collected", _read_meta(folder), wanted)
         else:
             write_json(path, wanted)
         if not (folder / _CARD).exists():
