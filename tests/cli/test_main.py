@@ -76,10 +76,10 @@ def test_every_stage_lists_its_settings(stage: str, capsys: pytest.CaptureFixtur
 
 
 def test_a_mistake_is_one_line_in_a_fresh_process(tmp_path: Path) -> None:
-    done = shell("collect", "--model", "runs/nowhere", "--output_dir", str(tmp_path / "out"))
+    done = shell("collect", "--model", "./runs/nowhere", "--output_dir", str(tmp_path / "out"))
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "rlprm: ArtifactError: no model at 'runs/nowhere': the folder does not exist"
+        "rlprm: ArtifactError: no model at './runs/nowhere': the folder does not exist"
     ]
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()

@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(build: Build, strategy: str, s
     with pytest.raises(KeyboardInterrupt):
         killed.train()
     resumed = build(data, folder="b", **settings)
-    checkpoint = last_checkpoint(resumed.args.output_dir)
+    checkpoint = last_checkpoint(resumed.args.output_dir, {})
     assert checkpoint is not None
     assert checkpoint.endswith(f"-{steps}")
     resumed.train(resume_from_checkpoint=checkpoint)
