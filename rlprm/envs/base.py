@@ -9,7 +9,7 @@ episode (the round limit, token ids, stop bookkeeping) lives in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 from rlprm.types import End, Message, Outcome, Split, Task, Turn
@@ -74,6 +74,3 @@ class EnvironmentModule(Protocol):
             DemonstrationError: where the expert does not solve the task.
         """
         ...
-
-
-Spec = Mapping[str, Any]
