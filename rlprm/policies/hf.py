@@ -108,6 +108,10 @@ class HFPolicy:
             self._encoded = _Encoded(cache, mask_BL, {key: row for row, key in enumerate(keys)})
         return [Completion(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
 
+    def forget(self) -> None:
+        """Drop the kept keys and values."""
+        self._encoded = None
+
     def _prefill(self, conversations: Sequence[Conversation]) -> tuple[Tensor, Cache, Tensor, Tensor]:
         """Encode what is not in the cache yet.
 
