@@ -23,6 +23,7 @@ from rlprm.errors import ChatTemplateError
 from rlprm.types import Message
 
 _USER, _REPLY = "a-probe-question", "a-probe-reply"
+_PROBE_TEXT = "It's 3 steps to door 12,  isn't it? [\"go to red ball 1\"]\n\n\tCafé  $4.50: 7 x 8 = 56 \n"
 _PROBE_REPLIES = ("first reply", "<think>\nan earlier thought\n</think>\n\nsecond reply", "third reply")
 
 
@@ -132,5 +133,7 @@ class ChatRenderer:
 
 def _hash_of(tokenizer: PreTrainedTokenizerBase) -> str:
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    content = json.dumps([tokenizer.chat_template, vocabulary], ensure_ascii=False)
+    # The same vocabulary can be used in several ways: how a text is split belongs to the identity too.
+    split = tokenizer(_PROBE_TEXT, add_special_tokens=False)["input_ids"]
+    content = json.dumps([tokenizer.chat_template, vocabulary, split], ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -40,8 +40,7 @@ def tiny_model(
         intermediate_size=3 * shape["hidden_size"],
         # Qwen2's 0.02 suits widths of thousands; at these widths it would take most of the training to undo.
         initializer_range=shape["hidden_size"] ** -0.5,
-        # No grouped keys: with a mask, transformers would copy them for every query head at every token.
-        num_key_value_heads=shape["num_attention_heads"],
+        num_key_value_heads=shape["num_attention_heads"] // 2,
         max_position_embeddings=context_length,
         tie_word_embeddings=True,
         bos_token_id=None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 # Qwen2.5's layout without its default system prompt; `generation` marks what the assistant wrote.
 CHAT_TEMPLATE = (
@@ -19,12 +20,18 @@ CHAT_TEMPLATE = (
 )
 _SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _ENVELOPES = ["user\n", "assistant\n", "system\n"]
+# Qwen2 splits every digit from the space before it; numbers are too frequent here for two tokens each.
+_DIGITS = [f" {digit}" for digit in range(10)]
 
 
 def train_tokenizer(
     corpus: Iterable[str], *, phrases: Sequence[str] = (), vocab_size: int = 1024
-) -> PreTrainedTokenizerFast:
+) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on a corpus.
+
+    It is a ``Qwen2Tokenizer`` from the start, because that is what ``AutoTokenizer`` makes of
+    any tokenizer it finds beside a Qwen2 model: another way of splitting text would be
+    replaced, silently, the moment the policy is loaded again.
 
     Args:
         corpus: texts of the environment (observations and actions).
@@ -34,31 +41,33 @@ def train_tokenizer(
 
     Returns:
         A tokenizer whose chat template is ChatML and which decodes what it
-        encoded to the same text, any bytes included.
+        encoded to the same text (in Unicode's normal form C, as Qwen2 does).
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    qwen = Qwen2Tokenizer().backend_tokenizer
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = qwen.normalizer, qwen.pre_tokenizer, qwen.decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=_SPECIALS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus, trainer)
-    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
-    # after "There is a" as after "go to the", which is what a model copies from one to the other.
-    trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
-    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
-    lossless = {p for p in trimmed if tokenizer.decoder.decode([p]) == p}
-    longest_first = sorted({*lossless, *_ENVELOPES}, key=lambda phrase: (-len(phrase), phrase))
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in longest_first])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    bpe.train_from_iterator(corpus, trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=trained["vocab"],
+        merges=[tuple(merge) for merge in trained["merges"]],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
+    # after "There is a" as after "go to the", which is what a model copies from one to the other.
+    trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
+    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
+    lossless = {p for p in trimmed if qwen.decoder.decode([p]) == p}
+    longest_first = sorted({*lossless, *_ENVELOPES, *_DIGITS}, key=lambda phrase: (-len(phrase), phrase))
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in longest_first])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from hypothesis import strategies as st
 
 from rlprm.types import End, Outcome, Split, Step, StopReason, Task, Trajectory
@@ -20,6 +22,11 @@ def texts(max_pieces: int = 8) -> st.SearchStrategy[str]:
     invalid = st.binary(max_size=6).map(lambda b: b.decode("utf-8", errors="replace"))
     pieces = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=6), invalid)
     return st.lists(pieces, max_size=max_pieces).map("".join)
+
+
+def nfc(text: str) -> str:
+    """Unicode's normal form C, which is what Qwen2's tokenizer keeps of a text."""
+    return unicodedata.normalize("NFC", text)
 
 
 json_values = st.recursive(

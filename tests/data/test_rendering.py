@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ChatTemplateError
@@ -14,7 +16,7 @@ from rlprm.models.loading import load_tokenizer
 from rlprm.models.tokenizer import CHAT_TEMPLATE, train_tokenizer
 from rlprm.types import Message
 from tests.data import templates
-from tests.data.strategies import texts
+from tests.data.strategies import nfc, texts
 
 RENDERERS = {
     "embedded": ChatRenderer(templates.tokenizer(CHAT_TEMPLATE)),
@@ -54,11 +56,11 @@ def test_the_pieces_together_are_the_template_rendered_whole(
         ids += renderer.action_ids(action) + renderer.observation_ids(observation)
         messages.append({"role": "assistant", "content": action})
         messages.append({"role": "user", "content": observation})
-    assert decode(renderer, ids) == whole(renderer, messages, generate=True)
+    assert nfc(decode(renderer, ids)) == nfc(whole(renderer, messages, generate=True))
     ids += renderer.action_ids(last)
     messages.append({"role": "assistant", "content": last})
     # A finished conversation stops at the closing token; a template may add a separator after it.
-    assert decode(renderer, ids) == whole(renderer, messages, generate=False).rstrip("\n")
+    assert nfc(decode(renderer, ids)) == nfc(whole(renderer, messages, generate=False).rstrip("\n"))
 
 
 def test_a_template_that_puts_in_its_own_system_prompt_keeps_it() -> None:
@@ -76,8 +78,8 @@ def test_any_text_survives_the_round_trip_through_ids(name: str, text: str) -> N
     renderer = RENDERERS[name]
     ids = renderer.action_ids(text)
     assert ids[-1] == renderer.closing_id
-    assert renderer.action_text(ids) == text
-    assert text in decode(renderer, renderer.observation_ids(text))
+    assert nfc(renderer.action_text(ids)) == nfc(text)
+    assert nfc(text) in nfc(decode(renderer, renderer.observation_ids(text)))
 
 
 @pytest.mark.parametrize("name", ["embedded", "qwen2.5"])
@@ -160,3 +162,12 @@ def test_a_tokenizer_without_padding_is_padded_with_the_closing_token() -> None:
     tokenizer.pad_token = None
     renderer = ChatRenderer(tokenizer)
     assert renderer.pad_id == renderer.closing_id
+
+
+def test_trap_the_same_vocabulary_with_another_way_of_splitting_is_another_tokenizer() -> None:
+    words, letters = (train_tokenizer(["three steps to the door"] * 3, vocab_size=300) for _ in range(2))
+    letters.backend_tokenizer.pre_tokenizer = Sequence(
+        [Split(Regex("."), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    assert letters.get_vocab() == words.get_vocab()
+    assert ChatRenderer(letters).template_hash != ChatRenderer(words).template_hash

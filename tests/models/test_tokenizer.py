@@ -8,9 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rlprm.data.rendering import ChatRenderer
 from rlprm.models.loading import load_tokenizer
+from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
-from tests.data.strategies import texts
+from tests.data.strategies import nfc, texts
 
 CORPUS = ["There is a red ball.", "go to the red ball", "go to the blue key"]
 PHRASES = ["There is a ", "go to the ", "There is a wall", ". ", " "]
@@ -31,7 +33,7 @@ def test_any_text_survives_whatever_the_phrases(phrases: list[str], text: str) -
     tokenizer = train_tokenizer(CORPUS, phrases=phrases, vocab_size=300)
     said = text + "".join(phrases) + text
     ids = tokenizer(said, add_special_tokens=False)["input_ids"]
-    assert tokenizer.decode(ids, skip_special_tokens=False) == said
+    assert nfc(tokenizer.decode(ids, skip_special_tokens=False)) == nfc(said)
 
 
 def test_a_phrase_is_one_token_and_leaves_its_space_to_the_next_word() -> None:
@@ -84,7 +86,21 @@ def test_training_is_repeatable_and_saving_keeps_everything(tmp_path: Path) -> N
     assert loaded.decode(loaded(text)["input_ids"]) == text
 
 
+def test_trap_a_tokenizer_beside_a_qwen2_model_splits_text_as_it_did_in_training(tmp_path: Path) -> None:
+    # AutoTokenizer picks its class by the model beside it, and that class brings its own way of splitting.
+    tiny_model(TOKENIZER, size="xs").save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    text = "There is a red ball 1 12 steps away, it's 3.50!\n\n\t go"
+    assert loaded.tokenize(text) == TOKENIZER.tokenize(text)
+    assert ChatRenderer(loaded).template_hash == ChatRenderer(TOKENIZER).template_hash
+
+
+def test_a_digit_takes_the_space_before_it_along() -> None:
+    assert pieces("There is a 1 42") == ["There is a", " 1", " 4", "2"]
+
+
 @pytest.mark.parametrize("size", [262, 280, 300])
-def test_the_vocabulary_is_no_larger_than_asked_beside_phrases_and_envelopes(size: int) -> None:
+def test_the_vocabulary_is_no_larger_than_asked_beside_phrases_envelopes_and_digits(size: int) -> None:
     bare = train_tokenizer(CORPUS, vocab_size=size)
-    assert 259 <= len(bare) <= size + 3
+    assert 259 <= len(bare) <= size + 3 + 10
