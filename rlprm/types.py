@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from typing import Any, TypedDict
 
 __all__ = [
@@ -220,9 +219,11 @@ class StepScores:
     """``v_1 ... v_T``; never empty for a trajectory with at least one step."""
     tokens: int = 0
     """Model tokens that were processed to obtain these scores (0 for model-free scorers)."""
+    states: tuple[float, ...] = ()
+    """``x_1 ... x_T``, the value before each action, where the model reads states too; else empty."""
 
     @property
     def progress(self) -> tuple[float, ...]:
-        """``v_t - v_{t-1}`` for ``t = 1 ... T``."""
-        chain = (self.initial, *self.values)
-        return tuple(b - a for a, b in pairwise(chain))
+        """What action t = 1 ... T changed: ``v_t - x_t``, or ``v_t - v_{t-1}`` where states are not read."""
+        before = self.states or (self.initial, *self.values[:-1])
+        return tuple(b - a for a, b in zip(before, self.values, strict=True))

@@ -32,7 +32,7 @@ class Manifest:
     refresh: str
     cold_start_epochs: int
     value_reads: str
-    """``"action"``: a value at the closing token of every action, and ``v_0`` at the end of the prompt."""
+    """Where values are read: ``"action"`` or ``"state_and_action"``, see ``rlprm.data.reads``."""
     outcome: str
     """``"success"`` or ``"score"``: which number the labels were made of."""
     outcome_definition: str

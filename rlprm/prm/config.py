@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from rlprm import labels
 from rlprm.config import setting
+from rlprm.data.reads import VALUE_READS
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
 from rlprm.training import settle_device
@@ -27,6 +28,9 @@ class PRMConfig(TrainingArguments):
     activation: str = setting("identity", "From head output to value: identity or sigmoid.")
     refresh: str = setting("epoch", "When value-based labels are made anew: epoch (the paper's) or batch.")
     cold_start_epochs: int = setting(1, "First epochs that learn returns only, before values mean anything.")
+    value_reads: str = setting(
+        "action", "Where values are read: action (the paper's), or state_and_action (before each, too)."
+    )
     last_step_weight: float = setting(1.0, "Weight of the last step's promise target.")
     outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
     held_out_fraction: float = setting(0.1, "Share of the tasks kept for evaluation.")
@@ -49,6 +53,7 @@ class PRMConfig(TrainingArguments):
         check_loss(self.loss, self.activation)
         labels.check_settings(self.estimator, self.estimator_kwargs)
         _allow("refresh", self.refresh, ("epoch", "batch"))
+        _allow("value_reads", self.value_reads, VALUE_READS)
         _allow("outcome", self.outcome, ("success", "score"))
         if not 0.0 < self.held_out_fraction < 1.0:
             raise ConfigError(f"held_out_fraction: got {self.held_out_fraction}, allowed: between 0 and 1")

@@ -106,7 +106,7 @@ def _manifest(
         activation=config.activation,
         refresh=config.refresh,
         cold_start_epochs=config.cold_start_epochs,
-        value_reads="action",
+        value_reads=config.value_reads,
         outcome=config.outcome,
         outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),
         end=_one("end modes", {t.end.value for t in train}),

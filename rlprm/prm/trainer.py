@@ -30,6 +30,7 @@ from transformers import (
 
 from rlprm import labels
 from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
+from rlprm.data.reads import ACTION, action_reads, read_positions
 from rlprm.functional.activation import activate
 from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
@@ -89,10 +90,13 @@ class PRMTrainer(Trainer):
 
     # --- data -------------------------------------------------------------------------------------------
 
+    def _batch(self, trajectories: Sequence[Trajectory], *, tokens: bool = True) -> dict[str, Tensor]:
+        return collate(trajectories, self.args.outcome, self.args.value_reads, tokens=tokens)
+
     def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
         indices = [row["index"] for row in rows]
         is_real = torch.tensor([index != _FILLER for index in indices])
-        batch = collate([self.train_trajectories[max(index, 0)] for index in indices], self.args.outcome)
+        batch = self._batch([self.train_trajectories[max(index, 0)] for index in indices])
         return {**batch, "index": torch.tensor(indices).clamp(min=0), "is_real": is_real}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
@@ -133,7 +137,7 @@ class PRMTrainer(Trainer):
             and labels.load(self.args.estimator).NEEDS_VALUES
             and not self.is_cold
         ):
-            batch = collate(self.train_trajectories, self.args.outcome, tokens=False)
+            batch = self._batch(self.train_trajectories, tokens=False)
             values_BT1 = activate(self.read(self.train_trajectories), self.args.activation)
             self._table = self._label(values_BT1, batch["outcomes"], batch["lengths"])
 
@@ -231,7 +235,7 @@ class PRMTrainer(Trainer):
         """Read the head at ``v_0 ... v_T`` of many trajectories, shared out over the processes.
 
         Returns:
-            (N, longest T + 1) raw outputs on the CPU, 0 in the padding, the same on every process.
+            (N, longest chain) raw outputs on the CPU, 0 in the padding, the same on every process.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = math.ceil(len(trajectories) / world)
@@ -240,10 +244,10 @@ class PRMTrainer(Trainer):
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
             [trajectory.token_ids for trajectory in mine],
-            [trajectory.value_positions for trajectory in mine],
+            [read_positions(trajectory, self.args.value_reads) for trajectory in mine],
             sized_batches([len(trajectory.token_ids) for trajectory in mine], self.args.eval_batch_size),
         )
-        width = 1 + max(len(trajectory.steps) for trajectory in trajectories)
+        width = max(len(read_positions(t, self.args.value_reads)) for t in trajectories)
         padded = torch.tensor(
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
@@ -256,13 +260,14 @@ class PRMTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Measure the values on the held-out tasks: loss, squared error, ranking, calibration."""
-        batch = collate(self.held_out, self.args.outcome, tokens=False)
+        batch = self._batch(self.held_out, tokens=False)
         logits_BT1 = self.read(self.held_out)
         values_BT1 = activate(logits_BT1, self.args.activation)
         targets = self._label(values_BT1, batch["outcomes"], batch["lengths"])
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
         values = [
-            row[1 : n + 1] for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
+            action_reads(row[: n + 1], self.args.value_reads)
+            for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
         ]
         found = {"loss": float(loss.total), **_headline(values, [t.outcome.success for t in self.held_out])}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
@@ -328,22 +333,27 @@ class _Labels(TrainerCallback):
         self.trainer.store_labels(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def collate(trajectories: Sequence[Trajectory], outcome: str, *, tokens: bool = True) -> dict[str, Tensor]:
+def collate(
+    trajectories: Sequence[Trajectory], outcome: str, value_reads: str = ACTION, *, tokens: bool = True
+) -> dict[str, Tensor]:
     """Turn trajectories into padded tensors.
 
     Args:
         trajectories: B trajectories.
         outcome: ``"success"`` or ``"score"``.
+        value_reads: where values are read, see ``rlprm.data.reads``. Where states are read too, a
+            trajectory of T steps is a chain of 2 T - 1, and T below is the length of that chain.
         tokens: False leaves the token ids out.
 
     Returns:
         ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1) of the
-        reads, ``lengths`` (B,) in steps, ``outcomes`` (B,) in [0, 1].
+        reads, ``lengths`` (B,) T of each row, ``outcomes`` (B,) in [0, 1].
     """
     outcomes = [float(t.outcome.success) if outcome == "success" else t.outcome.score for t in trajectories]
+    positions = [read_positions(t, value_reads) for t in trajectories]
     batch = {
-        "positions": pad_right([t.value_positions for t in trajectories], 0),
-        "lengths": torch.tensor([len(t.steps) for t in trajectories]),
+        "positions": pad_right(positions, 0),
+        "lengths": torch.tensor([len(row) - 1 for row in positions]),
         "outcomes": torch.tensor(outcomes),
     }
     if tokens:

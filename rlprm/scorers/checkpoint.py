@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches
+from rlprm.data.reads import read_positions, step_scores
 from rlprm.errors import DataError, MismatchError
 from rlprm.functional.activation import activate
 from rlprm.models.loading import load_scalar_model
@@ -66,18 +67,22 @@ class CheckpointScorer:
         logits = read_sequences(
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
-            [trajectory.value_positions for trajectory in trajectories],
+            [read_positions(trajectory, self.manifest.value_reads) for trajectory in trajectories],
             budget_batches([len(trajectory.token_ids) for trajectory in trajectories], self.token_budget),
         )
         return [
-            _scores(row, len(t.token_ids), self.manifest.activation, self.name)
+            step_scores(
+                _values(row, self.manifest.activation, self.name),
+                self.manifest.value_reads,
+                tokens=len(t.token_ids),
+            )
             for row, t in zip(logits, trajectories, strict=True)
         ]
 
 
-def _scores(logits: Sequence[float], tokens: int, activation: str, name: str) -> StepScores:
-    values_T1 = activate(torch.tensor(logits), activation)
-    if not bool(torch.isfinite(values_T1).all()):
-        raise DataError(f"{name} gave a score that is not finite: {values_T1.tolist()}")
-    initial, *values = values_T1.tolist()
-    return StepScores(initial, tuple(values), tokens)
+def _values(logits: Sequence[float], activation: str, name: str) -> list[float]:
+    values_R = activate(torch.tensor(logits), activation)
+    if not bool(torch.isfinite(values_R).all()):
+        raise DataError(f"{name} gave a score that is not finite: {values_R.tolist()}")
+    values: list[float] = values_R.tolist()
+    return values

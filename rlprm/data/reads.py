@@ -1,0 +1,51 @@
+"""Where a scalar model is read along a trajectory, and what the numbers read there stand for.
+
+Two ways to read one causal forward (``value_reads``):
+
+``action``: the paper's chain ``v_0, v_1, ..., v_T``, read at the end of the prompt and of
+    every action. Progress ``v_t - v_{t-1}`` then also holds what the observation between
+    the two revealed.
+``state_and_action``: the interleaved chain ``x_1, v_1, x_2, v_2, ..., x_T, v_T`` with
+    ``x_t = V(s_t)`` read where action t is about to begin, after the observation. It is
+    one sequence of predictions of the same outcome, so the same labels and losses apply to it;
+    progress ``v_t - x_t`` is the action's own, ``x_{t+1} - v_t`` the observation's luck.
+
+In both, nothing is read after the last action: what the environment answers
+to it gives the outcome away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlprm.types import StepScores, Trajectory
+
+__all__ = ["ACTION", "STATE_AND_ACTION", "VALUE_READS", "action_reads", "read_positions", "step_scores"]
+
+ACTION = "action"
+STATE_AND_ACTION = "state_and_action"
+VALUE_READS = (ACTION, STATE_AND_ACTION)
+
+
+def read_positions(trajectory: Trajectory, value_reads: str = ACTION) -> tuple[int, ...]:
+    """Return the token indices of the chain: T + 1 of them, or 2 T where states are read too."""
+    if value_reads == ACTION or not trajectory.steps:
+        return trajectory.value_positions
+    return tuple(position for step in trajectory.steps for position in (step.start - 1, step.end))
+
+
+def action_reads(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
+    """Pick ``v_1 ... v_T`` out of what was read along a chain."""
+    return tuple(chain[1:] if value_reads == ACTION else chain[1::2])
+
+
+def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: int = 0) -> StepScores:
+    """Turn what was read along a chain into scores of the steps.
+
+    Args:
+        chain: one value per position of :func:`read_positions`.
+        value_reads: how it was read.
+        tokens: model tokens it took.
+    """
+    states = tuple(chain[0::2]) if value_reads == STATE_AND_ACTION else ()
+    return StepScores(chain[0], action_reads(chain, value_reads), tokens, states)
