@@ -27,10 +27,11 @@ def skewed(count: int = 24) -> list[toy.Trajectory]:
     return toy.separable(count // 4, seed=5)
 
 
+@pytest.mark.parametrize("reads", ["action", "state_and_action"])
 @pytest.mark.parametrize("refresh", ["epoch", "batch"])
-def test_accumulated_micro_batches_equal_one_batch(build: Build, refresh: str) -> None:
+def test_accumulated_micro_batches_equal_one_batch(build: Build, refresh: str, reads: str) -> None:
     data = skewed()
-    settings = {"num_train_epochs": 2, "refresh": refresh, "learning_rate": 2e-3}
+    settings = {"num_train_epochs": 2, "refresh": refresh, "value_reads": reads, "learning_rate": 2e-3}
     whole = build(data, folder="a", per_device_train_batch_size=8, **settings)
     split = build(data, folder="b", per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings)
     start = toy.weights(whole)

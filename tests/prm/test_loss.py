@@ -217,3 +217,15 @@ def test_training_mode_changes_no_value(build: Build) -> None:
     assert torch.equal(first, second)
     assert torch.equal(first, model.eval()(input_ids=ids).logits)
     assert first.std() > 0
+
+
+def test_where_states_are_read_the_same_loss_runs_over_the_longer_chain(build: Build) -> None:
+    trainer = agentprm(build, value_reads="state_and_action", refresh="batch")
+    trainer.start_epoch(2)
+    interleaved = chains(trainer)
+    assert [len(chain) for chain in interleaved] == [6, 2, 4]
+    steps = sum(len(chain) - 1 for chain in interleaved)
+    found = float(trainer.compute_loss(trainer.model, batch(trainer), num_items_in_batch=torch.tensor(steps)))
+    expected = loss_by_hand(interleaved, interleaved, OUTCOMES) * STEPS / steps
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert int(batch(trainer)["lengths"].sum()) == steps

@@ -91,6 +91,18 @@ def test_one_forward_scores_every_step_as_its_prefix_alone_would(make: Make) -> 
         assert alone.initial == pytest.approx(whole.initial, abs=1e-5)
 
 
+def test_reading_states_too_leaves_the_actions_values_as_they_are(make: Make, model: PreTrainedModel) -> None:
+    trajectories = separable(3)
+    plain, both = make().score(trajectories), make(value_reads="state_and_action").score(trajectories)
+    for t, a, b in zip(trajectories, plain, both, strict=True):
+        assert b.values == pytest.approx(a.values, abs=1e-5)
+        assert b.initial == pytest.approx(a.initial, abs=1e-5)
+        with torch.no_grad():
+            raw = model(input_ids=torch.tensor([t.token_ids])).logits[0, :, 0]
+        assert b.states == pytest.approx(raw[[step.start - 1 for step in t.steps]].tolist(), abs=1e-5)
+        assert a.states == ()
+
+
 def test_batches_change_nothing_and_keep_the_order(make: Make, model: PreTrainedModel) -> None:
     trajectories = separable(5)
     together = make().score(trajectories)
