@@ -1,0 +1,351 @@
+"""The study behind the PRM recipe: one change at a time to the paper's setting, several seeds, dev tasks.
+
+    python scripts/study_prm_recipe.py train --seeds 0 1 2        # resumable; --variants for a subset
+    python scripts/study_prm_recipe.py measure --seeds 0 1 2
+    python scripts/study_prm_recipe.py report --seeds 0 1 2       # -> docs/results/prm-recipe.json
+
+Every seed has its own policy, rollouts, candidates and probe of actions. A variant is the tiny PRM
+recipe with some settings changed, and all are measured on the same dev tasks: best-of-N from one
+pool, beam search, AUC, and how well actions at one state are told apart. Test tasks are not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlprm import collect, envs, probe_actions, search, sft
+from rlprm.collect import CollectConfig
+from rlprm.config import parse
+from rlprm.data.files import read_json, write_json
+from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
+from rlprm.evaluation.discrimination import evaluate_discrimination
+from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.records import Measurement
+from rlprm.functional.aggregation import AGGREGATIONS
+from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.models.loading import load_tokenizer
+from rlprm.models.tiny import tiny_model
+from rlprm.prm import stage as prm
+from rlprm.prm.config import PRMConfig
+from rlprm.probe_actions import ProbeActionsConfig
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.sft import SFTStageConfig
+from rlprm.stage import read_record
+from rlprm.types import Split
+
+log = logging.getLogger(__name__)
+
+RECIPES = Path("recipes/babyai")
+BASELINE = "paper"
+POOL_TASKS, POOL_SIZE, BUDGETS, N = 192, 16, (2, 4, 8, 16), 16
+BEAM_TASKS, BEAM, WAVE = 96, (4, 4), 128
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings that differ from the baseline."""
+
+    about: str
+    settings: Mapping[str, Any]
+    recipe: str = "train_prm"
+    model: str = "policy"
+    rollouts: str = "rollouts"
+
+
+_BCE = {"loss": "bce", "activation": "sigmoid"}
+_BATCH = {"refresh": "batch"}
+
+VARIANTS = {
+    BASELINE: Variant("squared error, λ 0.95, β 1, labels once an epoch, 3 epochs, from the policy", {}),
+    "bce": Variant("cross-entropy on a probability, soft targets", _BCE),
+    "beta0": Variant("no progress loss", {"beta": 0.0}),
+    "beta0.5": Variant("half the progress loss", {"beta": 0.5}),
+    "batch": Variant("labels anew at every batch", _BATCH),
+    "batch_beta0": Variant("labels anew at every batch, no progress loss", {**_BATCH, "beta": 0.0}),
+    "lam0.9": Variant("λ 0.9", {"estimator_kwargs.lam": 0.9}),
+    "lam1": Variant("λ 1: the return of the one trajectory", {"estimator_kwargs.lam": 1.0}),
+    "last0.3": Variant("last step's promise weighs 0.3", {"last_step_weight": 0.3}),
+    "last3": Variant("last step's promise weighs 3", {"last_step_weight": 3.0}),
+    "epochs2": Variant("2 epochs", {"num_train_epochs": 2}),
+    "epochs5": Variant("5 epochs", {"num_train_epochs": 5}),
+    "base": Variant("from random weights instead of the policy's", {}, model="base"),
+    "tasks48": Variant("48 tasks instead of 192", {}, rollouts="rollouts48"),
+    "tasks768": Variant("768 tasks", {}, rollouts="rollouts768"),
+    "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
+    "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
+    "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
+    "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
+    "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
+    "bce_states": Variant("cross-entropy, states read too", {**_BCE, "value_reads": "state_and_action"}),
+    "bce_tasks768": Variant("cross-entropy, 768 tasks", _BCE, rollouts="rollouts768"),
+    "size_m": Variant("policy and PRM of size m", {}, model="policy_m"),
+}
+
+
+def train(root: Path, seed: int, names: Sequence[str]) -> None:
+    """Train the variants of one seed; what exists is kept."""
+    for name in names:
+        variant = VARIANTS[name]
+        overrides = {
+            "num_train_epochs": 3, "eval_strategy": "no", **variant.settings, "seed": seed,
+            "model": _model(root, seed, variant.model), "trajectories": _rollouts(root, seed, variant.rollouts),
+            "output_dir": str(root / f"s{seed}" / "prm" / name),
+        }  # fmt: skip
+        prm.run(_parsed(PRMConfig, variant.recipe, overrides))
+
+
+def measure(root: Path, seed: int, names: Sequence[str]) -> None:
+    """Measure trained variants of one seed on dev tasks; what was measured is kept."""
+    config = _collect_config(root, seed, "dev-pool")
+    config.split, config.first_task = "dev", 0
+    config.num_tasks, config.samples_per_task = POOL_TASKS, POOL_SIZE
+    pool = Pool.of(collect.run(config).read())
+    probe = _probe(root, seed)
+    for name in names:
+        file, trained = root / f"s{seed}" / "measured" / f"{name}.json", root / f"s{seed}" / "prm" / name
+        if file.exists() or not (trained / "stage.json").exists():
+            continue
+        log.info("measuring %s, seed %d", name, seed)
+        scorer = CheckpointScorer.load(name, str(trained))
+        scored = pool.scored(scorer)
+        quality = step_quality(scored, name)
+        found = {
+            "best_of_n": {rule: _successes(best_of_n(scored, name, rule, BUDGETS)) for rule in AGGREGATIONS},
+            "sample": sample_mean(pool).successes,
+            "oracle": _successes(oracle(pool, BUDGETS)),
+            "beam": _beam(config, scorer),
+            "auc": quality.mid_auc,
+            "auc_within_task": quality.mid_auc_within_task,
+            "actions": evaluate_discrimination(probe, scorer).as_json(),
+            "seconds": read_record(trained)["seconds"],
+        }
+        write_json(file, found)
+
+
+def _successes(measured: Sequence[Measurement]) -> dict[str, Mapping[str, float]]:
+    return {str(m.record.n): m.successes for m in measured}
+
+
+def _probe(root: Path, seed: int) -> str:
+    """Return the folder with Monte-Carlo values of several actions at states of the dev tasks."""
+    config = _collect_config(root, seed, "dev-probe")
+    settings = {"seed": seed, "model": config.model, "output_dir": config.output_dir}
+    settings["trajectories"] = str(root / f"s{seed}" / "dev-pool")
+    probe_actions.run(_parsed(ProbeActionsConfig, "probe_actions", settings))
+    return config.output_dir
+
+
+def _beam(config: CollectConfig, scorer: CheckpointScorer) -> dict[str, float]:
+    policy, (n, m) = config.load_policy(), BEAM
+    tasks = envs.load(config.environment).tasks(Split.DEV, 0, BEAM_TASKS, **config.env_kwargs)
+    portion = WAVE // (n * m)
+    results = [
+        result
+        for start in range(0, len(tasks), portion)
+        for result in search.load("beam").search(
+            tasks[start : start + portion],
+            policy,
+            scorer,
+            config.episode_setting(),
+            run_seed=config.seed,
+            n=n,
+            m=m,
+        )
+    ]
+    return {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}
+
+
+def _model(root: Path, seed: int, name: str) -> str:
+    """Return the folder of a model to start from; made if it does not exist."""
+    folder, policy = root / f"s{seed}" / name, root / f"s{seed}" / "policy"
+    overrides: dict[str, Any] = {"seed": seed, "output_dir": str(folder)}
+    if name == "base":
+        _model(root, seed, "policy")
+        tokenizer = load_tokenizer(str(policy))
+        tiny_model(tokenizer, seed=seed).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    else:
+        sft.run(
+            _parsed(SFTStageConfig, "sft", {**overrides, **({"size": "m"} if name == "policy_m" else {})})
+        )
+    return str(folder)
+
+
+def _rollouts(root: Path, seed: int, name: str) -> str:
+    config = _collect_config(root, seed, name)
+    config.num_tasks = int(name.removeprefix("rollouts") or config.num_tasks)
+    collect.run(config)
+    return config.output_dir
+
+
+def _collect_config(root: Path, seed: int, name: str) -> CollectConfig:
+    return _parsed(
+        CollectConfig,
+        "collect",
+        {"seed": seed, "model": _model(root, seed, "policy"), "output_dir": str(root / f"s{seed}" / name)},
+    )
+
+
+def _parsed(config_type: Callable[..., Any], recipe: str, overrides: Mapping[str, Any]) -> Any:
+    arguments = [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
+    return parse(config_type, ["--config", str(RECIPES / f"{recipe}_tiny.yaml"), *arguments])
+
+
+def report(root: Path, seeds: Sequence[int], output: Path) -> None:
+    """Put all measured variants side by side; intervals are paired over dev tasks, seeds averaged."""
+    runs = {
+        name: [read_json(root / f"s{seed}" / "measured" / f"{name}.json") for seed in seeds]
+        for name in VARIANTS
+        if all((root / f"s{seed}" / "measured" / f"{name}.json").exists() for seed in seeds)
+    }
+    rows = [_row(name, of_variant, runs[BASELINE]) for name, of_variant in runs.items()]
+    table = Table(title=f"dev tasks, {len(seeds)} seeds; differences from '{BASELINE}' with 95 % intervals")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    Console(width=170).print(table)
+    write_json(
+        output,
+        {
+            "what": "rlprm train-prm on recipes/babyai/train_prm_tiny.yaml, one change at a time",
+            "command": "python scripts/study_prm_recipe.py train | measure | report",
+            "seeds": list(seeds),
+            "dev_tasks": POOL_TASKS,
+            "beam_tasks": BEAM_TASKS,
+            "variants": rows,
+        },
+    )
+
+
+def _row(
+    name: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    last = [run["best_of_n"]["last"][str(N)] for run in runs]
+    sample, best = ([run[bound] for run in runs] for bound in ("sample", "oracle"))
+    gap = [
+        (_mean_of(a) - _mean_of(s)) / (_mean_of(o[str(N)]) - _mean_of(s))
+        for a, s, o in zip(last, sample, best, strict=True)
+    ]
+    actions = [run["actions"] for run in runs]
+    return {
+        "variant": name,
+        "about": VARIANTS[name].about,
+        "settings": dict(VARIANTS[name].settings),
+        "sample": _compared(sample),
+        "oracle": _compared([o[str(N)] for o in best]),
+        "best_of_n": {
+            rule: {
+                n: _compared(
+                    [run["best_of_n"][rule][n] for run in runs], [run["best_of_n"][rule][n] for run in baseline]
+                )
+                for n in map(str, BUDGETS)
+            }
+            for rule in AGGREGATIONS
+        },
+        "gap_closed": {"mean": sum(gap) / len(gap), "seeds": gap},
+        "beam": _compared([run["beam"] for run in runs], [run["beam"] for run in baseline]),
+        **{key: [run[key] for run in runs] for key in ("auc", "auc_within_task", "seconds")},
+        "actions": {
+            key: [None if of_seed[key] is None else of_seed[key]["mean"] for of_seed in actions]
+            for key in (
+                "rank_correlation", "pairwise_accuracy", "gain", "attainable", "ceiling", "score_spread",
+                "value_spread",
+            )
+        },
+    }  # fmt: skip
+
+
+def _compared(
+    runs: Sequence[Mapping[str, float]], baseline: Sequence[Mapping[str, float]] | None = None
+) -> dict[str, Any]:
+    """Return success rates per seed, their mean, and the paired difference from the baseline."""
+    found: dict[str, Any] = {"seeds": [_mean_of(run) for run in runs]}
+    values = _over_seeds(runs)
+    found["mean"], found["low"], found["high"] = mean_interval(values)
+    if baseline is not None:
+        difference = paired_interval(values, _over_seeds(baseline))
+        found["difference"] = {"mean": difference.mean, "low": difference.low, "high": difference.high}
+    return found
+
+
+def _over_seeds(runs: Sequence[Mapping[str, float]]) -> list[float]:
+    """Average each task over the seeds: tasks are what varies independently, seeds share them."""
+    return [sum(run[task] for run in runs) / len(runs) for task in sorted(runs[0])]
+
+
+def _mean_of(successes: Mapping[str, float]) -> float:
+    return sum(successes.values()) / len(successes)
+
+
+_COLUMNS = (
+    "variant", f"BoN@{N}", "difference", "gap closed", "best rule", "beam", "difference", "AUC", "AUC in task",
+    "rank corr.", "pairs", "gain", "spread",
+)  # fmt: skip
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    at_n = {rule: of_rule[str(N)] for rule, of_rule in row["best_of_n"].items()}
+    best = max(at_n, key=lambda rule: at_n[rule]["mean"])
+    actions = {key: _average(values) for key, values in row["actions"].items()}
+    return [
+        row["variant"],
+        f"{100 * at_n['last']['mean']:.1f}",
+        _difference(at_n["last"]),
+        f"{row['gap_closed']['mean']:.2f}",
+        f"{best} {100 * at_n[best]['mean']:.1f}",
+        f"{100 * row['beam']['mean']:.1f}",
+        _difference(row["beam"]),
+        f"{_average(row['auc']):.3f}",
+        f"{_average(row['auc_within_task']):.3f}",
+        f"{actions['rank_correlation']:.2f}",
+        f"{actions['pairwise_accuracy']:.2f}",
+        f"{100 * actions['gain']:.1f} of {100 * actions['attainable']:.1f}",
+        f"{actions['score_spread']:.3f} / {actions['value_spread']:.3f}",
+    ]
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    d = found["difference"]
+    return f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+
+
+def _average(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def main() -> None:
+    """Run one part of the study."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=["train", "measure", "report"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/study"))
+    parser.add_argument("--output", type=Path, default=Path("docs/results/prm-recipe.json"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for seed in arguments.seeds:
+        if arguments.part == "train":
+            train(arguments.folder, seed, arguments.variants)
+        elif arguments.part == "measure":
+            measure(arguments.folder, seed, arguments.variants)
+    if arguments.part == "report":
+        report(arguments.folder, arguments.seeds, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
