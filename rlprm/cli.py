@@ -21,6 +21,7 @@ _STAGES = {
     "collect": ("rlprm.collect", "CollectConfig", "a policy acts -> trajectories"),
     "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, for inspection"),
     "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
+    "probe-actions": ("rlprm.probe_actions", "ProbeActionsConfig", "states -> what some actions are worth"),
     "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),
     "quickstart": ("rlprm.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
 }
@@ -85,7 +86,7 @@ def _silence_libraries() -> None:
 
 
 def _usage() -> str:
-    stages = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _STAGES.items())
+    stages = "\n".join(f"  {name:<13} {what}" for name, (_, _, what) in _STAGES.items())
     return (
         f"rlprm {__version__}: train LLM agents with process rewards\n\n"
         f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"

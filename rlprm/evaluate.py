@@ -24,6 +24,7 @@ from rlprm.data.files import write_json
 from rlprm.errors import ConfigError
 from rlprm.evaluation import plots
 from rlprm.evaluation.bon import choose_aggregation, comparisons, evaluate_pool, gap_closed, headline
+from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
@@ -60,6 +61,7 @@ class EvaluateConfig(PolicyConfig):
     num_dev_tasks: int = setting(64, "Dev tasks on which each scorer's aggregation is chosen.")
     budgets: list[int] = setting([1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.")
     chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
+    action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
     report_to: str = setting("none", "Tracker for the final numbers and plots: none or wandb.")
     output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
@@ -133,6 +135,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     policy = config.load_policy()
     with recorded(folder, "evaluate", identity) as results:
         watch = Stopwatch()
+        probe = config.action_probe
+        told_apart = [evaluate_discrimination(probe, scorer) for scorer in checkpoints if probe]
         tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
         dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
         with watch.measure("dev pool"):
@@ -155,7 +159,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         measured = headline(measured, aggregation)
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
         quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
-        summary = summarize(measured, choices=choices, paired=paired, quality=quality, seconds=watch.seconds)
+        summary = summarize(
+            measured, choices=choices, paired=paired, quality=quality, discrimination=told_apart,
+            seconds=watch.seconds,
+        )  # fmt: skip
         write_json(folder / "summary.json", summary)
         examples = plots.pick_examples(pool.trajectories, pool.scores_of(config.main_scorer))
         images = plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)

@@ -6,10 +6,14 @@ They are the labels of a step-value model (PVM) and the yardstick for any scorer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rlprm.errors import ConfigError, DataError
+import numpy as np
+
+from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollout import Episode, run_episodes
 from rlprm.types import EpisodeSetting, StopReason, Trajectory
@@ -36,9 +40,15 @@ def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> l
     through the same token ids.
 
     Raises:
+        MismatchError: if the policy has another chat template or vocabulary.
         DataError: if it answers differently than it did then (another version of
             the environment, or one that is not deterministic).
     """
+    if trajectory.template != policy.renderer.template_hash:
+        raise MismatchError(
+            f"the trajectory of task {trajectory.task.id!r} was rendered with template "
+            f"{trajectory.template}, the policy has {policy.renderer.template_hash}"
+        )
     episode = Episode(trajectory.task, trajectory.sample, trajectory.seed, setting, policy)
     states = [episode.fork()]
     for step in trajectory.steps:
@@ -78,6 +88,38 @@ def estimate(states: Sequence[Episode], policy: Policy, rollouts: int) -> list[E
     ]
     run_episodes([episode for row in branches for episode in row], policy)
     return [_summarize(state, row) for state, row in zip(states, branches, strict=True)]
+
+
+def state_seed(run_seed: int, state: Episode) -> int:
+    """Return a seed for what is tried in a state: a function of the run, the task and the tokens so far.
+
+    States that are the same get the same seed, by whichever trajectory they were reached.
+    """
+    digest = hashlib.sha256(array("I", state.conversation.token_ids).tobytes()).digest()
+    key = (*state.task.id.encode(), int.from_bytes(digest[:8], "big"))
+    sequence = np.random.SeedSequence(run_seed, spawn_key=key)
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def waves(states: Iterable[Episode], rollouts: int, wave_size: int) -> Iterator[list[Episode]]:
+    """Portion states out so that the rollouts of each portion run side by side.
+
+    Args:
+        states: those that are over need no rollouts, and take no room.
+        rollouts: n, per state.
+        wave_size: episodes of a portion; one state's rollouts are never parted.
+    """
+    wave: list[Episode] = []
+    room = wave_size
+    for state in states:
+        needed = rollouts if state.stop is None else 0
+        if wave and needed > room:
+            yield wave
+            wave, room = [], wave_size
+        wave.append(state)
+        room -= needed
+    if wave:
+        yield wave
 
 
 def _summarize(state: Episode, branches: Sequence[Episode]) -> Estimate:

@@ -13,73 +13,41 @@ episodes that failed to start: types cannot be guessed from their empty lists.
 from __future__ import annotations
 
 import json
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
-from rlprm.data.files import read_json, write_atomically, write_json
-from rlprm.errors import ArtifactError, DataError, refuse_other_settings
+from rlprm.data.files import write_atomically
+from rlprm.data.shards import FORMAT, Shards
 from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
 
-FORMAT = 1
-_SHARD = re.compile(r"wave-(\d{5,})\.jsonl")
+__all__ = ["FORMAT", "TrajectoryStore", "from_row", "to_row"]
+
 _CARD = "README.md"
 
 
-@dataclass(frozen=True)
-class TrajectoryStore:
+class TrajectoryStore(Shards):
     """A folder of trajectories."""
 
-    folder: Path
-    meta: Mapping[str, Any]
+    HOLDS = "trajectories"
 
     @classmethod
-    def create(cls, folder: str | Path, meta: Mapping[str, Any]) -> TrajectoryStore:
+    def create(cls, folder: str | Path, meta: Mapping[str, Any]) -> Self:
         """Open a store for writing: a new one, or one with exactly these settings.
 
         Raises:
-            MismatchError: if the folder holds trajectories collected with other settings.
+            MismatchError: if the folder holds trajectories made with other settings.
         """
-        folder = Path(folder)
-        wanted = json.loads(json.dumps({"format": FORMAT, **meta}))
-        path = folder / "meta.json"
-        if path.exists():
-            refuse_other_settings(f"{folder} holds trajectories collected", _read_meta(folder), wanted)
-        else:
-            write_json(path, wanted)
-        if not (folder / _CARD).exists():
-            write_atomically(folder / _CARD, _card())
-        return cls(folder, wanted)
-
-    @classmethod
-    def open(cls, folder: str | Path) -> TrajectoryStore:
-        """Open an existing store for reading.
-
-        Raises:
-            ArtifactError: if there is none.
-            DataError: if another version of this package wrote it.
-        """
-        folder = Path(folder)
-        if not (folder / "meta.json").exists():
-            raise ArtifactError(f"no trajectories at {folder} (expected {folder / 'meta.json'})")
-        meta = _read_meta(folder)
-        if meta.get("format") != FORMAT:
-            raise DataError(f"{folder} has format {meta.get('format')!r}, this version reads {FORMAT}")
-        return cls(folder, meta)
-
-    def has(self, wave: int) -> bool:
-        """Whether a wave's shard is complete."""
-        return self._shard(wave).exists()
+        store = super().create(folder, meta)
+        if not (store.folder / _CARD).exists():
+            write_atomically(store.folder / _CARD, _card())
+        return store
 
     def write(self, wave: int, trajectories: Sequence[Trajectory]) -> None:
         """Store one wave, atomically."""
-        lines = (json.dumps(to_row(t), ensure_ascii=False) for t in trajectories)
-        write_atomically(self._shard(wave), "".join(line + "\n" for line in lines))
+        self.write_rows(wave, map(to_row, trajectories))
 
     def read(self, *, damaged: Literal["raise", "skip"] = "raise") -> list[Trajectory]:
         """Read all trajectories, in order.
@@ -90,33 +58,7 @@ class TrajectoryStore:
         Raises:
             DataError: if there are none, or a line is damaged; names shard and line.
         """
-        trajectories = list(self._lines(damaged))
-        if not trajectories:
-            raise DataError(f"{self.folder} holds no trajectories")
-        return trajectories
-
-    def _shard(self, wave: int) -> Path:
-        return self.folder / f"wave-{wave:05d}.jsonl"
-
-    def _lines(self, damaged: Literal["raise", "skip"]) -> Iterator[Trajectory]:
-        found = [(int(match[1]), p) for p in self.folder.iterdir() if (match := _SHARD.fullmatch(p.name))]
-        for _, shard in sorted(found):
-            with shard.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    try:
-                        yield from_row(json.loads(line))
-                    except (ValueError, KeyError, TypeError) as error:
-                        message = f"{shard}, line {number} is damaged: {type(error).__name__}: {error}"
-                        if damaged == "raise":
-                            raise DataError(message) from error
-                        warnings.warn(f"{message}; left out", stacklevel=3)
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    meta = read_json(folder / "meta.json")
-    if not isinstance(meta, dict):
-        raise DataError(f"{folder / 'meta.json'} must hold a mapping, got {type(meta).__name__}")
-    return meta
+        return self.read_rows(from_row, damaged=damaged)
 
 
 def _card() -> str:

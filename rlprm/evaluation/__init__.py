@@ -6,5 +6,6 @@ Nothing here loads a model or acts in an environment:
 * ``records``: one row of a results table, with its confidence interval
 * ``bon``: best-of-N of a pool, its bounds, the choice of an aggregation, paired comparisons
 * ``quality``: how well single step scores tell success from failure
+* ``discrimination``: how well scores tell actions of one state apart
 * ``table``, ``plots``, ``summary``: the same records for the terminal, the eye and other programs
 """

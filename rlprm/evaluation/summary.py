@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rlprm.evaluation.bon import AggregationChoice, gap_closed
+from rlprm.evaluation.discrimination import Discrimination
 from rlprm.evaluation.quality import StepQuality
 from rlprm.evaluation.records import GREEDY, ORACLE, SAMPLE_MEAN, Comparison, Measurement
 
@@ -17,6 +18,7 @@ def summarize(
     choices: Sequence[AggregationChoice] = (),
     paired: Sequence[Comparison] = (),
     quality: Sequence[StepQuality] = (),
+    discrimination: Sequence[Discrimination] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the summary as plain values, ready for ``write_json``.
@@ -26,6 +28,7 @@ def summarize(
         choices: of the aggregations, on dev tasks.
         paired: from ``bon.comparisons``.
         quality: from ``quality.step_quality``.
+        discrimination: from ``discrimination.evaluate_discrimination``.
         seconds: stage → how long it took.
 
     Raises:
@@ -44,5 +47,6 @@ def summarize(
         "aggregation": {choice.scorer: asdict(choice) for choice in choices},
         "paired": [asdict(comparison) for comparison in paired],
         "quality": {q.scorer: q.as_json() for q in quality},
+        "discrimination": {d.scorer: d.as_json() for d in discrimination},
         "seconds": dict(seconds or {}),
     }

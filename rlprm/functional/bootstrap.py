@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlprm.errors import ConfigError, DataError
 
-__all__ = ["Interval", "mean_interval", "paired_interval"]
+__all__ = ["Interval", "mean_interval", "paired_interval", "ratio_interval"]
 
 _MAX_INDICES_AT_ONCE = 2_000_000
 
 
 class Interval(NamedTuple):
-    """A mean and the interval it may plausibly lie in."""
+    """A mean (or a ratio of means) and the interval it may plausibly lie in."""
 
     mean: float
     low: float
@@ -36,14 +36,8 @@ def mean_interval(
     values equal, the interval has width 0: it knows nothing of other tasks.
     """
     values = _checked("values_K", values_K)
-    if not 0.0 < level < 1.0:
-        raise ConfigError(f"level must lie between 0 and 1, got {level}")
-    if resamples < 1:
-        raise ConfigError(f"resamples must be at least 1, got {resamples}")
-    low, high = np.quantile(
-        _resampled_means(values, resamples, seed), [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
-    )
-    return Interval(float(values.mean()), float(low), float(high))
+    _check_settings(level, resamples)
+    return _interval(float(values.mean()), _resampled_means(values, resamples, seed), level)
 
 
 def paired_interval(
@@ -58,6 +52,37 @@ def paired_interval(
     if a.shape != b.shape:
         raise ValueError(f"a_K has shape {a.shape} and b_K {b.shape}; they must be of the same tasks")
     return mean_interval(a - b, level=level, resamples=resamples, seed=seed)
+
+
+def ratio_interval(
+    a_K: ArrayLike, b_K: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval | None:
+    """Return the ratio of the means of ``a`` and ``b`` and its interval; entry i of both is the same task.
+
+    None where ``b`` is so small that the mean of a resample of it is not above 0: the
+    ratio then has no bounds.
+    """
+    a, b = _checked("a_K", a_K), _checked("b_K", b_K)
+    if a.shape != b.shape:
+        raise ValueError(f"a_K has shape {a.shape} and b_K {b.shape}; they must be of the same tasks")
+    _check_settings(level, resamples)
+    # The same seed and size draw the same tasks for both.
+    above, below = _resampled_means(a, resamples, seed), _resampled_means(b, resamples, seed)
+    if not (below > 0).all():
+        return None
+    return _interval(float(a.mean() / b.mean()), above / below, level)
+
+
+def _check_settings(level: float, resamples: int) -> None:
+    if not 0.0 < level < 1.0:
+        raise ConfigError(f"level must lie between 0 and 1, got {level}")
+    if resamples < 1:
+        raise ConfigError(f"resamples must be at least 1, got {resamples}")
+
+
+def _interval(mean: float, resampled: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(mean, float(low), float(high))
 
 
 def _checked(name: str, numbers: ArrayLike) -> NDArray[np.float64]:

@@ -20,7 +20,10 @@ __all__ = [
     "auc",
     "auc_by_index",
     "auc_by_relative_position",
+    "binomial_variance",
     "calibration",
+    "clearly_different",
+    "pairwise_accuracy",
     "spearman",
 ]
 
@@ -159,6 +162,64 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
     y = _average_ranks(second) - (second.size + 1) / 2
     norm = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / norm if norm > 0.0 else None
+
+
+def binomial_variance(means: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Return the unbiased estimate ``p (1 - p) / (n - 1)`` of the variance of a mean p of n flags, for each.
+
+    A count of 0 stands for a value that is known exactly: its variance is 0. So is that of a
+    single flag, of which nothing better can be said.
+    """
+    p, n = _shares(means, counts)
+    variance: NDArray[np.float64] = np.where(n > 0, p * (1.0 - p) / np.maximum(n - 1.0, 1.0), 0.0)
+    return variance
+
+
+def clearly_different(
+    means: ArrayLike, counts: ArrayLike, *, standard_errors: float = 2.0
+) -> NDArray[np.bool_]:
+    """Return the (A, A) matrix of pairs of means that differ by more than some standard errors.
+
+    The standard error of a difference of shares is Agresti and Caffo's: one success and one
+    failure are added to each side, since ``p (1 - p) / n`` alone would call 0 of 8 certain.
+    A count of 0 stands for a value that is known exactly.
+    """
+    p, n = _shares(means, counts)
+    smoothed = (p * n + 1.0) / (n + 2.0)
+    variance = np.where(n > 0, smoothed * (1.0 - smoothed) / (n + 2.0), 0.0)
+    error = np.sqrt(variance[:, None] + variance[None, :])
+    apart: NDArray[np.bool_] = np.abs(p[:, None] - p[None, :]) > standard_errors * error
+    return apart
+
+
+def pairwise_accuracy(scores: ArrayLike, values: ArrayLike, pairs: NDArray[np.bool_]) -> float | None:
+    """Return the share of pairs that the scores order as the values do, equal scores counting one half.
+
+    Args:
+        scores: A numbers.
+        values: A numbers to agree with.
+        pairs: (A, A), symmetric: which pairs count. None where none does.
+    """
+    first, second = _finite_vector("scores", scores), _finite_vector("values", values)
+    size = len(second)
+    if first.shape != second.shape or pairs.shape != (size, size):
+        raise ValueError(
+            f"scores has shape {first.shape}, values {second.shape} and pairs {pairs.shape}, "
+            "expected (A,), (A,) and (A, A)"
+        )
+    above, below = np.nonzero(pairs & (second[:, None] > second[None, :]))
+    if above.size == 0:
+        return None
+    return float((0.5 + 0.5 * np.sign(first[above] - first[below])).mean())
+
+
+def _shares(means: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    p, n = _finite_vector("means", means), _finite_vector("counts", counts)
+    if p.shape != n.shape:
+        raise ValueError(f"means has shape {p.shape} and counts {n.shape}, expected the same")
+    if not ((p >= 0) & (p <= 1)).all() or not (n >= 0).all():
+        raise DataError("means must lie in 0 ... 1 and counts must be 0 or more")
+    return p, n
 
 
 def _auc_point(position: float, scores: Sequence[float], won: NDArray[np.bool_]) -> AUCPoint:

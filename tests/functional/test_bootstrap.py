@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlprm.errors import ConfigError, DataError
-from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.functional.bootstrap import mean_interval, paired_interval, ratio_interval
 
 
 def test_interval_of_two_tasks_by_hand() -> None:
@@ -82,3 +82,19 @@ def test_what_cannot_be_is_refused() -> None:
         mean_interval([0.0, 1.0], level=95)
     with pytest.raises(ConfigError, match="resamples"):
         mean_interval([0.0, 1.0], resamples=0)
+
+
+def test_a_ratio_of_means_draws_its_tasks_together() -> None:
+    # a is half of b in every task: the ratio is certain, however b varies.
+    b = np.random.default_rng(0).uniform(1, 9, size=30)
+    assert ratio_interval(b / 2, b) == pytest.approx((0.5, 0.5, 0.5))
+    # Two tasks, drawn (1,1), (1,2) twice, (2,2): 2/1, 3/3 and 1/2; the central 40 % hold the mean's own.
+    assert ratio_interval([2.0, 1.0], [1.0, 2.0], level=0.4) == (1.0, 1.0, 1.0)
+    assert ratio_interval([2.0, 1.0], [1.0, 2.0]) == (1.0, 0.5, 2.0)
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_interval() -> None:
+    assert ratio_interval([1.0, 1.0], [0.0, 1.0]) is None
+    assert ratio_interval([1.0, 1.0], [0.0, 0.0]) is None
+    with pytest.raises(ValueError, match="must be of the same tasks"):
+        ratio_interval([1.0], [1.0, 2.0])

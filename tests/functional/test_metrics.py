@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,16 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from rlprm.errors import ConfigError, DataError
-from rlprm.functional.metrics import auc, auc_by_index, auc_by_relative_position, calibration, spearman
+from rlprm.functional.metrics import (
+    auc,
+    auc_by_index,
+    auc_by_relative_position,
+    binomial_variance,
+    calibration,
+    clearly_different,
+    pairwise_accuracy,
+    spearman,
+)
 
 
 def test_auc_by_hand() -> None:
@@ -98,7 +110,40 @@ def test_spearman_by_hand_and_against_scipy() -> None:
     assert spearman([1.0, 1.0], [0.0, 1.0]) is None
 
 
+def test_the_variance_of_a_share_is_estimated_without_bias() -> None:
+    # All outcomes of 3 flags of chance .3: the estimates' mean is the true variance .3 · .7 / 3.
+    n, p = 3, 0.3
+    weights = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+    estimates = binomial_variance([k / n for k in range(n + 1)], [n] * (n + 1))
+    assert weights @ estimates == pytest.approx(p * (1 - p) / n)
+    assert binomial_variance([0.5, 1.0], [0, 1]).tolist() == [0.0, 0.0]
+
+
+def test_shares_differ_clearly_beyond_two_standard_errors() -> None:
+    # 0 and 5 of 32: (1/34, 6/34), standard error .0714, twice that .143 < 5/32; 0 and 4 of 32: .1345 > 4/32.
+    apart = clearly_different([0.0, 5 / 32, 4 / 32], [32, 32, 32])
+    assert apart.tolist() == [[False, True, False], [True, False, False], [False, False, False]]
+    assert clearly_different([0.0, 0.01], [0, 0]).tolist() == [[False, True], [True, False]]
+    assert not clearly_different([0.0, 5 / 32], [32, 32], standard_errors=3.0).any()
+
+
+def test_pairwise_accuracy_by_hand() -> None:
+    every = ~np.eye(3, dtype=bool)
+    # values order 0 < 1 < 2; the scores get 0-1 right, tie 1-2 (one half) and get 0-2 right
+    assert pairwise_accuracy([0.1, 0.4, 0.4], [0.0, 0.5, 1.0], every) == pytest.approx(2.5 / 3)
+    only = np.zeros((3, 3), dtype=bool)
+    only[0, 2] = only[2, 0] = True
+    assert pairwise_accuracy([0.9, 0.4, 0.4], [0.0, 0.5, 1.0], only) == 0.0
+    assert pairwise_accuracy([0.9, 0.4, 0.4], [0.0, 0.5, 1.0], ~every) is None
+
+
 def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"pairs \(2, 2\)"):
+        pairwise_accuracy([0.1, 0.2, 0.3], [1.0, 2.0, 3.0], np.ones((2, 2), dtype=bool))
+    with pytest.raises(DataError, match=r"means must lie in 0 \.\.\. 1"):
+        binomial_variance([1.5], [3])
+    with pytest.raises(ValueError, match="expected the same"):
+        clearly_different([0.5], [3, 4])
     with pytest.raises(DataError, match=r"scores\[1\] is nan"):
         auc([0.1, float("nan")], [0, 1])
     with pytest.raises(DataError, match="success must be 0 or 1"):
