@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import minigrid  # noqa: F401  (importing it registers the levels)
 
+from rlprm.envs._splits import numbered
 from rlprm.envs.babyai.world import World
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
@@ -65,8 +66,6 @@ LEVELS: tuple[str, ...] = (
 DEFAULT_LEVELS: tuple[str, ...] = ("GoToRedBall", "GoToLocalS8N7", "GoToObjDoor", "PickupLoc", "OpenDoorLoc")
 """One room to search, an object or a door to go to, pick up or open."""
 
-# First seed of each split. A split ends where the next one begins; the last has no end.
-_BASES = {Split.TEST: 0, Split.DEV: 100_000, Split.TRAIN: 1_000_000}
 _LATEST_VERSION = {"GoToObjS6": "v1"}  # minigrid withdrew v0 of this one
 
 _WORLDS_KEPT = 256
@@ -95,16 +94,8 @@ def tasks(
     if unknown:
         raise ConfigError(f"unknown babyai setting {sorted(unknown)}; there is only 'levels'")
     names = _checked_levels(levels)
-    split = Split(split)
-    if start < 0 or count < 0:
-        raise ConfigError(f"babyai tasks: start and count must be at least 0, got {start} and {count}")
-    available = _seeds_in(split) * len(names)
-    if start + count > available:
-        raise ConfigError(
-            f"babyai tasks: the {split.value} split has {available} tasks over {len(names)} level(s); "
-            f"{start} ... {start + count - 1} reaches past its end"
-        )
-    return [_task(split, names[i % len(names)], i // len(names)) for i in range(start, start + count)]
+    addresses = numbered("babyai", Split(split), start, count, kinds=names, kind="level")
+    return [_task(Split(split), level, seed) for level, seed in addresses]
 
 
 def task_address(task: Task) -> tuple[str, int]:
@@ -153,13 +144,5 @@ def _checked_levels(levels: Sequence[str]) -> tuple[str, ...]:
     return tuple(levels)
 
 
-def _seeds_in(split: Split) -> int:
-    """Number of seeds of a split; minigrid takes any, so the last split is given 2**31 in all."""
-    base = _BASES[split]
-    later = [other for other in _BASES.values() if other > base]
-    return min(later, default=2**31) - base
-
-
-def _task(split: Split, level: str, number: int) -> Task:
-    seed = _BASES[split] + number
+def _task(split: Split, level: str, seed: int) -> Task:
     return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed})

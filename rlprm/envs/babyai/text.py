@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rlprm.envs import _openings
+from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
 from rlprm.envs.babyai.view import View, name_of, steps_to
 from rlprm.envs.babyai.world import VIEW
-from rlprm.errors import ConfigError
 from rlprm.types import End, Message
 
 __all__ = [
@@ -161,8 +162,6 @@ FIXED_PHRASES: tuple[str, ...] = (
 )
 """Parts of the text without a colour, an object, a state or a number in them."""
 
-_ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
-
 _SHORT = (
     "Reach the goal in a grid of rooms. Answer each observation with one of its available actions, "
     "word for word and nothing else."
@@ -203,6 +202,11 @@ Thought:
 Action:
 <Your Action>"""
 
+_STYLES = {
+    "short": Instructions(_SHORT, _SHORT_FINISH),
+    "agentgym": Instructions(_AGENTGYM, _AGENTGYM_FINISH, _AGENTGYM_FORMAT, AGENTGYM_ACKNOWLEDGEMENT),
+}
+
 
 def opening(*, end: End, style: str) -> list[Message]:
     """Return the messages that precede the first observation.
@@ -215,19 +219,4 @@ def opening(*, end: End, style: str) -> list[Message]:
     Raises:
         ConfigError: for another style.
     """
-    declared = end is End.DECLARED
-    if style == "none":
-        return []
-    if style == "short":
-        return _exchange(_SHORT + (_SHORT_FINISH if declared else ""), "OK.")
-    if style == "agentgym":
-        instructions = _AGENTGYM + (_AGENTGYM_FINISH if declared else "") + _AGENTGYM_FORMAT
-        return _exchange(instructions, _ACKNOWLEDGEMENT)
-    raise ConfigError(f"unknown opening style {style!r}; known: none, short, agentgym")
-
-
-def _exchange(instructions: str, acknowledgement: str) -> list[Message]:
-    return [
-        {"role": "user", "content": instructions},
-        {"role": "assistant", "content": acknowledgement},
-    ]
+    return _openings.opening(_STYLES, end=end, style=style)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from rlprm.envs._splits import numbered
 from rlprm.envs.textcraft.book import RecipeBook, load_book
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
@@ -25,9 +26,6 @@ MOST_DISTRACTORS = 10
 # By depth, those of AgentGym's test set. The dev split is as large; the rest is for training.
 _TEST_GOALS = {1: 31, 2: 41, 3: 25, 4: 3}
 _SPLIT_SEED = 20231108
-
-# First seed of each split. A split ends where the next one begins; the last has no end.
-_BASES = {Split.TEST: 0, Split.DEV: 100_000, Split.TRAIN: 1_000_000}
 
 
 def tasks(
@@ -64,18 +62,8 @@ def tasks(
         raise ConfigError(f"textcraft recipes must be the path of a folder or null, got {recipes!r}")
     split = Split(split)
     goals = split_goals(recipes, _checked_depths(depths))[split]
-    if start < 0 or count < 0:
-        raise ConfigError(f"textcraft tasks: start and count must be at least 0, got {start} and {count}")
-    available = _seeds_in(split) * len(goals)
-    if start + count > available:
-        raise ConfigError(
-            f"textcraft tasks: the {split.value} split has {available} tasks over {len(goals)} goal(s); "
-            f"{start} ... {start + count - 1} reaches past its end"
-        )
-    return [
-        _task(split, goals[i % len(goals)], _BASES[split] + i // len(goals), recipes)
-        for i in range(start, start + count)
-    ]
+    addresses = numbered("textcraft", split, start, count, kinds=goals, kind="goal")
+    return [_task(split, goal, seed, recipes) for goal, seed in addresses]
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,12 +133,6 @@ def _checked_depths(depths: Any) -> tuple[int, ...]:
     if len(set(depths)) < len(depths):
         raise ConfigError(f"textcraft depths must not repeat, got {list(depths)}")
     return tuple(sorted(depths))
-
-
-def _seeds_in(split: Split) -> int:
-    base = _BASES[split]
-    later = [other for other in _BASES.values() if other > base]
-    return min(later, default=2**31) - base
 
 
 def _task(split: Split, goal: str, seed: int, recipes: str | None) -> Task:

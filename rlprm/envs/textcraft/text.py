@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rlprm.errors import ConfigError
+from rlprm.envs import _openings
+from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
 from rlprm.types import End, Message
 
 __all__ = [
@@ -80,8 +81,6 @@ FIXED_PHRASES: tuple[str, ...] = (
 Without "get" and "craft", which are single words anyway and stand inside of items (nugget, crafting table).
 """
 
-_ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
-
 _SHORT = (
     "Craft the goal from the given recipes. Answer each observation with one command and nothing else: "
     "get <count> <item>, craft <count> <item> using <count> <item>, ..., or inventory. "
@@ -116,6 +115,11 @@ Another: craft 1 golden carrot using 8 gold nugget, 1 carrot
 3. Use ONLY the crafting commands you are given. But where one names a kind of ingredient such as "planks", \
 you can use any ingredient of that kind, for instance "dark oak planks"."""
 
+_STYLES = {
+    "short": Instructions(_SHORT, _SHORT_FINISH),
+    "agentgym": Instructions(_AGENTGYM, _AGENTGYM_FINISH, _AGENTGYM_FORMAT, AGENTGYM_ACKNOWLEDGEMENT),
+}
+
 
 def opening(*, end: End, style: str) -> list[Message]:
     """Return the messages that precede the first observation.
@@ -128,19 +132,4 @@ def opening(*, end: End, style: str) -> list[Message]:
     Raises:
         ConfigError: for another style.
     """
-    declared = end is End.DECLARED
-    if style == "none":
-        return []
-    if style == "short":
-        return _exchange(_SHORT + (_SHORT_FINISH if declared else ""), "OK.")
-    if style == "agentgym":
-        instructions = _AGENTGYM + (_AGENTGYM_FINISH if declared else "") + _AGENTGYM_FORMAT
-        return _exchange(instructions, _ACKNOWLEDGEMENT)
-    raise ConfigError(f"unknown opening style {style!r}; known: none, short, agentgym")
-
-
-def _exchange(instructions: str, acknowledgement: str) -> list[Message]:
-    return [
-        {"role": "user", "content": instructions},
-        {"role": "assistant", "content": acknowledgement},
-    ]
+    return _openings.opening(_STYLES, end=end, style=style)
