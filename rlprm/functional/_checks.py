@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, DataError
+from rlprm.functional.masking import length_mask
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -36,6 +37,60 @@ def check_lengths(lengths_B: Tensor, rows: int, columns: int) -> None:
     low, high = (int(bound) for bound in torch.stack(torch.aminmax(lengths_B)).tolist())
     if low < 0 or high > columns:
         raise ValueError(f"lengths_B spans {low} ... {high}, expected values in 0 ... {columns}")
+
+
+def check_values(values: Tensor, exists: Tensor, symbol: str, first: int) -> None:
+    """Refuse a matrix with a value that is not finite where one exists: a missing score is not 0.
+
+    Args:
+        values: (B, columns).
+        exists: (B, columns), boolean.
+        symbol: what the message calls an entry.
+        first: the index of the first column in that notation.
+
+    Raises:
+        DataError: naming the first such entry.
+    """
+    broken = ~values.isfinite() & exists
+    if broken.any():
+        row, column = (int(index) for index in broken.nonzero()[0])
+        raise DataError(
+            f"the value {symbol}_{column + first} of trajectory {row} is {float(values[row, column])}"
+        )
+
+
+def check_trajectories(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> int:
+    """Refuse a padded batch of trajectories that cannot be, and return T, its width in steps.
+
+    Args:
+        values_BT1: ``v_0 ... v_T``, or None; where given, it sets the width.
+        outcomes_B: the outcome of each trajectory, in [0, 1].
+        lengths_B: number of steps of each trajectory.
+
+    Raises:
+        DataError: for an outcome outside [0, 1] or NaN, or a value that is not finite at a read that exists.
+        ValueError: for shapes that do not belong together.
+    """
+    if outcomes_B.dim() != 1 or lengths_B.shape != outcomes_B.shape:
+        raise ValueError(
+            f"outcomes_B has shape {tuple(outcomes_B.shape)} and lengths_B {tuple(lengths_B.shape)}, "
+            "expected (B,) twice"
+        )
+    rows = len(outcomes_B)
+    impossible_B = ~((outcomes_B >= 0) & (outcomes_B <= 1))
+    if impossible_B.any():
+        row = int(impossible_B.nonzero()[0])
+        raise DataError(f"the outcome of trajectory {row} is {float(outcomes_B[row])}, expected 0 ... 1")
+
+    if values_BT1 is None:
+        width = max(int(lengths_B.max()), 1) if rows else 1
+        check_lengths(lengths_B, rows, width)
+        return width
+    columns = check_matrix("values_BT1", values_BT1, min_columns=2)[1]
+    check_shape("values_BT1", values_BT1, (rows, columns))
+    check_lengths(lengths_B, rows, columns - 1)
+    check_values(values_BT1, length_mask(lengths_B + 1, columns), "v", 0)
+    return columns - 1
 
 
 def check_unit_interval(name: str, value: float) -> float:

@@ -7,7 +7,6 @@ settings are the keyword-only parameters of ``label``.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,15 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rlprm.errors import ConfigError, DataError
-from rlprm.functional._checks import check_lengths, check_matrix, check_shape
-from rlprm.functional.masking import length_mask
+from rlprm import components
+from rlprm.errors import DataError
 from rlprm.types import StepLabels, Trajectory
 
 __all__ = [
     "EstimatorModule",
     "LabelBatch",
-    "check_inputs",
     "check_kwargs",
     "check_no_intermediate_reward",
     "from_step_labels",
@@ -96,49 +93,8 @@ def check_kwargs(module: EstimatorModule, kwargs: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: for an unknown setting.
     """
-    parameters = inspect.signature(module.label).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    allowed = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    unknown = sorted(set(kwargs) - set(allowed))
-    if unknown:
-        name = getattr(module, "__name__", str(module))
-        raise ConfigError(
-            f"the label estimator {name} has no setting {', '.join(map(repr, unknown))}; "
-            f"allowed: {', '.join(allowed) or 'none'}"
-        )
-
-
-def check_inputs(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> int:
-    """Refuse inputs no estimator can use, and return T, the width of the batch in steps.
-
-    Raises:
-        DataError: for an outcome outside [0, 1] or NaN, or a value that is not finite at a read that exists.
-        ValueError: for shapes that do not belong together.
-    """
-    if outcomes_B.dim() != 1 or lengths_B.shape != outcomes_B.shape:
-        raise ValueError(
-            f"outcomes_B has shape {tuple(outcomes_B.shape)} and lengths_B {tuple(lengths_B.shape)}, "
-            "expected (B,) twice"
-        )
-    rows = len(outcomes_B)
-    impossible_B = ~((outcomes_B >= 0) & (outcomes_B <= 1))
-    if impossible_B.any():
-        row = int(impossible_B.nonzero()[0])
-        raise DataError(f"the outcome of trajectory {row} is {float(outcomes_B[row])}, expected 0 ... 1")
-
-    if values_BT1 is None:
-        width = max(int(lengths_B.max()), 1) if rows else 1
-        check_lengths(lengths_B, rows, width)
-        return width
-    columns = check_matrix("values_BT1", values_BT1, min_columns=2)[1]
-    check_shape("values_BT1", values_BT1, (rows, columns))
-    check_lengths(lengths_B, rows, columns - 1)
-    broken_BT1 = ~values_BT1.isfinite() & length_mask(lengths_B + 1, columns)
-    if broken_BT1.any():
-        row, read = (int(index) for index in broken_BT1.nonzero()[0])
-        raise DataError(f"the value v_{read} of trajectory {row} is {float(values_BT1[row, read])}")
-    return columns - 1
+    name = getattr(module, "__name__", str(module))
+    components.check_kwargs(module.label, kwargs, f"the label estimator {name}")
 
 
 def check_no_intermediate_reward(trajectory: Trajectory) -> None:

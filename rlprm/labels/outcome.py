@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlprm.labels.base import LabelBatch, check_inputs
+from rlprm.functional._checks import check_trajectories
+from rlprm.labels.base import LabelBatch
 
 __all__ = ["NEEDS_VALUES", "label"]
 
@@ -26,7 +27,7 @@ def label(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> L
         outcomes_B: the outcome r of each trajectory, in [0, 1].
         lengths_B: number of steps of each trajectory.
     """
-    width = check_inputs(values_BT1, outcomes_B, lengths_B)
+    width = check_trajectories(values_BT1, outcomes_B, lengths_B)
     column_T1 = torch.arange(width + 1, device=lengths_B.device)
     last_BT1 = (column_T1 == lengths_B.unsqueeze(1)) & (column_T1 > 0)
     outcomes_B1 = outcomes_B.to(torch.float32).unsqueeze(1)

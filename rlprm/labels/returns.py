@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rlprm.functional._checks import check_trajectories
 from rlprm.functional.masking import length_mask
-from rlprm.labels.base import LabelBatch, check_inputs
+from rlprm.labels.base import LabelBatch
 
 __all__ = ["NEEDS_VALUES", "label"]
 
@@ -29,7 +30,7 @@ def label(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> L
         outcomes_B: the outcome r of each trajectory, in [0, 1].
         lengths_B: number of steps of each trajectory.
     """
-    width = check_inputs(values_BT1, outcomes_B, lengths_B)
+    width = check_trajectories(values_BT1, outcomes_B, lengths_B)
     reads_BT1 = length_mask(lengths_B + 1, width + 1)
     outcomes_B1 = outcomes_B.to(torch.float32).unsqueeze(1)
     no_progress_BT = outcomes_B1.new_zeros(len(outcomes_B), width)

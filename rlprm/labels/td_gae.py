@@ -12,9 +12,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from rlprm.errors import ConfigError
+from rlprm.functional._checks import check_trajectories
 from rlprm.functional.masking import length_mask
 from rlprm.functional.returns import td_gae_labels
-from rlprm.labels.base import LabelBatch, check_inputs
+from rlprm.labels.base import LabelBatch
 
 __all__ = ["NEEDS_VALUES", "label"]
 
@@ -42,7 +43,7 @@ def label(
         raise ConfigError(f"TD-GAE labels are defined for gamma = 1, got {gamma!r}")
     if values_BT1 is None:
         raise ConfigError("TD-GAE labels need the values of the current model")
-    width = check_inputs(values_BT1, outcomes_B, lengths_B)
+    width = check_trajectories(values_BT1, outcomes_B, lengths_B)
     promise_BT1, progress_BT = td_gae_labels(values_BT1, outcomes_B, lengths_B, lam=lam)
     return LabelBatch(
         promise=promise_BT1,
