@@ -10,9 +10,7 @@ branches of a beam) are encoded once.
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -23,19 +21,8 @@ from transformers.cache_utils import Cache
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError
+from rlprm.models.prefix_cache import PrefixCache, sequence_key
 from rlprm.policies.base import Completion, uniforms
-from rlprm.policies.cache import RoomyLayer
-
-
-@dataclass
-class _Encoded:
-    """Keys and values of a batch of token prefixes, and how to find a row again."""
-
-    cache: Cache
-    mask_BL: Tensor
-    """True where a cache column holds a token of the row."""
-    rows: dict[bytes, int]
-    """Prefix up to the newest action's closing token (exclusive) → row."""
 
 
 class HFPolicy:
@@ -71,7 +58,7 @@ class HFPolicy:
         self.reuse_cache = reuse_cache
         self.tokens_encoded = 0
         """Tokens fed through the model so far, prompts and observations included."""
-        self._encoded: _Encoded | None = None
+        self._prefixes = PrefixCache()
 
     def at_temperature(self, temperature: float) -> HFPolicy:
         """Return a policy of the same weights that samples at another temperature."""
@@ -93,64 +80,30 @@ class HFPolicy:
             DataError: if the model's output is not finite.
         """
         unique, row_of = _deduplicate(conversations)
-        logits_UV, cache, mask_UL, lengths_U = self._prefill(unique)
-        expand = torch.tensor(row_of, device=mask_UL.device)
+        done = self._prefixes.extend(
+            self.model,
+            [c.token_ids for c in unique],
+            # What was kept ends before the newest action's closing token, which may have been forced.
+            [c.token_ids[: c.steps[-1].end] if c.steps else None for c in unique],
+            pad_id=self.renderer.pad_id,
+            logits_to_keep=1,
+        )
+        self.tokens_encoded += sum(done.fed_B)
+        expand = torch.tensor(row_of, device=done.mask_BL.device)
         if len(unique) < len(conversations):
-            cache.batch_select_indices(expand)
+            done.cache.batch_select_indices(expand)
         ids, logprobs, mask_BL = self._decode(
-            logits_UV[expand], cache, mask_UL[expand], lengths_U[expand], seeds
+            done.logits[expand, -1], done.cache, done.mask_BL[expand], done.mask_BL.sum(1)[expand], seeds
         )
         if self.reuse_cache:
-            keys = (
-                _key([*c.token_ids, *_without_closing(row, self.renderer.closing_id)])
-                for c, row in zip(conversations, ids, strict=True)
-            )
-            self._encoded = _Encoded(cache, mask_BL, {key: row for row, key in enumerate(keys)})
+            said = [_without_closing(row, self.renderer.closing_id) for row in ids]
+            sequences = [[*c.token_ids, *row] for c, row in zip(conversations, said, strict=True)]
+            self._prefixes.keep(done.cache, mask_BL, sequences)
         return [Completion(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
 
     def forget(self) -> None:
         """Drop the kept keys and values."""
-        self._encoded = None
-
-    def _prefill(self, conversations: Sequence[Conversation]) -> tuple[Tensor, Cache, Tensor, Tensor]:
-        """Encode what is not in the cache yet.
-
-        Returns:
-            Next-token logits (U, V), the cache, its column mask (U, L) and the
-            number of tokens of each row (U,).
-        """
-        parents = self._parents(conversations)
-        if parents is None:
-            cache = Cache(layer_class_to_replicate=RoomyLayer)
-            mask = torch.zeros(len(conversations), 0, dtype=torch.bool)
-        else:
-            assert self._encoded is not None
-            cache, mask = _select_and_compact(self._encoded, parents)
-        self._encoded = None  # its tensors are large; never hold two generations
-        known_U = mask.sum(1).tolist()
-        suffixes = [c.token_ids[known:] for c, known in zip(conversations, known_U, strict=True)]
-        self.tokens_encoded += sum(map(len, suffixes))
-        ids, new_mask = _left_pad(suffixes, self.renderer.pad_id)
-        device = self.model.device
-        mask = torch.cat([mask.to(device), new_mask.to(device)], dim=1)
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1], cache, mask, mask.sum(1)
-
-    def _parents(self, conversations: Sequence[Conversation]) -> list[int] | None:
-        """Cache rows the conversations continue, or None unless all of them are there."""
-        if self._encoded is None or any(not c.steps for c in conversations):
-            return None
-        found = [self._encoded.rows.get(_key(c.token_ids[: c.steps[-1].end])) for c in conversations]
-        rows = [row for row in found if row is not None]
-        return rows if len(rows) == len(found) else None
+        self._prefixes.forget()
 
     def _decode(
         self, logits_BV: Tensor, cache: Cache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]
@@ -225,41 +178,12 @@ def _deduplicate(conversations: Sequence[Conversation]) -> tuple[list[Conversati
     unique: list[Conversation] = []
     row_of = []
     for conversation in conversations:
-        row = index.setdefault(_key(conversation.token_ids), len(unique))
+        row = index.setdefault(sequence_key(conversation.token_ids), len(unique))
         if row == len(unique):
             unique.append(conversation)
         row_of.append(row)
     return unique, row_of
 
 
-def _key(ids: Sequence[int]) -> bytes:
-    return array("I", ids).tobytes()
-
-
 def _without_closing(ids: list[int], closing_id: int) -> list[int]:
     return ids[:-1] if ids[-1] == closing_id else ids
-
-
-def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return ids, mask
-
-
-def _select_and_compact(encoded: _Encoded, parents: list[int]) -> tuple[Cache, Tensor]:
-    """Take the parents' rows and squeeze out the columns that hold no token of a row.
-
-    Without this, ragged actions and observations would leave ever more holes in the cache.
-    """
-    mask_BL = encoded.mask_BL[torch.tensor(parents, device=encoded.mask_BL.device)]
-    lengths_B = mask_BL.sum(1)
-    width = int(lengths_B.max())
-    # A stable sort by "is a hole" moves each row's tokens to the left, in order.
-    columns_BL = torch.argsort((~mask_BL).to(torch.uint8), dim=1, stable=True)[:, :width]
-    rows_B1 = torch.tensor(parents, device=mask_BL.device)[:, None]
-    for layer in encoded.cache.layers:
-        layer.keys = layer.keys.transpose(1, 2)[rows_B1, columns_BL].transpose(1, 2)
-        layer.values = layer.values.transpose(1, 2)[rows_B1, columns_BL].transpose(1, 2)
-    kept = torch.arange(width, device=mask_BL.device)[None] < lengths_B[:, None]
-    return encoded.cache, kept

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
-from rlprm.policies import cache as roomy
-from rlprm.policies.cache import RoomyLayer
+from rlprm.models import cache as roomy
+from rlprm.models.cache import RoomyLayer
 
 LAYERS = 2
 

@@ -1,0 +1,131 @@
+"""Keys and values kept from one call to the next, so that a continuation feeds only what is new.
+
+Both the policy (turn after turn of a rollout) and a scorer (round after round of
+a beam) meet the same conversations again, a little longer. Rows are found again
+by their tokens; a row may be continued several times (the branches of a beam)
+or not at all (a finished episode).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from rlprm.models.cache import RoomyLayer
+
+
+@dataclass
+class Extended:
+    """A batch of sequences that went through a model, and its cache, open for more."""
+
+    logits: Tensor
+    """Output at the newly fed columns: (B, K, ...), or fewer columns if the model was asked for fewer."""
+    cache: Cache
+    mask_BL: Tensor
+    """True where a cache column holds a token of the row; a row's tokens are in order, with holes."""
+    fed_B: list[int]
+    """How many tokens of each row were new: the last ``fed_B[b]`` of the K columns."""
+
+
+class PrefixCache:
+    """The keys and values of one batch of sequences, found again by their tokens."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Cache, Tensor] | None = None
+        self._rows: dict[bytes, int] = {}
+
+    def extend(
+        self,
+        model: PreTrainedModel,
+        sequences: Sequence[Sequence[int]],
+        prefixes: Sequence[Sequence[int] | None],
+        *,
+        pad_id: int,
+        **model_kwargs: Any,
+    ) -> Extended:
+        """Run sequences through a model, without the prefixes that are kept.
+
+        If any prefix is missing, all sequences are run whole. Afterwards nothing is
+        kept until :meth:`keep` is called: two generations never share the memory.
+
+        Args:
+            model: any decoder with ``past_key_values``.
+            sequences: B token sequences.
+            prefixes: of each sequence, the proper prefix that may have been kept; None for none.
+            pad_id: fills up rows on the left.
+            **model_kwargs: handed to the model.
+        """
+        cache, mask_BL = self._take(prefixes) or (_empty(), torch.zeros(len(sequences), 0, dtype=torch.bool))
+        suffixes = [s[known:] for s, known in zip(sequences, mask_BL.sum(1).tolist(), strict=True)]
+        ids_BK, new_BK = _left_pad(suffixes, pad_id)
+        mask_BL = torch.cat([mask_BL.to(model.device), new_BK.to(model.device)], dim=1)
+        positions_BK = (mask_BL.long().cumsum(1) - 1).clamp(min=0)[:, -ids_BK.shape[1] :]
+        output = model(
+            input_ids=ids_BK.to(model.device),
+            attention_mask=mask_BL.long(),
+            position_ids=positions_BK,
+            past_key_values=cache,
+            use_cache=True,
+            **model_kwargs,
+        )
+        return Extended(output.logits, cache, mask_BL, [len(suffix) for suffix in suffixes])
+
+    def keep(self, cache: Cache, mask_BL: Tensor, sequences: Sequence[Sequence[int]]) -> None:
+        """Keep a batch's keys and values, to be found again by these sequences (one per row)."""
+        self._kept = (cache, mask_BL)
+        self._rows = {sequence_key(sequence): row for row, sequence in enumerate(sequences)}
+
+    def forget(self) -> None:
+        """Drop everything."""
+        self._kept, self._rows = None, {}
+
+    def _take(self, prefixes: Sequence[Sequence[int] | None]) -> tuple[Cache, Tensor] | None:
+        """Hand over the rows of these prefixes, or None unless all of them are there."""
+        kept, known = self._kept, self._rows
+        self.forget()
+        found = [None if prefix is None else known.get(sequence_key(prefix)) for prefix in prefixes]
+        rows = [row for row in found if row is not None]
+        if kept is None or len(rows) < len(found):
+            return None
+        return _select_and_compact(*kept, rows)
+
+
+def sequence_key(ids: Sequence[int]) -> bytes:
+    """Return what identifies a token sequence in a dictionary."""
+    return array("I", ids).tobytes()
+
+
+def _empty() -> Cache:
+    return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return ids, mask
+
+
+def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int]) -> tuple[Cache, Tensor]:
+    """Take some rows and squeeze out the columns that hold no token of a row.
+
+    Without this, ragged actions and observations would leave ever more holes in the cache.
+    """
+    rows_B = torch.tensor(rows, device=mask_BL.device)
+    mask_BL = mask_BL[rows_B]
+    lengths_B = mask_BL.sum(1)
+    width = int(lengths_B.max())
+    # A stable sort by "is a hole" moves each row's tokens to the left, in order.
+    columns_BL = torch.argsort((~mask_BL).to(torch.uint8), dim=1, stable=True)[:, :width]
+    for layer in cache.layers:
+        layer.keys = layer.keys.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
+        layer.values = layer.values.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
+    kept = torch.arange(width, device=mask_BL.device)[None] < lengths_B[:, None]
+    return cache, kept
