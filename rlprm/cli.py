@@ -19,7 +19,8 @@ _STAGES = {
     # name: (module, configuration class, what it does)
     "sft": ("rlprm.sft", "SFTStageConfig", "expert demonstrations -> a policy"),
     "collect": ("rlprm.collect", "CollectConfig", "a policy acts -> trajectories"),
-    "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, for inspection"),
+    "estimate": ("rlprm.estimate", "EstimateConfig", "trajectories -> Monte-Carlo labels, by fresh rollouts"),
+    "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, to look at or train on"),
     "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
     "probe-actions": ("rlprm.probe_actions", "ProbeActionsConfig", "states -> what some actions are worth"),
     "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),

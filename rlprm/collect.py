@@ -13,7 +13,7 @@ from rlprm import envs
 from rlprm.config import TaskConfig, own_settings, setting
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
@@ -55,6 +55,18 @@ class PolicyConfig(TaskConfig):
             raise ConfigError(f"context_length: got {self.context_length}, allowed: 1 or more, or unset")
         if self.seed < 0:
             raise ConfigError(f"seed: got {self.seed}, allowed: 0 or more")
+
+    def require_setting_of(self, store: TrajectoryStore) -> None:
+        """Refuse trajectories collected in another setting than their episodes are to go on in.
+
+        Raises:
+            MismatchError: naming the differences.
+        """
+        names = ("environment", "end", "round_limit", "prompt", "action_format")
+        different = {n: (store.meta.get(n), getattr(self, n)) for n in names}
+        details = ", ".join(f"{n}: {a!r} there, {b!r} now" for n, (a, b) in different.items() if a != b)
+        if details:
+            raise MismatchError(f"{store.folder} was collected in another setting ({details})")
 
     def load_policy(self) -> HFPolicy:
         """Load the policy.

@@ -1,4 +1,4 @@
-"""Trajectories → step labels on disk, to look at or to train on elsewhere.
+"""Trajectories → step labels on disk, to look at or to train on.
 
 The PRM trainer makes its own labels at every refresh; this stage writes the
 same ones down: those that need no model (``outcome``, ``returns``) and, with ``--model``,
@@ -7,10 +7,8 @@ TD-GAE labels under that model's values.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ import torch
 from rlprm import labels
 from rlprm.config import setting
 from rlprm.data.batching import budget_batches
-from rlprm.data.files import write_atomically
+from rlprm.data.label_files import write_labels
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError
 from rlprm.scorers.checkpoint import CheckpointScorer
@@ -69,8 +67,15 @@ def run(config: LabelConfig) -> None:
         raise DataError(f"none of the {len(trajectories)} trajectories can be labelled (failed, or no step)")
     scores = _scores(config, store, usable) if config.model else None
     rows = label_trajectories(usable, scores, config)
-    lines = (json.dumps(_row(t, row), ensure_ascii=False) for t, row in zip(usable, rows, strict=True))
-    write_atomically(Path(config.output), "".join(line + "\n" for line in lines))
+    write_labels(
+        config.output,
+        usable,
+        rows,
+        estimator=config.estimator,
+        estimator_kwargs=config.estimator_kwargs,
+        outcome=config.outcome,
+        data=dict(store.meta),
+    )
     log.info("%d trajectories labelled with %s: %s", len(usable), config.estimator, config.output)
 
 
@@ -112,15 +117,3 @@ def _scores(config: LabelConfig, store: TrajectoryStore, trajectories: list[Traj
 def _values(scores: list[StepScores], width: int) -> torch.Tensor:
     rows = [(s.initial, *s.values) for s in scores]
     return torch.tensor([[*row, *[0.0] * (width + 1 - len(row))] for row in rows])
-
-
-def _row(trajectory: Trajectory, row: StepLabels) -> dict[str, Any]:
-    return {
-        "task_id": trajectory.task.id,
-        "sample": trajectory.sample,
-        "success": trajectory.outcome.success,
-        "actions": [step.action for step in trajectory.steps],
-        "promise": list(row.promise),
-        "progress": list(row.progress),
-        "weight": list(row.weight),
-    }

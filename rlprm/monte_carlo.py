@@ -16,7 +16,7 @@ import numpy as np
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollout import Episode, run_episodes
-from rlprm.types import EpisodeSetting, StopReason, Trajectory
+from rlprm.types import EpisodeSetting, StopReason, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,19 @@ def estimate(states: Sequence[Episode], policy: Policy, rollouts: int) -> list[E
     return [_summarize(state, row) for state, row in zip(states, branches, strict=True)]
 
 
+def state_key(task: Task, token_ids: Sequence[int]) -> int:
+    """Return a number of 64 bits that stands for a state: the task, and the tokens before its next action."""
+    words = f"{task.id}\n".encode() + array("I", token_ids).tobytes()
+    return int.from_bytes(hashlib.sha256(words).digest()[:8], "big")
+
+
 def state_seed(run_seed: int, state: Episode) -> int:
     """Return a seed for what is tried in a state: a function of the run, the task and the tokens so far.
 
     States that are the same get the same seed, by whichever trajectory they were reached.
     """
-    digest = hashlib.sha256(array("I", state.conversation.token_ids).tobytes()).digest()
-    key = (*state.task.id.encode(), int.from_bytes(digest[:8], "big"))
-    sequence = np.random.SeedSequence(run_seed, spawn_key=key)
+    key = state_key(state.task, state.conversation.token_ids)
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(key,))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

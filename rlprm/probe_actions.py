@@ -20,9 +20,9 @@ from rlprm.collect import PolicyConfig
 from rlprm.config import own_settings, setting
 from rlprm.data.probes import ActionProbe, ProbedAction
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import revision_of
-from rlprm.monte_carlo import estimate, replay, state_seed, waves
+from rlprm.monte_carlo import estimate, replay, state_key, state_seed, waves
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollout import Episode
 from rlprm.stage import is_finished, recorded
@@ -95,27 +95,12 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     if is_finished(config.output_dir, "probe-actions", identity):
         log.info("%s holds the probe of these settings; reusing it", config.output_dir)
         return ActionProbe.open(config.output_dir)
-    require_setting(store, config)
+    config.require_setting_of(store)
     trajectories = store.read()
     with recorded(config.output_dir, "probe-actions", identity) as results:
         probe = ActionProbe.create(config.output_dir, identity)
         results.update(probe_actions(trajectories, config.load_policy(), config, probe))
     return probe
-
-
-def require_setting(store: TrajectoryStore, config: PolicyConfig) -> None:
-    """Refuse trajectories that were collected in another setting than their states are to go on in.
-
-    Raises:
-        MismatchError: naming the differences.
-    """
-    names = ("environment", "end", "round_limit", "prompt", "action_format")
-    different = [name for name in names if store.meta.get(name) != getattr(config, name)]
-    if different:
-        details = ", ".join(
-            f"{n}: collected with {store.meta.get(n)!r}, now {getattr(config, n)!r}" for n in different
-        )
-        raise MismatchError(f"{store.folder} does not fit these settings ({details})")
 
 
 def probe_actions(
@@ -169,11 +154,11 @@ def choose_states(trajectories: Sequence[Trajectory], seed: int) -> Iterator[tup
     order = [list(rows.values())[i] for i in generator.permutation(len(rows))]
     for row in order:
         generator.shuffle(row)
-    seen: set[tuple[str, tuple[int, ...]]] = set()
+    seen: set[int] = set()
     for depth in range(max(map(len, order), default=0)):
         for trajectory in (row[depth] for row in order if depth < len(row)):
             turn = int(generator.integers(len(trajectory.steps)))
-            state = (trajectory.task.id, trajectory.token_ids[: trajectory.steps[turn].start])
+            state = state_key(trajectory.task, trajectory.token_ids[: trajectory.steps[turn].start])
             if state not in seen:
                 seen.add(state)
                 yield trajectory, turn

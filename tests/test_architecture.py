@@ -20,7 +20,7 @@ FLOORS = (
     {"types", "errors", "functional"},
     {"components", "envs", "data", "models", "config", "stage", "tracking", "training"},
     {"policies", "rollout", "labels", "scorers"},
-    {"prm", "search", "sft", "collect", "label", "monte_carlo", "probe_actions"},
+    {"prm", "search", "sft", "collect", "label", "monte_carlo", "probe_actions", "estimate"},
     {"evaluation", "rl", "evaluate"},
     {"cli", "quickstart"},
 )

@@ -18,9 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlprm.types import StepScores, Trajectory
+from rlprm.errors import MismatchError
+from rlprm.types import StepLabels, StepScores, Trajectory
 
-__all__ = ["ACTION", "STATE_AND_ACTION", "VALUE_READS", "action_reads", "read_positions", "step_scores"]
+__all__ = [
+    "ACTION",
+    "STATE_AND_ACTION",
+    "VALUE_READS",
+    "action_reads",
+    "chain_labels",
+    "read_positions",
+    "step_scores",
+]
 
 ACTION = "action"
 STATE_AND_ACTION = "state_and_action"
@@ -49,3 +58,24 @@ def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: in
     """
     states = tuple(chain[0::2]) if value_reads == STATE_AND_ACTION else ()
     return StepScores(chain[0], action_reads(chain, value_reads), tokens, states)
+
+
+def chain_labels(labels: StepLabels, value_reads: str = ACTION) -> StepLabels:
+    """Lay a trajectory's labels out along a chain of reads.
+
+    The state before action t is the one that action t - 1 led to: where states are
+    read too, both reads have the same target.
+
+    Raises:
+        MismatchError: for targets of progress where states are read too: they are those of another chain.
+    """
+    if value_reads == ACTION:
+        return labels
+    if labels.progress:
+        raise MismatchError(f"stored targets of progress belong to value_reads: action, not to {value_reads}")
+    pairs = [slice(t, t + 2) for t in range(len(labels.promise) - 1)]
+    return StepLabels(
+        promise=tuple(target for pair in pairs for target in labels.promise[pair]),
+        progress=(),
+        weight=tuple(weight for pair in pairs for weight in labels.weight[pair]),
+    )

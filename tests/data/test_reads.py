@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprm.data.reads import ACTION, STATE_AND_ACTION, VALUE_READS, action_reads, read_positions, step_scores
+from rlprm.data.reads import (
+    ACTION,
+    STATE_AND_ACTION,
+    VALUE_READS,
+    action_reads,
+    chain_labels,
+    read_positions,
+    step_scores,
+)
+from rlprm.errors import MismatchError
+from rlprm.types import StepLabels
 from tests.prm.toy import separable, trajectory
 
 
@@ -50,3 +60,15 @@ def test_progress_is_the_actions_own_where_states_are_read() -> None:
     mixed = step_scores([0.5, 0.6, 0.25], ACTION)
     assert mixed.values == own.values
     assert mixed.progress == pytest.approx((0.1, -0.35))
+
+
+def test_a_state_has_the_target_of_the_action_that_led_to_it() -> None:
+    stored = StepLabels((0.5, 0.25, 1.0), (), (1.0, 0.5, 2.0))
+    assert chain_labels(stored) is stored
+    chain = chain_labels(stored, STATE_AND_ACTION)  # x_1, v_1, x_2, v_2
+    assert chain.promise == (0.5, 0.25, 0.25, 1.0)
+    assert chain.weight == (1.0, 0.5, 0.5, 2.0)
+    with pytest.raises(
+        MismatchError, match="progress belong to value_reads: action, not to state_and_action"
+    ):
+        chain_labels(StepLabels((0.5, 1.0), (0.5,), (1.0, 1.0)), STATE_AND_ACTION)
