@@ -24,6 +24,14 @@ from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.models.lora import (
+    IN_FULL,
+    TuningConfig,
+    effective,
+    save_trained,
+    trainable_parameters,
+    with_adapters,
+)
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.stage import is_finished, recorded
@@ -35,7 +43,7 @@ _IGNORED = -100
 
 
 @dataclass
-class SFTStageConfig(TaskConfig, SFTConfig):
+class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
     """Settings of ``rlprm sft``; everything of ``trl.SFTConfig`` is available too."""
 
     model: str = setting("tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.")
@@ -59,6 +67,10 @@ class SFTStageConfig(TaskConfig, SFTConfig):
         settle_device(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        if self.model == "tiny" and self.lora_r:
+            raise ConfigError(
+                f"lora_r: got {self.lora_r}, allowed: 0 for model tiny, which has learned nothing yet"
+            )
         # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         if self.model == "tiny":
@@ -69,7 +81,7 @@ class SFTStageConfig(TaskConfig, SFTConfig):
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
     base = None if config.model == "tiny" else revision_of(config.model)
-    record = {**stage_record(config), "max_length": config.max_length, "base": base}
+    record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
     del record["workers"]  # how fast, not what
     if is_finished(config.output_dir, "sft", record):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
@@ -77,6 +89,7 @@ def run(config: SFTStageConfig) -> None:
     with recorded(config.output_dir, "sft", record) as results:
         demonstrations = collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
+        parameters = model.num_parameters()
         dataset, dropped = to_dataset(
             demonstrations,
             ChatRenderer(tokenizer),
@@ -84,7 +97,7 @@ def run(config: SFTStageConfig) -> None:
             learn_observations=config.learn_observations,
         )
         trainer = SFTTrainer(
-            model=model,
+            model=with_adapters(model, config, seed=config.seed),
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
@@ -92,12 +105,14 @@ def run(config: SFTStageConfig) -> None:
         )
         check_world_size(config)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, record))
-        trainer.save_model(config.output_dir)
+        model.config.use_cache = True  # switched off for training; the policy is to write
+        save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **IN_FULL))
         results.update(
             demonstrations=len(dataset),
             expert_failures=config.num_demonstrations - len(demonstrations),
             too_long=dropped,
-            parameters=model.num_parameters(),
+            parameters=parameters,
+            trained_parameters=trainable_parameters(model),
             tokens=sum(map(len, dataset["input_ids"])) * config.num_train_epochs,
             **{k: v for k, v in trainer.state.log_history[-1].items() if k == "train_loss"},
         )
@@ -167,7 +182,8 @@ def _tokenizer_and_model(
     config: SFTStageConfig, demonstrations: Sequence[Demonstration]
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if config.model != "tiny":
-        return load_tokenizer(config.model), load_causal_lm(config.model, dtype="float32")
+        dtype = config.weights_dtype(bf16=config.bf16)
+        return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = envs.load(config.environment).FIXED_PHRASES
     tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)

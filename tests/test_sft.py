@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
 
 from rlprm import sft
 from rlprm.config import parse
@@ -191,6 +192,88 @@ def test_a_policy_is_tuned_further_with_its_own_tokenizer(
     assert len({renderer.template_hash for renderer in renderers}) == 1
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_killed_run_goes_on_to_the_same_policy(
+    trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    folder, _ = trained
+    settings: dict[str, object] = {
+        "model": folder, "max_length": 160, "lora_r": rank, "lora_dropout": 0.1 if rank else 0.0,
+        "max_steps": 4, "save_strategy": "steps", "save_steps": 2,
+    }  # fmt: skip
+    sft.run(config(tmp_path / "whole", **settings))
+
+    class Killed(sft.SFTTrainer):  # type: ignore[misc]
+        def training_step(self, *arguments: Any) -> Any:
+            if self.state.global_step == 3:
+                raise KeyboardInterrupt
+            return super().training_step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "SFTTrainer", Killed)
+        with pytest.raises(KeyboardInterrupt):
+            sft.run(config(tmp_path / "killed", **settings))
+    assert not (tmp_path / "killed/stage.json").exists()
+    sft.run(config(tmp_path / "killed", **settings))
+    whole, resumed = (load_causal_lm(str(tmp_path / name)) for name in ("whole", "killed"))
+    base = dict(load_causal_lm(str(folder)).named_parameters())
+    moved = 0.0
+    for (name, a), b in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        moved = max(moved, (a - base[name]).abs().max().item())
+    assert moved > 1e-3
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_recomputed_activations_give_the_same_policy(
+    trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    folder, _ = trained
+    losses, policies, entered = [], [], [0, 0]
+
+    class Counted(sft.SFTTrainer):  # type: ignore[misc]
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            (layer,) = (m for n, m in self.model.named_modules() if n.endswith("layers.0.self_attn"))
+            layer.register_forward_pre_hook(self.count)
+
+        def count(self, *_: object) -> None:
+            entered[self.args.activation_checkpointing] += 1
+
+    monkeypatch.setattr(sft, "SFTTrainer", Counted)
+    for recompute in (False, True):
+        output = tmp_path / str(recompute)
+        settings = {"max_length": 160, "lora_r": rank, "activation_checkpointing": recompute}
+        sft.run(config(output, model=folder, **settings))
+        losses.append(read_record(output)["results"]["train_loss"])
+        policies.append(load_causal_lm(str(output)))
+    assert entered == [2, 4]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for a, b in zip(policies[0].parameters(), policies[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_adapters_leave_a_policy_like_any_other(
+    trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = trained
+    sft.run(config(tmp_path / "lora", model=folder, max_length=160, lora_r=4, max_steps=1))
+    results = read_record(tmp_path / "lora")["results"]
+    assert results["trained_parameters"] < results["parameters"] / 4
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "lora")
+    assert stock.num_parameters() == results["parameters"]
+    assert stock.config.use_cache
+    assert (tmp_path / "lora/adapter/adapter_model.safetensors").exists()
+    assert revision_of(str(tmp_path / "lora")) != revision_of(str(folder))
+    with pytest.raises(MismatchError, match="lora_r: 4 there, None now"):
+        sft.run(config(tmp_path / "lora", model=folder, max_length=160, max_steps=1))
+
+
+def test_a_policy_is_saved_ready_to_write(trained: tuple[Path, list[dict[str, Any]]]) -> None:
+    """Trainers switch the cache off; a policy that keeps that setting would write slowly ever after."""
+    assert AutoModelForCausalLM.from_pretrained(trained[0]).config.use_cache
+
+
 def test_an_expert_that_solves_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sft, "demonstrate_all", lambda tasks, **_: [None] * len(tasks))
     with pytest.raises(DataError, match="solved none of the 12 tasks"):
@@ -203,3 +286,7 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         config(tmp_path, num_demonstrations=0)
     with pytest.raises(ConfigError, match="end: got 'never'"):
         config(tmp_path, end="never")
+    with pytest.raises(ConfigError, match="lora_r: got 4, allowed: 0 for model tiny"):
+        config(tmp_path, lora_r=4)
+    with pytest.raises(ConfigError, match=r"lora_dropout: got 1\.5"):
+        config(tmp_path, model="m", lora_r=4, lora_dropout=1.5)

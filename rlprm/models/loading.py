@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models.scalar import compute_in_float32
 
 _T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,7 +83,7 @@ def load_scalar_model(
     Args:
         path: folder or hub id. A causal checkpoint keeps its body; its scalar head starts at zero,
             so that an untrained PRM predicts the same value everywhere.
-        dtype: see :func:`resolve_dtype`.
+        dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
         device: where the model goes; the GPU of this process where unset and there is one.
         dropout: before the head. Stock token classification uses 0.1, which would make training and
             evaluation differ on regression targets.
@@ -111,7 +112,17 @@ def load_scalar_model(
     _refuse_missing(path, set(report["missing_keys"]) - head)
     for key in head:
         torch.nn.init.zeros_(model.get_parameter(key))
+    for name in head_of(model):
+        compute_in_float32(model.get_submodule(name))
     return cast(PreTrainedModel, model.to(device or default_device()))
+
+
+def head_of(model: PreTrainedModel) -> list[str]:
+    """Names of the modules on top of a scalar model's body; none for a causal model."""
+    if model.get_output_embeddings() is not None:
+        return []
+    body = f"{model.base_model_prefix}."
+    return sorted({n.rpartition(".")[0] for n, _ in model.named_parameters() if not n.startswith(body)})
 
 
 def revision_of(path: str) -> str:

@@ -11,6 +11,28 @@ from transformers import PreTrainedModel
 from rlprm.data.batching import pad_right
 
 
+class _Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, under autocast too.
+
+    It holds nothing of its own, so that copies of it and its weights in a file are those of a plain layer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
+def compute_in_float32(head: nn.Module) -> None:
+    """Make a scalar head exact, however coarse the body's numbers are.
+
+    bfloat16 has 8 significant bits: values around 0.8 would be multiples of 1/256, which is as much as
+    a step changes them, and the loss looks at such changes.
+    """
+    head.to(torch.float32)
+    if type(head) is nn.Linear:
+        head.__class__ = _Float32Linear
+
+
 def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BR: Tensor) -> Tensor:
     """Return the scalar head's output at given positions, before any activation.
 

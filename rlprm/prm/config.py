@@ -12,11 +12,12 @@ from rlprm.config import setting
 from rlprm.data.reads import VALUE_READS
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
+from rlprm.models.lora import TuningConfig
 from rlprm.training import settle_device
 
 
 @dataclass
-class PRMConfig(TrainingArguments):
+class PRMConfig(TuningConfig, TrainingArguments):
     """Settings of ``rlprm train-prm``; everything of ``transformers.TrainingArguments`` is available too."""
 
     trajectories: str = setting("", "Folder of trajectories to learn from (made by rlprm collect).")

@@ -11,6 +11,7 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.models.loading import load_scalar_model, load_tokenizer, revision_of
+from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.trainer import PRMTrainer
@@ -31,7 +32,11 @@ def run(config: PRMConfig) -> None:
         TrainingError: if the loss is not finite.
     """
     store = TrajectoryStore.open(config.trajectories)
-    identity = {**stage_record(config), "base": revision_of(config.model), "data": dict(store.meta)}
+    identity = {
+        **effective(stage_record(config)),
+        "base": revision_of(config.model),
+        "data": dict(store.meta),
+    }
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
@@ -40,16 +45,18 @@ def run(config: PRMConfig) -> None:
     tokenizer = load_tokenizer(config.model)
     manifest = _manifest(config, store, train, ChatRenderer(tokenizer).template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
-        model = load_scalar_model(config.model, dtype="float32")
+        model = load_scalar_model(config.model, dtype=config.weights_dtype(bf16=config.bf16))
+        model = with_adapters(model, config, seed=config.seed)
         trainer = PRMTrainer(model, config, train, held_out, tokenizer)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
-        trainer.save_model(config.output_dir)
+        save_trained(trainer, config.output_dir, lambda: load_scalar_model(config.model, **IN_FULL))
         if trainer.is_world_process_zero():
             manifest.save(config.output_dir)
         results.update(
             trajectories=len(train), held_out=len(held_out), unusable=unusable,
-            tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs, **metrics,
+            tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
+            trained_parameters=trainable_parameters(model), **metrics,
         )  # fmt: skip
 
 

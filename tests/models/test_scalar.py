@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,29 @@ def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: Pre
     assert model.score.weight.grad is None
 
 
-def test_half_precision_is_read_as_float32(tiny_folder: Path) -> None:
-    half = load_scalar_model(str(tiny_folder), dtype="bfloat16", device=torch.device("cpu"))
-    assert read_logits(half, torch.tensor([[1, 2]]), torch.tensor([[1]])).dtype == torch.float32
+@pytest.mark.parametrize("how", ["bfloat16 weights", "autocast", "a copy, autocast"])
+def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder: Path, how: str) -> None:
+    """Between 0.5 and 1 bfloat16 knows 128 numbers; the steps of a trajectory differ by less than that."""
+    dtype = "bfloat16" if how == "bfloat16 weights" else "float32"
+    model = load_scalar_model(str(tiny_folder), dtype=dtype, device=torch.device("cpu"))
+    torch.nn.init.normal_(model.score.weight, std=0.005, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(model.score.bias, 0.75)
+    if how == "a copy, autocast":
+        model = deepcopy(model)
+    ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(3))
+    reads = torch.arange(30).expand(2, 30)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "float32"):
+        values = read_logits(model, ids, reads)
+    assert values.dtype == torch.float32
+    assert ((values > 0.5) & (values < 1)).all()
+    rounded = values.to(torch.bfloat16).float()
+    assert (values != rounded).float().mean() > 0.9
+
+
+def test_a_copy_of_a_head_is_not_the_head(tiny_folder: Path) -> None:
+    model = load_scalar_model(str(tiny_folder))
+    copy = deepcopy(model)
+    torch.nn.init.constant_(copy.score.bias, 3.0)
+    ids = torch.tensor([[1, 2]])
+    assert not model(input_ids=ids).logits.any()
+    assert (copy(input_ids=ids).logits == 3.0).all()

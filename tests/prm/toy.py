@@ -13,6 +13,7 @@ from torch import Tensor
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.loading import load_scalar_model
+from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.types import End, Outcome, Split, StopReason, Task, Trajectory
@@ -109,7 +110,8 @@ def builder(weights: Path, output: Path) -> Build:
             head = model.score.weight
             noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))
             head.data.copy_(0.05 * noise)
-        return PRMTrainer(model, config(output / folder, **settings), train, held_out or train)
+        args = config(output / folder, **settings)
+        return PRMTrainer(with_adapters(model, args, seed=args.seed), args, train, held_out or train)
 
     return build
 

@@ -1,0 +1,152 @@
+"""Which weights are trained: all of them, or LoRA adapters beside a frozen model (arXiv 2106.09685).
+
+Both end in the same place: a folder that stock transformers loads. Adapters are merged into the
+model when it is saved, and kept beside it in ``adapter/``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from rlprm.config import setting
+from rlprm.errors import ConfigError
+from rlprm.models.loading import head_of
+
+log = logging.getLogger(__name__)
+IN_FULL: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
+"""How the weights are loaded that adapters are merged into: nothing is lost, and no GPU memory is taken."""
+_ADAPTER = "adapter"
+_DTYPES = ("auto", "float32", "bfloat16")
+_ALL_LINEAR = "all-linear"
+
+
+@dataclass
+class TuningConfig:
+    """Settings of every stage that trains a model."""
+
+    lora_r: int = setting(0, "Rank of LoRA adapters; 0 trains all weights.")
+    lora_alpha: int | None = setting(None, "Adapters are scaled by lora_alpha / lora_r; 2 lora_r if unset.")
+    lora_dropout: float = setting(0.0, "Dropout before adapters.")
+    lora_target_modules: list[str] = setting(
+        [_ALL_LINEAR], "Layers that get adapters, by the ends of their names; all-linear: all but the head."
+    )
+    dtype: str = setting(
+        "auto",
+        "Weights while training: auto (float32; bfloat16 for weights that LoRA freezes, where bf16 is on), "
+        "float32, bfloat16.",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, then let the other bases of a subclass validate theirs.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        if self.lora_r < 0:
+            raise ConfigError(f"lora_r: got {self.lora_r}, allowed: 1 or more, or 0 for all weights")
+        if self.lora_alpha is not None and self.lora_alpha < 1:
+            raise ConfigError(f"lora_alpha: got {self.lora_alpha}, allowed: 1 or more, or unset")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise ConfigError(f"lora_dropout: got {self.lora_dropout}, allowed: 0 or more, below 1")
+        if not self.lora_target_modules:
+            raise ConfigError(f"lora_target_modules: got none, allowed: {_ALL_LINEAR}, or names of layers")
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"dtype: got {self.dtype!r}, allowed: {', '.join(_DTYPES)}")
+        if not self.lora_r and self.dtype == "bfloat16":
+            log.warning(
+                "all weights are trained in bfloat16: updates below 1/256 of a weight are lost; "
+                "dtype float32 with bf16 true computes as fast and keeps them"
+            )
+        following = getattr(super(), "__post_init__", None)
+        if following is not None:
+            following()
+
+    def weights_dtype(self, *, bf16: bool | None) -> str:
+        """Return the dtype the model is loaded in.
+
+        Weights that are trained stay in float32 (bf16 computes beside them); frozen ones need no more bits
+        than the computation has.
+        """
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if self.lora_r and bf16 else "float32"
+
+
+def effective(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a stage's record what has no effect: settings of adapters where there are none."""
+    without_effect = set()
+    if not record["lora_r"]:
+        without_effect = {name for name in record if name.startswith("lora_")}
+    if record["dtype"] == "auto":  # follows from lora_r and bf16
+        without_effect.add("dtype")
+    return {name: value for name, value in record.items() if name not in without_effect}
+
+
+def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) -> PreTrainedModel | PeftModel:
+    """Return the model as it is to be trained: itself, or frozen with LoRA adapters.
+
+    Adapters change nothing before they are trained. A scalar head is trained as a whole: the adapter
+    holds a copy of it, in float32.
+
+    Args:
+        model: as loaded.
+        config: names rank and layers.
+        seed: of the adapters' initial weights.
+
+    Raises:
+        ConfigError: if no layer has one of the names in ``lora_target_modules``.
+    """
+    if not config.lora_r:
+        return model
+    head = head_of(model)
+    targets = config.lora_target_modules
+    lora = LoraConfig(
+        task_type="TOKEN_CLS" if head else "CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha or 2 * config.lora_r,
+        lora_dropout=config.lora_dropout,
+        target_modules=_ALL_LINEAR if targets == [_ALL_LINEAR] else targets,
+        modules_to_save=sorted(head) or None,
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            # Under ZeRO-3, adapters of another dtype than the model's would not fit into its buffers.
+            return get_peft_model(model, lora, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+    except ValueError as error:
+        raise ConfigError(f"lora_target_modules: {str(error).splitlines()[0]}") from error
+
+
+def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrainedModel]) -> None:
+    """Save what was trained so that stock transformers loads it; to be called in every process.
+
+    Args:
+        trainer: has trained the model.
+        folder: where it goes.
+        load_base: loads the weights that training started from, :data:`IN_FULL`.
+    """
+    if not isinstance(trainer.model, PeftModel):
+        trainer.save_model(folder)
+        return
+    adapter = Path(folder) / _ADAPTER
+    trainer.save_model(str(adapter))
+    if trainer.is_world_process_zero():
+        merged = PeftModel.from_pretrained(load_base(), str(adapter)).merge_and_unload()
+        cast(PreTrainedModel, merged).save_pretrained(folder)
+        if trainer.processing_class is not None:
+            trainer.processing_class.save_pretrained(folder)
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of parameters that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
