@@ -93,6 +93,16 @@ def check_trajectories(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B:
     return columns - 1
 
 
+def check_number(name: str, value: float, *, above: float = -math.inf) -> float:
+    """Refuse a setting that is not a finite number above a bound."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and value > above):
+        bound = f" above {above:g}" if above > -math.inf else ""
+        raise ConfigError(f"{name} must be a finite number{bound}, got {value!r}")
+    return float(value)
+
+
 def check_unit_interval(name: str, value: float) -> float:
     """Refuse a setting that is not a number in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -20,7 +20,14 @@ from torch.nn.functional import pad
 from rlprm.functional._checks import check_lengths, check_matrix, check_shape, check_unit_interval
 from rlprm.functional.masking import length_mask
 
-__all__ = ["TDGAELabels", "discounted_suffix_sums", "gae", "td_gae_labels", "td_residuals"]
+__all__ = [
+    "TDGAELabels",
+    "discounted_suffix_sums",
+    "gae",
+    "td_gae_labels",
+    "td_residuals",
+    "varying_suffix_sums",
+]
 
 
 class TDGAELabels(NamedTuple):
@@ -51,6 +58,23 @@ def discounted_suffix_sums(x_BT: Tensor, discount: float) -> Tensor:
     while window < width and factor > 0.0:
         y_BT = torch.add(y_BT, pad(y_BT[:, window:], (0, window)), alpha=factor)
         window, factor = 2 * window, factor * factor
+    return y_BT
+
+
+def varying_suffix_sums(x_BT: Tensor, factors_BT: Tensor) -> Tensor:
+    """Solve ``y_t = x_t + c_t y_{t+1}`` for ``t = T ... 1``, with ``y_{T+1} = 0`` and each c_t in [0, 1].
+
+    The scan of ``discounted_suffix_sums`` with a factor of its own at every place: the
+    window ``t ... t + 2^i - 1`` keeps the product of its factors beside its sum. A factor
+    of 1 where x is 0 makes a place transparent, as if it were not there.
+    """
+    rows, width = check_matrix("x_BT", x_BT)
+    check_shape("factors_BT", factors_BT, (rows, width))
+    y_BT, factors_BT, window = x_BT, factors_BT.to(x_BT.dtype), 1
+    while window < width:
+        y_BT = y_BT + factors_BT * pad(y_BT[:, window:], (0, window))
+        factors_BT = factors_BT * pad(factors_BT[:, window:], (0, window))
+        window *= 2
     return y_BT
 
 

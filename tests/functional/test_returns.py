@@ -12,7 +12,13 @@ from torch import Tensor
 
 from rlprm.errors import ConfigError
 from rlprm.functional.masking import length_mask
-from rlprm.functional.returns import discounted_suffix_sums, gae, td_gae_labels, td_residuals
+from rlprm.functional.returns import (
+    discounted_suffix_sums,
+    gae,
+    td_gae_labels,
+    td_residuals,
+    varying_suffix_sums,
+)
 
 LAMBDAS = (0.0, 0.3, 0.5, 0.95, 1.0)
 
@@ -91,6 +97,16 @@ def test_suffix_sums_satisfy_their_recursion(width: int) -> None:
     x = torch.randn(3, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
     y = discounted_suffix_sums(x, 0.9)
     close(y, x + 0.9 * torch.cat([y[:, 1:], torch.zeros(3, 1)], dim=1))
+
+
+def test_suffix_sums_with_a_factor_at_every_place_satisfy_their_recursion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 37, generator=generator, dtype=torch.float64)
+    factors = torch.rand(3, 37, generator=generator, dtype=torch.float64)
+    factors[:, 5:9], factors[1, 20] = 1.0, 0.0
+    y = varying_suffix_sums(x, factors)
+    close(y, x + factors * torch.cat([y[:, 1:], torch.zeros(3, 1)], dim=1))
+    close(varying_suffix_sums(x, torch.full_like(x, 0.9)), discounted_suffix_sums(x, 0.9))
 
 
 # --- identities ---
