@@ -24,6 +24,9 @@ class PRMConfig(TuningConfig, TrainingArguments):
     model: str = setting("", "Weights to start from: a policy or a base model, folder or hub id.")
     estimator: str = setting("td_gae", "Label estimator: td_gae (AgentPRM), outcome (ORM), returns, ...")
     estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    labels: str = setting(
+        "", "Stored step labels to learn from instead of an estimator's (made by rlprm estimate or label)."
+    )
     beta: float = setting(1.0, "Weight of the progress loss.")
     loss: str = setting("mse", "Promise loss: mse (the paper's) or bce (cross-entropy on soft targets).")
     activation: str = setting("identity", "From head output to value: identity or sigmoid.")

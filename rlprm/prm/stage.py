@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
+from rlprm.data.label_files import LabelFile
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
@@ -14,6 +15,7 @@ from rlprm.models.loading import load_scalar_model, load_tokenizer, revision_of
 from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
+from rlprm.prm.stored import StoredLabels, labelled_trajectories
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.stage import is_finished, recorded
 from rlprm.training import last_checkpoint, stage_record
@@ -37,17 +39,24 @@ def run(config: PRMConfig) -> None:
         "base": revision_of(config.model),
         "data": dict(store.meta),
     }
+    stored = LabelFile.read(config.labels) if config.labels else None
+    if stored is not None:
+        identity["label_file"] = dict(stored.meta)
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
     usable, unusable = usable_trajectories(store.read())
-    train, held_out = split_by_task(usable, config.held_out_fraction, config.seed)
+    labelled = usable if stored is None else labelled_trajectories(usable, stored, config.outcome)
+    train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
     tokenizer = load_tokenizer(config.model)
-    manifest = _manifest(config, store, train, ChatRenderer(tokenizer).template_hash)
+    manifest = _manifest(config, store, stored, train, ChatRenderer(tokenizer).template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
         model = load_scalar_model(config.model, dtype=config.weights_dtype(bf16=config.bf16))
         model = with_adapters(model, config, seed=config.seed)
-        trainer = PRMTrainer(model, config, train, held_out, tokenizer)
+        tables = None
+        if stored is not None:
+            tables = StoredLabels.of(stored, train, held_out, config.value_reads)
+        trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
         save_trained(trainer, config.output_dir, lambda: load_scalar_model(config.model, **IN_FULL))
@@ -55,6 +64,7 @@ def run(config: PRMConfig) -> None:
             manifest.save(config.output_dir)
         results.update(
             trajectories=len(train), held_out=len(held_out), unusable=unusable,
+            unlabelled=len(usable) - len(labelled),
             tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
             trained_parameters=trainable_parameters(model), **metrics,
         )  # fmt: skip
@@ -102,17 +112,22 @@ def split_by_task(
 
 
 def _manifest(
-    config: PRMConfig, store: TrajectoryStore, train: Sequence[Trajectory], template: str
+    config: PRMConfig,
+    store: TrajectoryStore,
+    stored: LabelFile | None,
+    train: Sequence[Trajectory],
+    template: str,
 ) -> Manifest:
     _one("chat templates", {t.template for t in train} | {template})
+    made_by = {"estimator": config.estimator, "estimator_kwargs": config.estimator_kwargs}
     return Manifest(
-        estimator=config.estimator,
-        estimator_kwargs=config.estimator_kwargs,
-        beta=config.beta,
+        **(made_by if stored is None else {name: stored.meta[name] for name in made_by}),
+        # Labels without targets of progress leave its loss out: that is what beta 0 says.
+        beta=config.beta if stored is None or stored.has_progress else 0.0,
         loss=config.loss,
         activation=config.activation,
         refresh=config.refresh,
-        cold_start_epochs=config.cold_start_epochs,
+        cold_start_epochs=config.cold_start_epochs if stored is None else 0,
         value_reads=config.value_reads,
         outcome=config.outcome,
         outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),

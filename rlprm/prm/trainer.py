@@ -37,6 +37,7 @@ from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
 from rlprm.models.scalar import read_logits, read_sequences
 from rlprm.prm.config import PRMConfig
+from rlprm.prm.stored import StoredLabels
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_finite
 from rlprm.types import Trajectory
 
@@ -57,6 +58,7 @@ class PRMTrainer(Trainer):
         train: trajectories to learn from; all have at least one step.
         held_out: trajectories of other tasks, for evaluation.
         tokenizer: saved with the checkpoint.
+        stored: labels of ``train`` and of ``held_out`` to learn from; made by the estimator where None.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class PRMTrainer(Trainer):
         train: Sequence[Trajectory],
         held_out: Sequence[Trajectory],
         tokenizer: PreTrainedTokenizerBase | None = None,
+        stored: StoredLabels | None = None,
     ) -> None:
         self.train_trajectories = train
         self.held_out = held_out
+        self.stored = stored
         self.epoch_number = 1
-        self._table: LabelBatch | None = None
+        self._table: LabelBatch | None = None if stored is None else stored.train
         self._resumed_from: Path | None = None
         super().__init__(
             model=model,
@@ -124,13 +128,13 @@ class PRMTrainer(Trainer):
     @property
     def is_cold(self) -> bool:
         """Whether the values still mean nothing, so that labels must not be made of them."""
-        needs_values = labels.load(self.args.estimator).NEEDS_VALUES
+        needs_values = self.stored is None and labels.load(self.args.estimator).NEEDS_VALUES
         return needs_values and self.epoch_number <= self.args.cold_start_epochs
 
     def start_epoch(self, number: int) -> None:
         """Enter an epoch (counted from 1): make its labels if they are refreshed once per epoch."""
         self.epoch_number = number
-        self._table = self._stored_labels(number)
+        self._table = self._stored_labels(number) if self.stored is None else self.stored.train
         if (
             self._table is None
             and self.args.refresh == "epoch"
@@ -143,7 +147,7 @@ class PRMTrainer(Trainer):
 
     def store_labels(self, folder: Path) -> None:
         """Put the labels of the epoch beside a checkpoint: they were made of weights that are gone by now."""
-        if self._table is not None and self.is_world_process_zero():
+        if self.stored is None and self._table is not None and self.is_world_process_zero():
             torch.save({"epoch": self.epoch_number, "labels": asdict(self._table)}, folder / _LABELS)
 
     def _stored_labels(self, epoch: int) -> LabelBatch | None:
@@ -263,7 +267,10 @@ class PRMTrainer(Trainer):
         batch = self._batch(self.held_out, tokens=False)
         logits_BT1 = self.read(self.held_out)
         values_BT1 = activate(logits_BT1, self.args.activation)
-        targets = self._label(values_BT1, batch["outcomes"], batch["lengths"])
+        if self.stored is None:
+            targets = self._label(values_BT1, batch["outcomes"], batch["lengths"])
+        else:
+            targets = self.stored.held_out
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
         values = [
             action_reads(row[: n + 1], self.args.value_reads)

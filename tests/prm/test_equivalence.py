@@ -81,10 +81,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(build: Bui
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("labels", ["estimated", "stored"])
 @pytest.mark.parametrize(("strategy", "steps"), [("epoch", 3), ("steps", 4)])
-def test_a_killed_run_goes_on_to_the_same_weights(build: Build, strategy: str, steps: int) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(
+    build: Build, strategy: str, steps: int, labels: str
+) -> None:
     data = skewed()  # 3 updates an epoch: step 4 is in the middle of the second one
     settings = {
+        "stored": toy.stored_labels(data) if labels == "stored" else None,
         "num_train_epochs": 3,
         "save_strategy": strategy,
         "save_steps": steps,
@@ -126,16 +130,28 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [32, 27])
-def test_two_processes_equal_one(build: Build, tiny_folder: Path, tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "labels"), [(32, "estimated"), (27, "estimated"), (27, "stored")])
+def test_two_processes_equal_one(
+    build: Build, tiny_folder: Path, tmp_path: Path, count: int, labels: str
+) -> None:
     data = toy.separable(8, seed=5)[:count]
-    alone = build(data, folder="a", num_train_epochs=2, per_device_train_batch_size=8, learning_rate=2e-3)
+    stored = toy.stored_labels(data) if labels == "stored" else None
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 2e-3}
+    alone = build(data, folder="a", stored=stored, **settings)
     alone.train()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     # A real launch knows nothing of this process.
     environment = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
     done = subprocess.run(
-        [*command, "--module", "tests.prm.two_processes", str(tiny_folder), str(tmp_path), str(count)],
+        [
+            *command,
+            "--module",
+            "tests.prm.two_processes",
+            str(tiny_folder),
+            str(tmp_path),
+            str(count),
+            labels,
+        ],
         cwd=ROOT,
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+from rlprm.labels.base import from_step_labels
 from rlprm.models.loading import load_scalar_model
 from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
+from rlprm.prm.stored import StoredLabels
 from rlprm.prm.trainer import PRMTrainer
-from rlprm.types import End, Outcome, Split, StopReason, Task, Trajectory
+from rlprm.types import End, Outcome, Split, StepLabels, StopReason, Task, Trajectory
 from tests.toys import agents
 
 Build = Callable[..., PRMTrainer]
@@ -102,6 +104,7 @@ def builder(weights: Path, output: Path) -> Build:
         *,
         head_seed: int | None = 0,
         folder: str = "prm",
+        stored: StoredLabels | None = None,
         **settings: Any,
     ) -> PRMTrainer:
         """Make a trainer; its head is random unless ``head_seed`` is None, so that values differ at once."""
@@ -111,9 +114,21 @@ def builder(weights: Path, output: Path) -> Build:
             noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))
             head.data.copy_(0.05 * noise)
         args = config(output / folder, **settings)
-        return PRMTrainer(with_adapters(model, args, seed=args.seed), args, train, held_out or train)
+        model = with_adapters(model, args, seed=args.seed)
+        return PRMTrainer(model, args, train, held_out or train, stored=stored)
 
     return build
+
+
+def stored_labels(trajectories: Sequence[Trajectory], *, seed: int = 0) -> StoredLabels:
+    """Labels that no estimator makes: other targets and weights for every read and step."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for t in trajectories:
+        promise, progress, weight = (rng.random(len(t.steps) + n).tolist() for n in (1, 0, 1))
+        rows.append(StepLabels(tuple(promise), tuple(progress), tuple(weight)))
+    batch = from_step_labels(rows)
+    return StoredLabels(batch, batch)
 
 
 def weights(trainer: PRMTrainer) -> Tensor:
