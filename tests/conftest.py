@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.tiny import tiny_model
+from tests.data import templates
 from tests.toys import agents
 
 torch.set_num_threads(1)
@@ -42,6 +43,16 @@ def tiny_folder(renderer: ChatRenderer, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("tiny")
     tiny_model(renderer.tokenizer, size="xs", context_length=512).save_pretrained(folder)
     renderer.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def foreign_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved causal model with another vocabulary and template than the toy policies; never written to."""
+    folder = tmp_path_factory.mktemp("foreign")
+    tokenizer = templates.foreign().tokenizer
+    tiny_model(tokenizer, size="xs", context_length=512, seed=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

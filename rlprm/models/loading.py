@@ -117,6 +117,15 @@ def load_scalar_model(
     return cast(PreTrainedModel, model.to(device or default_device()))
 
 
+def context_length_of(path: str) -> int:
+    """Return the most tokens a model takes.
+
+    Raises:
+        ArtifactError: if there is no model.
+    """
+    return int(_load(path, "model", lambda: AutoConfig.from_pretrained(path)).max_position_embeddings)
+
+
 def head_of(model: PreTrainedModel) -> list[str]:
     """Names of the modules on top of a scalar model's body; none for a causal model."""
     if model.get_output_embeddings() is not None:

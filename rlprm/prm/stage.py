@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from rlprm.data.label_files import LabelFile
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
 from rlprm.labels import check_no_intermediate_reward
-from rlprm.models.loading import load_scalar_model, load_tokenizer, revision_of
+from rlprm.models.loading import context_length_of, load_scalar_model, load_tokenizer, revision_of
 from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
@@ -30,7 +31,7 @@ def run(config: PRMConfig) -> None:
     Raises:
         ArtifactError: if trajectories or weights are missing.
         DataError: if there is nothing to learn from.
-        MismatchError: if the trajectories were not made with the model's template and vocabulary.
+        MismatchError: if the trajectories were made by several policies, or in several settings.
         TrainingError: if the loss is not finite.
     """
     store = TrajectoryStore.open(config.trajectories)
@@ -45,11 +46,13 @@ def run(config: PRMConfig) -> None:
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
-    usable, unusable = usable_trajectories(store.read())
+    tokenizer = load_tokenizer(config.model)
+    renderer = ChatRenderer(tokenizer)
+    fitting, too_long = in_own_tokens(store.read(), renderer, context_length_of(config.model))
+    usable, unusable = usable_trajectories(fitting)
     labelled = usable if stored is None else labelled_trajectories(usable, stored, config.outcome)
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
-    tokenizer = load_tokenizer(config.model)
-    manifest = _manifest(config, store, stored, train, ChatRenderer(tokenizer).template_hash)
+    manifest = _manifest(config, store, stored, train, renderer.template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
         model = load_scalar_model(config.model, dtype=config.weights_dtype(bf16=config.bf16))
         model = with_adapters(model, config, seed=config.seed)
@@ -64,10 +67,46 @@ def run(config: PRMConfig) -> None:
             manifest.save(config.output_dir)
         results.update(
             trajectories=len(train), held_out=len(held_out), unusable=unusable,
-            unlabelled=len(usable) - len(labelled),
+            too_long=too_long, unlabelled=len(usable) - len(labelled),
             tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
             trained_parameters=trainable_parameters(model), **metrics,
         )  # fmt: skip
+
+
+def in_own_tokens(
+    trajectories: Sequence[Trajectory], renderer: ChatRenderer, context_length: int
+) -> tuple[list[Trajectory], int]:
+    """Render trajectories of another tokenizer or template again; leave out what then is too long.
+
+    Args:
+        trajectories: as stored.
+        renderer: of the model that is to read them.
+        context_length: the most tokens it takes.
+
+    Returns:
+        The trajectories that fit, and how many do not.
+
+    Raises:
+        DataError: if none fits.
+    """
+    own, rerenderer = renderer.template_hash, Rerenderer(renderer)
+    foreign = {t.template for t in trajectories} - {own}
+    if foreign:
+        log.warning(
+            "trajectories of template %s are rendered again with the model's own, %s",
+            ", ".join(sorted(foreign)), own,
+        )  # fmt: skip
+    rendered = [rerenderer.render(t) for t in trajectories]
+    fitting = [t for t in rendered if len(t.token_ids) <= context_length]
+    too_long = len(rendered) - len(fitting)
+    if not fitting:
+        raise DataError(f"none of the {too_long} trajectories fits into the model's {context_length} tokens")
+    if too_long:
+        log.warning(
+            "%d of %d trajectories do not fit into the model's %d tokens and are left out",
+            too_long, len(rendered), context_length,
+        )  # fmt: skip
+    return fitting, too_long
 
 
 def usable_trajectories(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], int]:
@@ -118,7 +157,6 @@ def _manifest(
     train: Sequence[Trajectory],
     template: str,
 ) -> Manifest:
-    _one("chat templates", {t.template for t in train} | {template})
     made_by = {"estimator": config.estimator, "estimator_kwargs": config.estimator_kwargs}
     return Manifest(
         **(made_by if stored is None else {name: stored.meta[name] for name in made_by}),

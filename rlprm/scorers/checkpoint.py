@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -9,31 +10,50 @@ from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches
 from rlprm.data.reads import read_positions, step_scores
+from rlprm.data.rendering import ChatRenderer
+from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
 from rlprm.functional.activation import activate
-from rlprm.models.loading import load_scalar_model
+from rlprm.models.loading import load_scalar_model, load_tokenizer
 from rlprm.models.manifest import Manifest
+from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.scalar import read_sequences
 from rlprm.types import StepScores, Trajectory
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointScorer:
     """Scores all steps of a batch of trajectories with one forward per batch.
 
+    Unfinished trajectories are a search's candidates: their keys and values are kept until
+    the next call, which then feeds only what was added.
+
     Args:
         name: shown in tables.
         model: token classification model with one label.
         manifest: how to read it.
+        tokenizer: folder of its tokenizer, with which trajectories of other tokenizers are rendered
+            again; they are refused where it is None.
         token_budget: padded tokens of one forward.
     """
 
     def __init__(
-        self, name: str, model: PreTrainedModel, manifest: Manifest, *, token_budget: int = 16_384
+        self,
+        name: str,
+        model: PreTrainedModel,
+        manifest: Manifest,
+        *,
+        tokenizer: str | None = None,
+        token_budget: int = 16_384,
     ) -> None:
         self.name = name
         self.model = model
         self.manifest = manifest
+        self.tokenizer = tokenizer
         self.token_budget = token_budget
+        self._rerenderer: Rerenderer | None = None
+        self._reader = PrefixReader(model)
 
     @classmethod
     def load(
@@ -45,39 +65,93 @@ class CheckpointScorer:
             ArtifactError: if the folder is missing or is not a PRM.
         """
         manifest = Manifest.load(folder)
-        return cls(name, load_scalar_model(folder, dtype=dtype), manifest, token_budget=token_budget)
+        return cls(
+            name,
+            load_scalar_model(folder, dtype=dtype),
+            manifest,
+            tokenizer=folder,
+            token_budget=token_budget,
+        )
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score every step; see :class:`rlprm.scorers.base.Scorer`.
 
+        Trajectories of another chat template or vocabulary are rendered again with the model's own.
+
         Raises:
-            MismatchError: for trajectories rendered with another chat template or vocabulary.
-            DataError: for a trajectory without tokens, or a score that is not finite.
+            MismatchError: for such trajectories where there is no tokenizer to do it with, or it is not the
+                one the model was trained with.
+            DataError: for a trajectory without tokens, or with more than the model takes, or a score
+                that is not finite.
         """
-        for trajectory in trajectories:
-            if trajectory.template != self.manifest.template:
-                raise MismatchError(
-                    f"trajectory of task {trajectory.task.id} was rendered with template "
-                    f"{trajectory.template}, {self.name} was trained with {self.manifest.template}"
-                )
-            if not trajectory.token_ids:
-                raise DataError(
-                    f"trajectory of task {trajectory.task.id} has no tokens to score: {trajectory.error}"
-                )
+        trajectories = [self._in_own_tokens(trajectory) for trajectory in trajectories]
+        # Unfinished ones will be back a step longer: a beam's next round.
+        grows = any(t.stop is None for t in trajectories) and all(t.steps for t in trajectories)
+        logits, tokens = self._read_growing(trajectories) if grows else self._read_whole(trajectories)
+        return [
+            step_scores(
+                _values(row, self.manifest.activation, self.name), self.manifest.value_reads, tokens=fed
+            )
+            for row, fed in zip(logits, tokens, strict=True)
+        ]
+
+    def _read_whole(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]]:
+        lengths = [len(trajectory.token_ids) for trajectory in trajectories]
         logits = read_sequences(
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
             [read_positions(trajectory, self.manifest.value_reads) for trajectory in trajectories],
-            budget_batches([len(trajectory.token_ids) for trajectory in trajectories], self.token_budget),
+            budget_batches(lengths, self.token_budget),
         )
-        return [
-            step_scores(
-                _values(row, self.manifest.activation, self.name),
-                self.manifest.value_reads,
-                tokens=len(t.token_ids),
+        return logits, lengths
+
+    def _read_growing(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]]:
+        return self._reader.read(
+            [
+                Branch(
+                    ids=t.token_ids,
+                    positions=read_positions(t, self.manifest.value_reads),
+                    parent=t.steps[-2].end + 1 if len(t.steps) > 1 else 0,
+                    fork=t.steps[-1].start,
+                )
+                for t in trajectories
+            ]
+        )
+
+    def _in_own_tokens(self, trajectory: Trajectory) -> Trajectory:
+        if trajectory.template != self.manifest.template:
+            self._rerenderer = self._rerenderer or self._load_rerenderer(trajectory)
+            trajectory = self._rerenderer.render(trajectory)
+        length, limit = len(trajectory.token_ids), self.model.config.max_position_embeddings
+        if not length:
+            raise DataError(
+                f"trajectory of task {trajectory.task.id} has no tokens to score: {trajectory.error}"
             )
-            for row, t in zip(logits, trajectories, strict=True)
-        ]
+        if length > limit:
+            raise DataError(
+                f"trajectory of task {trajectory.task.id} has {length} tokens for {self.name}, which takes "
+                f"{limit}; collect with a lower context_length or round_limit"
+            )
+        return trajectory
+
+    def _load_rerenderer(self, foreign: Trajectory) -> Rerenderer:
+        own = self.manifest.template
+        if self.tokenizer is None:
+            raise MismatchError(
+                f"trajectory of task {foreign.task.id} was rendered with template {foreign.template}, "
+                f"{self.name} was trained with {own}"
+            )
+        renderer = ChatRenderer(load_tokenizer(self.tokenizer))
+        if renderer.template_hash != own:
+            raise MismatchError(
+                f"{self.name} was trained with template {own}, but the tokenizer in {self.tokenizer} has "
+                f"{renderer.template_hash}"
+            )
+        log.warning(
+            "%s reads trajectories of template %s rendered again with its own, %s",
+            self.name, foreign.template, own,
+        )  # fmt: skip
+        return Rerenderer(renderer)
 
 
 def _values(logits: Sequence[float], activation: str, name: str) -> list[float]:

@@ -20,6 +20,8 @@ from rlprm.evaluate import EvaluateConfig
 from rlprm.evaluation.bon import AggregationChoice, choose_aggregation
 from rlprm.evaluation.pool import Pool
 from rlprm.models.manifest import Manifest
+from rlprm.prm import stage as prm
+from rlprm.prm.config import PRMConfig
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search.base import score_all
 from rlprm.search.best_of_n import expected
@@ -161,6 +163,24 @@ def test_a_prm_of_another_environment_is_a_transfer(
     replace(Manifest.load(pipeline.agentprm), environment="babyai").save(tmp_path / "prm")
     evaluate.load_scorer("prm", str(tmp_path / "prm"), parse(EvaluateConfig, pipeline.evaluation))
     assert "trained on babyai: this is a transfer" in caplog.text
+
+
+def test_a_prm_of_another_backbone_scores_pool_and_beam(
+    pipeline: Pipeline, foreign_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--model", str(foreign_folder), "--trajectories", pipeline.rollouts, "--bf16", "false"]
+    arguments += ["--held_out_fraction", "0.25", "--num_train_epochs", "1", "--disable_tqdm", "true"]
+    prm.run(parse(PRMConfig, [*arguments, "--output_dir", str(tmp_path / "foreign")]))
+    arguments = [*pipeline.evaluation, "--scorers.foreign", str(tmp_path / "foreign")]
+    evaluate.run(parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "results")]))
+    rows = {(r["strategy"], r["scorer"], r["n"]): r for r in summary_of(tmp_path / "results")["evaluation"]}
+    # Its words are shorter: it spends more tokens on the same pool than the model beside it.
+    spent = [rows["best_of_n", scorer, 4]["prm_tokens"] for scorer in ("agentprm", "foreign")]
+    assert 2 * spent[0] < spent[1]
+    assert rows["beam", "foreign", 2]["prm_tokens"] > 0
+    pool = Pool.of(TrajectoryStore.open(tmp_path / "results/pool").read())
+    template = Manifest.load(tmp_path / "foreign").template
+    assert {t.template for t in pool.flat} == {Manifest.load(pipeline.agentprm).template} != {template}
 
 
 def test_a_missing_scorer_is_named_before_anything_is_collected(pipeline: Pipeline, tmp_path: Path) -> None:

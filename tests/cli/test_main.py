@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,18 +197,6 @@ def test_a_folder_that_holds_another_run(
     line = refused(capfd, "train-prm", *arguments, "--output_dir", str(tmp_path / "orm"))
     assert "holds a finished run with other settings" in line
     assert (tmp_path / "orm/model.safetensors").stat().st_mtime_ns == written
-
-
-def test_a_model_with_another_vocabulary(
-    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    store = TrajectoryStore.open(pipeline.rollouts)
-    foreign = [replace(t, template="other") for t in store.read()]
-    TrajectoryStore.create(tmp_path / "foreign", store.meta).write(0, foreign)
-    arguments = ["--trajectories", str(tmp_path / "foreign"), "--model", pipeline.policy]
-    line = refused(capfd, "train-prm", *arguments, "--output_dir", str(tmp_path / "out"))
-    assert "MismatchError" in line
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import cache
 
 from transformers import PreTrainedTokenizerBase
 
+from rlprm.data.rendering import ChatRenderer
+from rlprm.models.tokenizer import train_tokenizer
 from tests.toys import agents
 
 # Qwen2.5-Instruct's, without its tools.
@@ -64,3 +67,12 @@ def tokenizer(template: str | None, *specials: str) -> PreTrainedTokenizerBase:
     made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *specials]})
     made.chat_template = template
     return made
+
+
+@cache
+def foreign(template: str = QWEN25) -> ChatRenderer:
+    """Another vocabulary than the toy tokenizer's, with another template; never to be changed."""
+    tokenizer = train_tokenizer(["a wall, a cell; other words altogether"], vocab_size=290)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|eot_id|>"]})
+    tokenizer.chat_template = template
+    return ChatRenderer(tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -13,25 +12,15 @@ from hypothesis import strategies as st
 from rlprm import envs
 from rlprm.data.conversation import Conversation
 from rlprm.data.formats import load_format
-from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer, split_messages
 from rlprm.errors import DataError
-from rlprm.models.tokenizer import train_tokenizer
 from rlprm.rollout import Episode, rollout, start_episode
 from rlprm.types import End, EpisodeSetting, Message, Split, StopReason, Trajectory
 from tests.data import templates
 from tests.data.strategies import nfc, texts
+from tests.data.templates import foreign
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, renderer
-
-
-@cache
-def foreign(template: str = templates.QWEN25) -> ChatRenderer:
-    """Another vocabulary and another template."""
-    tokenizer = train_tokenizer(["a wall, a cell; other words altogether"], vocab_size=290)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|eot_id|>"]})
-    tokenizer.chat_template = template
-    return ChatRenderer(tokenizer)
 
 
 def walked(

@@ -12,16 +12,19 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from rlprm.data.rendering import ChatRenderer
+from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
 from rlprm.models.manifest import Manifest
 from rlprm.prm import stage
 from rlprm.prm.config import PRMConfig
-from rlprm.prm.stage import split_by_task, usable_trajectories
+from rlprm.prm.stage import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
 from rlprm.types import End, StopReason, Trajectory
+from tests.data.templates import foreign
 from tests.prm import toy
 from tests.prm.toy import Build, trajectory
 
@@ -219,11 +222,43 @@ def test_divergence_in_the_very_last_update_is_seen(build: Build) -> None:
         trainer.evaluate()
 
 
-def test_trajectories_of_another_tokenizer_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    foreign = [replace(t, template="other") for t in toy.separable(4)]
-    with pytest.raises(MismatchError, match="several chat templates"):
-        stage.run(config(store(tmp_path / "rollouts", foreign), tiny_folder, tmp_path / "prm"))
-    assert not (tmp_path / "prm").exists()
+def test_a_model_with_another_tokenizer_learns_in_its_own_tokens(
+    rollouts: str, foreign_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        stage.run(config(rollouts, foreign_folder, tmp_path / "prm", learning_rate=3e-3, num_train_epochs=3))
+    (said,) = [r.message for r in caplog.records if "rendered again" in r.message]
+    templates = (toy.separable(1)[0].template, foreign().template_hash)
+    assert all(template in said for template in templates)
+    assert Manifest.load(tmp_path / "prm").template == foreign().template_hash
+    results = read_record(tmp_path / "prm")["results"]
+    assert (results["trajectories"] + results["held_out"], results["too_long"]) == (48, 0)
+    assert results["eval_auc_last"] > 0.8  # it has learned to read them
+    tokens = sum(len(t.token_ids) for t in toy.separable(12))
+    assert results["tokens"] > 3 * tokens  # a small vocabulary needs more tokens for the same words
+    # Its scores of the policy's own trajectories are those of the trajectories it learned from.
+    good, bad = trajectory(["right", "left"], True), trajectory(["left", "left"], False)
+    scorer = CheckpointScorer.load("prm", str(tmp_path / "prm"))
+    again = [Rerenderer(foreign()).render(t) for t in (good, bad)]
+    scores = scorer.score([good, bad])
+    assert scores == scorer.score(again)
+    assert scores[0].values[-1] > scores[1].values[-1]
+
+
+def test_what_is_too_long_for_the_model_is_left_out_and_counted(
+    renderer: ChatRenderer, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = toy.separable(4)
+    lengths = sorted(len(t.token_ids) for t in data)
+    limit = lengths[len(lengths) // 2]
+    expected = [t for t in data if len(t.token_ids) <= limit]
+    assert 0 < len(expected) < len(data)
+    with caplog.at_level(logging.WARNING):
+        found = in_own_tokens(data, renderer, limit)
+    assert found == (expected, len(data) - len(expected))
+    assert f"{found[1]} of 16 trajectories do not fit into the model's {limit} tokens" in caplog.text
+    with pytest.raises(DataError, match="none of the 16 trajectories fits into the model's 3 tokens"):
+        in_own_tokens(data, renderer, 3)
 
 
 def test_two_end_modes_are_not_mixed(tiny_folder: Path, tmp_path: Path) -> None:

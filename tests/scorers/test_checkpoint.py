@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.rerender import Rerenderer
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.models.loading import load_scalar_model
 from rlprm.models.manifest import Manifest
 from rlprm.scorers import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.types import Trajectory
+from rlprm.types import StopReason, Trajectory
+from tests.data.templates import foreign
 from tests.prm.toy import separable, trajectory
 
 
@@ -91,6 +94,23 @@ def test_one_forward_scores_every_step_as_its_prefix_alone_would(make: Make) -> 
         assert alone.initial == pytest.approx(whole.initial, abs=1e-5)
 
 
+@pytest.mark.parametrize("reads", ["action", "state_and_action"])
+def test_a_search_that_grows_scores_as_if_each_candidate_were_read_whole(make: Make, reads: str) -> None:
+    growing, fed, from_the_start = make(value_reads=reads), 0, 0
+    full = [t for t in separable(6) if len(t.steps) >= 3]
+    for steps in (1, 2, 3):
+        candidates = [prefix(t, steps) for t in full]
+        whole = make(value_reads=reads).score([replace(t, stop=StopReason.DECLARED) for t in candidates])
+        for found, expected in zip(growing.score(candidates), whole, strict=True):
+            assert found.values == pytest.approx(expected.values, abs=1e-5)
+            assert found.states == pytest.approx(expected.states, abs=1e-5)
+            assert found.initial == pytest.approx(expected.initial, abs=1e-5)
+            fed, from_the_start = fed + found.tokens, from_the_start + expected.tokens
+    assert from_the_start == sum(len(prefix(t, n).token_ids) for t in full for n in (1, 2, 3))
+    # Each token of each trajectory once, and prompts that several share only once for all.
+    assert fed <= sum(len(prefix(t, 3).token_ids) for t in full)
+
+
 def test_reading_states_too_leaves_the_actions_values_as_they_are(make: Make, model: PreTrainedModel) -> None:
     trajectories = separable(3)
     plain, both = make().score(trajectories), make(value_reads="state_and_action").score(trajectories)
@@ -153,6 +173,51 @@ def test_another_template_is_refused(make: Make) -> None:
     foreign = replace(trajectory(["right"], True, task="x7"), template="deadbeef")
     with pytest.raises(MismatchError, match=r"x7 was rendered with template deadbeef, agentprm was trained"):
         make().score([trajectory(["right"], True), foreign])
+
+
+@pytest.fixture
+def foreign_prm(foreign_folder: Path, tmp_path: Path) -> str:
+    """A PRM that knows other words than the policy, and reads them with a random head."""
+    model = load_scalar_model(str(foreign_folder))
+    torch.nn.init.normal_(model.score.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path / "foreign")
+    foreign().tokenizer.save_pretrained(tmp_path / "foreign")
+    manifest(foreign().template_hash).save(tmp_path / "foreign")
+    return str(tmp_path / "foreign")
+
+
+def test_a_model_with_another_tokenizer_reads_trajectories_in_its_own_tokens(
+    foreign_prm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = [trajectory(["right", "left", "finish"], True), trajectory(["wait"], False)]
+    scorer = CheckpointScorer.load("other", foreign_prm)
+    with caplog.at_level(logging.WARNING):
+        found = scorer.score(data) + scorer.score(data)
+    own = [Rerenderer(foreign()).render(t) for t in data]
+    assert found == scorer.score(own) * 2
+    assert [len(scores.values) for scores in found[:2]] == [3, 1]
+    assert [scores.tokens for scores in found[:2]] == [len(t.token_ids) for t in own]
+    assert [scores.tokens for scores in found[:2]] != [len(t.token_ids) for t in data]
+    (said,) = [r.message for r in caplog.records]  # once
+    assert data[0].template in said
+    assert foreign().template_hash in said
+
+
+def test_trap_a_prm_folder_whose_tokenizer_was_replaced_is_refused(
+    foreign_prm: str, renderer: ChatRenderer
+) -> None:
+    renderer.tokenizer.save_pretrained(foreign_prm)
+    with pytest.raises(MismatchError, match=r"but the tokenizer in .* has"):
+        CheckpointScorer.load("other", foreign_prm).score(
+            [replace(trajectory(["right"], True), template="x")]
+        )
+
+
+def test_more_tokens_than_the_model_takes_are_refused(make: Make) -> None:
+    long = trajectory(["right"] * 60, True, task="x7")
+    assert len(long.token_ids) > 512
+    with pytest.raises(DataError, match=r"task x7 has \d+ tokens for agentprm, which takes 512"):
+        make().score([long])
 
 
 def test_what_cannot_be_scored_raises(make: Make, tiny_folder: Path) -> None:
