@@ -33,7 +33,7 @@ class PrefixReader:
     """Reads growing, branching sequences; remembers one call.
 
     Args:
-        model: a token classification model with one label, in evaluation mode.
+        model: a token classification model with one label, read in evaluation mode, and left as it is.
         pad_id: any token id.
     """
 
@@ -83,7 +83,12 @@ class PrefixReader:
     def _extend(
         self, sequences: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int] | None]
     ) -> Extended:
-        return self._prefixes.extend(self.model, sequences, prefixes, pad_id=self.pad_id)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return self._prefixes.extend(self.model, sequences, prefixes, pad_id=self.pad_id)
+        finally:
+            self.model.train(was_training)
 
 
 def _values_at(branches: Sequence[Branch], lengths: Sequence[int], done: Extended) -> list[dict[int, float]]:
