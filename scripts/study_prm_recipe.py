@@ -80,6 +80,10 @@ VARIANTS = {
     "base": Variant("from random weights instead of the policy's", {}, model="base"),
     "tasks48": Variant("48 tasks instead of 192", {}, rollouts="rollouts48"),
     "tasks768": Variant("768 tasks", {}, rollouts="rollouts768"),
+    "tasks768x4": Variant(
+        "768 tasks with 4 trajectories each: as many as 192 with 16", {}, rollouts="rollouts768x4"
+    ),
+    "tasks3072x1": Variant("3072 tasks with one trajectory each", {}, rollouts="rollouts3072x1"),
     "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
@@ -182,7 +186,9 @@ def _model(root: Path, seed: int, name: str) -> str:
 
 def _rollouts(root: Path, seed: int, name: str) -> str:
     config = _collect_config(root, seed, name)
-    config.num_tasks = int(name.removeprefix("rollouts") or config.num_tasks)
+    if size := name.removeprefix("rollouts"):
+        tasks, _, samples = size.partition("x")
+        config.num_tasks, config.samples_per_task = int(tasks), int(samples or config.samples_per_task)
     collect.run(config)
     return config.output_dir
 
