@@ -14,6 +14,7 @@ from rlprm.config import TaskConfig, own_settings, setting
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
+from rlprm.launch import ALONE, Processes, join
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
@@ -107,7 +108,10 @@ class CollectConfig(PolicyConfig):
 
 
 def run(config: CollectConfig) -> TrajectoryStore:
-    """Collect trajectories; waves that are already there are kept."""
+    """Collect trajectories; waves that are already there are kept.
+
+    Several processes share the waves; the first one records the run when all are there.
+    """
     identity = {**own_settings(config), "revision": revision_of(config.model)}
     if is_finished(config.output_dir, "collect", identity):
         log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
@@ -115,6 +119,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
     tasks = envs.load(config.environment).tasks(
         Split(config.split), config.first_task, config.num_tasks, **config.env_kwargs
     )
+    processes = join()
     with recorded(config.output_dir, "collect", identity) as results:
         policy = config.load_policy()
         store = collect(
@@ -126,6 +131,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
             wave_size=config.wave_size,
             seed=config.seed,
             meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+            processes=processes,
         )
         trajectories = store.read()
         results.update(
@@ -148,12 +154,14 @@ def collect(
     wave_size: int,
     seed: int,
     meta: dict[str, object],
+    processes: Processes = ALONE,
 ) -> TrajectoryStore:
     """Run every task ``samples_per_task`` times and store the trajectories.
 
     Episodes run in fixed waves, each a shard on disk; an episode's random numbers
     depend on the seed, its task and its sample number. A killed collection
-    therefore continues to exactly the same result.
+    therefore continues to exactly the same result, and several processes, each of
+    which takes its share of the waves, come to it too. All of them return when all waves are there.
 
     Raises:
         MismatchError: if the folder holds trajectories collected with other settings.
@@ -179,20 +187,21 @@ def collect(
         },
     )
     waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
-    missing = [number for number in range(len(waves)) if not store.has(number)]
-    if len(missing) < len(waves):
+    own = processes.share(range(len(waves)))
+    missing = [number for number in own if not store.has(number)]
+    if len(missing) < len(own):
         log.info(
-            "%s: %d of %d waves are there; collecting the rest", folder, len(waves) - len(missing), len(waves)
+            "%s: %d of %d waves are there; collecting the rest", folder, len(own) - len(missing), len(own)
         )
     failed = 0
-    with tqdm(
-        total=len(jobs), initial=len(jobs) - sum(len(waves[n]) for n in missing), desc="rollouts"
-    ) as bar:
+    total, rest = (sum(len(waves[number]) for number in of) for of in (own, missing))
+    with tqdm(total=total, initial=total - rest, desc="rollouts", disable=not processes.is_main) as bar:
         for number in missing:
             trajectories = rollout(waves[number], policy, setting, seed)
             store.write(number, trajectories)
             failed += sum(t.stop is StopReason.ERROR for t in trajectories)
             bar.update(len(trajectories))
     if failed:
-        log.warning("%d of %d episodes failed; their cause is stored with them", failed, len(jobs))
+        log.warning("%d of %d episodes failed; their cause is stored with them", failed, rest)
+    processes.wait()
     return store

@@ -30,6 +30,7 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import results_table
+from rlprm.launch import Processes, is_first, join
 from rlprm.models.loading import revision_of
 from rlprm.policies.hf import HFPolicy
 from rlprm.scorers.base import Scorer
@@ -119,6 +120,8 @@ class EvaluateConfig(PolicyConfig):
 def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print the table, write ``summary.json`` and plots; returns the summary.
 
+    Several processes share whatever is generated; the first one prints and writes.
+
     Raises:
         ArtifactError: if the policy or a scorer is missing.
         MismatchError: if a scorer was trained in another setting than it is used in.
@@ -129,8 +132,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     identity = {**own_settings(config), "revisions": revisions}
     if is_finished(folder, "evaluate", identity):
         log.info("%s holds the finished evaluation of these settings; reusing it", folder)
-        console.print((folder / "table.txt").read_text(encoding="utf-8"))
+        if is_first():
+            console.print((folder / "table.txt").read_text(encoding="utf-8"))
         return {}
+    processes = join()
     checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
     policy = config.load_policy()
     with recorded(folder, "evaluate", identity) as results:
@@ -140,22 +145,22 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
         dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
         with watch.measure("dev pool"):
-            dev = _pool(config, policy, dev_tasks, folder / "dev-pool", config.chosen_at)
+            dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
         with watch.measure("pool"):
-            pool = _pool(config, policy, tasks, folder / "pool", max(config.budgets))
+            pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
         scorers: list[Scorer] = [*checkpoints, Shortest(), Random(seed=config.seed)]
         with watch.measure("scoring"):
-            for scorer in tqdm(scorers, desc="scoring", unit="scorer"):
+            for scorer in tqdm(scorers, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
         choices = [choose_aggregation(dev, scorer.name, config.chosen_at) for scorer in checkpoints]
         aggregation = {scorer.name: "last" for scorer in scorers} | {c.scorer: c.name for c in choices}
         measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
         with watch.measure("greedy"):
-            measured.append(_greedy(config, policy, tasks))
+            measured.append(_greedy(config, policy, processes, tasks))
         for n, m in config.beam_sizes():
             for scorer in checkpoints:
                 with watch.measure(f"beam {n}x{m} {scorer.name}"):
-                    measured.append(_beam(config, policy, scorer, tasks, n, m))
+                    measured.append(_beam(config, policy, processes, scorer, tasks, n, m))
         measured = headline(measured, aggregation)
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
         quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
@@ -163,6 +168,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             measured, choices=choices, paired=paired, quality=quality, discrimination=told_apart,
             seconds=watch.seconds,
         )  # fmt: skip
+        if not processes.is_main:
+            return summary
         write_json(folder / "summary.json", summary)
         examples = plots.pick_examples(pool.trajectories, pool.scores_of(config.main_scorer))
         images = plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
@@ -196,7 +203,14 @@ def _tasks(config: EvaluateConfig, split: Split, first: int, count: int) -> list
     return envs.load(config.environment).tasks(split, first, count, **config.env_kwargs)
 
 
-def _pool(config: EvaluateConfig, policy: HFPolicy, tasks: Sequence[Task], folder: Path, size: int) -> Pool:
+def _pool(
+    config: EvaluateConfig,
+    policy: HFPolicy,
+    processes: Processes,
+    tasks: Sequence[Task],
+    folder: Path,
+    size: int,
+) -> Pool:
     store = collect(
         policy,
         tasks,
@@ -206,32 +220,41 @@ def _pool(config: EvaluateConfig, policy: HFPolicy, tasks: Sequence[Task], folde
         wave_size=config.wave_size,
         seed=config.seed,
         meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+        processes=processes,
     )
     return Pool.of(store.read())
 
 
-def _greedy(config: EvaluateConfig, policy: HFPolicy, tasks: Sequence[Task]) -> Measurement:
-    greedy = search.load("greedy")
-    results = greedy.search(
-        tasks, policy.at_temperature(0.0), Shortest(), config.episode_setting(), run_seed=config.seed
-    )
-    return measure_results(results, strategy=GREEDY)
+def _greedy(
+    config: EvaluateConfig, policy: HFPolicy, processes: Processes, tasks: Sequence[Task]
+) -> Measurement:
+    greedy, setting, own = search.load("greedy"), config.episode_setting(), processes.share(tasks)
+    cold = policy.at_temperature(0.0)
+    results = greedy.search(own, cold, Shortest(), setting, run_seed=config.seed) if own else []
+    return measure_results(processes.gather(results), strategy=GREEDY)
 
 
 def _beam(
-    config: EvaluateConfig, policy: HFPolicy, scorer: Scorer, tasks: Sequence[Task], n: int, m: int
+    config: EvaluateConfig,
+    policy: HFPolicy,
+    processes: Processes,
+    scorer: Scorer,
+    tasks: Sequence[Task],
+    n: int,
+    m: int,
 ) -> Measurement:
     """Search in portions of tasks whose expansions fit into one wave."""
     beam = search.load("beam")
     portion = max(1, config.wave_size // (n * m))
-    results: list[SearchResult] = []
-    with tqdm(total=len(tasks), desc=f"beam {n}x{m}, {scorer.name}", unit="task") as bar:
-        for start in range(0, len(tasks), portion):
-            chunk = tasks[start : start + portion]
-            results += beam.search(
-                chunk, policy, scorer, config.episode_setting(), run_seed=config.seed, n=n, m=m
-            )
+    own = processes.share([tasks[start : start + portion] for start in range(0, len(tasks), portion)])
+    found: list[list[SearchResult]] = []
+    name = f"beam {n}x{m}, {scorer.name}"
+    with tqdm(total=sum(map(len, own)), desc=name, unit="task", disable=not processes.is_main) as bar:
+        for chunk in own:
+            setting = config.episode_setting()
+            found.append(beam.search(chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m))
             bar.update(len(chunk))
+    results = [result for of_chunk in processes.gather(found) for result in of_chunk]
     return measure_results(results, strategy=BEAM, scorer=scorer.name, aggregation="last", n=n, m=m)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rlprm import __version__
 from rlprm.data.files import read_json, write_json
 from rlprm.errors import refuse_other_settings
+from rlprm.launch import is_first
 
 _RECORD = "stage.json"
 
@@ -36,12 +37,16 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
 def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Run a stage; if it succeeds, write ``stage.json`` with its settings, seconds and results.
 
+    Where several processes run it, the first one writes: it is the one that saves what was made.
+
     Yields:
         A mapping to put results into.
     """
     results: dict[str, Any] = {}
     started = time.perf_counter()
     yield results
+    if not is_first():
+        return
     seconds = round(time.perf_counter() - started, 2)
     record = {
         "stage": stage,

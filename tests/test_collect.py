@@ -15,6 +15,7 @@ from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ArtifactError, ConfigError, MismatchError
+from rlprm.launch import ALONE, Processes
 from rlprm.policies.base import Completion, Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.stage import read_record
@@ -41,7 +42,13 @@ class Killed(SeededPolicy):
         return super().act(conversations, seeds)
 
 
-def gather(folder: Path, policy: Policy | None = None, wave_size: int = 4, seed: int = 0) -> TrajectoryStore:
+def gather(
+    folder: Path,
+    policy: Policy | None = None,
+    wave_size: int = 4,
+    seed: int = 0,
+    processes: Processes = ALONE,
+) -> TrajectoryStore:
     return collect(
         policy or SeededPolicy(ACTIONS),
         TASKS,
@@ -51,6 +58,7 @@ def gather(folder: Path, policy: Policy | None = None, wave_size: int = 4, seed:
         wave_size=wave_size,
         seed=seed,
         meta={"environment": "tests.toys.corridor"},
+        processes=processes,
     )
 
 
@@ -92,6 +100,21 @@ def test_a_finished_collection_asks_the_policy_nothing(tmp_path: Path) -> None:
     gather(tmp_path, policy)
     assert policy.calls == []
     assert content(tmp_path) == before
+
+
+def test_processes_share_the_waves_and_come_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather(tmp_path / "alone")
+    waited: list[int] = []
+    monkeypatch.setattr(Processes, "wait", lambda self: waited.append(self.rank))
+    shards = []
+    for rank in (1, 0):  # 4 waves: 1 and 3, then 0 and 2
+        gather(tmp_path / "shared", processes=Processes(rank, 2))
+        shards.append({p.name for p in (tmp_path / "shared").glob("wave-*")})
+    assert shards[0] == {"wave-00001.jsonl", "wave-00003.jsonl"}
+    assert waited == [1, 0]
+    assert content(tmp_path / "shared") == content(tmp_path / "alone")
 
 
 def test_failures_are_counted_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
