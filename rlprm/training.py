@@ -41,6 +41,10 @@ def settle_device(arguments: TrainingArguments) -> None:
     arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
     # Without a GPU this has to be said, or processes launched together would each train alone.
     arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
+    old = arguments.gradient_checkpointing
+    if old is not None and getattr(arguments, "activation_checkpointing", False) is None:
+        # Versions that have a new name for it warn of the old one, which is the one they all know.
+        arguments.activation_checkpointing, arguments.gradient_checkpointing = old, None
     # Left on, a NaN would be replaced by the mean of the losses before it, and never be seen.
     arguments.logging_nan_inf_filter = False
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -238,12 +238,12 @@ def test_recomputed_activations_give_the_same_policy(
             layer.register_forward_pre_hook(self.count)
 
         def count(self, *_: object) -> None:
-            entered[self.args.activation_checkpointing] += 1
+            entered[self.args.gradient_checkpointing] += 1
 
     monkeypatch.setattr(sft, "SFTTrainer", Counted)
     for recompute in (False, True):
         output = tmp_path / str(recompute)
-        settings = {"max_length": 160, "lora_r": rank, "activation_checkpointing": recompute}
+        settings = {"max_length": 160, "lora_r": rank, "gradient_checkpointing": recompute}
         sft.run(config(output, model=folder, **settings))
         losses.append(read_record(output)["results"]["train_loss"])
         policies.append(load_causal_lm(str(output)))

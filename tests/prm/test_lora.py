@@ -103,7 +103,7 @@ def test_recomputed_activations_give_the_same_updates(build: Build, rank: int) -
     forwards: list[int] = []
     for recompute in (False, True):
         trainer = build(
-            data, folder=str(recompute), lora_r=rank, activation_checkpointing=recompute,
+            data, folder=str(recompute), lora_r=rank, gradient_checkpointing=recompute,
             num_train_epochs=2, logging_steps=1, **ADAM,
         )  # fmt: skip
         counter = _Count(trainer.model)
