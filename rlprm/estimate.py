@@ -142,7 +142,7 @@ def run(config: EstimateConfig) -> None:
                 outcome="success" if hard else config.outcome,
                 policy=revision,
                 data=dict(store.meta),
-                **results,
+                costs=dict(results),
             )
 
 

@@ -1,0 +1,155 @@
+"""``probe-actions`` and ``estimate`` from end to end: what they leave behind is what the next stage takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from rlprm import estimate, evaluate, probe_actions
+from rlprm.collect import CollectConfig
+from rlprm.config import parse
+from rlprm.data.label_files import LabelFile
+from rlprm.data.probes import ActionProbe
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import ArtifactError, MismatchError
+from rlprm.estimate import EstimateConfig
+from rlprm.evaluate import EvaluateConfig
+from rlprm.evaluation.discrimination import evaluate_discrimination
+from rlprm.models.manifest import Manifest
+from rlprm.prm import stage as prm
+from rlprm.prm.config import PRMConfig
+from rlprm.probe_actions import ProbeActionsConfig
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stage import read_record
+from tests.cli.conftest import EPISODES, Pipeline
+
+
+def acting(pipeline: Pipeline) -> list[str]:
+    """Arguments of a stage in which the policy goes on from stored trajectories."""
+    source = ["--model", pipeline.policy, "--trajectories", pipeline.rollouts]
+    return [*EPISODES, *source, "--temperature", "1.5", "--max_new_tokens", "8"]
+
+
+@pytest.fixture(scope="module")
+def probe(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished probe."""
+    folder = tmp_path_factory.mktemp("probe") / "probe"
+    sizes = ["--num_states", "8", "--rollouts", "8", "--output_dir", str(folder)]
+    probe_actions.run(parse(ProbeActionsConfig, [*acting(pipeline), *sizes]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def estimates(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of finished estimates."""
+    folder = tmp_path_factory.mktemp("estimates") / "estimates"
+    sizes = ["--samples_per_task", "2", "--rollouts", "4", "--output_dir", str(folder)]
+    estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes]))
+    return folder
+
+
+def test_a_probe_counts_what_it_did(probe: Path) -> None:
+    states = ActionProbe.open(probe).read()
+    found = read_record(probe)["results"]
+    assert found["states"] == len(states) == 8
+    assert found["actions"] == sum(map(len, states))
+    assert found["rollouts"] == sum(a.rollouts for actions in states for a in actions)
+    assert found["policy_tokens"] > sum(a.policy_tokens for actions in states for a in actions)
+    row = json.loads((probe / "wave-00000.jsonl").read_text().splitlines()[0])
+    named = {
+        "state",
+        "turn",
+        "action",
+        "frequency",
+        "samples",
+        "mc_success",
+        "mc_score",
+        "rollouts",
+        "finished",
+    }
+    assert named | {"token_ids", "messages", "task_id"} <= row.keys()
+
+
+def test_an_evaluation_says_how_well_each_checkpoint_tells_actions_apart(
+    probe: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    arguments = [*pipeline.evaluation, "--action_probe", str(probe), "--output_dir", str(tmp_path / "out")]
+    config = parse(EvaluateConfig, arguments)
+    config.beams = []
+    summary = evaluate.run(config)
+    assert set(summary["discrimination"]) == {"agentprm", "orm"}
+    expected = evaluate_discrimination(probe, CheckpointScorer.load("orm", pipeline.orm))
+    assert summary["discrimination"]["orm"] == expected.as_json()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["discrimination"]["orm"]["states"] == 8
+
+
+def test_a_probe_that_is_missing_is_noticed_before_anything_is_collected(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    arguments = [*pipeline.evaluation, "--action_probe", str(tmp_path / "nowhere")]
+    config = parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(ArtifactError, match="no probed actions at"):
+        evaluate.run(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_estimates_become_labels_and_labels_a_step_value_model(
+    estimates: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    soft, hard = LabelFile.read(estimates), LabelFile.read(estimates / "labels_hard.jsonl")
+    assert soft.meta["estimator_kwargs"] == {"rollouts": 4, "hard": False}
+    assert hard.meta["estimator_kwargs"] == {"rollouts": 4, "hard": True}
+    assert soft.meta["costs"]["policy_tokens"] == read_record(estimates)["results"]["policy_tokens"] > 0
+    assert soft.rows.keys() == hard.rows.keys()
+    for key, (_, labels) in soft.rows.items():
+        assert set(labels.promise[:-1]) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+        assert hard.rows[key][1].promise == tuple(float(target > 0) for target in labels.promise)
+    usable = [t for t in TrajectoryStore.open(pipeline.rollouts).read() if t.steps and t.error is None]
+    assert soft.rows.keys() == {(t.task.id, t.sample) for t in usable if t.sample < 2}
+    prm.run(
+        parse(
+            PRMConfig,
+            ["--disable_tqdm", "true", "--bf16", "false", "--model", pipeline.policy, "--trajectories",
+             pipeline.rollouts, "--labels", str(estimates), "--num_train_epochs", "1", "--held_out_fraction",
+             "0.25", "--output_dir", str(tmp_path / "pvm")],
+        )
+    )  # fmt: skip
+    manifest = Manifest.load(tmp_path / "pvm")
+    assert (manifest.estimator, manifest.beta) == ("monte_carlo", 0.0)
+    assert CheckpointScorer.load("pvm", str(tmp_path / "pvm")).score(usable[:2])[0].values
+
+
+@pytest.mark.parametrize(("stage", "kind"), [(estimate, EstimateConfig), (probe_actions, ProbeActionsConfig)])
+def test_states_of_another_setting_are_refused(
+    stage: object, kind: type[CollectConfig], pipeline: Pipeline, tmp_path: Path
+) -> None:
+    config = parse(kind, [*acting(pipeline), "--end", "on_success", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(MismatchError, match=r"another setting \(end: 'declared' there, 'on_success' now\)"):
+        stage.run(config)  # type: ignore[attr-defined]
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_results_are_reused(
+    estimates: Path,
+    probe: Path,
+    pipeline: Pipeline,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(EstimateConfig, "load_policy", lambda _: pytest.fail("loaded the policy again"))
+    monkeypatch.setattr(ProbeActionsConfig, "load_policy", lambda _: pytest.fail("loaded the policy again"))
+    sizes = ["--samples_per_task", "2", "--rollouts", "4", "--output_dir", str(estimates)]
+    with caplog.at_level(logging.INFO):
+        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes]))
+        probe_actions.run(
+            parse(
+                ProbeActionsConfig,
+                [*acting(pipeline), "--num_states", "8", "--rollouts", "8", "--output_dir", str(probe)],
+            )
+        )
+    assert caplog.text.count("reusing") == 2
+    with pytest.raises(MismatchError, match="rollouts: 4 there, 5 now"):
+        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes, "--rollouts", "5"]))
