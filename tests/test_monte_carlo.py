@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from rlprm.errors import ConfigError, DataError
-from rlprm.monte_carlo import estimate, replay
+from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.monte_carlo import estimate, replay, state_seed, waves
 from rlprm.rollout import Episode, episode_seed, rollout
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
@@ -115,3 +115,27 @@ def test_no_rollouts_are_refused_and_failures_are_left_out() -> None:
 def test_stop_reasons_of_replayed_ends_are_kept() -> None:
     stops = {replay(t, SETTING, POLICY)[-1].stop for t in collected(60)}
     assert stops == {StopReason.DECLARED, StopReason.ROUND_LIMIT}
+
+
+def test_waves_are_filled_but_not_overfilled_and_finished_episodes_take_no_room() -> None:
+    running = Episode(TASK, 0, 0, SETTING, POLICY)
+    over = replay(collected()[0], SETTING, POLICY)[-1]
+    portions = list(waves([running, over, running, over, running], rollouts=3, wave_size=7))
+    assert portions == [[running, over, running, over], [running]]
+    assert list(waves([running] * 3, rollouts=9, wave_size=4)) == [[running]] * 3
+    assert list(waves([], rollouts=1, wave_size=1)) == []
+
+
+def test_the_seed_of_a_state_is_that_of_its_task_and_tokens() -> None:
+    states = [state for t in collected(30) for state in replay(t, SETTING, POLICY)[:-1]]
+    tokens = {tuple(state.conversation.token_ids) for state in states}
+    assert len({state_seed(0, state) for state in states}) == len(tokens) < len(states)
+    elsewhere = Episode(replace(TASK, id="d"), 0, 0, SETTING, POLICY)
+    same = Episode(TASK, 7, 5, SETTING, POLICY)
+    assert state_seed(0, same) == state_seed(0, states[0])
+    assert len({state_seed(0, same), state_seed(1, same), state_seed(0, elsewhere)}) == 3
+
+
+def test_a_policy_of_another_vocabulary_is_refused() -> None:
+    with pytest.raises(MismatchError, match="rendered with template another"):
+        replay(replace(collected(1)[0], template="another"), SETTING, POLICY)
