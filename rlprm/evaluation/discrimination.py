@@ -36,13 +36,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlprm.data.files import read_json
 from rlprm.data.probes import ActionProbe
 from rlprm.errors import ArtifactError, DataError
 from rlprm.functional.bootstrap import Interval, mean_interval, ratio_interval
 from rlprm.functional.metrics import binomial_variance, clearly_different, pairwise_accuracy, spearman
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import score_all
-from rlprm.stage import read_record
 
 _HALVINGS = 64
 """Random halvings of a state's rollouts."""
@@ -115,7 +115,8 @@ def evaluate_discrimination(folder: str | Path, scorer: Scorer, *, seed: int = 0
         MismatchError: if the scorer was trained with another chat template.
     """
     probe = ActionProbe.open(folder)
-    if not (probe.folder / "stage.json").exists() or read_record(folder)["stage"] != "probe-actions":
+    record = probe.folder / "stage.json"
+    if not record.exists() or read_json(record)["stage"] != "probe-actions":
         raise ArtifactError(
             f"{folder} is not a finished probe of actions; run rlprm probe-actions to its end"
         )
