@@ -1,0 +1,243 @@
+"""The recipes for Qwen2.5-3B, really run from end to end, on a random model of its architecture and template.
+
+Scaled down are numbers (tasks, tokens, rounds, width of searches) and the model; prompt style,
+action format, loss, adapters and recomputed activations stay as the recipes have them. A model that knows
+nothing fails always, and a reward model needs both outcomes: half of the episodes follow the expert
+for as long as they began so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from rlprm import envs
+from rlprm.cli import run_stage
+from rlprm.data.conversation import Conversation
+from rlprm.data.formats import load_format
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import DemonstrationError
+from rlprm.models.manifest import Manifest
+from rlprm.models.tokenizer import train_tokenizer
+from rlprm.policies.base import Completion
+from rlprm.policies.hf import HFPolicy
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stage import read_record
+from rlprm.types import End, Split, Task
+from tests.cli.test_recipes import ROOT, stage_of
+from tests.data.templates import QWEN25
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate")
+SMALL: dict[str, list[str]] = {
+    "sft": ["--num_demonstrations", "6", "--max_steps", "2", "--workers", "1"],
+    "collect": ["--num_tasks", "4", "--samples_per_task", "4", "--round_limit", "8", "--max_new_tokens", "4",
+                "--wave_size", "8"],
+    "train-prm": ["--held_out_fraction", "0.25"],
+    "evaluate": ["--num_tasks", "2", "--num_dev_tasks", "2", "--budgets", "1", "2", "--chosen_at", "2",
+                 "--beams", "2x2", "--round_limit", "8", "--max_new_tokens", "4", "--wave_size", "8"],
+}  # fmt: skip
+
+
+def recipe(environment: str, name: str) -> str:
+    stem = name.removesuffix("_lora") + "_qwen2.5-3b" + ("_lora" if name.endswith("_lora") else "")
+    return f"recipes/{environment}/{stem}.yaml"
+
+
+def settings_of(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Where the stages of one environment put their results."""
+
+    environment: str
+    root: Path
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def run(self, name: str, *changes: str) -> None:
+        """Run a recipe, reading and writing below the root."""
+        path = recipe(self.environment, name)
+        stage = stage_of(path)
+        arguments = ["--config", str(ROOT / path), *SMALL[stage], "--output_dir", str(self.folder(name))]
+        arguments += ["--disable_tqdm", "true"] if stage in ("sft", "train-prm") else []
+        run_stage(stage, [*arguments, *changes])
+
+
+@dataclass
+class Expert:
+    """What the expert says at each turn of the tasks it can solve, found by a task's first observation."""
+
+    says: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], action_format: str) -> Expert:
+        says = {}
+        for task in tasks:
+            module = envs.load(task.environment)
+            try:
+                actions = module.demonstrate(task, end=End.DECLARED)
+            except DemonstrationError:
+                continue
+            opening = module.make(task, end=End.DECLARED).reset()
+            says[opening] = [load_format(action_format).write(action) for action in actions]
+        return cls(says)
+
+    def line(self, conversation: Conversation, seed: int) -> str | None:
+        """What it says next; None where it has nothing to say, or the episode did not begin by its lines."""
+        turn = len(conversation.steps)
+        said = [m["content"] for m in conversation.messages if m["role"] == "assistant"]
+        opening = conversation.messages[len(conversation.messages) - 1 - 2 * turn]["content"]
+        lines = self.says.get(opening, [])
+        follows = seed % 2 == 0 if turn == 0 else said[len(said) - turn :] == lines[:turn]
+        return lines[turn] if follows and turn < len(lines) else None
+
+
+def tokenizer_for(environment: str) -> PreTrainedTokenizerBase:
+    """A small vocabulary of the environment's words under Qwen2.5's own template."""
+    module = envs.load(environment)
+    texts = [m["content"] for m in module.opening(end=End.DECLARED, style="agentgym")]
+    for task in module.tasks(Split.TRAIN, 0, 40):
+        texts.append(module.make(task, end=End.DECLARED).reset())
+    made = train_tokenizer([*texts, "Thought:\nMy next action is: .\n\nAction:\n"], vocab_size=700)
+    made.chat_template = QWEN25
+    return made
+
+
+@pytest.fixture(scope="module", params=["babyai", "textcraft"])
+def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
+    """Run every big recipe of an environment, each on what the one before left."""
+    environment = str(request.param)
+    made = DryRun(environment, tmp_path_factory.mktemp(environment))
+    tokenizer = tokenizer_for(environment)
+    shape = Qwen2Config(  # the architecture's shape: grouped keys, tied embeddings, its own context length
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32_768,
+        tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base = made.folder("base")
+    Qwen2ForCausalLM(shape).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+
+    made.run("sft", "--model", str(base))
+    policy = str(made.folder("sft"))
+    collect = settings_of(recipe(environment, "collect"))
+    module = envs.load(environment)
+    tasks = [
+        *module.tasks(Split.TRAIN, collect["first_task"], 4, **collect["env_kwargs"]),
+        *(t for split in (Split.TEST, Split.DEV) for t in module.tasks(split, 0, 2, **collect["env_kwargs"])),
+    ]
+    expert = Expert.of(tasks, collect["action_format"])
+    act = HFPolicy.act
+
+    def half_expert(
+        self: HFPolicy, conversations: Sequence[Conversation], seeds: Sequence[int]
+    ) -> list[Completion]:
+        found = []
+        for c, seed, own in zip(conversations, seeds, act(self, conversations, seeds), strict=True):
+            line = expert.line(c, seed)
+            ids = None if line is None else tuple(self.renderer.action_ids(line))
+            found.append(own if ids is None else Completion(ids, (-1.0,) * len(ids)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HFPolicy, "act", half_expert)
+        made.run("collect", "--model", policy)
+        for name in ("train_prm", "train_prm_lora", "train_orm"):
+            made.run(name, "--model", policy, "--trajectories", str(made.folder("collect")))
+        scorers = ["--scorers.agentprm", str(made.folder("train_prm"))]
+        scorers += ["--scorers.orm", str(made.folder("train_orm"))]
+        made.run("evaluate", "--model", policy, *scorers)
+    return made
+
+
+def test_every_big_recipe_is_run() -> None:
+    there = {str(p.relative_to(ROOT)) for p in (ROOT / "recipes").rglob("*qwen2.5-3b*.yaml")}
+    assert there == {recipe(e, name) for e in ("babyai", "textcraft") for name in NAMES}
+
+
+def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
+    scaled = {"model", "output_dir", "trajectories", "scorers", "held_out_fraction", "num_demonstrations"}
+    scaled |= {"num_tasks", "samples_per_task", "round_limit", "max_new_tokens", "wave_size"}
+    scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams"}
+    for name in NAMES:
+        wanted = settings_of(recipe(dry.environment, name))
+        ran = read_record(dry.folder(name))["config"]
+        ran = {key: {"SchedulerType.COSINE": "cosine"}.get(str(value), value) for key, value in ran.items()}
+        common = (wanted.keys() & ran.keys()) - scaled
+        assert {key: ran[key] for key in common} == {key: wanted[key] for key in common}
+        assert len(common) >= 6
+    lora, full = (read_record(dry.folder(f"train_prm{kind}")) for kind in ("_lora", ""))
+    assert (lora["config"]["lora_r"], lora["config"]["lora_alpha"]) == (16, 32)
+    assert 2 * lora["results"]["trained_parameters"] < full["results"]["trained_parameters"]
+
+
+def test_the_trajectories_have_the_real_layout_and_both_outcomes(dry: DryRun) -> None:
+    trajectories = TrajectoryStore.open(dry.folder("collect")).read()
+    assert len(trajectories) == 16
+    assert {t.outcome.success for t in trajectories} == {True, False}
+    tokenizer = AutoTokenizer.from_pretrained(dry.folder("sft"))
+    for t in trajectories:
+        text = tokenizer.decode(t.token_ids)
+        assert text.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
+        assert text.count("<|im_start|>system") == 1
+        assert "Thought:" in t.messages[0]["content"]  # AgentGym's instructions
+        assert text.count("<|im_start|>assistant\n") == len(t.steps) + 1  # its acknowledgement, too
+    won = [t for t in trajectories if t.outcome.success]
+    assert all("Action:" in t.messages[-2]["content"] and t.steps[-1].action == "finish" for t in won)
+
+
+def test_what_is_saved_loads_with_stock_transformers(dry: DryRun) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(dry.folder("sft"))
+    assert (type(policy).__name__, policy.config.use_cache) == ("Qwen2ForCausalLM", True)
+    trajectory = TrajectoryStore.open(dry.folder("collect")).read()[0]
+    for name in ("train_prm", "train_prm_lora", "train_orm"):
+        folder = dry.folder(name)
+        stock = AutoModelForTokenClassification.from_pretrained(folder).eval()
+        with torch.no_grad():
+            logits = stock(input_ids=torch.tensor([trajectory.token_ids])).logits[0, :, 0]
+        (scores,) = CheckpointScorer.load(name, str(folder)).score([trajectory])
+        expected = logits[list(trajectory.value_positions)].tolist()
+        assert [scores.initial, *scores.values] == pytest.approx(expected, abs=1e-4)
+        assert any(expected)  # the head has left zero
+        manifest = Manifest.load(folder)
+        assert (manifest.prompt, manifest.action_format, manifest.end) == ("agentgym", "react", "declared")
+
+
+def test_the_evaluation_has_every_row(dry: DryRun) -> None:
+    summary = json.loads((dry.folder("evaluate") / "summary.json").read_text())
+    rows = {(r["strategy"], r["scorer"], r["n"]) for r in summary["evaluation"]}
+    for scorer in ("agentprm", "orm"):
+        assert {("best_of_n", scorer, 1), ("best_of_n", scorer, 2), ("beam", scorer, 2)} <= rows
+    assert 0 < summary["policy"]["sample_mean"] < 1
+
+
+def test_adapters_train_the_policy_too(dry: DryRun) -> None:
+    """The override that the SFT recipe's header names."""
+    lora = ["--lora_r", "16", "--learning_rate", "1e-4", "--gradient_accumulation_steps", "2"]
+    dry.run("sft", "--model", str(dry.folder("base")), *lora, "--output_dir", str(dry.folder("sft_lora")))
+    before, after = (AutoModelForCausalLM.from_pretrained(dry.folder(n)) for n in ("base", "sft_lora"))
+    moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.1
+    assert sum(m > 0 for m in moved) == 2 * 7  # the linear layers of two blocks
