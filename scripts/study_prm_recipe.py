@@ -1,8 +1,8 @@
 """The study behind the PRM recipe: one change at a time to the paper's setting, several seeds, dev tasks.
 
-    python scripts/study_prm_recipe.py train --seeds 0 1 2        # resumable; --variants for a subset
+    python scripts/study_prm_recipe.py train --seeds 0 1 2    # resumable; --variants for a subset
     python scripts/study_prm_recipe.py measure --seeds 0 1 2
-    python scripts/study_prm_recipe.py report --seeds 0 1 2       # -> docs/results/prm-recipe.json
+    python scripts/study_prm_report.py                        # -> docs/results/prm-recipe.json
 
 Every seed has its own policy, rollouts, candidates and probe of actions. A variant is the tiny PRM
 recipe with some settings changed, and all are measured on the same dev tasks: best-of-N from one
@@ -18,20 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from rlprm import collect, envs, probe_actions, search, sft
 from rlprm.collect import CollectConfig
 from rlprm.config import parse
-from rlprm.data.files import read_json, write_json
+from rlprm.data.files import write_json
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import Measurement
 from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.functional.bootstrap import mean_interval, paired_interval
 from rlprm.models.loading import load_tokenizer
 from rlprm.models.tiny import tiny_model
 from rlprm.prm import stage as prm
@@ -84,6 +80,15 @@ VARIANTS = {
         "768 tasks with 4 trajectories each: as many as 192 with 16", {}, rollouts="rollouts768x4"
     ),
     "tasks3072x1": Variant("3072 tasks with one trajectory each", {}, rollouts="rollouts3072x1"),
+    "tasks3072x4": Variant(
+        "3072 tasks with 4 trajectories: four times the data", {}, rollouts="rollouts3072x4"
+    ),
+    "large": Variant(
+        "3072 tasks with 4 trajectories, size m, 2 epochs",
+        {"num_train_epochs": 2},
+        model="policy_m",
+        rollouts="rollouts3072x4",
+    ),
     "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
@@ -100,10 +105,14 @@ def train(root: Path, seed: int, names: Sequence[str]) -> None:
     for name in names:
         variant = VARIANTS[name]
         overrides = {
-            "num_train_epochs": 3, "eval_strategy": "no", **variant.settings, "seed": seed,
-            "model": _model(root, seed, variant.model), "trajectories": _rollouts(root, seed, variant.rollouts),
+            "num_train_epochs": 3,
+            "eval_strategy": "no",
+            **variant.settings,
+            "seed": seed,
+            "model": _model(root, seed, variant.model),
+            "trajectories": _rollouts(root, seed, variant.rollouts),
             "output_dir": str(root / f"s{seed}" / "prm" / name),
-        }  # fmt: skip
+        }
         prm.run(_parsed(PRMConfig, variant.recipe, overrides))
 
 
@@ -206,142 +215,17 @@ def _parsed(config_type: Callable[..., Any], recipe: str, overrides: Mapping[str
     return parse(config_type, ["--config", str(RECIPES / f"{recipe}_tiny.yaml"), *arguments])
 
 
-def report(root: Path, seeds: Sequence[int], output: Path) -> None:
-    """Put all measured variants side by side; intervals are paired over dev tasks, seeds averaged."""
-    runs = {
-        name: [read_json(root / f"s{seed}" / "measured" / f"{name}.json") for seed in seeds]
-        for name in VARIANTS
-        if all((root / f"s{seed}" / "measured" / f"{name}.json").exists() for seed in seeds)
-    }
-    rows = [_row(name, of_variant, runs[BASELINE]) for name, of_variant in runs.items()]
-    table = Table(title=f"dev tasks, {len(seeds)} seeds; differences from '{BASELINE}' with 95 % intervals")
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console(width=170).print(table)
-    write_json(
-        output,
-        {
-            "what": "rlprm train-prm on recipes/babyai/train_prm_tiny.yaml, one change at a time",
-            "command": "python scripts/study_prm_recipe.py train | measure | report",
-            "seeds": list(seeds),
-            "dev_tasks": POOL_TASKS,
-            "beam_tasks": BEAM_TASKS,
-            "variants": rows,
-        },
-    )
-
-
-def _row(
-    name: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    last = [run["best_of_n"]["last"][str(N)] for run in runs]
-    sample, best = ([run[bound] for run in runs] for bound in ("sample", "oracle"))
-    gap = [
-        (_mean_of(a) - _mean_of(s)) / (_mean_of(o[str(N)]) - _mean_of(s))
-        for a, s, o in zip(last, sample, best, strict=True)
-    ]
-    actions = [run["actions"] for run in runs]
-    return {
-        "variant": name,
-        "about": VARIANTS[name].about,
-        "settings": dict(VARIANTS[name].settings),
-        "sample": _compared(sample),
-        "oracle": _compared([o[str(N)] for o in best]),
-        "best_of_n": {
-            rule: {
-                n: _compared(
-                    [run["best_of_n"][rule][n] for run in runs], [run["best_of_n"][rule][n] for run in baseline]
-                )
-                for n in map(str, BUDGETS)
-            }
-            for rule in AGGREGATIONS
-        },
-        "gap_closed": {"mean": sum(gap) / len(gap), "seeds": gap},
-        "beam": _compared([run["beam"] for run in runs], [run["beam"] for run in baseline]),
-        **{key: [run[key] for run in runs] for key in ("auc", "auc_within_task", "seconds")},
-        "actions": {
-            key: [None if of_seed[key] is None else of_seed[key]["mean"] for of_seed in actions]
-            for key in (
-                "rank_correlation", "pairwise_accuracy", "gain", "attainable", "ceiling", "score_spread",
-                "value_spread",
-            )
-        },
-    }  # fmt: skip
-
-
-def _compared(
-    runs: Sequence[Mapping[str, float]], baseline: Sequence[Mapping[str, float]] | None = None
-) -> dict[str, Any]:
-    """Return success rates per seed, their mean, and the paired difference from the baseline."""
-    found: dict[str, Any] = {"seeds": [_mean_of(run) for run in runs]}
-    values = _over_seeds(runs)
-    found["mean"], found["low"], found["high"] = mean_interval(values)
-    if baseline is not None:
-        difference = paired_interval(values, _over_seeds(baseline))
-        found["difference"] = {"mean": difference.mean, "low": difference.low, "high": difference.high}
-    return found
-
-
-def _over_seeds(runs: Sequence[Mapping[str, float]]) -> list[float]:
-    """Average each task over the seeds: tasks are what varies independently, seeds share them."""
-    return [sum(run[task] for run in runs) / len(runs) for task in sorted(runs[0])]
-
-
-def _mean_of(successes: Mapping[str, float]) -> float:
-    return sum(successes.values()) / len(successes)
-
-
-_COLUMNS = (
-    "variant", f"BoN@{N}", "difference", "gap closed", "best rule", "beam", "difference", "AUC", "AUC in task",
-    "rank corr.", "pairs", "gain", "spread",
-)  # fmt: skip
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    at_n = {rule: of_rule[str(N)] for rule, of_rule in row["best_of_n"].items()}
-    best = max(at_n, key=lambda rule: at_n[rule]["mean"])
-    actions = {key: _average(values) for key, values in row["actions"].items()}
-    return [
-        row["variant"],
-        f"{100 * at_n['last']['mean']:.1f}",
-        _difference(at_n["last"]),
-        f"{row['gap_closed']['mean']:.2f}",
-        f"{best} {100 * at_n[best]['mean']:.1f}",
-        f"{100 * row['beam']['mean']:.1f}",
-        _difference(row["beam"]),
-        f"{_average(row['auc']):.3f}",
-        f"{_average(row['auc_within_task']):.3f}",
-        f"{actions['rank_correlation']:.2f}",
-        f"{actions['pairwise_accuracy']:.2f}",
-        f"{100 * actions['gain']:.1f} of {100 * actions['attainable']:.1f}",
-        f"{actions['score_spread']:.3f} / {actions['value_spread']:.3f}",
-    ]
-
-
-def _difference(found: Mapping[str, Any]) -> str:
-    d = found["difference"]
-    return f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
-
-
-def _average(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else float("nan")
-
-
 def main() -> None:
     """Run one part of the study."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["train", "measure", "report"])
+    parser.add_argument("part", choices=["train", "measure"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/study"))
-    parser.add_argument("--output", type=Path, default=Path("docs/results/prm-recipe.json"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for seed in arguments.seeds:
@@ -349,8 +233,6 @@ def main() -> None:
             train(arguments.folder, seed, arguments.variants)
         elif arguments.part == "measure":
             measure(arguments.folder, seed, arguments.variants)
-    if arguments.part == "report":
-        report(arguments.folder, arguments.seeds, arguments.output)
 
 
 if __name__ == "__main__":
