@@ -45,6 +45,9 @@ def settle_device(arguments: TrainingArguments) -> None:
     if old is not None and getattr(arguments, "activation_checkpointing", False) is None:
         # Versions that have a new name for it warn of the old one, which is the one they all know.
         arguments.activation_checkpointing, arguments.gradient_checkpointing = old, None
+    # Every weight that is trained is used in every forward: there is nothing to look for.
+    if arguments.ddp_find_unused_parameters is None:
+        arguments.ddp_find_unused_parameters = False
     # Left on, a NaN would be replaced by the mean of the losses before it, and never be seen.
     arguments.logging_nan_inf_filter = False
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

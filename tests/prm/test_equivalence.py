@@ -130,13 +130,15 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "labels"), [(32, "estimated"), (27, "estimated"), (27, "stored")])
+@pytest.mark.parametrize(
+    ("count", "kind"), [(32, "plain"), (27, "plain"), (27, "stored labels"), (27, "adapters")]
+)
 def test_two_processes_equal_one(
-    build: Build, tiny_folder: Path, tmp_path: Path, count: int, labels: str
+    build: Build, tiny_folder: Path, tmp_path: Path, count: int, kind: str
 ) -> None:
     data = toy.separable(8, seed=5)[:count]
-    stored = toy.stored_labels(data) if labels == "stored" else None
-    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 2e-3}
+    stored = toy.stored_labels(data) if kind == "stored labels" else None
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, **toy.PROCESS_KINDS[kind]}
     alone = build(data, folder="a", stored=stored, **settings)
     alone.train()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -150,7 +152,7 @@ def test_two_processes_equal_one(
             str(tiny_folder),
             str(tmp_path),
             str(count),
-            labels,
+            kind,
         ],
         cwd=ROOT,
         env={**environment, "OMP_NUM_THREADS": "1"},

@@ -23,6 +23,13 @@ from tests.toys import agents
 
 Build = Callable[..., PRMTrainer]
 
+PROCESS_KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"learning_rate": 2e-3},
+    "stored labels": {"learning_rate": 2e-3},
+    "adapters": {"learning_rate": 2e-2, "lora_r": 4, "gradient_checkpointing": True},
+}
+"""Settings of the runs that two processes repeat."""
+
 
 def trajectory(
     actions: Sequence[str],

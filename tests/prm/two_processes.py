@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from tests.prm import toy
 
 if __name__ == "__main__":
-    weights, output, count, labels = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    weights, output, count, kind = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     data = toy.separable(8, seed=5)[:count]
-    stored = toy.stored_labels(data) if labels == "stored" else None
-    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 2e-3}
+    stored = toy.stored_labels(data) if kind == "stored labels" else None
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 4, **toy.PROCESS_KINDS[kind]}
     trainer = toy.builder(weights, output)(data, folder="b", stored=stored, **settings)
     assert trainer.accelerator.num_processes == 2
     trainer.train()
