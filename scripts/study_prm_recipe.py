@@ -76,8 +76,8 @@ VARIANTS = {
     "base": Variant("from random weights instead of the policy's", {}, model="base"),
     "tasks48": Variant("48 tasks instead of 192", {}, rollouts="rollouts48"),
     "tasks768": Variant("768 tasks", {}, rollouts="rollouts768"),
-    "tasks768x4": Variant(
-        "768 tasks with 4 trajectories each: as many as 192 with 16", {}, rollouts="rollouts768x4"
+    "tasks192x16": Variant(
+        "192 tasks with 16 trajectories each: as many as 768 with 4", {}, rollouts="rollouts192x16"
     ),
     "tasks3072x1": Variant("3072 tasks with one trajectory each", {}, rollouts="rollouts3072x1"),
     "tasks3072x4": Variant(
