@@ -74,8 +74,8 @@ VARIANTS = {
     "epochs2": Variant("2 epochs", {"num_train_epochs": 2}),
     "epochs5": Variant("5 epochs", {"num_train_epochs": 5}),
     "base": Variant("from random weights instead of the policy's", {}, model="base"),
-    "tasks48": Variant("48 tasks instead of 192", {}, rollouts="rollouts48"),
-    "tasks768": Variant("768 tasks", {}, rollouts="rollouts768"),
+    "actions_only": Variant("from a model that learned expert actions only", {}, model="policy_actions"),
+    "tasks192x4": Variant("a quarter of the tasks", {}, rollouts="rollouts192x4"),
     "tasks192x16": Variant(
         "192 tasks with 16 trajectories each: as many as 768 with 4", {}, rollouts="rollouts192x16"
     ),
@@ -95,7 +95,6 @@ VARIANTS = {
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
     "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
     "bce_states": Variant("cross-entropy, states read too", {**_BCE, "value_reads": "state_and_action"}),
-    "bce_tasks768": Variant("cross-entropy, 768 tasks", _BCE, rollouts="rollouts768"),
     "size_m": Variant("policy and PRM of size m", {}, model="policy_m"),
 }
 
@@ -177,6 +176,13 @@ def _beam(config: CollectConfig, scorer: CheckpointScorer) -> dict[str, float]:
     return {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}
 
 
+_MODELS: Mapping[str, Mapping[str, Any]] = {
+    "policy": {},
+    "policy_m": {"size": "m"},
+    "policy_actions": {"learn_observations": False},
+}
+
+
 def _model(root: Path, seed: int, name: str) -> str:
     """Return the folder of a model to start from; made if it does not exist."""
     folder, policy = root / f"s{seed}" / name, root / f"s{seed}" / "policy"
@@ -187,9 +193,7 @@ def _model(root: Path, seed: int, name: str) -> str:
         tiny_model(tokenizer, seed=seed).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     else:
-        sft.run(
-            _parsed(SFTStageConfig, "sft", {**overrides, **({"size": "m"} if name == "policy_m" else {})})
-        )
+        sft.run(_parsed(SFTStageConfig, "sft", {**overrides, **_MODELS[name]}))
     return str(folder)
 
 
