@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,8 +53,10 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
     context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
     first_task: int = setting(0, "First task of the train split to demonstrate.")
     num_demonstrations: int = setting(2000, "Number of tasks to demonstrate.")
-    learn_observations: bool = setting(
-        False, "Also learn to predict the environment's text: teaches a model from scratch to read."
+    learn_observations: float = setting(
+        0.0,
+        "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
+        "actions: teaches a model from scratch to read, and what actions lead to.",
     )
     workers: int = setting(0, "Processes for the expert; 0 takes one per core.")
     output_dir: str = setting("runs/sft", "Where the policy goes.")
@@ -67,6 +70,8 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
         settle_device(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        if not 0.0 <= self.learn_observations <= 1.0:
+            raise ConfigError(f"learn_observations: got {self.learn_observations}, allowed: 0 to 1")
         if self.model == "tiny" and self.lora_r:
             raise ConfigError(
                 f"lora_r: got {self.lora_r}, allowed: 0 for model tiny, which has learned nothing yet"
@@ -95,6 +100,7 @@ def run(config: SFTStageConfig) -> None:
             ChatRenderer(tokenizer),
             max_length=config.max_length,
             learn_observations=config.learn_observations,
+            seed=config.seed,
         )
         trainer = SFTTrainer(
             model=with_adapters(model, config, seed=config.seed),
@@ -145,20 +151,26 @@ def to_dataset(
     renderer: ChatRenderer,
     *,
     max_length: int | None,
-    learn_observations: bool = False,
+    learn_observations: float = 0.0,
+    seed: int = 0,
 ) -> tuple[Dataset, int]:
-    """Render demonstrations as ``input_ids`` and ``labels`` (-100 outside actions).
+    """Render demonstrations as ``input_ids`` and ``labels`` (-100 where nothing is learned).
+
+    All tokens of actions are learned, and a share of the others, drawn at random. There are many
+    more of the others: with a share of 1 they are most of the loss, and actions are learned late.
 
     Returns:
         The data set, and the number of demonstrations left out because they
         exceed ``max_length`` tokens (cutting them would teach half a task).
     """
     rows: list[dict[str, Any]] = []
+    generator = np.random.default_rng(seed)
     for demonstration in demonstrations:
         conversation = render(demonstration, renderer)
         if max_length is None or len(conversation) <= max_length:
-            pairs = zip(conversation.token_ids, conversation.action_mask, strict=True)
-            labels = [token if acted or learn_observations else _IGNORED for token, acted in pairs]
+            drawn = generator.random(len(conversation)) < learn_observations
+            learned = zip(conversation.token_ids, conversation.action_mask, drawn.tolist(), strict=True)
+            labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
             rows.append({"input_ids": conversation.token_ids, "labels": labels})
     if not rows:
         raise DataError(f"no demonstration fits into {max_length} tokens")

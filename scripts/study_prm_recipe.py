@@ -179,7 +179,7 @@ def _beam(config: CollectConfig, scorer: CheckpointScorer) -> dict[str, float]:
 _MODELS: Mapping[str, Mapping[str, Any]] = {
     "policy": {},
     "policy_m": {"size": "m"},
-    "policy_actions": {"learn_observations": False},
+    "policy_actions": {"learn_observations": 0.0},
 }
 
 

@@ -57,7 +57,7 @@ def test_a_demonstration_has_the_tokens_of_a_rollout_with_the_same_actions(
 def test_only_actions_are_learned_unless_observations_are_asked_for(renderer: ChatRenderer) -> None:
     made = demonstrations()
     only, dropped = to_dataset(made, renderer, max_length=None)
-    both, _ = to_dataset(made, renderer, max_length=None, learn_observations=True)
+    both, _ = to_dataset(made, renderer, max_length=None, learn_observations=1.0)
     assert (len(only), dropped) == (len(made), 0)
     for row, everything, demonstration in zip(only, both, made, strict=True):
         conversation = render(demonstration, renderer)
@@ -67,6 +67,20 @@ def test_only_actions_are_learned_unless_observations_are_asked_for(renderer: Ch
         assert renderer.tokenizer.decode(learned) == "".join(line + "<|im_end|>" for line in said)
         kept = [label in (-100, token) for label, token in zip(row["labels"], row["input_ids"], strict=True)]
         assert all(kept)
+
+
+def test_a_share_of_the_observations_is_learned_beside_all_actions(renderer: ChatRenderer) -> None:
+    made = demonstrations() * 40
+    rows, _ = to_dataset(made, renderer, max_length=None, learn_observations=0.2, seed=1)
+    again, _ = to_dataset(made, renderer, max_length=None, learn_observations=0.2, seed=1)
+    other, _ = to_dataset(made, renderer, max_length=None, learn_observations=0.2, seed=2)
+    assert rows["labels"] == again["labels"]
+    assert rows["labels"] != other["labels"]
+    acted = [a for d in made for a in render(d, renderer).action_mask]
+    learned = [label != -100 for row in rows["labels"] for label in row]
+    assert all(is_learned for is_learned, a in zip(learned, acted, strict=True) if a)
+    others = [is_learned for is_learned, a in zip(learned, acted, strict=True) if not a]
+    assert 0.17 < sum(others) / len(others) < 0.23
 
 
 def test_demonstrations_that_are_too_long_are_counted_not_cut(renderer: ChatRenderer) -> None:
