@@ -130,8 +130,9 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     environment = str(request.param)
     made = DryRun(environment, tmp_path_factory.mktemp(environment))
     tokenizer = tokenizer_for(environment)
-    shape = Qwen2Config(  # the architecture's shape: grouped keys, tied embeddings, its own context length
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+    # The architecture's shape: grouped keys, tied embeddings, the context length, rows that no token has.
+    shape = Qwen2Config(
+        vocab_size=len(tokenizer) + 40, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32_768,
         tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
