@@ -7,7 +7,7 @@ from typing import cast
 from rlprm.components import available_in, load_component
 from rlprm.envs.base import Environment, EnvironmentModule
 
-__all__ = ["Environment", "EnvironmentModule", "available", "load"]
+__all__ = ["Environment", "EnvironmentModule", "available", "load", "missing"]
 
 _NOT_ENVIRONMENTS = frozenset({"base"})
 
@@ -24,3 +24,13 @@ def load(name: str) -> EnvironmentModule:
         UnknownComponentError: listing the names there are.
     """
     return cast(EnvironmentModule, load_component(__name__, name, "environment", exclude=_NOT_ENVIRONMENTS))
+
+
+def missing(name: str) -> str | None:
+    """Return why an environment cannot run here (a package or a server is missing), or None.
+
+    Raises:
+        UnknownComponentError: listing the names there are.
+    """
+    requirements = getattr(load(name), "requirements", None)
+    return None if requirements is None else cast("str | None", requirements())

@@ -41,7 +41,12 @@ class Environment(Protocol):
 
 
 class EnvironmentModule(Protocol):
-    """The functions and constants an environment module defines."""
+    """The functions and constants an environment module defines.
+
+    One that needs more than the package (an optional dependency, a server) also has a function
+    ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
+    mend it, or None. It must be quick and import nothing heavy; see :func:`rlprm.envs.missing`.
+    """
 
     ROUND_LIMIT: int
     """Default number of agent turns."""

@@ -15,6 +15,7 @@ from rlprm.types import End, Split, StopReason, Task
 LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
 
 pytestmark = pytest.mark.parametrize("name", envs.available())
+
 both_ends = pytest.mark.parametrize("end", list(End))
 
 # Anything at all, and near misses: words of real actions with something else around them.
@@ -26,6 +27,12 @@ any_action = st.one_of(
     st.lists(_words, max_size=6).map(" ".join),
     st.sampled_from(["", " ", "\n", "a" * 100_000, "go to " * 5_000, "\x00", "\ud800"]),
 )
+
+
+@pytest.fixture(autouse=True)
+def _can_run_here(name: str) -> None:
+    if reason := envs.missing(name):
+        pytest.skip(reason)
 
 
 def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]]:
