@@ -59,7 +59,7 @@ class Episode:
         text = self.conversation.act(completion.ids, completion.logprobs)
         parsed = self.format.parse(text)
         if parsed.refusal is not None:
-            observation, reward, stop = parsed.refusal, 0.0, None
+            observation, reward, stop, valid = parsed.refusal, 0.0, None, False
         else:
             try:
                 turn = self.env.step(parsed.action)
@@ -67,8 +67,8 @@ class Episode:
                 self.stop, self.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
                 self.conversation.record(parsed.action, 0.0)
                 return
-            observation, reward, stop = turn.observation, turn.reward, turn.stop
-        self.conversation.record(parsed.action, reward)
+            observation, reward, stop, valid = turn.observation, turn.reward, turn.stop, turn.valid
+        self.conversation.record(parsed.action, reward, valid=valid)
         if stop is None and self.turn >= self.round_limit:
             stop = StopReason.ROUND_LIMIT
         if stop is not None:

@@ -120,6 +120,8 @@ class Turn:
     """Intermediate reward of this action (most environments: 0 until the end)."""
     stop: StopReason | None = None
     """Set when this action ended the episode."""
+    valid: bool = True
+    """False where the action was not understood or cannot be done here. Reported, never rewarded."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class Step:
     """The action text as parsed from the message and handed to the environment."""
     reward: float = 0.0
     """Intermediate reward the environment gave for it."""
+    valid: bool = True
+    """Whether the environment could carry it out; see ``Turn.valid``."""
 
 
 @dataclass(frozen=True)

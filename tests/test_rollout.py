@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlprm import envs
 from rlprm.data.conversation import Conversation
 from rlprm.data.formats import TWO_ACTIONS
 from rlprm.data.rendering import ChatRenderer
@@ -237,6 +238,7 @@ def test_the_environment_is_not_asked_where_no_action_can_be_read() -> None:
     (made,) = rollout([(task(), 0)], policy, EpisodeSetting(action_format="react", round_limit=2))
     assert [step.action for step in made.steps] == ["", "right"]
     assert made.messages[2]["content"] == TWO_ACTIONS
+    assert [step.valid for step in made.steps[:2]] == [False, True]
     assert made.messages[4]["content"] == "You are in cell 1."
     assert made.stop is StopReason.ROUND_LIMIT
 
@@ -323,3 +325,18 @@ def test_every_turn_and_branch_of_an_episode_has_a_seed_of_its_own() -> None:
             assert episode.next_seed() == episode.next_seed(0)
             episode.advance(policy.act([episode.conversation], [0])[0])
     assert len(seeds) == 3 * corridor.ROUND_LIMIT * 4 == len(set(seeds))
+
+
+def test_an_action_that_cannot_be_done_is_told_from_one_that_can() -> None:
+    module = envs.load("textcraft")
+    (goal,) = module.tasks(Split.TRAIN, 0, 1)
+    (made,) = rollout([(goal, 0)], Reciter("inventory", "jump", "finish"), SETTING)
+    assert [step.valid for step in made.steps] == [True, False, True]
+
+
+def test_what_could_not_be_done_is_kept_on_disk(tmp_path: Path) -> None:
+    (goal,) = envs.load("textcraft").tasks(Split.TRAIN, 0, 1)
+    made = rollout([(goal, 0)], Reciter("jump", "finish"), SETTING)
+    store = TrajectoryStore.create(tmp_path, {})
+    store.write(0, made)
+    assert store.read() == made

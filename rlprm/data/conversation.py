@@ -45,10 +45,10 @@ class Conversation:
         self.steps.append(Step(start=start, end=len(self.token_ids) - 1, action=""))
         return text
 
-    def record(self, action: str, reward: float) -> None:
-        """Note what the newest message was parsed to and what the environment paid for it."""
+    def record(self, action: str, reward: float, *, valid: bool = True) -> None:
+        """Note what the newest message was parsed to, what it was paid, and whether it could be done."""
         newest = self.steps[-1]
-        self.steps[-1] = Step(newest.start, newest.end, action, reward)
+        self.steps[-1] = Step(newest.start, newest.end, action, reward, valid)
 
     def observe(self, observation: str) -> None:
         """Append the environment's answer."""

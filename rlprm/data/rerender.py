@@ -64,7 +64,7 @@ class Rerenderer:
                 ids += between
                 mask += [0] * len(between)
             said = self._action(action)
-            steps.append(Step(len(ids), len(ids) + len(said) - 1, step.action, step.reward))
+            steps.append(replace(step, start=len(ids), end=len(ids) + len(said) - 1))
             ids += said
             mask += [1] * len(said)
         return replace(

@@ -73,6 +73,7 @@ def _card() -> str:
         "string": "actions",
         "int64": "token_ids action_mask step_starts step_ends",
         "float64": "logprobs rewards",
+        "bool": "valid",
     }
     columns: list[dict[str, Any]] = [
         *({"name": name, "dtype": kind} for kind, names in plain.items() for name in names.split()),
@@ -101,6 +102,7 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
         "step_ends": [step.end for step in trajectory.steps],
         "actions": [step.action for step in trajectory.steps],
         "rewards": [float(step.reward) for step in trajectory.steps],
+        "valid": [bool(step.valid) for step in trajectory.steps],
         "outcome": float(trajectory.outcome.score),
         "success": bool(trajectory.outcome.success),
         "outcome_definition": trajectory.outcome.definition,
@@ -123,9 +125,9 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
     if not length == len(row["action_mask"]) == len(row["logprobs"]):
         raise ValueError("token_ids, action_mask and logprobs differ in length")
     steps = tuple(
-        Step(start, end, action, reward)
-        for start, end, action, reward in zip(
-            row["step_starts"], row["step_ends"], row["actions"], row["rewards"], strict=True
+        Step(start, end, action, reward, valid)
+        for start, end, action, reward, valid in zip(
+            row["step_starts"], row["step_ends"], row["actions"], row["rewards"], row["valid"], strict=True
         )
     )
     if any(not 0 < step.start <= step.end < length for step in steps):

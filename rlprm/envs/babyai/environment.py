@@ -72,7 +72,7 @@ class BabyAI:
         if self._declared and name == text.FINISH:
             return self._end(StopReason.DECLARED, text.FINISHED)
         if primitives is None:
-            return Turn(self._answer(self._refusal(name)))
+            return Turn(self._answer(self._refusal(name)), valid=False)
         if not primitives:
             return Turn(self._answer(text.NOTHING_HAPPENED))
         self._carry_out(primitives)

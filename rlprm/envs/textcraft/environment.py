@@ -74,17 +74,17 @@ class TextCraft:
             raise RuntimeError("this episode is over")
         command = normalize(action)
         if match := _CRAFT.match(command):
-            answer = self._craft(match[1], match[2])
+            turn = self._craft(match[1], match[2])
             if self._achieved and not self._declared:
-                return self._end(StopReason.SUCCESS, answer)
-            return Turn(answer)
+                return self._end(StopReason.SUCCESS, turn.observation)
+            return turn
         if match := _GET.match(command):
-            return Turn(self._get(match[1], match[2]))
+            return self._get(match[1], match[2])
         if command.startswith(text.INVENTORY):
             return Turn(text.inventory(self._held))
         if command == text.FINISH and self._declared:
             return self._end(StopReason.DECLARED, text.FINISHED)
-        return Turn(f"Could not execute {text.shortened(command)}")
+        return _refused(f"Could not execute {text.shortened(command)}")
 
     def outcome(self) -> Outcome:
         """Judge the episode as it stands."""
@@ -97,15 +97,15 @@ class TextCraft:
         other._held = self._held.copy()
         return other
 
-    def _get(self, digits: str, item: str) -> str:
+    def _get(self, digits: str, item: str) -> Turn:
         if self._book.depth.get(item) != 0 or len(digits) > _MOST_DIGITS:
-            return f"Could not find {text.shortened(item)}"
+            return _refused(f"Could not find {text.shortened(item)}")
         count = int(digits)
         if count:
             self._held[item] = self._held.get(item, 0) + count
-        return f"Got {count} {item}"
+        return Turn(f"Got {count} {item}")
 
-    def _craft(self, output: str, listed: str) -> str:
+    def _craft(self, output: str, listed: str) -> Turn:
         counted = _COUNTED.match(output)  # the number asked for has no effect
         item = counted[2] if counted else output
         inputs = []
@@ -113,27 +113,31 @@ class TextCraft:
         for entry in listed.split(","):
             match = _COUNTED.match(entry.strip())
             if match is None:
-                return f"Wrong item format: {text.shortened(entry.strip())}"
+                return _refused(f"Wrong item format: {text.shortened(entry.strip())}")
             name, count = match[2], int(match[1][: _MOST_DIGITS + 1])
             inputs.append((name, count))
             needed[name] = needed.get(name, 0) + count
         held = self._held
         if any(name not in held or held[name] < count for name, count in needed.items()):
-            return f"Could not find enough items to craft {_identifier(item)}"
+            return _refused(f"Could not find enough items to craft {_identifier(item)}")
         made = self._book.made.get((item, tuple(sorted(inputs))))
         if made is None:
-            return f"Could not find a valid recipe for {_identifier(item)}"
+            return _refused(f"Could not find a valid recipe for {_identifier(item)}")
         for name, count in needed.items():
             held[name] -= count
             if not held[name]:
                 del held[name]
         held[item] = held.get(item, 0) + made
         self._achieved = self._achieved or item == self._goal
-        return f"Crafted {made} {_identifier(item)}"
+        return Turn(f"Crafted {made} {_identifier(item)}")
 
     def _end(self, stop: StopReason, answer: str) -> Turn:
         self._stopped = True
         return Turn(answer, reward=float(self._achieved), stop=stop)
+
+
+def _refused(answer: str) -> Turn:
+    return Turn(answer, valid=False)
 
 
 def _identifier(item: str) -> str:
