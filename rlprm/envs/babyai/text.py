@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rlprm.envs import _openings
-from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
+from rlprm.envs._instructions import BABYAI
 from rlprm.envs.babyai.view import View, name_of, steps_to
 from rlprm.envs.babyai.world import VIEW
 from rlprm.types import End, Message
@@ -162,51 +162,6 @@ FIXED_PHRASES: tuple[str, ...] = (
 )
 """Parts of the text without a colour, an object, a state or a number in them."""
 
-_SHORT = (
-    "Reach the goal in a grid of rooms. Answer each observation with one of its available actions, "
-    "word for word and nothing else."
-)
-_SHORT_FINISH = " Nobody tells you when the goal is met: answer finish once it is."
-
-_AGENTGYM = """\
-You explore rooms to reach goals. In every round you receive an observation, and you reply with a thought \
-and one action that brings you closer to the goal you were given at the start.
-
-These actions exist:
-
-- turn right
-
-- turn left
-
-- move forward
-
-- go to <obj> <id>
-
-- pick up <obj> <id>
-
-- go through <door> <id>: only if <door> is an open door.
-
-- toggle and go through <door> <id>: <door> may be closed or locked. To open a locked door you have to carry \
-a key of the same color.
-
-- toggle: opens the closed or locked door directly in front of you.
-"""
-_AGENTGYM_FINISH = """
-- finish: ends the task. You are not told when the goal is reached, so take this action as soon as it is.
-"""
-_AGENTGYM_FORMAT = """\
-Write every reply in this format:
-Thought:
-<Your Thought>
-
-Action:
-<Your Action>"""
-
-_STYLES = {
-    "short": Instructions(_SHORT, _SHORT_FINISH),
-    "agentgym": Instructions(_AGENTGYM, _AGENTGYM_FINISH, _AGENTGYM_FORMAT, AGENTGYM_ACKNOWLEDGEMENT),
-}
-
 
 def opening(*, end: End, style: str) -> list[Message]:
     """Return the messages that precede the first observation.
@@ -219,4 +174,4 @@ def opening(*, end: End, style: str) -> list[Message]:
     Raises:
         ConfigError: for another style.
     """
-    return _openings.opening(_STYLES, end=end, style=style)
+    return _openings.opening(BABYAI, end=end, style=style)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rlprm.envs import _openings
-from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
+from rlprm.envs._instructions import TEXTCRAFT
 from rlprm.types import End, Message
 
 __all__ = [
@@ -81,45 +81,6 @@ FIXED_PHRASES: tuple[str, ...] = (
 Without "get" and "craft", which are single words anyway and stand inside of items (nugget, crafting table).
 """
 
-_SHORT = (
-    "Craft the goal from the given recipes. Answer each observation with one command and nothing else: "
-    "get <count> <item>, craft <count> <item> using <count> <item>, ..., or inventory. "
-    "What no recipe makes can be got; each craft uses exactly the counts of its recipe."
-)
-_SHORT_FINISH = " Nobody tells you when the goal is met: answer finish once it is."
-
-_AGENTGYM = """\
-You are given a few recipes for crafting items in Minecraft. A crafting command has the form \
-"craft [target object] using [input ingredients]".
-In every round you receive an observation, and you reply with one action. You can "get" an object \
-(an ingredient) from the environment, look at what you hold with "inventory", or "craft" a target with one \
-of the crafting commands.
-"""
-_AGENTGYM_FINISH = """\
-You are not told when the goal is reached: end the task with "finish" as soon as it is.
-"""
-_AGENTGYM_FORMAT = """\
-Write every reply in this format:
-Thought:
-<Your Thought>
-
-Action:
-<Your Action>
-
-Reminder:
-1. Always give the quantity with "get" and "craft". \
-Example of get: get 1 lapis lazuli. \
-Example of craft: craft 1 blue dye using 1 lapis lazuli. \
-Another: craft 1 golden carrot using 8 gold nugget, 1 carrot
-2. With "get", do not say where the item comes from.
-3. Use ONLY the crafting commands you are given. But where one names a kind of ingredient such as "planks", \
-you can use any ingredient of that kind, for instance "dark oak planks"."""
-
-_STYLES = {
-    "short": Instructions(_SHORT, _SHORT_FINISH),
-    "agentgym": Instructions(_AGENTGYM, _AGENTGYM_FINISH, _AGENTGYM_FORMAT, AGENTGYM_ACKNOWLEDGEMENT),
-}
-
 
 def opening(*, end: End, style: str) -> list[Message]:
     """Return the messages that precede the first observation.
@@ -132,4 +93,4 @@ def opening(*, end: End, style: str) -> list[Message]:
     Raises:
         ConfigError: for another style.
     """
-    return _openings.opening(_STYLES, end=end, style=style)
+    return _openings.opening(TEXTCRAFT, end=end, style=style)
