@@ -46,6 +46,9 @@ class EnvironmentModule(Protocol):
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
     mend it, or None. It must be quick and import nothing heavy; see :func:`rlprm.envs.missing`.
+
+    One whose environments wait on a network also has a constant ``CONCURRENT: int``: how many of them are
+    begun and stepped at once, each in a thread of its own; see :func:`rlprm.rollout.side_by_side`.
     """
 
     ROUND_LIMIT: int
