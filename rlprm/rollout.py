@@ -2,36 +2,59 @@
 
 An :class:`Episode` ties an environment to a conversation and keeps the rules
 both share: round limit, context limit, stop reasons, failures as data. Rollouts,
-beam search and Monte-Carlo estimates all advance episodes through it.
+beam search and Monte-Carlo estimates all advance episodes through it. Environments that wait
+on a network are asked side by side; nothing else of an episode runs in threads, and
+results are those of one after another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from typing import TypeVar
 
 import numpy as np
 
 from rlprm import envs
 from rlprm.data.conversation import Conversation
-from rlprm.data.formats import Format, load_format
+from rlprm.data.formats import Format, Parsed, load_format
+from rlprm.envs import Environment
 from rlprm.errors import ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory
+from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory, Turn
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _FAILED = Outcome(0.0, False, "error")
 
 
 class Episode:
-    """One environment, the conversation with it, and the rules for stopping."""
+    """One environment, the conversation with it, and the rules for stopping.
 
-    def __init__(self, task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy) -> None:
+    Args:
+        task: What to solve.
+        sample: Number among the task's episodes.
+        seed: Of the episode's random numbers.
+        setting: How it is run.
+        policy: Acts in it.
+        begun: The environment and its first observation, where it has begun already.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        sample: int,
+        seed: int,
+        setting: EpisodeSetting,
+        policy: Policy,
+        begun: tuple[Environment, str] | None = None,
+    ) -> None:
         module = envs.load(task.environment)
         self.task, self.sample, self.seed, self.setting, self.policy = task, sample, seed, setting, policy
         self.format: Format = load_format(setting.action_format)
         self.round_limit = setting.round_limit or module.ROUND_LIMIT
-        self.env = module.make(task, end=setting.end)
-        observation = self.env.reset()
+        self.env, observation = begun or _begin(task, setting)
         opening = module.opening(end=setting.end, style=setting.prompt)
         self.conversation = Conversation(
             policy.renderer, [*opening, {"role": "user", "content": observation}]
@@ -56,25 +79,36 @@ class Episode:
 
     def advance(self, completion: Completion) -> None:
         """Take one sampled action; sets ``stop`` when the episode is over."""
-        text = self.conversation.act(completion.ids, completion.logprobs)
-        parsed = self.format.parse(text)
+        parsed = self.say(completion)
+        self.hear(parsed, self.ask(parsed))
+
+    def say(self, completion: Completion) -> Parsed:
+        """Begin to advance: write the action down and read it."""
+        return self.format.parse(self.conversation.act(completion.ids, completion.logprobs))
+
+    def ask(self, parsed: Parsed) -> Turn | Exception:
+        """Go on: what the environment answers, or how it failed. Touches nothing but the environment."""
         if parsed.refusal is not None:
-            observation, reward, stop, valid = parsed.refusal, 0.0, None, False
-        else:
-            try:
-                turn = self.env.step(parsed.action)
-            except Exception as error:  # a failed episode is data, with its cause, not the end of a run
-                self.stop, self.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
-                self.conversation.record(parsed.action, 0.0)
-                return
-            observation, reward, stop, valid = turn.observation, turn.reward, turn.stop, turn.valid
-        self.conversation.record(parsed.action, reward, valid=valid)
+            return Turn(parsed.refusal, valid=False)
+        try:
+            return self.env.step(parsed.action)
+        except Exception as error:  # a failed episode is data, with its cause, not the end of a run
+            return error
+
+    def hear(self, parsed: Parsed, answer: Turn | Exception) -> None:
+        """Finish: write the answer down, and see whether the episode is over."""
+        if isinstance(answer, Exception):
+            self.stop, self.error = StopReason.ERROR, _cause(answer)
+            self.conversation.record(parsed.action, 0.0)
+            return
+        self.conversation.record(parsed.action, answer.reward, valid=answer.valid)
+        stop = answer.stop
         if stop is None and self.turn >= self.round_limit:
             stop = StopReason.ROUND_LIMIT
         if stop is not None:
-            self.conversation.note(observation)
+            self.conversation.note(answer.observation)
         else:
-            self.conversation.observe(observation)
+            self.conversation.observe(answer.observation)
             if not self._fits():
                 stop = StopReason.CONTEXT_LIMIT
         self.stop = stop
@@ -119,7 +153,7 @@ class Episode:
             try:
                 return self.env.outcome()
             except Exception as error:  # a failed judgement is data, too
-                self.stop, self.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
+                self.stop, self.error = StopReason.ERROR, _cause(error)
         return _FAILED
 
     def _fits(self) -> bool:
@@ -140,12 +174,48 @@ def start_episode(
     Raises:
         RlprmError: for settings that cannot work.
     """
-    try:
-        return Episode(task, sample, seed, setting, policy)
-    except RlprmError:
-        raise
-    except Exception as error:  # a failed start is data, too
-        return _failed_start(task, sample, seed, setting, policy, error)
+    (started,) = start_episodes([(task, sample, seed)], setting, policy)
+    return started
+
+
+def start_episodes(
+    jobs: Sequence[tuple[Task, int, int]], setting: EpisodeSetting, policy: Policy
+) -> list[Episode | Trajectory]:
+    """Start an episode for each (task, sample number, seed), in order; see ``start_episode``.
+
+    Raises:
+        RlprmError: for settings that cannot work.
+    """
+    begun = side_by_side(lambda job: _try_to_begin(job[0], setting), jobs, [task for task, _, _ in jobs])
+    return [_started(*job, setting, policy, found) for job, found in zip(jobs, begun, strict=True)]
+
+
+def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[Task]) -> list[_R]:
+    """Apply a function that asks environments, to several at once where they wait on a network.
+
+    Args:
+        work: of an item, as far as it may run in a thread.
+        items: one for each task.
+        tasks: whose environments are asked; a module's ``CONCURRENT`` says how many at once.
+
+    Returns:
+        The results, in order.
+    """
+    modules = {task.environment for task in tasks}
+    width = min((getattr(envs.load(name), "CONCURRENT", 1) for name in modules), default=1)
+    if min(width, len(items)) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(width, len(items)), thread_name_prefix="environments") as threads:
+        return list(threads.map(work, items))
+
+
+def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) -> None:
+    """Take one sampled action in each of several episodes, as ``Episode.advance`` does one after another."""
+    said = [episode.say(completion) for episode, completion in zip(episodes, completions, strict=True)]
+    pairs = list(zip(episodes, said, strict=True))
+    answers = side_by_side(lambda pair: pair[0].ask(pair[1]), pairs, [episode.task for episode in episodes])
+    for (episode, parsed), answer in zip(pairs, answers, strict=True):
+        episode.hear(parsed, answer)
 
 
 def run_episodes(
@@ -161,8 +231,7 @@ def run_episodes(
     running = [episode for episode in episodes if episode.stop is None]
     while running:
         completions = policy.act([e.conversation for e in running], [e.next_seed() for e in running])
-        for episode, completion in zip(running, completions, strict=True):
-            episode.advance(completion)
+        advance_all(running, completions)
         running = [episode for episode in running if episode.stop is None]
         if on_turn is not None:
             on_turn(len(running))
@@ -176,12 +245,46 @@ def rollout(
     An episode that cannot even start is returned as an ``ERROR`` trajectory
     only if its environment failed; settings that cannot work raise.
     """
-    episodes = [
-        start_episode(task, sample, episode_seed(run_seed, task, sample), setting, policy)
-        for task, sample in jobs
-    ]
+    seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
+    episodes = start_episodes(seeded, setting, policy)
     run_episodes([e for e in episodes if isinstance(e, Episode)], policy)
     return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
+
+
+def _begin(task: Task, setting: EpisodeSetting) -> tuple[Environment, str]:
+    env = envs.load(task.environment).make(task, end=setting.end)
+    return env, env.reset()
+
+
+def _try_to_begin(task: Task, setting: EpisodeSetting) -> tuple[Environment, str] | Exception:
+    try:
+        return _begin(task, setting)
+    except RlprmError:
+        raise
+    except Exception as error:  # a failed start is data, too
+        return error
+
+
+def _started(
+    task: Task,
+    sample: int,
+    seed: int,
+    setting: EpisodeSetting,
+    policy: Policy,
+    begun: tuple[Environment, str] | Exception,
+) -> Episode | Trajectory:
+    if isinstance(begun, Exception):
+        return _failed_start(task, sample, seed, setting, policy, begun)
+    try:
+        return Episode(task, sample, seed, setting, policy, begun)
+    except RlprmError:
+        raise
+    except Exception as error:
+        return _failed_start(task, sample, seed, setting, policy, error)
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _failed_start(
@@ -202,5 +305,5 @@ def _failed_start(
         temperature=policy.temperature,
         policy=policy.revision,
         template=policy.renderer.template_hash,
-        error=f"{type(error).__name__}: {error}",
+        error=_cause(error),
     )

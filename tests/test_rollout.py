@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -340,3 +341,61 @@ def test_what_could_not_be_done_is_kept_on_disk(tmp_path: Path) -> None:
     store = TrajectoryStore.create(tmp_path, {})
     store.write(0, made)
     assert store.read() == made
+
+
+def meeting(monkeypatch: pytest.MonkeyPatch, of: int, names: Sequence[str]) -> None:
+    """Let methods of the corridor wait until so many threads are in them; alone they fail."""
+    monkeypatch.setattr(corridor, "CONCURRENT", of, raising=False)
+    for name in names:
+        barrier = threading.Barrier(of, timeout=20)
+        method = getattr(corridor.Corridor, name)
+
+        def together(
+            *arguments: object, barrier: threading.Barrier = barrier, method: object = method
+        ) -> object:
+            barrier.wait()
+            return method(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(corridor.Corridor, name, together)
+
+
+def test_environments_that_wait_on_a_network_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [(task(name=name), sample) for name in "ab" for sample in range(3)]
+    setting = EpisodeSetting(end=End.ON_SUCCESS, round_limit=3)
+    script = {("left",) * n: ["left", "left", "left"] for n in range(6)}
+    one_after_another = rollout(jobs, ScriptedPolicy(script), setting)
+    meeting(monkeypatch, 3, ["reset", "step"])
+    assert rollout(jobs, ScriptedPolicy(script), setting) == one_after_another
+    assert all(len(made.steps) == 3 for made in one_after_another)
+
+
+def test_asking_at_once_changes_neither_order_nor_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(action: str) -> SeededPolicy:
+        return SeededPolicy(("left", "right", "right", "finish", action))
+
+    jobs = [(task(goal=1 + n % 3, name=f"{n}"), sample) for n in range(7) for sample in range(3)]
+    before = rollout(jobs, some("crash"), SETTING, run_seed=5)
+    monkeypatch.setattr(corridor, "CONCURRENT", 4, raising=False)
+    assert rollout(jobs, some("crash"), SETTING, run_seed=5) == before
+    assert len({made.stop for made in before}) >= 3
+    assert any(made.stop is StopReason.ERROR for made in before)
+
+
+def test_failures_to_begin_at_once_are_recorded_and_impossible_settings_raise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = corridor.make
+
+    def sometimes(of: Task, *, end: End) -> corridor.Corridor:
+        if of.id == "b":
+            raise ConnectionError("no server")
+        if of.id == "c":
+            raise ConfigError("no such level")
+        return build(of, end=end)
+
+    monkeypatch.setattr(corridor, "make", sometimes)
+    monkeypatch.setattr(corridor, "CONCURRENT", 4, raising=False)
+    made = rollout([(task(name=name), 0) for name in "abab"], Reciter("finish"), SETTING)
+    assert [t.error for t in made] == [None, "ConnectionError: no server"] * 2
+    with pytest.raises(ConfigError, match="no such level"):
+        rollout([(task(name=name), 0) for name in "abc"], Reciter("finish"), SETTING)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
-from rlprm.rollout import Episode, episode_seed, start_episode
+from rlprm.rollout import Episode, advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import UNRANKED, SearchResult, score_all, standing
 from rlprm.types import EpisodeSetting, Task, Trajectory
@@ -64,8 +64,12 @@ class _Beam:
             for slot, parent in enumerate(self.alive):
                 yield parent, slot * self.m + sample
 
-    def grow(self, completions: Sequence[Completion]) -> list[Episode]:
-        """Turn the sampled actions of ``expansions`` into children, one for each distinct action."""
+    def grow(self, completions: Sequence[Completion]) -> list[tuple[Episode, Completion]]:
+        """Turn the sampled actions of ``expansions`` into children, one for each distinct action.
+
+        Returns:
+            The children, yet in their parents' state, and the action each is to take.
+        """
         seen: set[tuple[int, str, str | None]] = set()
         children = []
         for (parent, _), completion in zip(self.expansions(), completions, strict=True):
@@ -75,10 +79,8 @@ class _Beam:
             if key in seen:
                 continue
             seen.add(key)
-            child = parent.fork()
-            child.advance(completion)
             self.env_steps += parsed.refusal is None  # a refused message never reaches the environment
-            children.append(child)
+            children.append((parent.fork(), completion))
         return children
 
     def select(self, children: Sequence[Episode], scored: Sequence[_Scored]) -> None:
@@ -138,7 +140,7 @@ def search(
         raise ConfigError(
             f"a policy at temperature 0 samples the same action {n * m} times; raise the temperature"
         )
-    starts = [start_episode(task, 0, episode_seed(run_seed, task, 0), setting, policy) for task in tasks]
+    starts = start_episodes([(task, 0, episode_seed(run_seed, task, 0)) for task in tasks], setting, policy)
     beams = [_begin(start, n, m) for start in starts]
     while growing := [beam for beam in beams if beam.alive]:
         _grow_all(growing, policy, scorer)
@@ -159,9 +161,12 @@ def _grow_all(beams: Sequence[_Beam], policy: Policy, scorer: Scorer) -> None:
     completions = iter(
         policy.act([parent.conversation for parent, _ in flat], [parent.next_seed(b) for parent, b in flat])
     )
-    children = [
+    grown = [
         beam.grow([next(completions) for _ in of_beam]) for beam, of_beam in zip(beams, wanted, strict=True)
     ]
+    acting = [pair for of_beam in grown for pair in of_beam]
+    advance_all([child for child, _ in acting], [completion for _, completion in acting])
+    children = [[child for child, _ in of_beam] for of_beam in grown]
     trajectories = [[child.trajectory() for child in of_beam] for of_beam in children]
     scores = iter(score_all(scorer, [trajectory for of_beam in trajectories for trajectory in of_beam]))
     for beam, episodes, frozen in zip(beams, children, trajectories, strict=True):
