@@ -64,7 +64,7 @@ class EvaluateConfig(PolicyConfig):
     chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
     action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
-    report_to: str = setting("none", "Tracker for the final numbers and plots: none or wandb.")
+    report_to: str = setting("none", "Tracker for the final numbers and plots: none, wandb, tensorboard.")
     output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
 
     def __post_init__(self) -> None:
@@ -175,7 +175,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         images = plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
         log_results(
             config.report_to,
-            name=folder.name,
+            folder=folder,
             config=identity,
             metrics={m.record.name: m.record.success_rate for m in measured},
             images=images,

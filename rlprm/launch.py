@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -20,7 +20,7 @@ from torch import distributed
 from rlprm.errors import ConfigError
 
 _T = TypeVar("_T")
-_PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=7)
 """How long a process waits for the others: their share of the work may take many hours more."""
 
 
@@ -48,10 +48,17 @@ class Processes:
         """
         if self.count == 1:
             return list(results)
-        shares: list[list[_T]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(shares, list(results))
+        shares = self.gather_all(list(results))
         total = sum(map(len, shares))
         return [shares[part % self.count][part // self.count] for part in range(total)]
+
+    def gather_all(self, own: _T) -> list[_T]:
+        """Return what every process has, in the order of their ranks; the same in every process."""
+        if self.count == 1:
+            return [own]
+        every: list[Any] = [None] * self.count
+        distributed.all_gather_object(every, own)
+        return every
 
     def wait(self) -> None:
         """Wait until every process has come this far."""
@@ -77,7 +84,7 @@ def join() -> Processes:
     if launched == 1:
         return ALONE
     # On CPUs this has to be said, or each process would be alone and do everything.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     if state.num_processes != launched:
         raise ConfigError(
             f"{launched} processes were launched, but this one sees {state.num_processes}; "

@@ -13,7 +13,7 @@ from rlprm.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-TRACKERS = ("none", "wandb")
+TRACKERS = ("none", "wandb", "tensorboard")
 
 
 def prepare(report_to: str | Sequence[str] | None) -> None:
@@ -30,28 +30,103 @@ def prepare(report_to: str | Sequence[str] | None) -> None:
         log.info("no W&B key: the run is kept under wandb/, send it with `wandb sync`")
 
 
+class Tracker:
+    """A run that is logged while it goes on; does nothing for ``"none"``.
+
+    Args:
+        report_to: none, wandb or tensorboard.
+        name: of the run.
+        config: shown with it.
+        folder: where TensorBoard's files go.
+
+    Raises:
+        ConfigError: for an unknown tracker, or one that is not installed.
+    """
+
+    def __init__(self, report_to: str, *, name: str, config: Mapping[str, Any], folder: Path) -> None:
+        if report_to not in TRACKERS:
+            raise ConfigError(f"report_to: got {report_to!r}, allowed: {', '.join(TRACKERS)}")
+        self._wandb: Any = None
+        self._board: Any = None
+        if report_to == "wandb":
+            prepare(report_to)
+            import wandb  # slow to import, and not needed by most runs
+
+            self._wandb = wandb.init(name=name, config=dict(config))
+        elif report_to == "tensorboard":
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ConfigError(
+                    'report_to: tensorboard is not installed; pip install "rlprm[tensorboard]"'
+                ) from error
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log numbers of one step."""
+        if self._wandb is not None:
+            self._wandb.log(dict(metrics), step=step)
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table; TensorBoard gets it as text."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log(
+                {name: wandb.Table(columns=list(columns), data=[list(r) for r in rows])}, step=step
+            )
+        if self._board is not None:
+            lines = [
+                " | ".join(map(str, row)).replace("\n", " ")
+                for row in (columns, ["---"] * len(columns), *rows)
+            ]
+            self._board.add_text(name, "\n".join(lines), step)
+
+    def log_images(self, images: Sequence[Path], step: int) -> None:
+        """Log pictures by the names of their files; nothing on TensorBoard."""
+        if self._wandb is not None and images:
+            import wandb
+
+            self._wandb.log({image.stem: wandb.Image(str(image)) for image in images}, step=step)
+
+    def log_artifact(self, folder: Path, name: str) -> None:
+        """Send a folder of weights to W&B; nothing elsewhere."""
+        if self._wandb is not None:
+            import wandb
+
+            artifact = wandb.Artifact(name, type="model")
+            artifact.add_dir(str(folder))
+            self._wandb.log_artifact(artifact)
+
+    def finish(self) -> None:
+        """End the run."""
+        if self._wandb is not None:
+            self._wandb.finish()
+        if self._board is not None:
+            self._board.close()
+
+
 def log_results(
     report_to: str,
     *,
-    name: str,
+    folder: Path,
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     images: Sequence[Path],
 ) -> None:
-    """Log a stage's final numbers and plots as one run; does nothing for ``"none"``.
+    """Log a stage's final numbers and plots as one run, named after its folder; does nothing for ``"none"``.
 
     Raises:
         ConfigError: for an unknown tracker.
     """
-    if report_to not in TRACKERS:
-        raise ConfigError(f"report_to: got {report_to!r}, allowed: {', '.join(TRACKERS)}")
-    if report_to == "none":
-        return
-    prepare(report_to)
-    import wandb  # slow to import, and not needed by most runs
-
-    with wandb.init(name=name, config=dict(config)) as run:
-        run.log({**metrics, **{image.stem: wandb.Image(str(image)) for image in images}})
+    tracker = Tracker(report_to, name=folder.name, config=config, folder=folder)
+    tracker.log(metrics, 0)
+    tracker.log_images(images, 0)
+    tracker.finish()
 
 
 def _names(report_to: str | Sequence[str] | None) -> Sequence[str]:

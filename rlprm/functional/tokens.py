@@ -18,7 +18,14 @@ from rlprm.errors import DataError
 from rlprm.functional._checks import check_lengths, check_shape
 from rlprm.functional.masking import length_mask
 
-__all__ = ["TokenLayout", "put_on_last_tokens", "spread_over_tokens", "sum_over_tokens", "token_layout"]
+__all__ = [
+    "TokenLayout",
+    "put_on_first_tokens",
+    "put_on_last_tokens",
+    "spread_over_tokens",
+    "sum_over_tokens",
+    "token_layout",
+]
 
 
 class TokenLayout(NamedTuple):
@@ -101,6 +108,22 @@ def spread_over_tokens(x_BT: Tensor, layout: TokenLayout) -> Tensor:
     """
     check_shape("x_BT", x_BT, tuple(layout.last_BT.shape))
     return x_BT.gather(1, layout.step_BL.clamp(min=0)).where(layout.sampled, 0.0)
+
+
+def put_on_first_tokens(x_BT: Tensor, layout: TokenLayout, starts_BT: Tensor) -> Tensor:
+    """Put the number of each step on the first token of its action; 0 elsewhere (B, L).
+
+    Args:
+        x_BT: one number for each step.
+        layout: of the batch.
+        starts_BT: index of each step's first token (``Step.start``), which is always a sampled one;
+            anything in the padding.
+    """
+    check_shape("x_BT", x_BT, tuple(layout.last_BT.shape))
+    check_shape("starts_BT", starts_BT, tuple(layout.last_BT.shape))
+    exists_BT = layout.last_BT >= 0
+    zeros_BL = x_BT.new_zeros(layout.step_BL.shape)
+    return zeros_BL.scatter_add(1, starts_BT.where(exists_BT, 0), x_BT.where(exists_BT, 0.0))
 
 
 def put_on_last_tokens(x_BT: Tensor, layout: TokenLayout) -> Tensor:

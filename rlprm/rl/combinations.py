@@ -27,7 +27,7 @@ def check_combination(
     if credited.LEVEL == "trajectory" and paid.TOTAL_OF is not None:
         raise ConfigError(
             f"{reward} with {estimator} is {paid.TOTAL_OF} with {estimator}: over a whole episode the "
-            f"differences sum up to a constant of the task, which the group's mean cancels. Choose an "
+            f"differences sum up to a constant of the task, which cancels between its episodes. Choose an "
             f"estimator that credits steps (turn_gae, token_gae), or the reward {paid.TOTAL_OF}"
         )
     if paid.NEEDS_VALUES and "prm_values_BT1" in credited.NEEDS:
@@ -35,7 +35,7 @@ def check_combination(
             f"{reward} with {estimator} counts the PRM twice, once as reward and once as critic; "
             f"choose the reward outcome, or a critic that is trained on {reward} (turn_gae, token_gae)"
         )
-    if credited.LEVEL == "trajectory" and samples_per_task < 2:
+    if "groups_B" in credited.NEEDS and samples_per_task < 2:
         raise ConfigError(
             f"{estimator} compares the rollouts of one task and needs 2 of them or more, got "
             f"{samples_per_task}: with fewer, every advantage is 0"

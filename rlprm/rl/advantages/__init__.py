@@ -5,6 +5,7 @@
 * ``group``: the episode's return minus the mean of its group, for all its steps alike
 * ``leave_one_out``: the same against the mean of the others
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
+* ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
 the whole update.

@@ -28,12 +28,15 @@ __all__ = [
     "AdvantageModule",
     "Advantages",
     "Level",
+    "Whitening",
     "against_group",
     "check_needs",
     "end_values",
+    "episode_returns",
 ]
 
 Level = Literal["trajectory", "step", "token"]
+Whitening = Literal["both", "scale", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,9 @@ class AdvantageModule(Protocol):
     """What gets credit of its own: the whole episode, each step, or each token."""
     CAN_BOOTSTRAP: bool
     """Whether it can treat a truncated episode as one that goes on."""
+    WHITENING: Whitening
+    """How its estimates are best brought to one size over an update (``functional.moments.whiten``):
+    centred and scaled, scaled alone, or left as they are."""
 
     def estimate(self, inputs: AdvantageInputs, *, gamma: float, **advantage_kwargs: Any) -> Advantages:
         """Return the advantages of a batch; row b depends on row b (or on its group) alone.
@@ -145,10 +151,18 @@ def against_group(inputs: AdvantageInputs, *, gamma: float) -> GroupDeviations:
     Raises:
         ConfigError: for an episode that goes on: its return is not known, and no critic stands for it.
     """
+    assert inputs.groups_B is not None
+    return group_deviations(episode_returns(inputs, gamma=gamma), inputs.groups_B, inputs.lengths_B > 0)
+
+
+def episode_returns(inputs: AdvantageInputs, *, gamma: float) -> Tensor:
+    """Return ``Σ_t γ^{t-1} r_t`` of each episode, (B,); 0 for one without steps.
+
+    Raises:
+        ConfigError: for an episode that goes on: its return is not known, and no critic stands for it.
+    """
     check_unit_interval("gamma", gamma)
     if inputs.bootstrapped_B is not None and inputs.bootstrapped_B.any():
         raise ConfigError("returns of whole episodes cannot be bootstrapped; count truncations as ends")
-    assert inputs.groups_B is not None
     rewards_BT = inputs.rewards_BT.detach().to(torch.promote_types(inputs.rewards_BT.dtype, torch.float32))
-    returns_BT = discounted_suffix_sums(rewards_BT.where(inputs.exists, 0.0), gamma)
-    return group_deviations(returns_BT[:, 0], inputs.groups_B, inputs.lengths_B > 0)
+    return discounted_suffix_sums(rewards_BT.where(inputs.exists, 0.0), gamma)[:, 0]

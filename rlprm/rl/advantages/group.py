@@ -16,13 +16,14 @@ of one, or of equal returns, teaches nothing: 0. Groups must be whole, on one pr
 
 from __future__ import annotations
 
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, against_group, check_needs
+from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, against_group, check_needs
 
-__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "estimate"]
+__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 
 NEEDS = frozenset({"groups_B"})
 LEVEL: Level = "trajectory"
 CAN_BOOTSTRAP = False
+WHITENING: Whitening = "scale"
 
 _EPSILON = 1e-4
 """Keeps returns that differ by rounding alone from being blown up to a deviation of 1."""

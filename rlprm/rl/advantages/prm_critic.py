@@ -27,13 +27,14 @@ from rlprm.errors import ConfigError
 from rlprm.functional._checks import check_number, check_shape, check_values
 from rlprm.functional.masking import length_mask
 from rlprm.functional.returns import gae
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, check_needs, end_values
+from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, check_needs, end_values
 
-__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "estimate"]
+__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 
 NEEDS = frozenset({"prm_values_BT1"})
 LEVEL: Level = "step"
 CAN_BOOTSTRAP = True
+WHITENING: Whitening = "both"
 
 
 def estimate(

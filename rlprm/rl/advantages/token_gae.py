@@ -24,13 +24,14 @@ from torch import Tensor
 from rlprm.functional._checks import check_shape, check_unit_interval
 from rlprm.functional.returns import varying_suffix_sums
 from rlprm.functional.tokens import put_on_last_tokens
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, check_needs, end_values
+from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, check_needs, end_values
 
-__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "estimate"]
+__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 
 NEEDS = frozenset({"values_BL", "layout"})
 LEVEL: Level = "token"
 CAN_BOOTSTRAP = True
+WHITENING: Whitening = "both"
 
 
 def estimate(

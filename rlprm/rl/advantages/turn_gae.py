@@ -14,13 +14,14 @@ from turn to turn.
 from __future__ import annotations
 
 from rlprm.functional.returns import gae
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, check_needs, end_values
+from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, check_needs, end_values
 
-__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "estimate"]
+__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 
 NEEDS = frozenset({"values_BT"})
 LEVEL: Level = "step"
 CAN_BOOTSTRAP = True
+WHITENING: Whitening = "both"
 
 
 def estimate(inputs: AdvantageInputs, *, gamma: float, lam: float = 0.95) -> Advantages:

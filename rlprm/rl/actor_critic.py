@@ -1,0 +1,185 @@
+"""Policy, critic and reference as one module with one forward, read only where the policy chose a token.
+
+One module, so that one engine shards all of it, and one forward, so that a trajectory goes through
+each body once. Logits are computed at sampled tokens alone: with a vocabulary of 150,000 and
+long observations, all others would be most of the memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlprm.errors import ConfigError
+from rlprm.functional.entropy import entropy
+from rlprm.functional.logprobs import token_logprobs
+from rlprm.models.scalar import compute_in_float32
+
+__all__ = ["ActorCritic", "Reading", "without_dropout"]
+
+_TOLERANCE = 1e-3
+
+
+class Reading(NamedTuple):
+    """What one forward says about N sampled tokens, in at least float32."""
+
+    logprobs: Tensor
+    """(N,): log π of each token, at the sampling temperature."""
+    entropy: Tensor
+    """(N,): entropy of the distribution it was drawn from, in nats; zeros where not asked for."""
+    values: Tensor
+    """(N,): the critic's value where the token is about to be chosen; zeros without a critic."""
+    ref_logprobs: Tensor
+    """(N,): log π_ref of each token; zeros where not asked for."""
+
+
+class ActorCritic(nn.Module):
+    """A policy, and what is trained or kept beside it.
+
+    Args:
+        policy: causal language model, with LoRA adapters or without.
+        critic: a scalar model of its own, ``"shared"`` for a linear head on the policy's body, or None.
+            The head starts at zero.
+        reference: a frozen copy of the policy before RL. A policy with adapters needs none: without
+            them it is the reference.
+        temperature: of the sampling distribution, above 0.
+
+    Raises:
+        ConfigError: for a policy whose logits are not what its output layer makes of its body.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel | PeftModel,
+        *,
+        critic: PreTrainedModel | PeftModel | str | None = None,
+        reference: PreTrainedModel | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.policy, self.temperature = policy, temperature
+        self.critic = critic if isinstance(critic, nn.Module) else None
+        self.value_head: nn.Linear | None = None
+        if critic == "shared":
+            self.value_head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+            compute_in_float32(self.value_head)
+        self.reference = reference
+        if reference is not None:
+            reference.requires_grad_(False)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether values are predicted."""
+        return self.critic is not None or self.value_head is not None
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again on the way back."""
+        return bool(self.policy.is_gradient_checkpointing)
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters of the critic."""
+        parts = [part for part in (self.critic, self.value_head) if part is not None]
+        return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters of the policy."""
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def forward(
+        self,
+        token_ids_BL: Tensor,
+        rows_N: Tensor,
+        positions_N: Tensor,
+        *,
+        with_entropy: bool = False,
+        with_reference: bool = False,
+    ) -> Reading:
+        """Read N sampled tokens of a batch.
+
+        Args:
+            token_ids_BL: padded on the right with anything; causal attention never looks there.
+            rows_N: the row of each sampled token.
+            positions_N: its position, at least 1. It is read one place before, where it was chosen.
+            with_entropy: whether to compute the entropy.
+            with_reference: whether to compute the reference's log-probabilities.
+        """
+        ids_N, before_N = token_ids_BL[rows_N, positions_N], positions_N - 1
+        hidden_ND = _body_states(self.policy, token_ids_BL)[rows_N, before_N]
+        logits_NV = self._logits(self.policy, hidden_ND)
+        zeros_N = torch.zeros(len(rows_N), device=token_ids_BL.device)
+        values_N, ref_logprobs_N = zeros_N, zeros_N
+        if self.critic is not None:
+            output = self.critic(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
+            values_N = output[rows_N, before_N].float()
+        elif self.value_head is not None:
+            values_N = self.value_head(hidden_ND).squeeze(-1).float()
+        if with_reference:
+            ref_logprobs_N = self._reference_logprobs(token_ids_BL, rows_N, before_N, ids_N)
+        return Reading(
+            token_logprobs(logits_NV, ids_N),
+            entropy(logits_NV) if with_entropy else zeros_N,
+            values_N,
+            ref_logprobs_N,
+        )
+
+    @torch.no_grad()
+    def _reference_logprobs(
+        self, token_ids_BL: Tensor, rows_N: Tensor, before_N: Tensor, ids_N: Tensor
+    ) -> Tensor:
+        model = self.policy if self.reference is None else self.reference
+        if self.reference is None and not isinstance(model, PeftModel):
+            raise ConfigError("a policy without adapters needs a frozen copy as its reference")
+        without_adapters = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+        with without_adapters:
+            hidden_ND = _body_states(model, token_ids_BL)[rows_N, before_N]
+            return token_logprobs(self._logits(model, hidden_ND), ids_N)
+
+    def _logits(self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor) -> Tensor:
+        logits_NV: Tensor = _causal(model).get_output_embeddings()(hidden_ND)
+        return logits_NV / self.temperature if self.temperature != 1.0 else logits_NV
+
+    @torch.no_grad()
+    def check_logits(self) -> None:
+        """Make sure that nothing happens to the logits behind the output layer (a soft cap, a scale).
+
+        Raises:
+            ConfigError: naming the model family.
+        """
+        model = _causal(self.policy)
+        ids_BL = torch.arange(4, device=model.device).unsqueeze(0)
+        row_N, last_N = torch.tensor([0], device=model.device), torch.tensor([3], device=model.device)
+        ours = model.get_output_embeddings()(_body_states(self.policy, ids_BL)[row_N, last_N])
+        own = model(input_ids=ids_BL, use_cache=False).logits[0, -1:]
+        if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=_TOLERANCE):
+            raise ConfigError(
+                f"models of type {model.config.model_type} change logits behind their output layer: "
+                "they cannot be trained here"
+            )
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch dropout off for good: the probabilities of a policy that learns are those of one that acts."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for module in model.modules():
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            cast(Any, module).attention_dropout = 0.0
+
+
+def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+
+
+def _body_states(model: PreTrainedModel | PeftModel, token_ids_BL: Tensor) -> Tensor:
+    """Return the last hidden states (B, L, D); adapters are layers of the body and take part."""
+    states: Tensor = _causal(model).get_decoder()(input_ids=token_ids_BL, use_cache=False).last_hidden_state
+    return states

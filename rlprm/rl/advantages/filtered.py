@@ -1,0 +1,40 @@
+"""Filtered behaviour cloning: imitate the episodes that went well, forget the others.
+
+    A_t = 1   where the return of the episode is at least ``threshold``,   else 0
+
+With PPO's loss at its first update this is the log-likelihood of the successful episodes:
+rejection sampling, one round of which per iteration is RAFT (arXiv 2304.06767) or expert
+iteration. The baseline that any RL has to beat at equal environment steps.
+
+What it drops of a policy gradient: nothing is learned from failures, and a lucky bad action in
+a successful episode is imitated like a good one. Not whitened: centred, it would push
+failures down and be another method.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rlprm.functional._checks import check_number
+from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, episode_returns
+
+__all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
+
+NEEDS: frozenset[str] = frozenset()
+LEVEL: Level = "trajectory"
+CAN_BOOTSTRAP = False
+WHITENING: Whitening = "none"
+
+
+def estimate(inputs: AdvantageInputs, *, gamma: float, threshold: float = 0.5) -> Advantages:
+    """Return 1 for all steps of the episodes that are kept (B, T); see ``AdvantageModule``.
+
+    Args:
+        inputs: only rewards and lengths are used.
+        gamma: γ.
+        threshold: the smallest discounted return that is imitated.
+    """
+    threshold = check_number("threshold", threshold)
+    kept_B = (episode_returns(inputs, gamma=gamma) >= threshold).to(torch.float32)
+    exists_BT = inputs.exists
+    return Advantages(kept_B.unsqueeze(1).where(exists_BT, 0.0), None, exists_BT)

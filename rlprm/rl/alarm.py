@@ -1,0 +1,65 @@
+"""When a policy learns to please the PRM instead of doing the task; pure.
+
+Two signs, each compared between windows of iterations, so that the noise of one does not ring:
+
+* **overrating**: the PRM's value at the end of episodes, minus their outcome, is larger than it was in the
+  first window. The PRM was right about the policy it was trained on; now it is wrong, and upwards.
+* **divergence**: the PRM's share of the reward has risen since the window with the best
+  outcomes, while the outcomes have fallen.
+
+Both must exceed ``_SIGMAS`` standard errors, taken from how much iterations of a window differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean, variance
+
+__all__ = ["alarms"]
+
+_SIGMAS = 3.0
+
+
+def alarms(
+    overrating: Sequence[float],
+    prm_share: Sequence[float],
+    outcome: Sequence[float],
+    *,
+    window: int,
+    gap: float,
+) -> list[str]:
+    """Return what is wrong, in words; nothing where all is well or too little has been seen.
+
+    Args:
+        overrating: of each iteration so far, mean of ``v_T`` minus outcome.
+        prm_share: what the PRM paid an episode.
+        outcome: mean outcome.
+        window: iterations that are averaged; two windows must have passed.
+        gap: how much overrating may grow.
+    """
+    found = []
+    if len(overrating) >= 2 * window:
+        before, now = overrating[:window], overrating[-window:]
+        if mean(now) - mean(before) > gap and _rises(before, now):
+            found.append(
+                f"the PRM overrates finished episodes by {mean(now):.2f}, at first by {mean(before):.2f}"
+            )
+    if len(outcome) >= 2 * window:
+        starts = range(len(outcome) - 2 * window + 1)
+        best = max(starts, key=lambda start: mean(outcome[start : start + window]))
+        paid_then, paid_now = prm_share[best : best + window], prm_share[-window:]
+        then, now = outcome[best : best + window], outcome[-window:]
+        if _rises(paid_then, paid_now) and _rises(now, then):
+            found.append(
+                f"the PRM pays {mean(paid_now):.2f} an episode (was {mean(paid_then):.2f}) while the outcome "
+                f"fell from {mean(then):.2f} to {mean(now):.2f}"
+            )
+    return found
+
+
+def _rises(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Whether the mean has risen by more than chance would have it."""
+    error = math.sqrt(variance(before) / len(before) + variance(after) / len(after))
+    difference = mean(after) - mean(before)
+    return difference > 1e-9 and difference > _SIGMAS * error

@@ -1,0 +1,43 @@
+"""A run at a glance: success, reward shares, what the PRM believes, how far the policy moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+__all__ = ["plot_curves"]
+
+_PANELS = (
+    ("success", ("rollout/success", "eval/success", "eval/greedy")),
+    ("reward per episode", ("reward/prm", "reward/outcome", "reward/total")),
+    ("PRM: value at the end of episodes", ("prm/final_value", "prm/failures", "prm/overrating")),
+    ("KL to the old policy and share clipped", ("ppo/approx_kl", "ppo/clip_fraction")),
+    ("entropy and explained variance", ("ppo/entropy", "ppo/explained_variance")),
+    ("turns", ("rollout/turns",)),
+    ("repeated and invalid actions", ("rollout/repeated_actions", "rollout/invalid_actions")),
+    ("seconds", ("time/rollout", "time/score", "time/evaluate", "time/update")),
+)
+
+
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the metrics of a run over its iterations."""
+    figure, axes = plt.subplots(2, 4, figsize=(18, 7), layout="constrained")
+    for axis, (title, names) in zip(axes.flat, _PANELS, strict=True):
+        for name in names:
+            points = [(row["iteration"], row[name]) for row in rows if name in row]
+            if points:
+                marker = "o" if name.startswith("eval") else None
+                axis.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3)
+        axis.set_title(title)
+        axis.set_xlabel("iteration")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,78 @@
+"""What differs between plain processes and DeepSpeed's ZeRO, in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import nn
+
+from rlprm.errors import TrainingError
+from rlprm.launch import PATIENCE
+
+__all__ = ["gathered", "is_sharded", "join", "settle_engine"]
+
+
+def join(*, bf16: bool | None) -> Accelerator:
+    """Meet the other processes of the launch and take the device that is this one's.
+
+    Raises:
+        TrainingError: if processes were launched that do not find one another: each would train alone.
+    """
+    on_gpu = torch.accelerator.is_available()
+    if bf16 is None:
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    # Without a GPU this has to be said, or processes launched together would each be alone.
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="bf16" if bf16 else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise TrainingError(
+            f"{launched} processes were launched, but this one sees {accelerator.num_processes}; start them "
+            "with accelerate launch (on CPUs with torchrun, or one of ds_configs/cpu_*.yaml)"
+        )
+    return accelerator
+
+
+def settle_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
+    """Tell DeepSpeed, if it is used, what it cannot know: micro-batches and steps are ours to count."""
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None:
+        plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=max_grad_norm
+        )
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of every weight only (ZeRO-3)."""
+    plugin = accelerator.state.deepspeed_plugin
+    return plugin is not None and plugin.zero_stage == 3
+
+
+@contextmanager
+def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
+    """Yield the module itself with all weights in place in every process.
+
+    Under ZeRO-3 they are gathered once, and the hooks that would part them again after every forward are
+    off meanwhile: rollouts are ragged, and a collective inside them would wait forever.
+    """
+    whole: nn.Module = accelerator.unwrap_model(model)
+    if not is_sharded(accelerator):
+        yield whole
+        return
+    import deepspeed  # slow to import, and an optional dependency
+    from trl.models.utils import add_hooks, remove_hooks
+
+    with deepspeed.zero.GatheredParameters(list(whole.parameters())):
+        remove_hooks(model)
+        try:
+            yield whole
+        finally:
+            add_hooks(model)

@@ -1,0 +1,324 @@
+"""The model under training, its optimiser and the processes it is spread over: read, update, act, save.
+
+What is computed here is the same for any number of processes: each knows the whole batch, takes its
+share of the rows forward and back, and every denominator counts the rows of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rlprm.errors import TrainingError
+from rlprm.functional.kl import kl_loss
+from rlprm.functional.ppo import policy_loss, truncated_importance_weights, value_loss
+from rlprm.launch import Processes
+from rlprm.models.loading import load_causal_lm
+from rlprm.models.lora import IN_FULL, save_whole
+from rlprm.rl.actor_critic import ActorCritic, Reading
+from rlprm.rl.batch import Batch, micro_batches
+from rlprm.rl.config import RLConfig
+from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.engine import gathered, settle_engine
+
+__all__ = ["Learner", "UpdateStats"]
+
+_BETAS = (0.9, 0.999)
+_SUMS = (
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "approx_kl",
+    "clip_fraction",
+    "value_clip_fraction",
+    "kl_loss",
+)
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """Means over the optimiser steps of an update."""
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    """Nats a token, of the policy as it was at each step."""
+    approx_kl: float
+    """KL(π_old || π), estimated, at the last step: how far the update has moved the policy."""
+    clip_fraction: float
+    value_clip_fraction: float
+    kl_loss: float
+    grad_norm: float
+    steps: int
+    stopped_early: bool
+    """Whether ``target_kl`` ended it."""
+
+
+class Learner:
+    """Trains one :class:`ActorCritic`.
+
+    Args:
+        model: in full; it is spread over the processes here.
+        config: of the run.
+        accelerator: of this process.
+    """
+
+    def __init__(self, model: ActorCritic, config: RLConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.processes = Processes(accelerator.process_index, accelerator.num_processes)
+        groups = [{"params": model.policy_parameters(), "lr": config.learning_rate, "factor": 1.0}]
+        if critic := model.critic_parameters():
+            factor = config.critic_learning_rate_factor
+            groups.append({"params": critic, "lr": factor * config.learning_rate, "factor": factor})
+        optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay)
+        settle_engine(accelerator, max_grad_norm=config.max_grad_norm)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    @property
+    def whole(self) -> ActorCritic:
+        """The module itself, without what spreads it over processes."""
+        unwrapped: ActorCritic = self.accelerator.unwrap_model(self.model)
+        return unwrapped
+
+    @contextmanager
+    def acting(self) -> Iterator[ActorCritic]:
+        """Yield the module with all its weights in place, to act with: no process waits for others inside."""
+        self.model.eval()
+        with torch.no_grad(), gathered(self.model, self.accelerator) as whole, self.accelerator.autocast():
+            yield whole
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, *, with_reference: bool) -> Evaluated:
+        """Read the policy (and critic, and reference) at every sampled token, before the first update."""
+        self.model.eval()
+        mine: list[tuple[list[int], list[Tensor]]] = []
+        for rows in self._micro_batches(range(len(batch)), batch):
+            reading, where = self._read(rows, batch, with_reference=with_reference)
+            parts = [reading.logprobs, reading.values, reading.ref_logprobs]
+            mine.append((rows, [self._scattered(part, where, batch, rows) for part in parts]))
+        shape = batch.token_ids_BL.shape
+        logprobs_BL, values_BL, ref_logprobs_BL = (torch.zeros(shape) for _ in range(3))
+        for rows, (logprobs, values, ref_logprobs) in self._gathered(mine):
+            width = logprobs.shape[1]
+            logprobs_BL[rows, :width] = logprobs
+            values_BL[rows, :width] = values
+            ref_logprobs_BL[rows, :width] = ref_logprobs
+        return Evaluated(logprobs_BL, values_BL, ref_logprobs_BL if with_reference else None)
+
+    def _read(
+        self, rows: Sequence[int], batch: Batch, *, with_entropy: bool = False, with_reference: bool = False
+    ) -> tuple[Reading, Tensor]:
+        """Take rows forward; where there are none, a token of row 0, whose reading counts for nothing.
+
+        Returns:
+            The reading, and (B', L') where the tokens stand that it is of.
+        """
+        chosen = list(rows) or [0]
+        width = max(batch.widths_B[row] for row in chosen)
+        where_BL = batch.layout.sampled[chosen, :width]
+        rows_N, positions_N = where_BL.nonzero(as_tuple=True)
+        if not rows:
+            rows_N, positions_N = rows_N[:1], positions_N[:1]
+        device = self.accelerator.device
+        reading = self.model(
+            batch.token_ids_BL[chosen, :width].to(device), rows_N.to(device), positions_N.to(device),
+            with_entropy=with_entropy, with_reference=with_reference,
+        )  # fmt: skip
+        return reading, where_BL
+
+    @staticmethod
+    def _scattered(x_N: Tensor, where_BL: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
+        full_BL = torch.zeros(where_BL.shape)
+        if rows:
+            full_BL[where_BL] = x_N.float().cpu()
+        return full_BL
+
+    def _gathered(self, mine: list[Any]) -> list[Any]:
+        """Return what all processes have computed, empty micro-batches left out."""
+        every = self.processes.gather_all(mine)
+        return [part for parts in every for part in parts if part[0]]
+
+    def _micro_batches(self, rows: Sequence[int], batch: Batch) -> Iterator[list[int]]:
+        return micro_batches(
+            rows,
+            batch.widths_B,
+            token_budget=self.config.micro_batch_tokens,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+        )
+
+    # --- updating ---------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        batch: Batch,
+        credit: Credit,
+        evaluated: Evaluated,
+        *,
+        seed: int,
+        factor: float,
+        critic_only: bool,
+    ) -> UpdateStats:
+        """Go over the batch: PPO's losses, in minibatches drawn by a seed.
+
+        Args:
+            batch: the episodes.
+            credit: of them.
+            evaluated: the policy that acted.
+            seed: of the order of the rows, the same in every process.
+            factor: of the step sizes, from the schedule.
+            critic_only: whether the policy is left as it is.
+
+        Raises:
+            TrainingError: for a loss or gradient that is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * group["factor"] * factor
+        self.model.train()
+        generator = np.random.default_rng(seed)
+        sums: list[Tensor] = []
+        norms: list[float] = []
+        stopped = False
+        for _ in range(self.config.ppo_epochs):
+            order = generator.permutation(len(batch)).tolist()
+            for part in np.array_split(order, min(self.config.minibatches, len(batch))):
+                found, norm = self._step(part.tolist(), batch, credit, evaluated, critic_only)
+                sums.append(found)
+                norms.append(norm)
+                target = self.config.target_kl
+                if target is not None and not critic_only and float(found[_SUMS.index("approx_kl")]) > target:
+                    stopped = True
+                    break
+            if stopped:
+                break
+        means = dict(zip(_SUMS, torch.stack(sums).mean(0).tolist(), strict=True))
+        means["approx_kl"] = float(sums[-1][_SUMS.index("approx_kl")])
+        return UpdateStats(**means, grad_norm=float(np.mean(norms)), steps=len(sums), stopped_early=stopped)
+
+    def _step(
+        self, rows: list[int], batch: Batch, credit: Credit, evaluated: Evaluated, critic_only: bool
+    ) -> tuple[Tensor, float]:
+        """Take one optimiser step over some rows; returns the reports, and the gradient's norm unclipped."""
+        tokens = int(batch.layout.sampled[rows].sum())
+        targets = max(1, int(credit.has_return_BL[rows].sum()))
+        parts = list(self._micro_batches(rows, batch))
+        sums = torch.zeros(len(_SUMS), device=self.accelerator.device)
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            with self._accumulating(is_last):
+                loss, found = self._losses(part, batch, credit, evaluated, tokens, targets, critic_only)
+                sums += found
+                # Gradients are averaged over processes, while the denominators count the rows of all.
+                self.accelerator.backward(loss * self.processes.count)
+        norm = self._descend()
+        reduced: Tensor = self.accelerator.reduce(sums, "sum")
+        self._refuse_non_finite(reduced, norm)
+        return reduced.cpu(), norm
+
+    def _losses(
+        self,
+        rows: list[int],
+        batch: Batch,
+        credit: Credit,
+        evaluated: Evaluated,
+        tokens: int,
+        targets: int,
+        critic_only: bool,
+    ) -> tuple[Tensor, Tensor]:
+        config, device = self.config, self.accelerator.device
+        reading, where_BL = self._read(rows, batch, with_entropy=True)
+        if not rows:
+            # Takes part in the collectives of the others, and adds nothing.
+            nothing = 0.0 * (reading.logprobs.sum() + reading.values.sum())
+            return nothing, torch.zeros(len(_SUMS), device=device)
+
+        def chosen(x_BL: Tensor) -> Tensor:
+            return x_BL[rows, : where_BL.shape[1]][where_BL].to(device)
+
+        ones_N = torch.ones_like(reading.logprobs)
+        sampler_N, trainer_N = chosen(batch.sampler_logprobs_BL), chosen(evaluated.logprobs_BL)
+        old_N = sampler_N if config.old_logprobs == "sampler" else trainer_N
+        weights_N = None
+        if config.importance_cap is not None:
+            weights_N = truncated_importance_weights(trainer_N, sampler_N, ones_N, cap=config.importance_cap)
+        policy = policy_loss(
+            reading.logprobs, old_N, chosen(credit.advantages_BL), ones_N, denominator=tokens,
+            clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip,
+            weights=weights_N,
+        )  # fmt: skip
+        value = value_loss(
+            reading.values, chosen(evaluated.values_BL), chosen(credit.returns_BL),
+            chosen(credit.has_return_BL), denominator=targets, clip=config.value_clip,
+        )  # fmt: skip
+        entropy = reading.entropy.sum() / tokens
+        held = torch.zeros((), device=device)
+        if config.kl_coef and config.kl_in == "loss" and evaluated.ref_logprobs_BL is not None:
+            ref_N = chosen(evaluated.ref_logprobs_BL)
+            held = kl_loss(reading.logprobs, ref_N, old_N, ones_N, denominator=tokens, kind=config.kl_loss)
+        actor = policy.loss - config.entropy_coef * entropy + config.kl_coef * held
+        total = (0.0 if critic_only else 1.0) * actor + config.value_coef * value.loss
+        found = [
+            policy.loss, value.loss, entropy, policy.approx_kl, policy.clip_fraction,
+            value.clip_fraction, held,
+        ]  # fmt: skip
+        return total, torch.stack([part.detach().float() for part in found])
+
+    def _accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Let gradients add up; only the last micro-batch of a step exchanges them."""
+        self.accelerator.gradient_state._set_sync_gradients(is_last)
+        if is_last or self.processes.count == 1 or self._has_engine:
+            return nullcontext()
+        without_sync: AbstractContextManager[Any] = self.accelerator.no_sync(self.model)
+        return without_sync
+
+    @property
+    def _has_engine(self) -> bool:
+        return self.accelerator.state.deepspeed_plugin is not None
+
+    def _descend(self) -> float:
+        """Clip the gradient, take the step, forget the gradient."""
+        if self._has_engine:  # has done so in the last backward
+            return float(self.model.get_global_grad_norm() or 0.0)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def _refuse_non_finite(self, reports: Tensor, norm: float) -> None:
+        found = dict(zip((*_SUMS, "grad_norm"), [*reports.tolist(), norm], strict=True))
+        for name, value in found.items():
+            if not np.isfinite(value):
+                raise TrainingError(
+                    f"{name} is {value}: lower learning_rate (now {self.config.learning_rate:g}); the last "
+                    "checkpoint is from before"
+                )
+
+    # --- keeping ----------------------------------------------------------------------------------------
+
+    def save_state(self, folder: Path) -> None:
+        """Write weights, optimiser and random states of all processes; to be called in every process."""
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+
+    def load_state(self, folder: Path) -> None:
+        """Read what ``save_state`` wrote; to be called in every process."""
+        self.accelerator.load_state(str(folder))
+
+    def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Save the policy so that stock transformers loads it, adapters merged; in every process."""
+        with gathered(self.model, self.accelerator) as whole:
+            if self.processes.is_main:
+                save_whole(whole.policy, str(folder), lambda: load_causal_lm(self.config.model, **IN_FULL))
+                tokenizer.save_pretrained(folder)
+        self.processes.wait()

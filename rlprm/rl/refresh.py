@@ -1,0 +1,104 @@
+"""Training the PRM on: as the policy drifts, the PRM is shown what the policy does now.
+
+A PRM predicts the outcomes of the policy whose episodes it has seen. Every ``refresh_every`` iterations it
+is trained on the episodes since the last time, from its own weights, by the stage ``train-prm`` in a process
+of its own; it leaves a PRM like any other behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import TrainingError
+from rlprm.launch import Processes
+from rlprm.models.manifest import Manifest
+from rlprm.rl.config import RLConfig
+from rlprm.types import Trajectory
+
+__all__ = ["FreshTrajectories"]
+
+log = logging.getLogger(__name__)
+_OF_A_LAUNCH = ("ACCELERATE_", "FSDP_", "MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_")
+_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
+
+
+class FreshTrajectories:
+    """The episodes since the PRM was last trained, on disk, so that a run that was killed has them again."""
+
+    def __init__(self, config: RLConfig, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self.folder = Path(config.output_dir) / "refresh"
+
+    def add(self, iteration: int, trajectories: Sequence[Trajectory]) -> bool:
+        """Keep the episodes of an iteration; returns whether it is time to train the PRM."""
+        every = self.config.refresh_every
+        if not every:
+            return False
+        if self.processes.is_main:
+            config = self.config
+            meta = {
+                "environment": config.environment, "env_kwargs": config.env_kwargs, "end": config.end,
+                "round_limit": config.round_limit, "prompt": config.prompt,
+                "action_format": config.action_format, "temperature": config.temperature,
+                "first_iteration": iteration // every * every, "output_dir": config.output_dir,
+            }  # fmt: skip
+            store = TrajectoryStore.create(self._trajectories(iteration), meta)
+            store.write(iteration % every, [_of_one_policy(t, trajectories[0]) for t in trajectories])
+        return (iteration + 1) % every == 0
+
+    def train(self, iteration: int, prm: str) -> str:
+        """Train the PRM on; returns its new folder, the same in every process.
+
+        Raises:
+            TrainingError: if the stage fails; its own message is shown before.
+        """
+        output = str(self.folder / f"prm-{iteration + 1:06d}")
+        failed = False
+        if self.processes.is_main:
+            stage = [sys.executable, "-m", "rlprm.cli", "train-prm"]
+            log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
+            done = subprocess.run(
+                [*stage, *self._arguments(iteration, prm, output)], env=_alone(), check=False
+            )
+            failed = done.returncode != 0
+        if any(self.processes.gather_all(failed)):
+            raise TrainingError(f"the PRM could not be trained on {self._trajectories(iteration)}")
+        return output
+
+    def _trajectories(self, iteration: int) -> Path:
+        every = self.config.refresh_every
+        return self.folder / f"trajectories-{iteration // every * every:06d}"
+
+    def _arguments(self, iteration: int, prm: str, output: str) -> list[str]:
+        manifest = Manifest.load(prm)
+        settings = {
+            "model": prm, "trajectories": self._trajectories(iteration), "output_dir": output,
+            "seed": self.config.seed, "estimator": manifest.estimator, "beta": manifest.beta,
+            "loss": manifest.loss, "activation": manifest.activation, "refresh": manifest.refresh,
+            "value_reads": manifest.value_reads, "outcome": manifest.outcome,
+            "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
+        }  # fmt: skip
+        kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
+        given = {**settings, **kwargs, **self.config.refresh_kwargs}
+        return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+def _of_one_policy(trajectory: Trajectory, first: Trajectory) -> Trajectory:
+    """Call the policies of a window by one name: the PRM learns from all of them alike."""
+    return replace(trajectory, policy=f"{first.policy.rpartition('-')[0]}-rl")
+
+
+def _alone() -> dict[str, str]:
+    """The environment of a process that is not part of a launch."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _RANKS and not name.startswith(_OF_A_LAUNCH)
+    }

@@ -1,0 +1,64 @@
+"""What changes with the iterations: step size, tasks, round limit. Functions of the iteration alone.
+
+So nothing has to be stored to go on where a run stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from rlprm.errors import ConfigError
+
+__all__ = ["LR_SCHEDULES", "learning_rate_factor", "round_limit_at", "round_limits", "task_range"]
+
+_T = TypeVar("_T")
+LR_SCHEDULES = ("constant", "linear", "cosine")
+
+
+def learning_rate_factor(
+    iteration: int, iterations: int, *, schedule: str, warmup: int = 0, minimum: float = 0.0
+) -> float:
+    """Return what the step size is multiplied with in an iteration (from 0).
+
+    It rises over the first ``warmup`` iterations, ``(i + 1) / (warmup + 1)``, and then stays, or falls to
+    ``minimum`` (a share) at what would be iteration ``iterations``, along a line or half a cosine.
+    """
+    if iteration < warmup:
+        return (iteration + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
+    gone = (iteration - warmup) / max(1, iterations - warmup)
+    falling = 1.0 - gone if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
+    return minimum + (1.0 - minimum) * falling
+
+
+def task_range(iteration: int, per_iteration: int, num_tasks: int) -> list[int]:
+    """Return the indices of an iteration's tasks: in order through the list, and again from its start."""
+    start = iteration * per_iteration
+    return [index % num_tasks for index in range(start, start + per_iteration)]
+
+
+def round_limits(schedule: Mapping[Any, Any]) -> Sequence[tuple[int, int]]:
+    """Return (first iteration, limit) in order.
+
+    Raises:
+        ConfigError: unless all are whole numbers, the limits 1 or more, and one holds from iteration 0 on.
+    """
+    try:
+        pairs = sorted((int(first), int(limit)) for first, limit in schedule.items())
+    except (TypeError, ValueError):
+        pairs = [(0, 0)]
+    if pairs and (pairs[0][0] != 0 or any(limit < 1 for _, limit in pairs)):
+        raise ConfigError(
+            f"round_limits: got {dict(schedule)!r}, allowed: iterations and numbers of turns, with one for "
+            "iteration 0, e.g. {0: 6, 40: 12}"
+        )
+    return pairs
+
+
+def round_limit_at(iteration: int, schedule: Mapping[Any, Any], default: int | None) -> int | None:
+    """Return the turns an episode may have in an iteration; ``default`` where nothing is scheduled."""
+    limits = [limit for first, limit in round_limits(schedule) if first <= iteration]
+    return limits[-1] if limits else default

@@ -1,0 +1,256 @@
+"""Stage 5: a policy and a PRM → a better policy, by PPO over turns.
+
+<output_dir>/            the policy, as stock transformers loads it
+<output_dir>/summary.json    before and after on test tasks, and what it took
+<output_dir>/metrics.jsonl   every iteration
+<output_dir>/curves.png
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlprm.config import own_settings
+from rlprm.data.files import read_json, write_json
+from rlprm.data.rendering import ChatRenderer
+from rlprm.launch import is_first
+from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer, revision_of
+from rlprm.models.lora import effective, trainable_parameters, with_adapters
+from rlprm.models.manifest import Manifest
+from rlprm.rl import rewards
+from rlprm.rl.actor_critic import ActorCritic, without_dropout
+from rlprm.rl.checkpoints import Progress, load_newest
+from rlprm.rl.config import RLConfig
+from rlprm.rl.curves import plot_curves
+from rlprm.rl.engine import join
+from rlprm.rl.learner import Learner
+from rlprm.rl.measure import Success, compare
+from rlprm.rl.repeat_probe import RepeatProbe, probe_repeats
+from rlprm.rl.trainer import RLTrainer
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stage import is_finished, recorded
+from rlprm.tracking import Tracker
+from rlprm.types import Split
+
+log = logging.getLogger(__name__)
+_NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
+"""Settings that say how, not what."""
+
+
+def run(config: RLConfig) -> dict[str, Any]:
+    """Train a policy by RL and save it; returns the summary.
+
+    Several processes share all work; they give the result of one.
+
+    Raises:
+        ArtifactError: if the policy or the PRM is missing.
+        MismatchError: if the PRM was trained in another setting than it is used in, or the folder holds
+            another run.
+        TrainingError: if something is not finite.
+    """
+    folder = Path(config.output_dir)
+    identity = _identity(config)
+    if is_finished(folder, "train-rl", identity):
+        log.info("%s holds the finished policy of these settings; reusing it", folder)
+        summary: dict[str, Any] = read_json(folder / "summary.json")
+        return summary
+    accelerator = join(bf16=config.bf16)
+    with recorded(folder, "train-rl", identity) as results:
+        tokenizer = load_tokenizer(config.model)
+        model = load_model(config, on=accelerator.device, bf16=accelerator.mixed_precision == "bf16")
+        trained = trainable_parameters(model)
+        learner = Learner(model, config, accelerator)
+        progress = load_newest(learner, folder, identity)
+        if progress is None:
+            progress = Progress(prm=config.prm)
+        else:
+            log.info("%s: going on after iteration %d", folder, progress.iteration)
+        report_to = config.report_to if learner.processes.is_main else "none"
+        tracker = Tracker(report_to, name=folder.name, config=identity, folder=folder)
+        trainer = RLTrainer(
+            config,
+            learner,
+            ChatRenderer(tokenizer),
+            load_scorer=lambda path: load_scorer(path, config),
+            progress=progress,
+            settings=identity,
+            tracker=tracker,
+        )
+        before = _before(trainer, folder)
+        probe = _probe(trainer)
+        trainer.train()
+        summary = _finish(trainer, tokenizer, before, probe)
+        summary["trained_parameters"] = trained
+        if learner.processes.is_main:
+            write_json(folder / "summary.json", summary)
+            plot_curves(trainer.journal.rows, folder / "curves.png")
+            tracker.log_images([folder / "curves.png"], progress.iteration)
+            if config.log_artifacts:
+                tracker.log_artifact(folder, folder.name)
+        tracker.finish()
+        results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
+        results.update({k: summary[k] for k in ("before", "after", "difference") if k in summary})
+    return summary
+
+
+def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic:
+    """Load policy, critic and reference as a run needs them.
+
+    A critic of its own starts from the PRM, whose body has learned to look for what matters; its head starts
+    where the reward has it (``rewards.critic_factor``), or at zero where that is not known.
+
+    Raises:
+        ArtifactError: if one is missing.
+        ConfigError: if the policy cannot be trained here.
+    """
+    dtype = config.weights_dtype(bf16=bf16)
+    policy = with_adapters(load_causal_lm(config.model, dtype=dtype, device=on), config, seed=config.seed)
+    reference = None
+    if config.kl_coef > 0 and not config.lora_r:
+        reference = load_causal_lm(config.model, dtype=dtype, device=on)
+    critic: PreTrainedModel | PeftModel | str | None = None
+    if config.trains_critic:
+        critic = "shared" if config.critic == "shared" else _load_critic(config, on, dtype)
+    model = ActorCritic(policy, critic=critic, reference=reference, temperature=config.temperature)
+    without_dropout(model)
+    model.check_logits()
+    if config.gradient_checkpointing:
+        for part in filter(None, (policy, critic)):
+            if isinstance(part, nn.Module):
+                _checkpoint_activations(part)
+    return model
+
+
+def _checkpoint_activations(model: Any) -> None:
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+
+
+def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedModel | PeftModel:
+    path = config.critic_model or config.prm or config.model
+    critic = load_scalar_model(path, dtype=dtype, device=on)
+    factor = rewards.critic_factor(config.reward, config.reward_kwargs)
+    if path != config.prm or factor is None or Manifest.load(path).activation != "identity":
+        factor = 0.0
+    with torch.no_grad():
+        for name in head_of(critic):
+            for parameter in critic.get_submodule(name).parameters():
+                parameter.mul_(factor)
+    return with_adapters(critic, config, seed=config.seed + 1)
+
+
+def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:
+    """Load the PRM and hold its manifest against the setting it is to be used in.
+
+    Raises:
+        ArtifactError: if it is missing.
+        MismatchError: if it was trained with another ``end``, prompt, action format or outcome.
+    """
+    scorer = CheckpointScorer.load("prm", path)
+    scorer.manifest.require(
+        end=config.end, prompt=config.prompt, action_format=config.action_format, outcome=config.outcome
+    )
+    if scorer.manifest.environment != config.environment:
+        log.warning("the PRM was trained on %s: this is a transfer", scorer.manifest.environment)
+    return scorer
+
+
+def _identity(config: RLConfig) -> dict[str, Any]:
+    record = {k: v for k, v in effective(own_settings(config)).items() if k not in _NOT_IDENTITY}
+    revisions = {name: revision_of(path) for name, path in _models(config).items()}
+    return {**record, "revisions": revisions}
+
+
+def _models(config: RLConfig) -> Mapping[str, str]:
+    named = {"policy": config.model, "prm": config.prm, "critic": config.critic_model}
+    return {name: path for name, path in named.items() if path}
+
+
+def _before(trainer: RLTrainer, folder: Path) -> Success | None:
+    """Measure the policy before RL on test tasks, once: a run that goes on has it on disk."""
+    config, file = trainer.config, folder / "before.json"
+    if not config.test_tasks:
+        return None
+    if file.exists() and trainer.progress.iteration:
+        return Success(**read_json(file))
+    found = trainer.measured(Split.TEST, config.test_tasks, config.test_samples)
+    if trainer.processes.is_main:
+        write_json(file, asdict(found))
+    return found
+
+
+def _probe(trainer: RLTrainer) -> RepeatProbe | None:
+    """Ask, before training, whether the reward pays for idling."""
+    config = trainer.config
+    if trainer.scorer is None or not config.repeat_probe or trainer.progress.iteration:
+        return None
+    with trainer.learner.acting() as whole:
+        found = probe_repeats(
+            trainer.collect(0), trainer.acting_policy(whole), config.episode_setting(), trainer.scorer,
+            config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
+        )  # fmt: skip
+    if found is not None and found.is_hackable:
+        log.warning(
+            "reward %s pays %.3f for an action repeated without effect (a step: %.3f): it may be farmed",
+            config.reward, found.paid_per_repeat, found.paid_per_step,
+        )  # fmt: skip
+    return found
+
+
+def _finish(
+    trainer: RLTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    before: Success | None,
+    probe: RepeatProbe | None,
+) -> dict[str, Any]:
+    """Choose the policy that is kept, save it, measure it on test tasks."""
+    config, learner, progress, folder = trainer.config, trainer.learner, trainer.progress, trainer.folder
+    chosen = progress.iteration
+    if config.select == "best" and progress.best_iteration >= 0:
+        chosen = progress.best_iteration
+        if learner.processes.is_main:
+            shutil.copytree(trainer.best_folder(), folder, dirs_exist_ok=True)
+        learner.processes.wait()
+    else:
+        learner.save_policy(folder, tokenizer)
+    summary: dict[str, Any] = {
+        "reward": config.reward,
+        "estimator": config.estimator,
+        "iterations": progress.iteration,
+        "selected_iteration": chosen,
+        "env_steps": progress.env_steps,
+        "tokens": progress.tokens,
+        "seconds": dict(progress.seconds),
+        "alarm": list(progress.alarms),
+    }
+    if probe is not None:
+        summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}
+    if before is not None:
+        after = trainer.measured_from(folder, Split.TEST, config.test_tasks, config.test_samples)
+        summary |= {
+            "before": before.as_json(), "after": after.as_json(), "difference": compare(before, after),
+        }  # fmt: skip
+        if is_first():
+            write_json(folder / "after.json", asdict(after))
+            _say(summary)
+    return summary
+
+
+def _say(summary: Mapping[str, Any]) -> None:
+    for how in ("sample", "greedy"):
+        b, a, d = (summary[k][how] for k in ("before", "after", "difference"))
+        log.info(
+            "%s success on %d test tasks: %.1f %% -> %.1f %%, %+.1f points, 95 %% [%+.1f, %+.1f]",
+            how, summary["after"]["tasks"], 100 * b["mean"], 100 * a["mean"],
+            100 * d["mean"], 100 * d["low"], 100 * d["high"],
+        )  # fmt: skip

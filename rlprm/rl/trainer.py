@@ -1,0 +1,302 @@
+"""The loop of agent RL: collect → score → step rewards → advantages → PPO → log → save.
+
+One iteration is a function of the weights, the optimiser and its number: tasks, seeds, step size and round
+limit follow from it. So a run that was killed goes on exactly where its last checkpoint is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from rlprm import envs
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import TrainingError
+from rlprm.policies.hf import HFPolicy
+from rlprm.rl.actor_critic import ActorCritic
+from rlprm.rl.alarm import alarms
+from rlprm.rl.batch import Batch, PRMReads, prm_reads, split_failed
+from rlprm.rl.checkpoints import Journal, Progress, save_checkpoint
+from rlprm.rl.config import RLConfig
+from rlprm.rl.credit import Credit, Evaluated, assign_credit
+from rlprm.rl.diagnostics import credit_metrics, prm_metrics, rollout_metrics
+from rlprm.rl.learner import Learner, UpdateStats
+from rlprm.rl.measure import Success, measure, run_shared
+from rlprm.rl.refresh import FreshTrajectories
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, task_range
+from rlprm.scorers.base import Scorer
+from rlprm.stage import Stopwatch
+from rlprm.tracking import Tracker
+from rlprm.types import Split, StepScores, Task, Trajectory
+
+__all__ = ["RLTrainer"]
+
+log = logging.getLogger(__name__)
+_TABLE_ROWS = 8
+
+
+class RLTrainer:
+    """Trains a policy with step rewards.
+
+    Args:
+        config: of the run.
+        learner: holds the model.
+        renderer: of the policy's tokenizer.
+        load_scorer: makes a scorer from a PRM's folder.
+        progress: where to begin.
+        settings: what is stored with checkpoints, so that no other run goes on from them.
+        tracker: for metrics; used by the first process only.
+    """
+
+    def __init__(
+        self,
+        config: RLConfig,
+        learner: Learner,
+        renderer: ChatRenderer,
+        *,
+        load_scorer: Callable[[str], Scorer],
+        progress: Progress,
+        settings: dict[str, Any],
+        tracker: Tracker,
+    ) -> None:
+        self.config, self.learner, self.renderer, self.progress = config, learner, renderer, progress
+        self.load_scorer, self.settings, self.tracker = load_scorer, settings, tracker
+        self.folder = Path(config.output_dir)
+        self.processes = learner.processes
+        self.journal = Journal(self.folder, progress.iteration, writes=self.processes.is_main)
+        self.scorer = load_scorer(progress.prm) if progress.prm else None
+        self.fresh = FreshTrajectories(config, self.processes)
+        self._watch = Stopwatch()
+
+    def train(self) -> None:
+        """Run the iterations that are left.
+
+        Raises:
+            TrainingError: if something is not finite, or every episode of an iteration failed.
+        """
+        config, done = self.config, self.progress.iteration
+        bar = tqdm(
+            total=config.iterations, initial=done, desc="train-rl", unit="iteration",
+            disable=not self.processes.is_main,
+        )  # fmt: skip
+        with bar:
+            for iteration in range(done, config.iterations):
+                row = self._iterate(iteration)
+                bar.update(1)
+                bar.set_postfix(success=f"{row['rollout/success']:.2f}", kl=f"{row['ppo/approx_kl']:.3f}")
+                if self._rings(iteration) and config.stop_on_alarm:
+                    break
+                if config.save_every and (iteration + 1) % config.save_every == 0:
+                    self._save()
+
+    def _iterate(self, iteration: int) -> dict[str, Any]:
+        config, progress, started = self.config, self.progress, dict(self._watch.seconds)
+        with self._watch.measure("rollout"):
+            trajectories = self.collect(iteration)
+        usable, failed = split_failed(trajectories)
+        if not usable:
+            raise TrainingError(
+                f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
+            )
+        batch = Batch.of(usable, outcome=config.outcome)
+        with self._watch.measure("score"):
+            scores = self._score(usable)
+        reads = prm_reads(scores) if scores else None
+        with self._watch.measure("evaluate"):
+            evaluated = self.learner.evaluate(batch, with_reference=config.kl_coef > 0)
+        credit = assign_credit(batch, reads, evaluated, config.credit_setting())
+        with self._watch.measure("update"):
+            stats = self.learner.update(
+                batch, credit, evaluated,
+                seed=int(np.random.SeedSequence((config.seed, iteration)).generate_state(1)[0]),
+                factor=self._rate_factor(iteration),
+                critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
+            )  # fmt: skip
+        progress.iteration = iteration + 1
+        progress.env_steps += sum(len(t.steps) for t in trajectories)
+        progress.tokens += sum(t.action_tokens for t in trajectories)
+        row = self._metrics(trajectories, batch, reads, credit, evaluated, stats, iteration)
+        if config.eval_every and (iteration + 1) % config.eval_every == 0:
+            row |= self._evaluate()
+        if self.fresh.add(iteration, usable):
+            with self._watch.measure("refresh"):
+                progress.prm = self.fresh.train(iteration, progress.prm)
+                self.scorer = self.load_scorer(progress.prm)
+        spent = {f"time/{k}": round(v - started.get(k, 0.0), 3) for k, v in self._watch.seconds.items()}
+        for name, seconds in spent.items():
+            progress.seconds[name] = round(progress.seconds.get(name, 0.0) + seconds, 3)
+        row |= spent
+        self.journal.write({"iteration": iteration, **row})
+        if self.processes.is_main:
+            self.tracker.log(row, iteration)
+            if config.table_every and iteration % config.table_every == 0:
+                self._log_table(usable, scores, iteration)
+        return row
+
+    # --- collecting -------------------------------------------------------------------------------------
+
+    def acting_policy(self, whole: ActorCritic) -> HFPolicy:
+        """Return the policy as it is now, to act."""
+        config = self.config
+        return HFPolicy(
+            whole.policy,
+            self.renderer,
+            revision=f"{Path(config.output_dir).name}-{self.progress.iteration}",
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            context_length=config.context_length,
+            reuse_cache=config.reuse_cache,
+        )
+
+    def collect(self, iteration: int) -> list[Trajectory]:
+        """Run the episodes of an iteration; every process gets all of them."""
+        config = self.config
+        indices = task_range(iteration, config.tasks_per_iteration, config.num_tasks)
+        tasks_of = envs.load(config.environment).tasks
+        starts = [i for i, index in enumerate(indices) if i == 0 or index != indices[i - 1] + 1]
+        tasks = [
+            task
+            for first, end in zip(starts, [*starts[1:], len(indices)], strict=True)
+            for task in tasks_of(
+                Split.TRAIN, config.first_task + indices[first], end - first, **config.env_kwargs
+            )
+        ]
+        limit = round_limit_at(iteration, config.round_limits, config.round_limit)
+        # A task that comes again gets other random numbers: its samples are numbered on.
+        again = iteration * config.tasks_per_iteration // config.num_tasks
+        first_sample = again * config.samples_per_task
+        jobs = [(task, first_sample + sample) for task in tasks for sample in range(config.samples_per_task)]
+        with self.learner.acting() as whole:
+            return run_shared(
+                jobs,
+                self.acting_policy(whole),
+                replace(config.episode_setting(), round_limit=limit),
+                wave_size=config.wave_size,
+                seed=config.seed,
+                processes=self.processes,
+            )
+
+    def _score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
+        """Score the episodes, shared out over the processes."""
+        if self.scorer is None:
+            return []
+        own = self.processes.share(trajectories)
+        return self.processes.gather(self.scorer.score(own) if own else [])
+
+    # --- looking ----------------------------------------------------------------------------------------
+
+    def measured(self, split: Split, count: int, samples: int) -> Success:
+        """Measure the policy as it is now on the first tasks of a split."""
+        config = self.config
+        tasks = envs.load(config.environment).tasks(split, 0, count, **config.env_kwargs)
+        with self.learner.acting() as whole:
+            return self._measure(self.acting_policy(whole), tasks, samples)
+
+    def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Success:
+        """Measure a policy that was saved, on the same tasks with the same random numbers."""
+        tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
+        policy = replace(self.config, model=str(folder), dtype="float32").load_policy()
+        return self._measure(policy, tasks, samples)
+
+    def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Success:
+        return measure(
+            policy, tasks, self.config.episode_setting(), samples=samples,
+            wave_size=self.config.wave_size, seed=self.config.seed, processes=self.processes,
+        )  # fmt: skip
+
+    def _evaluate(self) -> dict[str, float]:
+        """Measure on dev tasks; the best policy so far is kept."""
+        config, progress = self.config, self.progress
+        with self._watch.measure("eval"):
+            found = self.measured(Split.DEV, config.eval_tasks, config.eval_samples)
+        success = float(np.mean(list(found.sample.values())))
+        greedy = float(np.mean(list(found.greedy.values())))
+        if success > progress.best_success:
+            progress.best_success, progress.best_iteration = success, progress.iteration
+            self.learner.save_policy(self.best_folder(), self.renderer.tokenizer)
+        return {"eval/success": success, "eval/greedy": greedy}
+
+    def best_folder(self) -> Path:
+        """Where the best policy so far is; its iteration is in the name, as a later one may not count yet."""
+        return self.folder / "best" / f"iteration-{self.progress.best_iteration:06d}"
+
+    def _metrics(
+        self,
+        trajectories: Sequence[Trajectory],
+        batch: Batch,
+        reads: PRMReads | None,
+        credit: Credit,
+        evaluated: Evaluated,
+        stats: UpdateStats,
+        iteration: int,
+    ) -> dict[str, Any]:
+        prm = prm_metrics(batch, reads) if reads is not None else {}
+        return {
+            **{f"rollout/{name}": value for name, value in rollout_metrics(trajectories).items()},
+            "rollout/env_steps": self.progress.env_steps,
+            "rollout/policy_tokens": self.progress.tokens,
+            **credit_metrics(batch, credit, evaluated),
+            **{f"ppo/{name}": value for name, value in asdict(stats).items()},
+            "ppo/learning_rate": self.config.learning_rate * self._rate_factor(iteration),
+            **{f"prm/{name}": value for name, value in prm.items()},
+        }
+
+    def _rate_factor(self, iteration: int) -> float:
+        return learning_rate_factor(
+            iteration,
+            self.config.iterations,
+            schedule=self.config.lr_schedule,
+            warmup=self.config.warmup_iterations,
+            minimum=self.config.min_learning_rate,
+        )
+
+    def _rings(self, iteration: int) -> bool:
+        """Look for signs that the PRM is being pleased instead of the task being done; each is said once."""
+        if self.scorer is None:
+            return False
+        found = alarms(
+            self.journal.column("prm/overrating"),
+            self.journal.column("reward/prm"),
+            self.journal.column("rollout/success"),
+            window=self.config.alarm_window,
+            gap=self.config.alarm_gap,
+        )
+        if found and not self.progress.alarms:
+            self.progress.alarms = [f"iteration {iteration}: {text}" for text in found]
+            for text in self.progress.alarms:
+                log.warning("reward hacking alarm, %s", text)
+        return bool(found)
+
+    def _log_table(
+        self, trajectories: Sequence[Trajectory], scores: Sequence[StepScores], iteration: int
+    ) -> None:
+        rows = []
+        for number, trajectory in enumerate(trajectories[:_TABLE_ROWS]):
+            score = scores[number] if scores else None
+            for t, step in enumerate(trajectory.steps):
+                promise, progress = (score.values[t], score.progress[t]) if score else (None, None)
+                shown = [
+                    trajectory.task.id,
+                    trajectory.outcome.success,
+                    t + 1,
+                    step.action,
+                    promise,
+                    progress,
+                ]
+                rows.append(shown)
+        columns = ["task", "success", "step", "action", "promise", "progress"]
+        self.tracker.log_table("rollout/trajectories", columns, rows, iteration)
+
+    # --- keeping ----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        with self._watch.measure("save"):
+            save_checkpoint(
+                self.learner, self.folder, self.progress, self.settings, keep=self.config.keep_checkpoints
+            )
