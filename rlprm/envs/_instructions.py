@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
 
-__all__ = ["BABYAI", "TEXTCRAFT"]
+__all__ = ["BABYAI", "TEXTCRAFT", "WEBSHOP"]
 
 _BABYAI_SHORT = (
     "Reach the goal in a grid of rooms. Answer each observation with one of its available actions, "
@@ -92,4 +92,35 @@ TEXTCRAFT = {
     "agentgym": Instructions(
         _TEXTCRAFT_AGENTGYM, _TEXTCRAFT_AGENTGYM_FINISH, _TEXTCRAFT_AGENTGYM_FORMAT, AGENTGYM_ACKNOWLEDGEMENT
     ),
+}
+
+_WEBSHOP_SHORT = (
+    "Shop for what the instruction asks for. Answer each page with one action and nothing else: "
+    "search[words] where there is a search bar, or click[value] with one of the page's buttons. "
+    "click[buy now] ends the task."
+)
+_WEBSHOP_AGENTGYM = """\
+You are shopping on the web and follow the instruction you are given.
+In every round you receive an observation, the page you are on, and you reply with one action. You can \
+search where the page has a search bar, and click one of its buttons.
+
+An action has one of these forms:
+search[keywords]
+click[value]
+
+You choose the keywords, with care; the value of a click must be a button of the page. An action that is not \
+valid does nothing. Buying ends the task.
+"""
+_WEBSHOP_AGENTGYM_FORMAT = """\
+Write every reply in this format:
+Thought:
+<Your Thought>
+
+Action:
+<Your Action>"""
+
+# Nothing to add where the end is declared: the purchase is the end either way.
+WEBSHOP = {
+    "short": Instructions(_WEBSHOP_SHORT, finish=""),
+    "agentgym": Instructions(_WEBSHOP_AGENTGYM, "", _WEBSHOP_AGENTGYM_FORMAT, acknowledgement="Ok."),
 }
