@@ -124,10 +124,11 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
     length = len(row["token_ids"])
     if not length == len(row["action_mask"]) == len(row["logprobs"]):
         raise ValueError("token_ids, action_mask and logprobs differ in length")
+    valid = row.get("valid", [True] * len(row["actions"]))  # collections of before have no such column
     steps = tuple(
-        Step(start, end, action, reward, valid)
-        for start, end, action, reward, valid in zip(
-            row["step_starts"], row["step_ends"], row["actions"], row["rewards"], row["valid"], strict=True
+        Step(start, end, action, reward, done)
+        for start, end, action, reward, done in zip(
+            row["step_starts"], row["step_ends"], row["actions"], row["rewards"], valid, strict=True
         )
     )
     if any(not 0 < step.start <= step.end < length for step in steps):
