@@ -1,0 +1,25 @@
+"""WebShop: buy what an instruction asks for, on the pages of a shop as text.
+
+The shop is generated, or holds WebShop's own products (``data="path"``). Pages, actions and rewards are
+upstream's (princeton-nlp/WebShop) and AgentGym's. The agent declares the end of an episode by its purchase,
+whatever ``end`` says.
+"""
+
+from rlprm.envs.webshop.environment import WebShop
+from rlprm.envs.webshop.expert import ROUND_LIMIT, demonstrate
+from rlprm.envs.webshop.product import Option, Product, Review
+from rlprm.envs.webshop.tasks import make, tasks
+from rlprm.envs.webshop.text import FIXED_PHRASES, opening
+
+__all__ = [
+    "FIXED_PHRASES",
+    "ROUND_LIMIT",
+    "Option",
+    "Product",
+    "Review",
+    "WebShop",
+    "demonstrate",
+    "make",
+    "opening",
+    "tasks",
+]

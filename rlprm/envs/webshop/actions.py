@@ -1,0 +1,31 @@
+"""Reading actions: ``search[words]`` and ``click[target]``."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["Action", "parse_action"]
+
+_ACTION = re.compile(r"(search|click)\[(.+)\]", re.IGNORECASE)
+_END_OF_TEXT = "</s>"
+
+
+class Action(NamedTuple):
+    """One action."""
+
+    name: str
+    """``"search"`` or ``"click"``."""
+    target: str
+    """Lower case."""
+
+
+def parse_action(text: str) -> Action | None:
+    """Read an action out of what the agent wrote, as AgentGym's client does; None where there is none.
+
+    It is what follows the last ``Action:``, or the whole text. Unlike upstream's, the target may
+    hold brackets itself, and the case of the name does not matter.
+    """
+    written = text.strip().removesuffix(_END_OF_TEXT).rpartition("Action:")[2].strip()
+    found = _ACTION.match(written)
+    return Action(found[1].lower(), found[2].lower()) if found else None

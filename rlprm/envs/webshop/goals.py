@@ -1,0 +1,153 @@
+"""Goals over the generated catalogue: what is asked for, in which words, and the splits."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlprm.envs.webshop.catalogue import Draw, generated_by_asin, generated_products
+from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.reward import Request
+from rlprm.types import Split
+
+__all__ = [
+    "NO_CAP",
+    "Goal",
+    "Wish",
+    "instruction",
+    "price_caps",
+    "price_words",
+    "wishes",
+    "wishes_of",
+    "worded",
+]
+
+NO_CAP = 1_000_000.0
+"""The price cap of a goal without one, upstream's."""
+
+_HIGHEST_CAP = 990
+_DEV_AND_TEST = {0: Split.TEST, 1: Split.DEV}  # of ten parts one each; the rest is for training
+_SPLIT_SEED = "webshop splits 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """An instruction, and what meets it."""
+
+    instruction: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Two attributes and a value of each option of a product, still without words and price cap."""
+
+    product: Product
+    attributes: tuple[str, str]
+    options: tuple[tuple[str, str], ...]
+    number: int
+    """Among the wishes of the product."""
+
+
+def price_caps(price: float) -> list[int]:
+    """Return the price caps a product can get: the next four multiples of 10 dollars, as upstream."""
+    first = int(price // 10) * 10 + 10
+    return [cap for cap in range(first, first + 40, 10) if cap <= _HIGHEST_CAP]
+
+
+def price_words(cap: float) -> str:
+    """Return the last words of an instruction."""
+    return "" if cap >= NO_CAP else f", and price lower than {cap:.2f} dollars"
+
+
+@functools.cache
+def wishes() -> dict[Split, tuple[Wish, ...]]:
+    """Return the wishes of each split, in the order of its tasks.
+
+    A split is chosen by what is asked for (the kind, the attributes and the options), so no request
+    is in two splits, whichever of several products it was made from.
+    """
+    found: dict[Split, list[Wish]] = {split: [] for split in Split}
+    for product in generated_products():
+        for wish in wishes_of(product):
+            found[_split_of(wish)].append(wish)
+    draw = Draw(_SPLIT_SEED)
+    return {split: tuple(draw.some(members, len(members))) for split, members in found.items()}
+
+
+def wishes_of(product: Product) -> Iterator[Wish]:
+    """List pairs of attributes of which the title shows at least one, with the combinations of options.
+
+    The last attribute is one that no search finds; it is asked for with every other combination only,
+    since ten rounds are few to look for it.
+    """
+    first, second, third, fourth = product.attributes
+    pairs = ((first, second), (first, third), (second, third), (first, fourth))
+    names = [option.name for option in product.options]
+    combinations = list(itertools.product(*(option.values for option in product.options)))
+    number = 0
+    for pair in pairs:
+        for values in combinations[:: 2 if pair[1] == fourth else 1]:
+            yield Wish(product, pair, tuple(zip(names, values, strict=True)), number)
+            number += 1
+
+
+def _split_of(wish: Wish) -> Split:
+    asked = "|".join((wish.product.query, *sorted(wish.attributes), *(value for _, value in wish.options)))
+    part = hashlib.sha256(asked.encode()).digest()[0] % 10
+    return _DEV_AND_TEST.get(part, Split.TRAIN)
+
+
+def worded(wish: Wish, seed: int) -> Goal:
+    """Put a wish into words, with a price cap; both are drawn from the seed.
+
+    The cap is the higher of two of the product's :func:`price_caps`, as upstream draws it.
+    """
+    draw = Draw(f"{wish.product.asin} {wish.number} {seed}")
+    cap = float(max(draw.some(price_caps(wish.product.price), 2)))
+    attributes = tuple(draw.some(wish.attributes, 2))
+    text = instruction(draw.below(WORDINGS), wish.product.query, attributes, wish.options) + price_words(cap)
+    return Goal(text, Request(attributes, wish.options, cap, wish.product))
+
+
+def generated_goal(asin: str, number: int, seed: int) -> Goal:
+    """Return a goal of the generated shop.
+
+    Args:
+        asin: Of the product it was made from.
+        number: Of the wish among the product's.
+        seed: Of words and price cap.
+
+    Raises:
+        KeyError: where there is no such product.
+        IndexError: where it has no such wish.
+    """
+    return worded(_wishes_by_asin(asin)[number], seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _wishes_by_asin(asin: str) -> tuple[Wish, ...]:
+    return tuple(wishes_of(generated_by_asin()[asin]))
+
+
+WORDINGS = 5
+"""How many ways there are to ask for the same."""
+
+
+def instruction(
+    wording: int, kind: str, attributes: Sequence[str], options: Sequence[tuple[str, str]]
+) -> str:
+    """Return an instruction without its price clause; the first wording is upstream's for generated goals."""
+    one, other = attributes
+    named = ", and ".join(f"{name}: {value}" for name, value in options)
+    plain = " and ".join(f"{value} {name}" for name, value in options)
+    return (
+        f"find me {one}, {other} {kind} with {named}",
+        f"i need {one} {kind} that are {other}, in {plain}",
+        f"i am looking for {kind}, {one} and {other}, with {named}",
+        f"i want to buy {one}, {other} {kind} in {plain}",
+        f"looking for {plain} {kind} that are {one} and {other}",
+    )[wording]

@@ -1,0 +1,180 @@
+"""The pages of the shop: what they show, and what can be clicked on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from rlprm.envs.webshop.product import Product
+
+__all__ = [
+    "ATTRIBUTES", "BACK", "BUY", "NEXT", "PREVIOUS", "SEARCH", "SUB_PAGES", "Kind", "Piece", "as_rich_text",
+    "as_text", "done_page", "item_page", "results_page", "start_page", "sub_page",
+]  # fmt: skip
+
+SEARCH = "Search"
+BACK = "Back to Search"
+NEXT = "Next >"
+PREVIOUS = "< Prev"
+BUY = "Buy Now"
+ATTRIBUTES = "Attributes"
+SUB_PAGES = ("Description", "Features", "Reviews")
+"""Of every product; :data:`ATTRIBUTES` is one more where it is shown."""
+
+SEPARATOR = " [SEP] "
+
+
+class Kind(Enum):
+    """What a piece of a page is."""
+
+    TEXT = "text"
+    BUTTON = "button"
+    OPTION = "option"
+    PRODUCT = "product"
+
+
+class Piece(NamedTuple):
+    """One text of a page."""
+
+    kind: Kind
+    text: str
+
+
+def start_page(instruction: str) -> list[Piece]:
+    """Return the page an episode starts with."""
+    return [_plain("WebShop"), *_instructed(instruction), _button(SEARCH)]
+
+
+def results_page(
+    instruction: str, shown: Iterable[Product], *, number: int, size: int, total: int
+) -> list[Piece]:
+    """Return a page of search results.
+
+    Args:
+        instruction: Shown on every page.
+        shown: The products of this page.
+        number: Of the page, from 1.
+        size: Results per page.
+        total: Results on all pages.
+    """
+    buttons = [_button(PREVIOUS)] if number > 1 else []
+    if number * size < total:
+        buttons.append(_button(NEXT))
+    pieces = [
+        *_instructed(instruction),
+        _button(BACK),
+        _plain(f"Page {number} (Total results: {total})"),
+        *buttons,
+    ]
+    for product in shown:
+        pieces += [Piece(Kind.PRODUCT, product.asin), _plain(product.title), _plain(product.price_tag)]
+    return pieces
+
+
+def item_page(instruction: str, product: Product, *, attributes: bool) -> list[Piece]:
+    """Return the page of a product; ``attributes`` adds a button to see its attributes."""
+    pieces = [*_instructed(instruction), _button(BACK), _button(PREVIOUS)]
+    for option in product.options:
+        pieces.append(_plain(option.name))
+        pieces += [Piece(Kind.OPTION, value) for value in option.values]
+    pieces += [
+        _plain(product.title),
+        _plain(f"Price: {product.price_tag}"),
+        _plain(f"Rating: {product.rating}"),
+        *map(_button, SUB_PAGES),
+    ]
+    if attributes:
+        pieces.append(_button(ATTRIBUTES))
+    pieces.append(_button(BUY))
+    return pieces
+
+
+def sub_page(instruction: str, product: Product, name: str) -> list[Piece]:
+    """Return a page with more about a product; ``name`` is that of the button that leads to it."""
+    texts = {"Description": _description, "Features": _features, "Reviews": _reviews, ATTRIBUTES: _attributes}
+    shown = [_plain(text) for text in texts[name](product) if text.strip()]
+    return [*_instructed(instruction), _button(BACK), _button(PREVIOUS), *shown]
+
+
+def done_page(asin: str, options: str, reward: float) -> list[Piece]:
+    """Return the page after a purchase, with upstream's unused fields; ``options`` is JSON."""
+    nothing = ("attrs", "None", "category", "None", "query", "None", "product category", "None")
+    target = (
+        "asin",
+        "options",
+        "attrs",
+        "price upper",
+        "instuction text",
+        "category",
+        "product category",
+        "query",
+    )
+    texts = (
+        "Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)",
+        "Purchased", "asin", asin, "options", options, *nothing, "Target", *target, "Goal", "None",
+        "Reward", "Your score (min 0.0, max 1.0)", str(reward), "Reward Details", "None",
+    )  # fmt: skip
+    return [_plain(text) for text in texts]
+
+
+def as_text(pieces: Iterable[Piece]) -> str:
+    """Return a page as upstream's text mode does."""
+    return SEPARATOR.join(piece.text.strip() for piece in pieces)
+
+
+def as_rich_text(pieces: Iterable[Piece], *, chosen: Iterable[str], seen: Iterable[str]) -> str:
+    """Return a page as upstream's rich text mode does: a line for each piece, with what is clickable marked.
+
+    Args:
+        pieces: Of the page.
+        chosen: Option values that were clicked.
+        seen: ASINs of products whose page was opened since the last search page.
+    """
+    chosen, seen = set(chosen), set(seen)
+    clicked, lines = [], []
+    for kind, text in pieces:
+        if kind is Kind.BUTTON:
+            lines.append(f"[button] {text} [button_]\n")
+        elif kind is Kind.OPTION and text in chosen:
+            clicked.append(f"You have clicked {text}.\n")
+            lines.append(f"  [clicked button] {text} [clicked button_]\n")
+        elif kind is Kind.OPTION:
+            lines.append(f"  [button] {text} [button_]\n")
+        elif kind is Kind.PRODUCT:
+            mark = "clicked button" if text in seen else "button"
+            lines.append(f"\n[{mark}] {text} [{mark}_]\n")
+        else:
+            lines.append(f"{text}\n")
+    return "".join((*reversed(clicked), *lines))
+
+
+def _instructed(instruction: str) -> tuple[Piece, Piece]:
+    return _plain("Instruction:"), _plain(instruction)
+
+
+def _plain(text: str) -> Piece:
+    return Piece(Kind.TEXT, text)
+
+
+def _button(text: str) -> Piece:
+    return Piece(Kind.BUTTON, text)
+
+
+def _description(product: Product) -> tuple[str, ...]:
+    return (product.description or "No Description",)
+
+
+def _features(product: Product) -> tuple[str, ...]:
+    return product.bullets or ("No Features",)
+
+
+def _attributes(product: Product) -> tuple[str, ...]:
+    return (*product.attributes, product.category, product.query, product.product_category)
+
+
+def _reviews(product: Product) -> Iterator[str]:
+    for review in product.reviews:
+        yield from (f'"{review.title}"', review.score, review.body)
+    if not product.reviews:
+        yield "No reviews found"

@@ -1,0 +1,73 @@
+"""The words around the pages: instructions, the refusal, and the phrases that never vary."""
+
+from __future__ import annotations
+
+from rlprm.envs import _openings
+from rlprm.envs._instructions import WEBSHOP
+from rlprm.envs.webshop.catalogue import ASIN_PARTS
+from rlprm.types import End, Message
+
+__all__ = ["FIXED_PHRASES", "INVALID", "opening"]
+
+INVALID = "Invalid Action.\n\n"
+"""Precedes the page where no action can be read, as AgentGym's client answers."""
+
+FIXED_PHRASES: tuple[str, ...] = (
+    # start page
+    "WebShop [SEP] Instruction: [SEP] ",
+    " [SEP] Search",
+    # all other pages
+    INVALID,
+    "Instruction: [SEP] ",
+    " [SEP] Back to Search [SEP] Page ",
+    " [SEP] Back to Search [SEP] < Prev [SEP] ",
+    " [SEP] ",
+    # results
+    " (Total results: ",
+    ") [SEP] < Prev [SEP] Next > [SEP] ",
+    ") [SEP] < Prev [SEP] ",
+    ") [SEP] Next > [SEP] ",
+    ") [SEP] ",
+    " [SEP] $",
+    ".99 [SEP] ",
+    *(part for parts in ASIN_PARTS for part in parts),
+    # products
+    " [SEP] Price: $",
+    ".99 [SEP] Rating: ",
+    " [SEP] Description [SEP] Features [SEP] Reviews [SEP] Buy Now",
+    " [SEP] Description [SEP] Features [SEP] Reviews [SEP] Attributes [SEP] Buy Now",
+    # instructions
+    ", and price lower than ",
+    ".00 dollars",
+    # actions
+    "search[",
+    "click[",
+    "click[Buy Now]",
+    "click[Features]",
+    "click[Description]",
+    "click[Reviews]",
+    "click[< Prev]",
+    "click[Next >]",
+    "click[Back to Search]",
+    # rich pages
+    "[button] ",
+    " [button_]\n",
+    "[clicked button] ",
+    " [clicked button_]\n",
+    "You have clicked ",
+)
+"""Parts of the text without a word of a product in them, and the parts of the generated identifiers."""
+
+
+def opening(*, end: End, style: str) -> list[Message]:
+    """Return the messages that precede the first observation.
+
+    Args:
+        end: Makes no difference: the purchase ends an episode.
+        style: ``"none"``, ``"short"`` (answer with the bare action) or ``"agentgym"``
+            (AgentGym's Thought/Action format).
+
+    Raises:
+        ConfigError: for another style.
+    """
+    return _openings.opening(WEBSHOP, end=end, style=style)
