@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rlprm import __version__
+from rlprm.accelerate_launch import STAGES, launch_of, replace_process
 from rlprm.errors import RlprmError
 
 _STAGES = {
@@ -23,6 +25,7 @@ _STAGES = {
     "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, to look at or train on"),
     "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
     "probe-actions": ("rlprm.probe_actions", "ProbeActionsConfig", "states -> what some actions are worth"),
+    "train-rl": ("rlprm.rl.stage", "RLConfig", "a policy + a process reward model -> a better policy"),
     "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),
     "quickstart": ("rlprm.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
 }
@@ -44,10 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpcore", "matplotlib"):
+    for noisy in ("httpx", "httpcore", "matplotlib", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    _silence_libraries()
     try:
+        launch = launch_of(arguments[0], arguments[1:])
+        _silence_libraries()
+        if launch is not None:
+            settings_of(arguments[0], launch.settings)  # a mistake is said once, before processes start
+            replace_process(launch)
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
@@ -61,12 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_stage(name: str, argv: Sequence[str]) -> None:
     """Parse a stage's configuration and run it; the name is one of the stages."""
+    module, config = settings_of(name, argv)
+    module.run(config)
+
+
+def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
+    """Return the module of a stage and its configuration."""
     module_name, config_name, _ = _STAGES[name]
     # Imported late: `rlprm --help` should not wait for torch.
     module = importlib.import_module(module_name)
     from rlprm.config import parse
 
-    module.run(parse(getattr(module, config_name), argv, prog=f"rlprm {name}"))
+    return module, parse(getattr(module, config_name), argv, prog=f"rlprm {name}")
 
 
 def _leave_process_group() -> None:
@@ -91,7 +104,9 @@ def _usage() -> str:
     return (
         f"rlprm {__version__}: train LLM agents with process rewards\n\n"
         f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"
-        "rlprm <stage> --help lists a stage's settings."
+        "rlprm <stage> --help lists a stage's settings.\n"
+        f"{', '.join(STAGES)}: --accelerate_config zero2 launches several processes, with the file of\n"
+        "that name in ds_configs/ or a path of your own."
     )
 
 

@@ -35,6 +35,7 @@ from rlprm.models.lora import (
 )
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
+from rlprm.models.zero import size_of
 from rlprm.stage import is_finished, recorded
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, last_checkpoint, settle_device, stage_record
 from rlprm.types import Split
@@ -94,7 +95,7 @@ def run(config: SFTStageConfig) -> None:
     with recorded(config.output_dir, "sft", record) as results:
         demonstrations = collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
-        parameters = model.num_parameters()
+        parameters = sum(map(size_of, model.parameters()))
         dataset, dropped = to_dataset(
             demonstrations,
             ChatRenderer(tokenizer),

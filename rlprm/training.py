@@ -18,6 +18,7 @@ from rlprm import tracking
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.errors import TrainingError, refuse_other_settings
+from rlprm.models import zero
 
 _RUN = "run.json"
 """Settings of the run whose checkpoints are in the folder."""
@@ -41,6 +42,7 @@ def settle_device(arguments: TrainingArguments) -> None:
     arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
     # Without a GPU this has to be said, or processes launched together would each train alone.
     arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
+    zero.prepare(on_cpu=arguments.use_cpu)
     old = arguments.gradient_checkpointing
     if old is not None and getattr(arguments, "activation_checkpointing", False) is None:
         # Versions that have a new name for it warn of the old one, which is the one they all know.
@@ -74,14 +76,14 @@ def last_checkpoint(output_dir: str, record: Mapping[str, Any]) -> str | None:
     Args:
         output_dir: the run's folder.
         record: settings of this run. They are kept beside the checkpoints, so that no run goes on from a
-            checkpoint of other settings.
+            checkpoint of other settings; under DeepSpeed the number of processes is one of them.
 
     Raises:
         MismatchError: if the checkpoint was made with other settings.
     """
     folder = Path(output_dir)
     found = get_last_checkpoint(output_dir) if folder.is_dir() else None
-    wanted = json.loads(json.dumps(dict(record)))
+    wanted = json.loads(json.dumps({**record, **zero.partitioning()}))
     if found is not None and (folder / _RUN).exists():
         refuse_other_settings(f"{found} was made", read_json(folder / _RUN), wanted)
     write_json(folder / _RUN, wanted)

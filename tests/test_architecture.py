@@ -19,7 +19,18 @@ LONGEST_FILE = 500
 # A room is a folder or a module of the package. It imports from its own floor and those below.
 FLOORS = (
     {"types", "errors", "functional"},
-    {"components", "envs", "data", "models", "config", "launch", "stage", "tracking", "training"},
+    {
+        "accelerate_launch",
+        "components",
+        "envs",
+        "data",
+        "models",
+        "config",
+        "launch",
+        "stage",
+        "tracking",
+        "training",
+    },
     {"policies", "rollout", "labels", "scorers"},
     {"prm", "search", "sft", "collect", "label", "monte_carlo", "probe_actions", "estimate"},
     {"evaluation", "rl", "evaluate"},

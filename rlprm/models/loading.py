@@ -20,6 +20,7 @@ from transformers import (
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.scalar import compute_in_float32
+from rlprm.models.zero import gathered
 
 _T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -110,8 +111,9 @@ def load_scalar_model(
     # Everything that is not in the body is the head, whatever an architecture calls it.
     head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
     _refuse_missing(path, set(report["missing_keys"]) - head)
-    for key in head:
-        torch.nn.init.zeros_(model.get_parameter(key))
+    for parameter in map(model.get_parameter, sorted(head)):
+        with gathered([parameter], change=True):
+            torch.nn.init.zeros_(parameter)
     for name in head_of(model):
         compute_in_float32(model.get_submodule(name))
     return cast(PreTrainedModel, model.to(device or default_device()))

@@ -20,6 +20,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from rlprm.config import setting
 from rlprm.errors import ConfigError
+from rlprm.models import zero
 from rlprm.models.loading import head_of
 
 log = logging.getLogger(__name__)
@@ -135,18 +136,56 @@ def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrain
         folder: where it goes.
         load_base: loads the weights that training started from, :data:`IN_FULL`.
     """
-    if not isinstance(trainer.model, PeftModel):
-        trainer.save_model(folder)
-        return
-    adapter = Path(folder) / _ADAPTER
-    trainer.save_model(str(adapter))
-    if trainer.is_world_process_zero():
-        merged = PeftModel.from_pretrained(load_base(), str(adapter)).merge_and_unload()
-        cast(PreTrainedModel, merged).save_pretrained(folder)
+    adapters = isinstance(trainer.model, PeftModel)
+    target = str(Path(folder) / _ADAPTER) if adapters else folder
+    if zero.zero_stage():
+        _save_masters(trainer, target)
+    else:
+        trainer.save_model(target)
+    if adapters and trainer.is_world_process_zero():
+        _merge(folder, load_base)
         if trainer.processing_class is not None:
             trainer.processing_class.save_pretrained(folder)
 
 
+def _save_masters(trainer: Trainer, folder: str) -> None:
+    """Save float32 weights that DeepSpeed keeps in parts; it computes with bfloat16 roundings of them."""
+    model = trainer.model
+    weights = zero.full_weights(model, trained_only=isinstance(model, PeftModel))
+    if not trainer.is_world_process_zero():
+        return
+    model.save_pretrained(folder, state_dict=weights)
+    if isinstance(model, PreTrainedModel):
+        model.config.dtype = torch.float32  # what the file holds, not what was computed with
+        model.config.save_pretrained(folder)
+    if trainer.processing_class is not None:
+        trainer.processing_class.save_pretrained(folder)
+
+
+def save_whole(
+    model: PreTrainedModel | PeftModel, folder: str, load_base: Callable[[], PreTrainedModel]
+) -> None:
+    """Save a model all of whose weights are in this process so that stock transformers loads it.
+
+    Args:
+        model: with adapters or without.
+        folder: where it goes.
+        load_base: loads the weights that adapters were added to, :data:`IN_FULL`.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(Path(folder) / _ADAPTER))
+        _merge(folder, load_base)
+    else:
+        model.save_pretrained(folder)
+
+
+def _merge(folder: str, load_base: Callable[[], PreTrainedModel]) -> None:
+    """Merge the adapter in a folder into its base; the model in training would be rounded by it."""
+    with zero.loading_whole():
+        merged = PeftModel.from_pretrained(load_base(), str(Path(folder) / _ADAPTER)).merge_and_unload()
+    cast(PreTrainedModel, merged).save_pretrained(folder)
+
+
 def trainable_parameters(model: nn.Module) -> int:
     """Number of parameters that are trained."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(zero.size_of(parameter) for parameter in model.parameters() if parameter.requires_grad)

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
+from rlprm.models.zero import is_split
 
 
 class _Float32Linear(nn.Linear):
-    """A linear layer that computes in float32, under autocast too.
+    """A linear layer that computes in float32, under autocast too, and where DeepSpeed keeps it in bfloat16.
 
     It holds nothing of its own, so that copies of it and its weights in a file are those of a plain layer.
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.to(self.weight.dtype))
+            return nn.functional.linear(input.float(), self.weight.float(), bias)
 
 
 def compute_in_float32(head: nn.Module) -> None:
@@ -28,7 +30,8 @@ def compute_in_float32(head: nn.Module) -> None:
     bfloat16 has 8 significant bits: values around 0.8 would be multiples of 1/256, which is as much as
     a step changes them, and the loss looks at such changes.
     """
-    head.to(torch.float32)
+    if not any(map(is_split, head.parameters())):  # DeepSpeed has one dtype for all
+        head.to(torch.float32)
     if type(head) is nn.Linear:
         head.__class__ = _Float32Linear
 

@@ -115,12 +115,12 @@ def builder(weights: Path, output: Path) -> Build:
         **settings: Any,
     ) -> PRMTrainer:
         """Make a trainer; its head is random unless ``head_seed`` is None, so that values differ at once."""
+        args = config(output / folder, **settings)  # first: how models are loaded depends on it
         model = load_scalar_model(str(weights), dtype="float32")
         if head_seed is not None:
             head = model.score.weight
             noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))
             head.data.copy_(0.05 * noise)
-        args = config(output / folder, **settings)
         model = with_adapters(model, args, seed=args.seed)
         return PRMTrainer(model, args, train, held_out or train, stored=stored)
 

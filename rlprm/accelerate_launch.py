@@ -1,0 +1,125 @@
+"""The short form of a launch: ``rlprm train-prm --accelerate_config zero3 ...``.
+
+The command line replaces itself by ``accelerate launch`` with that file of ``ds_configs/``, whose
+processes run the same stage. Several machines, or another launcher, take ``scripts/`` instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import yaml
+
+from rlprm.errors import ConfigError
+
+FOLDER = Path("ds_configs")
+STAGES = ("sft", "train-prm", "train-rl")
+"""Stages that train; the others share their work out without DeepSpeed."""
+_CONFIG, _PROCESSES = "--accelerate_config", "--num_processes"
+
+
+class Launch(NamedTuple):
+    """Processes to be started."""
+
+    command: list[str]
+    settings: list[str]
+    """Arguments of the stage itself."""
+
+
+def launch_of(stage: str, arguments: Sequence[str]) -> Launch | None:
+    """Return how a stage is to be launched; None where no launch is asked for.
+
+    Args:
+        stage: of the command line.
+        arguments: after the stage's name. ``--accelerate_config`` asks for a launch; with it,
+            ``--num_processes`` replaces the number in the file.
+
+    Raises:
+        ConfigError: for a file that does not exist or cannot be launched, a stage that does not train, or
+            a launch inside a launch.
+    """
+    name, rest = _take(_CONFIG, arguments)
+    if name is None:
+        return None
+    if stage not in STAGES:
+        raise ConfigError(f"accelerate_config: got stage {stage}, allowed: {', '.join(STAGES)}")
+    if "LOCAL_RANK" in os.environ:
+        raise ConfigError(
+            f"accelerate_config: got {name!r} in a process that was launched already, allowed: none"
+        )
+    processes, rest = _take(_PROCESSES, rest)
+    if processes is not None and not (processes.isdigit() and int(processes)):
+        raise ConfigError(f"num_processes: got {processes!r}, allowed: 1 or more")
+    file = _file(name)
+    _check(file, _read(file))
+    number = [] if processes is None else [_PROCESSES, processes]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *number]
+    return Launch([*launcher, "--module", "rlprm.cli", stage, *rest], rest)
+
+
+def replace_process(launch: Launch) -> NoReturn:
+    """Become the launch: signals reach it, and its exit status is this one's."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(launch.command[0], launch.command)
+
+
+def _take(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take an option and its value out of the arguments; the last one counts."""
+    found: str | None = None
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        key, has_value, value = word.partition("=")
+        if key != name:
+            rest.append(word)
+            continue
+        found = value if has_value else next(words, "")
+        if not found or found.startswith("--"):
+            raise ConfigError(f"{name} needs a value")
+    return found, rest
+
+
+def _file(name: str) -> Path:
+    """Return the file of a name in ``ds_configs/``, or of a path."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ConfigError(f"accelerate_config: no file {name!r}")
+        return Path(name)
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if not known:
+        raise ConfigError(
+            f"accelerate_config: no {FOLDER}/ in the current folder, where {name!r} is looked up; "
+            "run from the top of the repository, or give the path of a YAML file"
+        )
+    if name not in known:
+        raise ConfigError(
+            f"accelerate_config: got {name!r}, allowed: {', '.join(known)}, or a path that ends in .yaml"
+        )
+    return FOLDER / f"{name}.yaml"
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict) or "distributed_type" not in found:
+        raise ConfigError(f"{file} is not a configuration of accelerate: no distributed_type in it")
+    return found
+
+
+def _check(file: Path, content: Mapping[str, Any]) -> None:
+    """Refuse what accelerate would find out in every process."""
+    if content["distributed_type"] != "DEEPSPEED":
+        return
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(f'{file} needs DeepSpeed, which is not installed: pip install "rlprm[deepspeed]"')
+    details = (content.get("deepspeed_config") or {}).get("deepspeed_config_file")
+    if details is not None and not Path(details).is_file():
+        raise ConfigError(f"{file} names {details}, which is not there from the current folder")
