@@ -151,7 +151,7 @@ def test_pure_maths_needs_only_itself_and_errors() -> None:
 
 @pytest.mark.parametrize("room", ["types", "errors", "components", "envs"])
 def test_plain_values_and_environments_need_no_model_library(room: str) -> None:
-    heavy = ("torch", "transformers", "trl", "accelerate", "datasets", "rlprm.policies")
+    heavy = ("torch", "transformers", "trl", "accelerate", "rlprm.policies")
     found = [
         f"{module} imports {name}"
         for module, names in IMPORTS.items()
@@ -160,6 +160,19 @@ def test_plain_values_and_environments_need_no_model_library(room: str) -> None:
         if name.startswith(heavy)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("room", ["types", "errors", "components", "envs"])
+def test_the_hubs_data_sets_are_imported_only_by_the_function_that_reads_one(room: str) -> None:
+    eager = []
+    for module, path in SOURCES.items():
+        if room_of(module) == room:
+            statements = ast.parse(path.read_text(encoding="utf-8")).body
+            statements = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+            eager += [
+                module for node in statements if re.match(r"(import|from) datasets\b", ast.unparse(node))
+            ]
+    assert eager == []
 
 
 def test_who_is_handed_a_scorer_never_imports_the_reward_model() -> None:

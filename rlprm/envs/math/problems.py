@@ -1,0 +1,53 @@
+"""A problem as every source gives it, and the task it becomes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from rlprm.envs.math.answers import extract, is_letter
+from rlprm.errors import ConfigError
+from rlprm.types import Split, Task
+
+__all__ = ["Problem", "problem_of"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with its answer."""
+
+    question: str
+    """What the agent is shown; choices included."""
+    solution: tuple[str, ...]
+    """Lines of reasoning, the last of which declares the answer."""
+    answer: str
+    """A number without commas, or a capital letter."""
+
+    def task(self, name: str, split: Split) -> Task:
+        """Return the task, which holds the whole problem: whoever gets it needs no data set."""
+        spec = {"question": self.question, "solution": list(self.solution), "answer": self.answer}
+        return Task("math", name, split, spec)
+
+    @property
+    def mark(self) -> str:
+        """Name of the question, the same wherever it is stored."""
+        return hashlib.sha256(self.question.encode()).hexdigest()[:16]
+
+
+def problem_of(task: Task) -> Problem:
+    """Return the problem of a task.
+
+    Raises:
+        ConfigError: if its ``spec`` is not one of this environment.
+    """
+    question, solution, answer = (task.spec.get(key) for key in ("question", "solution", "answer"))
+    if (
+        isinstance(question, str)
+        and isinstance(answer, str)
+        and isinstance(solution, list | tuple)
+        and solution
+        and all(isinstance(line, str) for line in solution)
+        and extract(solution[-1], letter=is_letter(answer)) == answer
+    ):
+        return Problem(question, tuple(solution), answer)
+    raise ConfigError(f"not a math task: {task.id!r} with spec {dict(task.spec)!r}")
