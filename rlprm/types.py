@@ -132,7 +132,7 @@ class Outcome:
     """The environment's own score in [0, 1]."""
     success: bool
     definition: str
-    """The rule behind ``success``, for instance ``"babyai: mission fulfilled at any time"``."""
+    """The rule behind ``success``, for instance ``"textcraft: goal crafted"``."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ __all__ = ["BabyAI", "make"]
 
 _DEFINITIONS = {
     End.ON_SUCCESS: "babyai: reward > 0",
-    End.DECLARED: "babyai: mission fulfilled at any time before the end",
+    End.DECLARED: "babyai: mission fulfilled by the last action that changed anything",
 }
 
 
@@ -37,12 +37,13 @@ class BabyAI:
     last primitive did), and minigrid's step limit ends the episode.
     """
 
-    __slots__ = ("_declared", "_options", "_scene", "_start", "_stopped", "_world")
+    __slots__ = ("_declared", "_fulfilled", "_options", "_scene", "_start", "_stopped", "_world")
 
     def __init__(self, start: World, *, end: End) -> None:
         """Prepare an episode that begins in a copy of ``start``; ``reset`` begins it."""
         self._start = start
         self._declared = end is End.DECLARED
+        self._fulfilled = False  # by the last action that changed anything
         self._stopped = False
         self._world = start
         self._options = Options()
@@ -82,7 +83,7 @@ class BabyAI:
     def outcome(self) -> Outcome:
         """Judge the episode as it stands."""
         end = End.DECLARED if self._declared else End.ON_SUCCESS
-        return Outcome(self._world.score, self._world.verdict == "success", _DEFINITIONS[end])
+        return Outcome(self._score(), self._is_fulfilled(), _DEFINITIONS[end])
 
     def fork(self) -> BabyAI:
         """Return an independent copy in the same state."""
@@ -93,8 +94,12 @@ class BabyAI:
     def _carry_out(self, primitives: list[int]) -> None:
         """Act until a primitive changes nothing, the step limit, or a verdict that is announced."""
         world = self._world
+        fulfilled = has_changed = False
         for primitive in primitives:
             changed = world.act(primitive)
+            fulfilled, has_changed = fulfilled or world.fulfilled, has_changed or changed
+            if has_changed:
+                self._fulfilled = fulfilled
             if not changed or world.step_count >= world.max_steps:
                 return
             if world.verdict is not None and not self._declared:
@@ -117,7 +122,18 @@ class BabyAI:
 
     def _end(self, stop: StopReason, scene: str) -> Turn:
         self._stopped = True
-        return Turn(self._answer(scene), reward=self._world.score, stop=stop)
+        return Turn(self._answer(scene), reward=self._score(), stop=stop)
+
+    def _is_fulfilled(self) -> bool:
+        """Whether the mission is fulfilled.
+
+        Where the agent declares the end, it has to know when: were it enough to have fulfilled the mission
+        at any time, visiting one object after another until the rounds are used up would be a success.
+        """
+        return self._fulfilled if self._declared else self._world.verdict == "success"
+
+    def _score(self) -> float:
+        return self._world.score if self._is_fulfilled() else 0.0
 
     def _refusal(self, name: str) -> str:
         if not name:

@@ -63,6 +63,7 @@ class World:
         "cells",
         "height",
         "instrs",
+        "fulfilled",
         "max_steps",
         "mission",
         "score",
@@ -86,7 +87,11 @@ class World:
     mission: str
     instrs: Any
     verdict: str | None
+    """The first one, as in minigrid: ``success``, ``failure``, or None."""
+    fulfilled: bool
+    """Whether the last primitive action fulfilled the mission."""
     score: float
+    """minigrid's reward of the latest success; 0 before."""
 
     # What minigrid's verifier and bot expect of an environment.
     actions = Actions
@@ -110,7 +115,7 @@ class World:
         world.step_count, world.max_steps = int(env.step_count), int(env.max_steps)
         world.mission = str(env.mission)
         world.instrs = copier.instruction(env.instrs, world)
-        world.verdict, world.score = None, 0.0
+        world.verdict, world.fulfilled, world.score = None, False, 0.0
         return world
 
     def fork(self) -> World:
@@ -127,7 +132,7 @@ class World:
         other.step_count, other.max_steps = self.step_count, self.max_steps
         other.mission = self.mission
         other.instrs = copier.instruction(self.instrs, other)
-        other.verdict, other.score = self.verdict, self.score
+        other.verdict, other.fulfilled, other.score = self.verdict, self.fulfilled, self.score
         return other
 
     def index(self, x: int, y: int) -> int:
@@ -144,12 +149,12 @@ class World:
         changed = self._carry_out(action)
         if action == DROP:
             _update_positions(self.instrs)
-        if self.verdict is None:
-            verdict = self.instrs.verify(action)
-            if verdict != "continue":
-                self.verdict = verdict
-                if verdict == "success":
-                    self.score = 1 - 0.9 * (self.step_count / self.max_steps)
+        verdict = self.instrs.verify(action)
+        if self.verdict is None and verdict != "continue":
+            self.verdict = verdict
+        self.fulfilled = verdict == self.verdict == "success"
+        if verdict == "success":
+            self.score = 1 - 0.9 * (self.step_count / self.max_steps)
         return changed
 
     def _carry_out(self, action: int) -> bool:
