@@ -6,7 +6,6 @@ itself would hold every word of every document in memory while it builds an inde
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -66,11 +65,9 @@ class IndexBuilder:
         indices = open_memmap(self._folder / "indices.npy", mode="w+", dtype=np.int32, shape=(total,))
         lengths = np.array(self._lengths, dtype=np.int64)
         documents = len(lengths)
-        mean = lengths.mean() if documents else 1.0
+        mean = lengths.mean() if lengths.any() else 1.0
         # Lucene's BM25 as bm25s computes it: idf · tf / (tf + k1 · (1 - b + b · length / mean length)).
-        idf = np.array(
-            [math.log(1 + (documents - df + 0.5) / (df + 0.5)) for df in frequency], dtype=np.float32
-        )
+        idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
         norm = K1 * (1 - B + B * lengths / mean)
         place = indptr[:-1].copy()
         path = self._folder / "postings.tmp"

@@ -166,7 +166,7 @@ class WebShop:
             nouns=noun_finder(self._setting.nouns),
         )
         self._bought = parts.reward
-        page = pages.done_page(product.asin, json.dumps(chosen), parts.reward)
+        page = pages.done_page(product.asin, json.dumps(chosen, sort_keys=True), parts.reward)
         return Turn(self._render(page), reward=parts.reward, stop=StopReason.DECLARED)
 
     def _page(self) -> str:
