@@ -1,0 +1,92 @@
+"""Environments that AgentGym's servers play, over HTTP.
+
+    environment: agentgym
+    env_kwargs:
+      server: http://localhost:8000
+      protocol: textcraft
+      data_indices: {test: AgentGym/AgentEval}
+
+Each protocol is an environment module of its own, which its tasks name: ``rlprm.envs.agentgym.babyai``,
+``.textcraft``, ``.webshop``. A server that fails gives failed episodes with their cause, in limited time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, cast
+
+from rlprm.envs.agentgym.connection import ServerError
+from rlprm.envs.agentgym.sessions import close_sessions
+from rlprm.envs.agentgym.tasks import MISSING, no_expert
+from rlprm.envs.base import Environment, EnvironmentModule
+from rlprm.errors import ConfigError
+from rlprm.types import End, Message, Split, Task
+
+__all__ = [
+    "FIXED_PHRASES",
+    "PROTOCOLS",
+    "ROUND_LIMIT",
+    "ServerError",
+    "close_sessions",
+    "demonstrate",
+    "make",
+    "opening",
+    "requirements",
+    "tasks",
+]
+
+PROTOCOLS = ("babyai", "textcraft", "webshop")
+ROUND_LIMIT = 20
+FIXED_PHRASES: tuple[str, ...] = ()
+
+
+def tasks(split: Split, start: int, count: int, *, protocol: str = "", **env_kwargs: Any) -> list[Task]:
+    """Return tasks of a split of a server.
+
+    Args:
+        split: Which of the disjoint lists of data indices.
+        start: Index of the first task in that list.
+        count: How many tasks.
+        protocol: What the server plays, one of :data:`PROTOCOLS`.
+        env_kwargs: See :func:`rlprm.envs.agentgym.tasks.tasks_of`.
+
+    Raises:
+        ConfigError: for settings that make no sense, or a range the split does not have.
+    """
+    return _module(protocol).tasks(split, start, count, **env_kwargs)
+
+
+def make(task: Task, *, end: End) -> Environment:
+    """Build the episode of a task that ``tasks`` made.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    return _module(task.id.rpartition("_")[0]).make(task, end=end)
+
+
+def opening(*, end: End, style: str) -> list[Message]:
+    """Return no messages for style ``"none"``; instructions belong to a protocol.
+
+    Raises:
+        ConfigError: for another style.
+    """
+    if style != "none":
+        raise ConfigError(f"prompt: got {style!r}, allowed without a protocol: none (see {__name__}.babyai)")
+    return []
+
+
+def demonstrate(task: Task, *, end: End) -> list[str]:
+    """Raise ``DemonstrationError``: a server has no expert."""
+    raise no_expert(task)
+
+
+def requirements() -> str:
+    """Return what is missing here: a server."""
+    return MISSING
+
+
+def _module(protocol: str) -> EnvironmentModule:
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"agentgym protocol: got {protocol!r}, allowed: {', '.join(PROTOCOLS)}")
+    return cast(EnvironmentModule, importlib.import_module(f"{__name__}.{protocol}"))
