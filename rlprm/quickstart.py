@@ -18,11 +18,15 @@ from rlprm.errors import ArtifactError
 from rlprm.evaluate import EvaluateConfig
 from rlprm.prm import stage as prm
 from rlprm.prm.config import PRMConfig
+from rlprm.rl import stage as rl
+from rlprm.rl.config import RLConfig
 from rlprm.sft import SFTStageConfig
 from rlprm.stage import read_record
 
 log = logging.getLogger(__name__)
-_RECIPES = ("sft", "collect", "train_prm", "train_orm", "evaluate")
+_RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
+_SHORT = ("--iterations", "12", "--eval_every", "0", "--test_samples", "2")
+"""Agent RL as far as a few minutes go; the recipe goes on."""
 
 
 @dataclass
@@ -48,43 +52,49 @@ class QuickstartConfig:
 
 
 def run(config: QuickstartConfig) -> None:
-    """Demonstrations → policy → rollouts → AgentPRM and ORM → best-of-N and beam search."""
+    """Demonstrations → policy → rollouts → AgentPRM and ORM → best-of-N and beam search → agent RL."""
     started = time.perf_counter()
     root = Path(config.output_dir)
-    policy, rollouts, agentprm, orm = (str(root / name) for name in ("policy", "rollouts", "agentprm", "orm"))
-    learn = ["--model", policy, "--trajectories", rollouts]
+    base, policy, rollouts, agentprm, orm, results, better = (
+        str(root / name)
+        for name in ("pretrained", "policy", "rollouts", "agentprm", "orm", "evaluation", "rl")
+    )
+    learn = ["--model", base, "--trajectories", rollouts]
 
-    _say("1/5  demonstrations and a policy trained from scratch on them")
-    sft.run(parse(SFTStageConfig, _arguments(config, "sft", "--output_dir", policy)))
-    _say("2/5  rollouts of the policy")
+    _say("1/7  a model from scratch that has read demonstrations")
+    sft.run(parse(SFTStageConfig, _arguments(config, "pretrain", "--output_dir", base)))
+    _say("2/7  a policy: it learns the expert's actions")
+    sft.run(parse(SFTStageConfig, _arguments(config, "sft", "--model", base, "--output_dir", policy)))
+    _say("3/7  rollouts of the policy")
     collect.run(
         parse(CollectConfig, _arguments(config, "collect", "--model", policy, "--output_dir", rollouts))
     )
-    _say("3/5  AgentPRM: promise and progress from TD-GAE labels")
+    _say("4/7  AgentPRM: promise and progress from TD-GAE labels")
     prm.run(parse(PRMConfig, _arguments(config, "train_prm", *learn, "--output_dir", agentprm)))
-    _say("4/5  ORM: the outcome alone")
+    _say("5/7  ORM: the outcome alone")
     prm.run(parse(PRMConfig, _arguments(config, "train_orm", *learn, "--output_dir", orm)))
-    _say("5/5  best-of-N and beam search on held-out tasks")
+    _say("6/7  best-of-N and beam search on held-out tasks")
     scorers = ["--scorers.agentprm", agentprm, "--scorers.orm", orm]
-    results = str(root / "evaluation")
-    evaluate.run(
-        parse(
-            EvaluateConfig,
-            _arguments(config, "evaluate", "--model", policy, *scorers, "--output_dir", results),
-        )
-    )
+    searched = ["--model", policy, *scorers, "--output_dir", results]
+    evaluate.run(parse(EvaluateConfig, _arguments(config, "evaluate", *searched)))
+    _say("7/7  agent RL on the AgentPRM's step rewards")
+    trained = ["--model", policy, "--prm", agentprm, "--output_dir", better, *_SHORT]
+    rl_summary = rl.run(parse(RLConfig, _arguments(config, "train_rl", *trained)))
     stages = {
+        "pretrain": base,
         "sft": policy,
         "collect": rollouts,
         "train_prm": agentprm,
         "train_orm": orm,
         "evaluate": results,
+        "train_rl": better,
     }
     seconds = {name: read_record(folder)["seconds"] for name, folder in stages.items()}
     summary = read_json(Path(results) / "summary.json")
     summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 2), "within": summary["seconds"]}
+    summary["rl"] = rl_summary
     write_json(root / "summary.json", summary)
-    log.info("%s: the numbers; %s: the plots", root / "summary.json", results)
+    log.info("%s: the numbers; %s and %s: the plots", root / "summary.json", results, better)
     log.info("this run took %.0f s, all stages together %.0f s", time.perf_counter() - started,
              summary["seconds"]["total"])  # fmt: skip
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprm import collect, envs, probe_actions, search, sft
+from study_stages import collect_config, parsed, rollouts, trained_model
+
+from rlprm import collect, envs, probe_actions, search
 from rlprm.collect import CollectConfig
-from rlprm.config import parse
 from rlprm.data.files import write_json
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
@@ -28,19 +29,15 @@ from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import Measurement
 from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.models.loading import load_tokenizer
-from rlprm.models.tiny import tiny_model
 from rlprm.prm import stage as prm
 from rlprm.prm.config import PRMConfig
 from rlprm.probe_actions import ProbeActionsConfig
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.sft import SFTStageConfig
 from rlprm.stage import read_record
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
 
-RECIPES = Path("recipes/babyai")
 BASELINE = "paper"
 POOL_TASKS, POOL_SIZE, BUDGETS, N = 192, 16, (2, 4, 8, 16), 16
 BEAM_TASKS, BEAM, WAVE = 96, (4, 4), 128
@@ -53,7 +50,7 @@ class Variant:
     about: str
     settings: Mapping[str, Any]
     recipe: str = "train_prm"
-    model: str = "policy"
+    model: str = "pretrained"
     rollouts: str = "rollouts"
 
 
@@ -61,7 +58,9 @@ _BCE = {"loss": "bce", "activation": "sigmoid"}
 _BATCH = {"refresh": "batch"}
 
 VARIANTS = {
-    BASELINE: Variant("squared error, λ 0.95, β 1, labels once an epoch, 3 epochs, from the policy", {}),
+    BASELINE: Variant(
+        "squared error, λ 0.95, β 1, labels once an epoch, 3 epochs, from pretrained weights", {}
+    ),
     "bce": Variant("cross-entropy on a probability, soft targets", _BCE),
     "beta0": Variant("no progress loss", {"beta": 0.0}),
     "beta0.5": Variant("half the progress loss", {"beta": 0.5}),
@@ -73,8 +72,8 @@ VARIANTS = {
     "last3": Variant("last step's promise weighs 3", {"last_step_weight": 3.0}),
     "epochs2": Variant("2 epochs", {"num_train_epochs": 2}),
     "epochs5": Variant("5 epochs", {"num_train_epochs": 5}),
-    "base": Variant("from random weights instead of the policy's", {}, model="base"),
-    "actions_only": Variant("from a model that learned expert actions only", {}, model="policy_actions"),
+    "from_policy": Variant("from the policy instead of the pretrained model", {}, model="policy"),
+    "from_random": Variant("from random weights", {}, model="random"),
     "tasks192x4": Variant("a quarter of the tasks", {}, rollouts="rollouts192x4"),
     "tasks192x16": Variant(
         "192 tasks with 16 trajectories each: as many as 768 with 4", {}, rollouts="rollouts192x16"
@@ -86,7 +85,7 @@ VARIANTS = {
     "large": Variant(
         "3072 tasks with 4 trajectories, size m, 2 epochs",
         {"num_train_epochs": 2},
-        model="policy_m",
+        model="pretrained_m",
         rollouts="rollouts3072x4",
     ),
     "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
@@ -95,7 +94,7 @@ VARIANTS = {
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
     "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
     "bce_states": Variant("cross-entropy, states read too", {**_BCE, "value_reads": "state_and_action"}),
-    "size_m": Variant("policy and PRM of size m", {}, model="policy_m"),
+    "size_m": Variant("a PRM of size m", {}, model="pretrained_m"),
 }
 
 
@@ -108,16 +107,16 @@ def train(root: Path, seed: int, names: Sequence[str]) -> None:
             "eval_strategy": "no",
             **variant.settings,
             "seed": seed,
-            "model": _model(root, seed, variant.model),
-            "trajectories": _rollouts(root, seed, variant.rollouts),
+            "model": trained_model(root, seed, variant.model),
+            "trajectories": rollouts(root, seed, variant.rollouts),
             "output_dir": str(root / f"s{seed}" / "prm" / name),
         }
-        prm.run(_parsed(PRMConfig, variant.recipe, overrides))
+        prm.run(parsed(PRMConfig, variant.recipe, overrides))
 
 
 def measure(root: Path, seed: int, names: Sequence[str]) -> None:
     """Measure trained variants of one seed on dev tasks; what was measured is kept."""
-    config = _collect_config(root, seed, "dev-pool")
+    config = collect_config(root, seed, "dev-pool")
     config.split, config.first_task = "dev", 0
     config.num_tasks, config.samples_per_task = POOL_TASKS, POOL_SIZE
     pool = Pool.of(collect.run(config).read())
@@ -149,10 +148,10 @@ def _successes(measured: Sequence[Measurement]) -> dict[str, Mapping[str, float]
 
 def _probe(root: Path, seed: int) -> str:
     """Return the folder with Monte-Carlo values of several actions at states of the dev tasks."""
-    config = _collect_config(root, seed, "dev-probe")
+    config = collect_config(root, seed, "dev-probe")
     settings = {"seed": seed, "model": config.model, "output_dir": config.output_dir}
     settings["trajectories"] = str(root / f"s{seed}" / "dev-pool")
-    probe_actions.run(_parsed(ProbeActionsConfig, "probe_actions", settings))
+    probe_actions.run(parsed(ProbeActionsConfig, "probe_actions", settings))
     return config.output_dir
 
 
@@ -174,49 +173,6 @@ def _beam(config: CollectConfig, scorer: CheckpointScorer) -> dict[str, float]:
         )
     ]
     return {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}
-
-
-_MODELS: Mapping[str, Mapping[str, Any]] = {
-    "policy": {},
-    "policy_m": {"size": "m"},
-    "policy_actions": {"learn_observations": 0.0},
-}
-
-
-def _model(root: Path, seed: int, name: str) -> str:
-    """Return the folder of a model to start from; made if it does not exist."""
-    folder, policy = root / f"s{seed}" / name, root / f"s{seed}" / "policy"
-    overrides: dict[str, Any] = {"seed": seed, "output_dir": str(folder)}
-    if name == "base":
-        _model(root, seed, "policy")
-        tokenizer = load_tokenizer(str(policy))
-        tiny_model(tokenizer, seed=seed).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    else:
-        sft.run(_parsed(SFTStageConfig, "sft", {**overrides, **_MODELS[name]}))
-    return str(folder)
-
-
-def _rollouts(root: Path, seed: int, name: str) -> str:
-    config = _collect_config(root, seed, name)
-    if size := name.removeprefix("rollouts"):
-        tasks, _, samples = size.partition("x")
-        config.num_tasks, config.samples_per_task = int(tasks), int(samples or config.samples_per_task)
-    collect.run(config)
-    return config.output_dir
-
-
-def _collect_config(root: Path, seed: int, name: str) -> CollectConfig:
-    return _parsed(
-        CollectConfig,
-        "collect",
-        {"seed": seed, "model": _model(root, seed, "policy"), "output_dir": str(root / f"s{seed}" / name)},
-    )
-
-
-def _parsed(config_type: Callable[..., Any], recipe: str, overrides: Mapping[str, Any]) -> Any:
-    arguments = [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
-    return parse(config_type, ["--config", str(RECIPES / f"{recipe}_tiny.yaml"), *arguments])
 
 
 def main() -> None:

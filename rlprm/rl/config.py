@@ -22,7 +22,7 @@ _AT_LEAST = {
     "ppo_epochs": 1, "minibatches": 1, "micro_batch_tokens": 1, "warmup_iterations": 0, "refresh_every": 0,
     "critic_warmup_iterations": 0, "eval_every": 0, "eval_tasks": 0, "eval_samples": 1, "test_tasks": 0,
     "test_samples": 1, "save_every": 0, "keep_checkpoints": 1, "table_every": 0, "alarm_window": 2,
-    "repeat_probe": 0,
+    "repeat_probe": 0, "max_env_steps": 0,
 }  # fmt: skip
 _NOT_NEGATIVE = (
     "kl_coef", "value_coef", "entropy_coef", "weight_decay", "max_grad_norm", "alarm_gap",
@@ -53,6 +53,9 @@ class RLConfig(TuningConfig, PolicyConfig):
     first_task: int = setting(0, "First task of the train split.")
     num_tasks: int = setting(100_000, "Tasks to go through, in order, and then again.")
     iterations: int = setting(100, "Number of iterations: rollouts, then an update.")
+    max_env_steps: int = setting(
+        0, "End after the iteration in which this many steps are taken; 0: no limit."
+    )
     tasks_per_iteration: int = setting(64, "Tasks of an iteration.")
     samples_per_task: int = setting(4, "Rollouts of each.")
     round_limits: dict[str, Any] = setting(

@@ -92,6 +92,8 @@ class RLTrainer:
                 bar.set_postfix(success=f"{row['rollout/success']:.2f}", kl=f"{row['ppo/approx_kl']:.3f}")
                 if self._rings(iteration) and config.stop_on_alarm:
                     break
+                if 0 < config.max_env_steps <= self.progress.env_steps:
+                    break
                 if config.save_every and (iteration + 1) % config.save_every == 0:
                     self._save()
 

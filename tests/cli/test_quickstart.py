@@ -16,15 +16,16 @@ from rlprm.quickstart import QuickstartConfig
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, dict[str, Any]] = {
-    "sft": {
+    "pretrain": {
         "size": "xs",
         "num_demonstrations": 64,
-        "num_train_epochs": 6,
+        "num_train_epochs": 4,
         "learning_rate": 5e-3,
         "vocab_size": 300,
         "context_length": 512,
         "workers": 1,
     },
+    "sft": {"num_demonstrations": 64, "num_train_epochs": 4, "learning_rate": 5e-3, "workers": 1},
     "collect": {"first_task": 1000, "num_tasks": 12, "samples_per_task": 4, "temperature": 1.5},
     "train_prm": {"per_device_train_batch_size": 8},
     "train_orm": {"per_device_train_batch_size": 8},
@@ -36,6 +37,7 @@ TINY: dict[str, dict[str, Any]] = {
         "beams": ["2x2"],
         "temperature": 1.5,
     },
+    "train_rl": {"tasks_per_iteration": 4, "first_task": 2000, "test_tasks": 4, "repeat_probe": 2},
 }
 
 
@@ -59,7 +61,7 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     assert "reusing" not in caplog.text
     summary = json.loads((first / "summary.json").read_text())
     assert {"policy", "evaluation", "oracle", "gap_closed", "aggregation", "seconds"} <= summary.keys()
-    stages = {"sft", "collect", "train_prm", "train_orm", "evaluate"}
+    stages = {"pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl"}
     assert set(summary["seconds"]) == {*stages, "total", "within"}
     assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][s] for s in stages), abs=0.02)
     assert {r["scorer"] for r in summary["evaluation"]} >= {"agentprm", "orm", "shortest", "random"}
@@ -70,7 +72,7 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     caplog.clear()
     with caplog.at_level(logging.INFO):
         quickstart.run(QuickstartConfig(recipes=str(recipes), output_dir=str(first)))
-    assert caplog.text.count("reusing") == 5
+    assert caplog.text.count("reusing") == 7
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert json.loads((first / "summary.json").read_text()) == summary
 
@@ -78,10 +80,11 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     again = json.loads((second / "summary.json").read_text())
     for part in ("policy", "evaluation", "oracle", "gap_closed", "aggregation", "paired"):
         assert again[part] == summary[part]
+    assert again["rl"]["after"] == summary["rl"]["after"]
 
 
 def test_recipes_that_are_missing_are_named_before_anything_runs(recipes: Path, tmp_path: Path) -> None:
-    for name in ("sft", "collect", "train_prm"):
+    for name in ("pretrain", "sft", "collect", "train_prm", "train_rl"):
         (tmp_path / f"{name}_tiny.yaml").write_text((recipes / f"{name}_tiny.yaml").read_text())
     with pytest.raises(ArtifactError, match=r"expected train_orm_tiny\.yaml, evaluate_tiny\.yaml there"):
         QuickstartConfig(recipes=str(tmp_path))

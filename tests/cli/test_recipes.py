@@ -15,6 +15,7 @@ from rlprm.config import parse
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGE_OF = {stage.replace("-", "_"): stage for stage in _STAGES} | {
+    "pretrain": "sft",
     "train_orm": "train-prm",
     "train_pvm": "train-prm",
 }
