@@ -6,6 +6,7 @@ Upstream searches with Pyserini, whose BM25 is Lucene's with k1 = 0.9 and b = 0.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Mapping
 
 import bm25s
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprm.envs.webshop.terms import terms
+
+# It sets its own level to DEBUG, which would show in every log of the user's.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 __all__ = ["K1", "MOST_RESULTS", "B", "SearchIndex", "TermId", "new_bm25"]
 

@@ -41,7 +41,7 @@ OPTION_VALUES: dict[str, tuple[str, ...]] = {
     "bed size": ("twin", "full", "queen", "king"),
     "shoe size": ("6", "7", "8", "9", "11"),
     "flavor": ("mint", "ginger", "vanilla", "cinnamon", "honey", "coconut", "lemon"),
-    "scent": ("jasmine", "lavender", "sandalwood", "eucalyptus", "citrus", "unscented"),
+    "scent": ("jasmine", "lavender", "cedar", "eucalyptus", "citrus", "unscented"),
     "count": ("single", "pair", "dozen", "bundle"),
     "material": ("cotton", "bamboo", "leather", "ceramic", "nylon", "oak"),
     "length": ("short", "long", "extra tall"),
