@@ -32,7 +32,7 @@ FLOORS = (
         "training",
     },
     {"policies", "rollout", "labels", "scorers"},
-    {"prm", "search", "sft", "collect", "label", "monte_carlo", "probe_actions", "estimate"},
+    {"prm", "search", "sft", "collect", "label", "export", "monte_carlo", "probe_actions", "estimate"},
     {"evaluation", "rl", "evaluate"},
     {"cli", "quickstart"},
 )
