@@ -8,7 +8,7 @@ long observations, all others would be most of the memory.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from peft import PeftModel
@@ -144,7 +144,8 @@ class ActorCritic(nn.Module):
 
     def _logits(self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor) -> Tensor:
         logits_NV: Tensor = _causal(model).get_output_embeddings()(hidden_ND)
-        return logits_NV / self.temperature if self.temperature != 1.0 else logits_NV
+        # In float32, as the sampler does: rounded quotients would be another distribution.
+        return logits_NV.float() / self.temperature if self.temperature != 1.0 else logits_NV
 
     @torch.no_grad()
     def check_logits(self) -> None:
@@ -158,7 +159,8 @@ class ActorCritic(nn.Module):
         row_N, last_N = torch.tensor([0], device=model.device), torch.tensor([3], device=model.device)
         ours = model.get_output_embeddings()(_body_states(self.policy, ids_BL)[row_N, last_N])
         own = model(input_ids=ids_BL, use_cache=False).logits[0, -1:]
-        if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=_TOLERANCE):
+        rounding = max(_TOLERANCE, 2 * torch.finfo(own.dtype).eps)
+        if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=rounding):
             raise ConfigError(
                 f"models of type {model.config.model_type} change logits behind their output layer: "
                 "they cannot be trained here"
@@ -170,9 +172,9 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for module in model.modules():
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            cast(Any, module).attention_dropout = 0.0
+        for name, value in vars(module).items():  # of modules that call the function themselves
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -6,7 +6,8 @@ share of the rows forward and back, and every denominator counts the rows of all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlprm.errors import TrainingError
@@ -75,10 +76,10 @@ class Learner:
     def __init__(self, model: ActorCritic, config: RLConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
         self.processes = Processes(accelerator.process_index, accelerator.num_processes)
-        groups = [{"params": model.policy_parameters(), "lr": config.learning_rate, "factor": 1.0}]
+        groups = [_group(model.policy_parameters(), config, factor=1.0, of_policy=True)]
         if critic := model.critic_parameters():
             factor = config.critic_learning_rate_factor
-            groups.append({"params": critic, "lr": factor * config.learning_rate, "factor": factor})
+            groups.append(_group(critic, config, factor=factor, of_policy=False))
         optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay)
         settle_engine(accelerator, max_grad_norm=config.max_grad_norm)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -184,7 +185,8 @@ class Learner:
             TrainingError: for a loss or gradient that is not finite.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * group["factor"] * factor
+            rests = critic_only and group["of_policy"]
+            group["lr"] = 0.0 if rests else self.config.learning_rate * group["factor"] * factor
         self.model.train()
         generator = np.random.default_rng(seed)
         sums: list[Tensor] = []
@@ -221,9 +223,10 @@ class Learner:
                 sums += found
                 # Gradients are averaged over processes, while the denominators count the rows of all.
                 self.accelerator.backward(loss * self.processes.count)
-        norm = self._descend()
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
-        self._refuse_non_finite(reduced, norm)
+        self._refuse_non_finite(dict(zip(_SUMS, reduced.tolist(), strict=True)))
+        norm = self._descend()
+        self._refuse_non_finite({"grad_norm": norm})
         return reduced.cpu(), norm
 
     def _losses(
@@ -262,6 +265,8 @@ class Learner:
             chosen(credit.has_return_BL), denominator=targets, clip=config.value_clip,
         )  # fmt: skip
         entropy = reading.entropy.sum() / tokens
+        if not config.entropy_coef:
+            entropy = entropy.detach()  # a report alone: its way back would cost as much as the logits'
         held = torch.zeros((), device=device)
         if config.kl_coef and config.kl_in == "loss" and evaluated.ref_logprobs_BL is not None:
             ref_N = chosen(evaluated.ref_logprobs_BL)
@@ -290,16 +295,16 @@ class Learner:
         """Clip the gradient, take the step, forget the gradient."""
         if self._has_engine:  # has done so in the last backward
             return float(self.model.get_global_grad_norm() or 0.0)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        limit = self.config.max_grad_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return float(norm)
 
-    def _refuse_non_finite(self, reports: Tensor, norm: float) -> None:
-        found = dict(zip((*_SUMS, "grad_norm"), [*reports.tolist(), norm], strict=True))
-        for name, value in found.items():
-            if not np.isfinite(value):
+    def _refuse_non_finite(self, reports: Mapping[str, float]) -> None:
+        for name, value in reports.items():
+            if not math.isfinite(value):
                 raise TrainingError(
                     f"{name} is {value}: lower learning_rate (now {self.config.learning_rate:g}); the last "
                     "checkpoint is from before"
@@ -322,3 +327,11 @@ class Learner:
                 save_whole(whole.policy, str(folder), lambda: load_causal_lm(self.config.model, **IN_FULL))
                 tokenizer.save_pretrained(folder)
         self.processes.wait()
+
+
+def _group(
+    parameters: list[nn.Parameter], config: RLConfig, *, factor: float, of_policy: bool
+) -> dict[str, Any]:
+    return {
+        "params": parameters, "lr": factor * config.learning_rate, "factor": factor, "of_policy": of_policy,
+    }  # fmt: skip
