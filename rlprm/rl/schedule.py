@@ -6,14 +6,20 @@ So nothing has to be stored to go on where a run stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rlprm.errors import ConfigError
 
-__all__ = ["LR_SCHEDULES", "learning_rate_factor", "round_limit_at", "round_limits", "task_range"]
+__all__ = [
+    "LR_SCHEDULES",
+    "TaskRange",
+    "learning_rate_factor",
+    "round_limit_at",
+    "round_limits",
+    "scheduled_tasks",
+]
 
-_T = TypeVar("_T")
 LR_SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -34,10 +40,23 @@ def learning_rate_factor(
     return minimum + (1.0 - minimum) * falling
 
 
-def task_range(iteration: int, per_iteration: int, num_tasks: int) -> list[int]:
-    """Return the indices of an iteration's tasks: in order through the list, and again from its start."""
-    start = iteration * per_iteration
-    return [index % num_tasks for index in range(start, start + per_iteration)]
+class TaskRange(NamedTuple):
+    """Tasks that follow one another in the list."""
+
+    first: int
+    count: int
+    before: int
+    """How often the list was gone through before."""
+
+
+def scheduled_tasks(iteration: int, per_iteration: int, num_tasks: int) -> Iterator[TaskRange]:
+    """Yield an iteration's tasks: in order through the list, and again from its start."""
+    place, end = iteration * per_iteration, (iteration + 1) * per_iteration
+    while place < end:
+        before, first = divmod(place, num_tasks)
+        count = min(end - place, num_tasks - first)
+        yield TaskRange(first, count, before)
+        place += count
 
 
 def round_limits(schedule: Mapping[Any, Any]) -> Sequence[tuple[int, int]]:

@@ -29,11 +29,11 @@ from rlprm.rl.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.learner import Learner, UpdateStats
 from rlprm.rl.measure import Success, measure, run_shared
 from rlprm.rl.refresh import FreshTrajectories
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, task_range
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
 from rlprm.scorers.base import Scorer
 from rlprm.stage import Stopwatch
 from rlprm.tracking import Tracker
-from rlprm.types import Split, StepScores, Task, Trajectory
+from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -156,29 +156,28 @@ class RLTrainer:
             reuse_cache=config.reuse_cache,
         )
 
+    def setting_at(self, iteration: int) -> EpisodeSetting:
+        """Return how episodes of an iteration are run."""
+        limit = round_limit_at(iteration, self.config.round_limits, self.config.round_limit)
+        return replace(self.config.episode_setting(), round_limit=limit)
+
     def collect(self, iteration: int) -> list[Trajectory]:
         """Run the episodes of an iteration; every process gets all of them."""
         config = self.config
-        indices = task_range(iteration, config.tasks_per_iteration, config.num_tasks)
-        tasks_of = envs.load(config.environment).tasks
-        starts = [i for i, index in enumerate(indices) if i == 0 or index != indices[i - 1] + 1]
-        tasks = [
-            task
-            for first, end in zip(starts, [*starts[1:], len(indices)], strict=True)
-            for task in tasks_of(
-                Split.TRAIN, config.first_task + indices[first], end - first, **config.env_kwargs
-            )
+        ranges = scheduled_tasks(iteration, config.tasks_per_iteration, config.num_tasks)
+        tasks = envs.load(config.environment).tasks
+        jobs = [
+            # A task that comes again gets other random numbers: its samples are numbered on.
+            (task, before * config.samples_per_task + sample)
+            for first, count, before in ranges
+            for task in tasks(Split.TRAIN, config.first_task + first, count, **config.env_kwargs)
+            for sample in range(config.samples_per_task)
         ]
-        limit = round_limit_at(iteration, config.round_limits, config.round_limit)
-        # A task that comes again gets other random numbers: its samples are numbered on.
-        again = iteration * config.tasks_per_iteration // config.num_tasks
-        first_sample = again * config.samples_per_task
-        jobs = [(task, first_sample + sample) for task in tasks for sample in range(config.samples_per_task)]
         with self.learner.acting() as whole:
             return run_shared(
                 jobs,
                 self.acting_policy(whole),
-                replace(config.episode_setting(), round_limit=limit),
+                self.setting_at(iteration),
                 wave_size=config.wave_size,
                 seed=config.seed,
                 processes=self.processes,
