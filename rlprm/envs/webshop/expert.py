@@ -56,7 +56,7 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
 def query_of(instruction: str) -> str:
     """Return the words of an instruction to search with: all but the price clause and what every one has."""
     words = _WORD.findall(_PRICE_CLAUSE.sub("", instruction))
-    return " ".join(word for word in words if word.lower() not in _NOT_SEARCHED)
+    return " ".join([word for word in words if word.lower() not in _NOT_SEARCHED] or words)
 
 
 class _Shopper:
