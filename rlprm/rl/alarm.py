@@ -28,8 +28,8 @@ def alarms(
     *,
     window: int,
     gap: float,
-) -> list[str]:
-    """Return what is wrong, in words; nothing where all is well or too little has been seen.
+) -> dict[str, str]:
+    """Return each sign that is seen, and in words what is wrong; none where too little has been seen.
 
     Args:
         overrating: of each iteration so far, mean of ``v_T`` minus outcome.
@@ -38,11 +38,11 @@ def alarms(
         window: iterations that are averaged; two windows must have passed.
         gap: how much overrating may grow.
     """
-    found = []
+    found = {}
     if len(overrating) >= 2 * window:
         before, now = overrating[:window], overrating[-window:]
         if mean(now) - mean(before) > gap and _rises(before, now):
-            found.append(
+            found["overrating"] = (
                 f"the PRM overrates finished episodes by {mean(now):.2f}, at first by {mean(before):.2f}"
             )
     if len(outcome) >= 2 * window:
@@ -51,7 +51,7 @@ def alarms(
         paid_then, paid_now = prm_share[best : best + window], prm_share[-window:]
         then, now = outcome[best : best + window], outcome[-window:]
         if _rises(paid_then, paid_now) and _rises(now, then):
-            found.append(
+            found["divergence"] = (
                 f"the PRM pays {mean(paid_now):.2f} an episode (was {mean(paid_then):.2f}) while the outcome "
                 f"fell from {mean(then):.2f} to {mean(now):.2f}"
             )

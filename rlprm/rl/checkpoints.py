@@ -40,8 +40,8 @@ class Progress:
     best_iteration: int = -1
     """Iterations that the best policy on dev tasks had seen; -1: none was measured."""
     best_success: float = -1.0
-    alarms: list[str] = field(default_factory=list)
-    """What rang, each with its iteration."""
+    alarms: dict[str, str] = field(default_factory=dict)
+    """Each sign that was seen, with the iteration it was first seen in."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each phase."""
 

@@ -44,7 +44,7 @@ class TaskRange(NamedTuple):
     """Tasks that follow one another in the list."""
 
     first: int
-    count: int
+    number: int
     before: int
     """How often the list was gone through before."""
 

@@ -231,7 +231,7 @@ def _finish(
         "env_steps": progress.env_steps,
         "tokens": progress.tokens,
         "seconds": dict(progress.seconds),
-        "alarm": list(progress.alarms),
+        "alarm": list(progress.alarms.values()),
     }
     if probe is not None:
         summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}

@@ -7,6 +7,7 @@ limit follow from it. So a run that was killed goes on exactly where its last ch
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ class RLTrainer:
         self.scorer = load_scorer(progress.prm) if progress.prm else None
         self.fresh = FreshTrajectories(config, self.processes)
         self._watch = Stopwatch()
+        self._told: dict[str, float] = {}
 
     def train(self) -> None:
         """Run the iterations that are left.
@@ -98,7 +100,7 @@ class RLTrainer:
                     self._save()
 
     def _iterate(self, iteration: int) -> dict[str, Any]:
-        config, progress, started = self.config, self.progress, dict(self._watch.seconds)
+        config, progress = self.config, self.progress
         with self._watch.measure("rollout"):
             trajectories = self.collect(iteration)
         usable, failed = split_failed(trajectories)
@@ -130,10 +132,7 @@ class RLTrainer:
             with self._watch.measure("refresh"):
                 progress.prm = self.fresh.train(iteration, progress.prm)
                 self.scorer = self.load_scorer(progress.prm)
-        spent = {f"time/{k}": round(v - started.get(k, 0.0), 3) for k, v in self._watch.seconds.items()}
-        for name, seconds in spent.items():
-            progress.seconds[name] = round(progress.seconds.get(name, 0.0) + seconds, 3)
-        row |= spent
+        row |= self._time_spent()
         self.journal.write({"iteration": iteration, **row})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
@@ -248,6 +247,15 @@ class RLTrainer:
             **{f"prm/{name}": value for name, value in prm.items()},
         }
 
+    def _time_spent(self) -> dict[str, float]:
+        """Return the seconds of each phase since the last call, and add them up."""
+        seconds, told = dict(self._watch.seconds), self._told
+        spent = {f"time/{phase}": round(s - told.get(phase, 0.0), 3) for phase, s in seconds.items()}
+        for name, more in spent.items():
+            self.progress.seconds[name] = round(self.progress.seconds.get(name, 0.0) + more, 3)
+        self._told = seconds
+        return spent
+
     def _rate_factor(self, iteration: int) -> float:
         return learning_rate_factor(
             iteration,
@@ -258,7 +266,7 @@ class RLTrainer:
         )
 
     def _rings(self, iteration: int) -> bool:
-        """Look for signs that the PRM is being pleased instead of the task being done; each is said once."""
+        """Look for signs that the PRM is pleased instead of the task being done; each is said once."""
         if self.scorer is None:
             return False
         found = alarms(
@@ -268,10 +276,11 @@ class RLTrainer:
             window=self.config.alarm_window,
             gap=self.config.alarm_gap,
         )
-        if found and not self.progress.alarms:
-            self.progress.alarms = [f"iteration {iteration}: {text}" for text in found]
-            for text in self.progress.alarms:
-                log.warning("reward hacking alarm, %s", text)
+        for sign, text in found.items():
+            if sign not in self.progress.alarms:
+                self.progress.alarms[sign] = f"iteration {iteration}: {text}"
+                if self.processes.is_main:
+                    log.warning("reward hacking alarm, %s", self.progress.alarms[sign])
         return bool(found)
 
     def _log_table(
@@ -301,3 +310,6 @@ class RLTrainer:
             save_checkpoint(
                 self.learner, self.folder, self.progress, self.settings, keep=self.config.keep_checkpoints
             )
+            if self.processes.is_main:  # no run will go on from before
+                for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
+                    shutil.rmtree(older)
