@@ -8,6 +8,7 @@ from typing import Any
 from rlprm.collect import PolicyConfig
 from rlprm.config import setting
 from rlprm.errors import ConfigError
+from rlprm.functional._checks import check_number, check_unit_interval
 from rlprm.functional.kl import KL_LOSSES
 from rlprm.models.lora import TuningConfig
 from rlprm.rl import advantages, rewards
@@ -20,7 +21,7 @@ _CRITICS = ("separate", "shared")
 _AT_LEAST = {
     "iterations": 1, "tasks_per_iteration": 1, "samples_per_task": 1, "num_tasks": 1, "first_task": 0,
     "ppo_epochs": 1, "minibatches": 1, "micro_batch_tokens": 1, "warmup_iterations": 0, "refresh_every": 0,
-    "critic_warmup_iterations": 0, "eval_every": 0, "eval_tasks": 0, "eval_samples": 1, "test_tasks": 0,
+    "critic_warmup_iterations": 0, "eval_every": 0, "eval_tasks": 1, "eval_samples": 1, "test_tasks": 0,
     "test_samples": 1, "save_every": 0, "keep_checkpoints": 1, "table_every": 0, "alarm_window": 2,
     "repeat_probe": 0, "max_env_steps": 0,
 }  # fmt: skip
@@ -28,6 +29,7 @@ _NOT_NEGATIVE = (
     "kl_coef", "value_coef", "entropy_coef", "weight_decay", "max_grad_norm", "alarm_gap",
     "min_learning_rate",
 )  # fmt: skip
+_ABOVE = {"clip_high": 0.0, "dual_clip": 1.0, "value_clip": 0.0, "target_kl": 0.0, "importance_cap": 0.0}
 _ABOVE_ZERO = ("learning_rate", "critic_learning_rate_factor", "temperature")
 
 
@@ -90,7 +92,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         None, "Correct for a sampler that differs from the trainer, with weights cut here; 2 is common."
     )
     weight_decay: float = setting(0.0, "AdamW's weight decay.")
-    max_grad_norm: float = setting(1.0, "Gradients are cut to this norm.")
+    max_grad_norm: float = setting(1.0, "Gradients are cut to this norm; 0: not at all.")
     bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
     gradient_checkpointing: bool = setting(False, "Compute activations again on the way back: less memory.")
     dtype: str = setting(
@@ -134,6 +136,15 @@ class RLConfig(TuningConfig, PolicyConfig):
         for name in _ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: above 0")
+        check_unit_interval("clip_low", self.clip_low)
+        for name, bound in _ABOVE.items():
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=bound)
+        if self.importance_cap is not None and self.old_logprobs == "sampler":
+            raise ConfigError(
+                "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
+                "unset it, or set old_logprobs trainer"
+            )
         _allow("outcome", self.outcome, ("success", "score"))
         _allow("whiten", self.whiten, WHITENINGS)
         _allow("critic", self.critic, _CRITICS)
@@ -162,6 +173,11 @@ class RLConfig(TuningConfig, PolicyConfig):
             )
         if self.bootstrap_truncations and not self.prm:
             raise ConfigError("bootstrap_truncations: needs a PRM for what follows a truncation; set prm")
+        if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
+            raise ConfigError(
+                f"bootstrap_truncations: what is still to come is unknown under reward {self.reward}; count "
+                "truncations as ends"
+            )
         if self.refresh_every and not self.prm:
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)

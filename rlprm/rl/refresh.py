@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ class FreshTrajectories:
         if not every:
             return False
         if self.processes.is_main:
+            if iteration % every == 0:  # of a run that was killed, and did not go on from there
+                shutil.rmtree(self._trajectories(iteration), ignore_errors=True)
             config = self.config
             meta = {
                 "environment": config.environment, "env_kwargs": config.env_kwargs, "end": config.end,
@@ -56,21 +59,33 @@ class FreshTrajectories:
     def train(self, iteration: int, prm: str) -> str:
         """Train the PRM on; returns its new folder, the same in every process.
 
+        Where all episodes ended alike there is nothing to learn, and the PRM stays as it is.
+
         Raises:
             TrainingError: if the stage fails; its own message is shown before.
         """
-        output = str(self.folder / f"prm-{iteration + 1:06d}")
-        failed = False
+        refreshed: str | None = prm
         if self.processes.is_main:
-            stage = [sys.executable, "-m", "rlprm.cli", "train-prm"]
-            log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
-            done = subprocess.run(
-                [*stage, *self._arguments(iteration, prm, output)], env=_alone(), check=False
-            )
-            failed = done.returncode != 0
-        if any(self.processes.gather_all(failed)):
+            refreshed = self._train(iteration, prm)
+        first = self.processes.gather_all(refreshed)[0]
+        if first is None:
             raise TrainingError(f"the PRM could not be trained on {self._trajectories(iteration)}")
-        return output
+        return first
+
+    def _train(self, iteration: int, prm: str) -> str | None:
+        """Return the folder of the PRM to go on with; None where training it failed."""
+        trajectories = TrajectoryStore.open(self._trajectories(iteration)).read()
+        if len({t.outcome.score for t in trajectories}) < 2 or len({t.task.id for t in trajectories}) < 2:
+            log.warning("the PRM stays as it is: all episodes since have one outcome, or one task")
+            return prm
+        output = self.folder / f"prm-{iteration + 1:06d}"
+        shutil.rmtree(output, ignore_errors=True)
+        stage = [sys.executable, "-m", "rlprm.cli", "train-prm"]
+        log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
+        done = subprocess.run(
+            [*stage, *self._arguments(iteration, prm, str(output))], env=_alone(), check=False
+        )
+        return None if done.returncode else str(output)
 
     def _trajectories(self, iteration: int) -> Path:
         every = self.config.refresh_every

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, pstdev
+from statistics import mean, stdev
 
 import numpy as np
 
@@ -45,8 +45,9 @@ class RepeatProbe:
 
     @property
     def is_hackable(self) -> bool:
-        """Whether idling pays, beyond chance."""
-        return self.paid_per_repeat > 1e-6 and self.paid_per_repeat > _SIGMAS * self.error
+        """Whether idling pays, beyond chance; of one episode nobody can tell."""
+        pays = self.paid_per_repeat > 1e-6 and self.paid_per_repeat > _SIGMAS * self.error
+        return pays and self.episodes > 1
 
 
 def probe_repeats(
@@ -98,7 +99,7 @@ def probe_repeats(
         repeats.append(float(paid_BT[row, done:last].mean()))
         steps.append(float(paid_BT[row, :done].mean()))
         changes.append(float(reads.values_BT1[row, last] - reads.values_BT1[row, done]))
-    error = pstdev(repeats) / math.sqrt(len(repeats))
+    error = stdev(repeats) / math.sqrt(len(repeats)) if len(repeats) > 1 else 0.0
     return RepeatProbe(len(found), mean(repeats), error, mean(steps), mean(changes))
 
 

@@ -20,6 +20,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlprm import envs
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.data.rendering import ChatRenderer
@@ -29,6 +30,7 @@ from rlprm.models.lora import effective, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic, without_dropout
+from rlprm.rl.batch import split_failed
 from rlprm.rl.checkpoints import Progress, load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.curves import plot_curves
@@ -64,6 +66,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         log.info("%s holds the finished policy of these settings; reusing it", folder)
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
+    check_tasks(config)
     accelerator = join(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:
         tokenizer = load_tokenizer(config.model)
@@ -87,7 +90,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             tracker=tracker,
         )
         before = _before(trainer, folder)
-        probe = _probe(trainer)
+        probe = _probe(trainer, folder)
         trainer.train()
         summary = _finish(trainer, tokenizer, before, probe)
         summary["trained_parameters"] = trained
@@ -101,6 +104,19 @@ def run(config: RLConfig) -> dict[str, Any]:
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
         results.update({k: summary[k] for k in ("before", "after", "difference") if k in summary})
     return summary
+
+
+def check_tasks(config: RLConfig) -> None:
+    """Refuse task lists that would come to an end, before anything is loaded.
+
+    Raises:
+        ConfigError: for more tasks than the environment has.
+    """
+    tasks = envs.load(config.environment).tasks
+    used = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
+    tasks(Split.TRAIN, config.first_task + used - 1, 1, **config.env_kwargs)
+    tasks(Split.DEV, 0, config.eval_tasks if config.eval_every else 0, **config.env_kwargs)
+    tasks(Split.TEST, 0, config.test_tasks, **config.env_kwargs)
 
 
 def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic:
@@ -189,16 +205,21 @@ def _before(trainer: RLTrainer, folder: Path) -> Success | None:
     return found
 
 
-def _probe(trainer: RLTrainer) -> RepeatProbe | None:
-    """Ask, before training, whether the reward pays for idling."""
-    config = trainer.config
-    if trainer.scorer is None or not config.repeat_probe or trainer.progress.iteration:
+def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
+    """Ask, before training, whether the reward pays for idling; a run that goes on has it on disk."""
+    config, file = trainer.config, folder / "repeat_probe.json"
+    if trainer.scorer is None or not config.repeat_probe:
         return None
+    if file.exists() and trainer.progress.iteration:
+        return RepeatProbe(**known) if (known := read_json(file)) else None
+    trajectories, _ = split_failed(trainer.collect(0))
     with trainer.learner.acting() as whole:
         found = probe_repeats(
-            trainer.collect(0), trainer.acting_policy(whole), config.episode_setting(), trainer.scorer,
+            trajectories, trainer.acting_policy(whole), trainer.setting_at(0), trainer.scorer,
             config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
         )  # fmt: skip
+    if trainer.processes.is_main:
+        write_json(file, None if found is None else asdict(found))
     if found is not None and found.is_hackable:
         log.warning(
             "reward %s pays %.3f for an action repeated without effect (a step: %.3f): it may be farmed",
