@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
@@ -154,29 +155,38 @@ def _save_masters(trainer: Trainer, folder: str) -> None:
     weights = zero.full_weights(model, trained_only=isinstance(model, PeftModel))
     if not trainer.is_world_process_zero():
         return
-    model.save_pretrained(folder, state_dict=weights)
-    if isinstance(model, PreTrainedModel):
-        model.config.dtype = torch.float32  # what the file holds, not what was computed with
-        model.config.save_pretrained(folder)
+    _save_weights(model, folder, weights)
     if trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(folder)
 
 
 def save_whole(
-    model: PreTrainedModel | PeftModel, folder: str, load_base: Callable[[], PreTrainedModel]
+    model: PreTrainedModel | PeftModel,
+    folder: str,
+    weights: dict[str, Tensor],
+    load_base: Callable[[], PreTrainedModel],
 ) -> None:
-    """Save a model all of whose weights are in this process so that stock transformers loads it.
+    """Save a model so that stock transformers loads it; in one process, which has its weights.
 
     Args:
         model: with adapters or without.
         folder: where it goes.
+        weights: of :func:`rlprm.models.zero.full_weights`; the adapters' alone where there are some.
         load_base: loads the weights that adapters were added to, :data:`IN_FULL`.
     """
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(Path(folder) / _ADAPTER))
+    adapters = isinstance(model, PeftModel)
+    _save_weights(model, str(Path(folder) / _ADAPTER) if adapters else folder, weights)
+    if adapters:
         _merge(folder, load_base)
-    else:
-        model.save_pretrained(folder)
+
+
+def _save_weights(model: PreTrainedModel | PeftModel, folder: str, weights: dict[str, Tensor]) -> None:
+    model.save_pretrained(folder, state_dict=weights)
+    if isinstance(model, PreTrainedModel):
+        config = deepcopy(model.config)
+        config.dtype = torch.float32  # what the file holds, not what was computed with
+        config.use_cache = True  # may be off for training; what is saved is to write
+        config.save_pretrained(folder)
 
 
 def _merge(folder: str, load_base: Callable[[], PreTrainedModel]) -> None:

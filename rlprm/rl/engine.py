@@ -13,8 +13,9 @@ from torch import nn
 
 from rlprm.errors import TrainingError
 from rlprm.launch import PATIENCE
+from rlprm.models import zero
 
-__all__ = ["gathered", "is_sharded", "join", "settle_engine"]
+__all__ = ["gathered", "join", "settle_engine"]
 
 
 def join(*, bf16: bool | None) -> Accelerator:
@@ -24,6 +25,7 @@ def join(*, bf16: bool | None) -> Accelerator:
         TrainingError: if processes were launched that do not find one another: each would train alone.
     """
     on_gpu = torch.accelerator.is_available()
+    zero.prepare(on_cpu=not on_gpu)
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     # Without a GPU this has to be said, or processes launched together would each be alone.
@@ -50,12 +52,6 @@ def settle_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
         )
 
 
-def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of every weight only (ZeRO-3)."""
-    plugin = accelerator.state.deepspeed_plugin
-    return plugin is not None and plugin.zero_stage == 3
-
-
 @contextmanager
 def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
     """Yield the module itself with all weights in place in every process.
@@ -64,13 +60,12 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
     off meanwhile: rollouts are ragged, and a collective inside them would wait forever.
     """
     whole: nn.Module = accelerator.unwrap_model(model)
-    if not is_sharded(accelerator):
+    if not any(map(zero.is_split, whole.parameters())):
         yield whole
         return
-    import deepspeed  # slow to import, and an optional dependency
     from trl.models.utils import add_hooks, remove_hooks
 
-    with deepspeed.zero.GatheredParameters(list(whole.parameters())):
+    with zero.gathered(whole.parameters()):
         remove_hooks(model)
         try:
             yield whole

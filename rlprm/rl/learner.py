@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +24,7 @@ from rlprm.errors import TrainingError
 from rlprm.functional.kl import kl_loss
 from rlprm.functional.ppo import policy_loss, truncated_importance_weights, value_loss
 from rlprm.launch import Processes
+from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm
 from rlprm.models.lora import IN_FULL, save_whole
 from rlprm.rl.actor_critic import ActorCritic, Reading
@@ -322,10 +324,11 @@ class Learner:
 
     def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Save the policy so that stock transformers loads it, adapters merged; in every process."""
-        with gathered(self.model, self.accelerator) as whole:
-            if self.processes.is_main:
-                save_whole(whole.policy, str(folder), lambda: load_causal_lm(self.config.model, **IN_FULL))
-                tokenizer.save_pretrained(folder)
+        policy = self.whole.policy
+        weights = zero.full_weights(policy, trained_only=isinstance(policy, PeftModel))
+        if self.processes.is_main:
+            save_whole(policy, str(folder), weights, lambda: load_causal_lm(self.config.model, **IN_FULL))
+            tokenizer.save_pretrained(folder)
         self.processes.wait()
 
 

@@ -25,6 +25,7 @@ from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.data.rendering import ChatRenderer
 from rlprm.launch import is_first
+from rlprm.models import zero
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer, revision_of
 from rlprm.models.lora import effective, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
@@ -73,6 +74,8 @@ def run(config: RLConfig) -> dict[str, Any]:
         model = load_model(config, on=accelerator.device, bf16=accelerator.mixed_precision == "bf16")
         trained = trainable_parameters(model)
         learner = Learner(model, config, accelerator)
+        with learner.acting() as whole:
+            whole.check_logits()
         progress = load_newest(learner, folder, identity)
         if progress is None:
             progress = Progress(prm=config.prm)
@@ -127,7 +130,6 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
 
     Raises:
         ArtifactError: if one is missing.
-        ConfigError: if the policy cannot be trained here.
     """
     dtype = config.weights_dtype(bf16=bf16)
     policy = with_adapters(load_causal_lm(config.model, dtype=dtype, device=on), config, seed=config.seed)
@@ -139,7 +141,6 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
         critic = "shared" if config.critic == "shared" else _load_critic(config, on, dtype)
     model = ActorCritic(policy, critic=critic, reference=reference, temperature=config.temperature)
     without_dropout(model)
-    model.check_logits()
     if config.gradient_checkpointing:
         for part in filter(None, (policy, critic)):
             if isinstance(part, nn.Module):
@@ -158,10 +159,10 @@ def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedMo
     factor = rewards.critic_factor(config.reward, config.reward_kwargs)
     if path != config.prm or factor is None or Manifest.load(path).activation != "identity":
         factor = 0.0
-    with torch.no_grad():
-        for name in head_of(critic):
-            for parameter in critic.get_submodule(name).parameters():
-                parameter.mul_(factor)
+    head = [p for name in head_of(critic) for p in critic.get_submodule(name).parameters()]
+    with torch.no_grad(), zero.gathered(head, change=True):
+        for parameter in head:
+            parameter.mul_(factor)
     return with_adapters(critic, config, seed=config.seed + 1)
 
 
@@ -172,7 +173,8 @@ def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:
         ArtifactError: if it is missing.
         MismatchError: if it was trained with another ``end``, prompt, action format or outcome.
     """
-    scorer = CheckpointScorer.load("prm", path)
+    with zero.loading_whole():
+        scorer = CheckpointScorer.load("prm", path)
     scorer.manifest.require(
         end=config.end, prompt=config.prompt, action_format=config.action_format, outcome=config.outcome
     )

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import TrainingError
+from rlprm.models import zero
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.alarm import alarms
@@ -201,7 +202,8 @@ class RLTrainer:
     def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Success:
         """Measure a policy that was saved, on the same tasks with the same random numbers."""
         tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
-        policy = replace(self.config, model=str(folder), dtype="float32").load_policy()
+        with zero.loading_whole():
+            policy = replace(self.config, model=str(folder), dtype="float32").load_policy()
         return self._measure(policy, tasks, samples)
 
     def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Success:
