@@ -8,6 +8,7 @@ import torch
 from rlprm.errors import DataError
 from rlprm.functional.tokens import (
     TokenLayout,
+    put_on_first_tokens,
     put_on_last_tokens,
     spread_over_tokens,
     sum_over_tokens,
@@ -51,8 +52,25 @@ def test_step_numbers_on_tokens_and_token_numbers_in_steps() -> None:
         [0, 0, 0, 0.5, 0, 0, 0, -1],
         [0, 2, 0, 0, 0, 0, 0, 0],
     ]
+    assert put_on_first_tokens(of_steps, layout(), STARTS).tolist() == [
+        [0, 0, 0.5, 0, 0, 0, -1, 0],
+        [0, 2, 0, 0, 0, 0, 0, 0],
+    ]
     of_tokens = torch.tensor([[nan, 7, 1, 2, 9, nan, 3, 4], [7, 5, nan, nan, nan, nan, nan, nan]])
     assert sum_over_tokens(of_tokens, layout()).tolist() == [[3, 7], [5, 0]]
+
+
+def test_the_first_token_of_an_action_is_a_sampled_one() -> None:
+    first = put_on_first_tokens(torch.ones(2, 2), layout(), STARTS)
+    assert torch.equal(first != 0, (first != 0) & layout().sampled)
+    assert first.sum(1).tolist() == LENGTHS.tolist()
+
+
+def test_what_does_not_fit_the_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"x_BT has shape \(2, 3\), expected \(2, 2\)"):
+        put_on_first_tokens(torch.zeros(2, 3), layout(), STARTS)
+    with pytest.raises(ValueError, match=r"starts_BT has shape \(2, 1\), expected \(2, 2\)"):
+        put_on_first_tokens(torch.zeros(2, 2), layout(), STARTS[:, :1])
 
 
 def test_the_log_probability_of_a_turn_passes_its_gradient_to_its_tokens_alone() -> None:
