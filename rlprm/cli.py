@@ -26,6 +26,7 @@ _STAGES = {
     "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
     "probe-actions": ("rlprm.probe_actions", "ProbeActionsConfig", "states -> what some actions are worth"),
     "train-rl": ("rlprm.rl.stage", "RLConfig", "a policy + a process reward model -> a better policy"),
+    "export": ("rlprm.export", "ExportConfig", "trajectories -> AgentGym's format"),
     "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),
     "quickstart": ("rlprm.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
 }

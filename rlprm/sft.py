@@ -1,4 +1,4 @@
-"""Stage 1: supervised fine-tuning of a policy on expert demonstrations.
+"""Stage 1: supervised fine-tuning of a policy on demonstrations, of an expert or from AgentGym's data.
 
 Demonstrations are rendered by the same :class:`Conversation` that records
 rollouts, so a policy is trained on exactly the token layout it will act in.
@@ -20,9 +20,11 @@ from trl import SFTConfig, SFTTrainer
 
 from rlprm import envs
 from rlprm.config import TaskConfig, setting
+from rlprm.data.agentgym import digest, read_demonstrations, require_format, with_opening
 from rlprm.data.conversation import Conversation
 from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
+from rlprm.envs.agentgym import environment_of
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
@@ -38,7 +40,7 @@ from rlprm.models.tokenizer import train_tokenizer
 from rlprm.models.zero import size_of
 from rlprm.stage import is_finished, recorded
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, last_checkpoint, settle_device, stage_record
-from rlprm.types import Split
+from rlprm.types import Split, Step
 
 log = logging.getLogger(__name__)
 _IGNORED = -100
@@ -52,8 +54,13 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
     size: str = setting("s", "Size of the tiny model: xs, s, m or l.")
     vocab_size: int = setting(768, "Vocabulary of the tiny model's tokenizer, before fixed phrases.")
     context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
-    first_task: int = setting(0, "First task of the train split to demonstrate.")
-    num_demonstrations: int = setting(2000, "Number of tasks to demonstrate.")
+    demonstrations: str | None = setting(
+        None,
+        "Learn from trajectories in AgentGym's format instead of an expert's: a file, a folder or a hub id, "
+        "such as AgentGym/AgentTraj-L. Their instructions are replaced by those of prompt.",
+    )
+    first_task: int = setting(0, "First task of the train split to demonstrate; or first trajectory given.")
+    num_demonstrations: int = setting(2000, "Number of tasks to demonstrate; or of trajectories to learn.")
     learn_observations: float = setting(
         0.0,
         "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
@@ -71,6 +78,8 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
         settle_device(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        if self.first_task < 0:
+            raise ConfigError(f"first_task: got {self.first_task}, allowed: 0 or more")
         if not 0.0 <= self.learn_observations <= 1.0:
             raise ConfigError(f"learn_observations: got {self.learn_observations}, allowed: 0 to 1")
         if self.model == "tiny" and self.lora_r:
@@ -89,11 +98,14 @@ def run(config: SFTStageConfig) -> None:
     base = None if config.model == "tiny" else revision_of(config.model)
     record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
     del record["workers"]  # how fast, not what
+    given = import_demonstrations(config) if config.demonstrations is not None else []
+    if given:
+        record["data"] = digest(given)
     if is_finished(config.output_dir, "sft", record):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
         return
     with recorded(config.output_dir, "sft", record) as results:
-        demonstrations = collect_demonstrations(config)
+        demonstrations = given or collect_demonstrations(config)
         tokenizer, model = _tokenizer_and_model(config, demonstrations)
         parameters = sum(map(size_of, model.parameters()))
         dataset, dropped = to_dataset(
@@ -116,7 +128,7 @@ def run(config: SFTStageConfig) -> None:
         save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **IN_FULL))
         results.update(
             demonstrations=len(dataset),
-            expert_failures=config.num_demonstrations - len(demonstrations),
+            expert_failures=0 if given else config.num_demonstrations - len(demonstrations),
             too_long=dropped,
             parameters=parameters,
             trained_parameters=trainable_parameters(model),
@@ -147,6 +159,27 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     return found
 
 
+def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
+    """Read the configured trajectories, with the instructions of the configured prompt.
+
+    Raises:
+        ArtifactError: if they are missing.
+        ConfigError: if their actions are written in another format.
+        DataError: if they are damaged, or none is of this environment.
+    """
+    environment, source = config.environment, str(config.demonstrations)
+    if environment == "agentgym":
+        environment = environment_of(config.env_kwargs.get("protocol", ""))
+    opening = envs.load(environment).opening(end=config.episode_setting().end, style=config.prompt)
+    found = read_demonstrations(source, environment, environment.rpartition(".")[2])
+    chosen = found[config.first_task : config.first_task + config.num_demonstrations]
+    if not chosen:
+        raise DataError(f"{source} has {len(found)} trajectories; first_task is {config.first_task}")
+    log.info("%d of the %d trajectories in %s are learned", len(chosen), len(found), source)
+    require_format(chosen, config.action_format)
+    return [with_opening(demonstration, opening) for demonstration in chosen]
+
+
 def to_dataset(
     demonstrations: Sequence[Demonstration],
     renderer: ChatRenderer,
@@ -157,8 +190,9 @@ def to_dataset(
 ) -> tuple[Dataset, int]:
     """Render demonstrations as ``input_ids`` and ``labels`` (-100 where nothing is learned).
 
-    All tokens of actions are learned, and a share of the others, drawn at random. There are many
-    more of the others: with a share of 1 they are most of the loss, and actions are learned late.
+    All tokens of actions are learned (but of ``unlearned`` ones none), and a share of the others, drawn at
+    random. There are many more of the others: with a share of 1 they are most of the loss, and actions
+    are learned late.
 
     Returns:
         The data set, and the number of demonstrations left out because they
@@ -170,6 +204,8 @@ def to_dataset(
         conversation = render(demonstration, renderer)
         if max_length is None or len(conversation) <= max_length:
             drawn = generator.random(len(conversation)) < learn_observations
+            for step in _unlearned_steps(demonstration, conversation):
+                drawn[step.start : step.end + 1] = False
             learned = zip(conversation.token_ids, conversation.action_mask, drawn.tolist(), strict=True)
             labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
             rows.append({"input_ids": conversation.token_ids, "labels": labels})
@@ -188,7 +224,17 @@ def render(demonstration: Demonstration, renderer: ChatRenderer) -> Conversation
             conversation.act(ids, [0.0] * len(ids))
         else:
             conversation.observe(message["content"])
+    for step in _unlearned_steps(demonstration, conversation):
+        conversation.action_mask[step.start : step.end + 1] = [0] * (step.end + 1 - step.start)
     return conversation
+
+
+def _unlearned_steps(demonstration: Demonstration, conversation: Conversation) -> list[Step]:
+    return [
+        step
+        for turn, step in enumerate(conversation.steps)
+        if demonstration.first_action + 2 * turn in demonstration.unlearned
+    ]
 
 
 def _tokenizer_and_model(

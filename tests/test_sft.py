@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from rlprm import sft
 from rlprm.config import parse
+from rlprm.data.agentgym import write_items
 from rlprm.data.demonstrations import Demonstration, demonstrate
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError, MismatchError
@@ -24,7 +25,7 @@ from rlprm.sft import SFTStageConfig, render, to_dataset
 from rlprm.stage import read_record
 from rlprm.types import End, EpisodeSetting, Split
 from tests.toys import corridor
-from tests.toys.agents import ScriptedPolicy
+from tests.toys.agents import ScriptedPolicy, SeededPolicy
 
 
 def demonstrations(
@@ -298,9 +299,103 @@ def test_an_expert_that_solves_nothing_is_an_error(monkeypatch: pytest.MonkeyPat
 def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_demonstrations: got 0"):
         config(tmp_path, num_demonstrations=0)
+    with pytest.raises(ConfigError, match="first_task: got -1"):
+        config(tmp_path, first_task=-1)
     with pytest.raises(ConfigError, match="end: got 'never'"):
         config(tmp_path, end="never")
     with pytest.raises(ConfigError, match="lora_r: got 4, allowed: 0 for model tiny"):
         config(tmp_path, lora_r=4)
     with pytest.raises(ConfigError, match=r"lora_dropout: got 1\.5"):
         config(tmp_path, model="m", lora_r=4, lora_dropout=1.5)
+
+
+# --- trajectories in AgentGym's format instead of an expert's
+
+
+def exported(path: Path, *, prompt: str = "short", count: int = 8) -> Path:
+    """A file of trajectories that a rollout made."""
+    tasks = corridor.tasks(Split.TRAIN, 0, count, length=5)
+    write_items(path, rollout([(t, 0) for t in tasks], SeededPolicy(), EpisodeSetting(prompt=prompt)))
+    return path
+
+
+def test_a_policy_learns_from_agentgyms_format_what_it_learns_from_demonstrations(tmp_path: Path) -> None:
+    """The expert's trajectories by the way of a file train the same policy."""
+    tasks = corridor.tasks(Split.TRAIN, 0, 12, length=5)
+    made = []
+    for t in tasks:
+        actions = corridor.demonstrate(t, end=End.DECLARED)
+        policy = ScriptedPolicy({tuple(actions[:n]): [a] for n, a in enumerate(actions)})
+        made += rollout([(t, 0)], policy, EpisodeSetting(prompt="none"))
+    write_items(tmp_path / "expert.json", made)
+    settings = {"max_steps": 1, "max_length": 160}
+    sft.run(config(tmp_path / "expert", **settings))
+    sft.run(config(tmp_path / "file", **settings, demonstrations=tmp_path / "expert.json"))
+    expert, imported = (load_causal_lm(str(tmp_path / name)) for name in ("expert", "file"))
+    for a, b in zip(expert.parameters(), imported.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+    results = read_record(tmp_path / "file")["results"]
+    assert (results["demonstrations"], results["expert_failures"]) == (12, 0)
+
+
+def test_given_trajectories_get_the_instructions_of_the_prompt(tmp_path: Path) -> None:
+    source = exported(tmp_path / "a.json", prompt="short")
+    for prompt, opening in (("none", []), ("short", [{"role": "system", "content": "Walk to the goal."}])):
+        found = sft.import_demonstrations(config(tmp_path / "out", demonstrations=source, prompt=prompt))
+        assert len(found) == 8
+        for demonstration in found:
+            assert list(demonstration.messages[: demonstration.first_action - 1]) == opening
+            assert demonstration.messages[demonstration.first_action - 1]["content"].startswith("The goal is")
+            assert demonstration.task.environment == "tests.toys.corridor"
+
+
+def test_a_part_of_the_trajectories_can_be_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = exported(tmp_path / "a.json")
+    with caplog.at_level(logging.INFO):
+        found = sft.import_demonstrations(
+            config(tmp_path / "out", demonstrations=source, first_task=2, num_demonstrations=3)
+        )
+    assert [d.task.id for d in found] == [f"corridor_train-{n}" for n in (2, 3, 4)]
+    assert "3 of the 8 trajectories" in caplog.text
+    with pytest.raises(DataError, match="has 8 trajectories; first_task is 8"):
+        sft.import_demonstrations(config(tmp_path / "out", demonstrations=source, first_task=8))
+
+
+def test_other_trajectories_in_the_file_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    source = exported(tmp_path / "a.json", count=4)
+    settings = {"max_steps": 1, "demonstrations": source}
+    sft.run(config(tmp_path / "out", **settings))
+    sft.run(config(tmp_path / "out", **settings))
+    exported(source, count=5)
+    with pytest.raises(MismatchError, match=r"holds a finished run with other settings \(data: "):
+        sft.run(config(tmp_path / "out", **settings))
+
+
+def test_the_protocol_of_agentgyms_servers_says_which_trajectories_are_meant(tmp_path: Path) -> None:
+    entries = [("human", None), ("gpt", False), ("human", None), ("gpt", True)]
+    told = ["You craft.", "OK.", "Goal: craft stick.", "Thought:\nhm\n\nAction:\nget 1 oak log"]
+    rows = [
+        {
+            "item_id": name,
+            "conversations": [
+                {"from": f, "loss": x, "value": v} for (f, x), v in zip(entries, told, strict=True)
+            ],
+        }
+        for name in ("webshop_1", "textcraft_2")
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    wanted = {
+        "environment": "agentgym", "env_kwargs.protocol": "textcraft", "env_kwargs.length": 5,
+        "end": "on_success", "prompt": "agentgym", "action_format": "react",
+        "demonstrations": tmp_path / "a.json",
+    }  # fmt: skip
+    (found,) = sft.import_demonstrations(config(tmp_path / "out", **wanted))
+    assert found.task.environment == "rlprm.envs.agentgym.textcraft"
+    assert found.messages[0]["content"].startswith("You are given a few recipes")
+    assert [m["content"] for m in found.messages[2:]] == told[2:]
+    with pytest.raises(ConfigError, match="action_format: got action_only, allowed: react"):
+        sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "action_format": "action_only"}))
+    with pytest.raises(ConfigError, match="agentgym protocol: got 'alfworld', allowed: babyai"):
+        sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "env_kwargs.protocol": "alfworld"}))
+    with pytest.raises(DataError, match="holds no item of 'babyai'"):
+        sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "environment": "babyai"}))

@@ -21,6 +21,8 @@ class Demonstration:
     messages: tuple[Message, ...]
     first_action: int
     """Index of the first action among the messages."""
+    unlearned: frozenset[int] = frozenset()
+    """Indices of later actions that are shown and not to be learned (an expert's are all to be)."""
 
 
 def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Demonstration | None:

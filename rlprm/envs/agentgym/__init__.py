@@ -29,6 +29,7 @@ __all__ = [
     "ServerError",
     "close_sessions",
     "demonstrate",
+    "environment_of",
     "make",
     "opening",
     "requirements",
@@ -86,7 +87,16 @@ def requirements() -> str:
     return MISSING
 
 
-def _module(protocol: str) -> EnvironmentModule:
+def environment_of(protocol: str) -> str:
+    """Return the dotted path of a protocol's environment module.
+
+    Raises:
+        ConfigError: for an unknown protocol.
+    """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"agentgym protocol: got {protocol!r}, allowed: {', '.join(PROTOCOLS)}")
-    return cast(EnvironmentModule, importlib.import_module(f"{__name__}.{protocol}"))
+    return f"{__name__}.{protocol}"
+
+
+def _module(protocol: str) -> EnvironmentModule:
+    return cast(EnvironmentModule, importlib.import_module(environment_of(protocol)))

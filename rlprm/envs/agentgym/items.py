@@ -42,7 +42,7 @@ def read_items(source: str, name: str) -> Items:
     chosen = [(where, item) for where, item in found if item["item_id"].startswith(f"{name}_")]
     if not chosen:
         counts = Counter(item["item_id"].rpartition("_")[0] for _, item in found)
-        known = ", ".join(f"{other or '(none)'} ({count})" for other, count in counts.most_common(10))
+        known = ", ".join(f"{other!r} ({count})" for other, count in counts.most_common(10))
         raise DataError(f"{source} holds no item of {name!r}; it has {known or 'none at all'}")
     return chosen
 
