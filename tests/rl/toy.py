@@ -1,0 +1,140 @@
+"""Batches a reader can work out, and learners on a very small model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprm.models.loading import head_of
+from rlprm.rl.actor_critic import ActorCritic
+from rlprm.rl.batch import Batch
+from rlprm.rl.config import RLConfig
+from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.engine import join
+from rlprm.rl.learner import Learner
+from rlprm.rl.rewards import StepRewards
+from rlprm.rl.stage import load_model
+from rlprm.types import End, Outcome, Split, Step, StopReason, Task, Trajectory
+from tests.prm.toy import separable
+
+
+def trajectory(
+    tokens: str,
+    *,
+    success: bool = False,
+    task: str = "a",
+    sample: int = 0,
+    score: float | None = None,
+    stop: StopReason = StopReason.DECLARED,
+    logprob: float = -1.0,
+    actions: Sequence[str] = (),
+    valid: bool = True,
+) -> Trajectory:
+    """An episode from a picture of its tokens.
+
+    Args:
+        tokens: ``.`` of the environment, ``a`` sampled; ``c`` closes an action and was sampled, ``f`` closes
+            one and was forced.
+        success: of the outcome.
+        task: its id.
+        sample: among the task's.
+        score: of the outcome, if not 0 or 1.
+        stop: why it ended.
+        logprob: of every sampled token.
+        actions: what each step says; ``wait`` where nothing is given.
+        valid: of every step.
+    """
+    mask = tuple(int(token in "ac") for token in tokens)
+    spans = [match.span() for match in re.finditer("a*[cf]", tokens)]
+    said = [*actions, *["wait"] * len(spans)]
+    steps = [Step(s, e - 1, a, valid=valid) for (s, e), a in zip(spans, said, strict=False)]
+    return Trajectory(
+        task=Task("tests.toys.corridor", task, Split.TRAIN),
+        sample=sample,
+        seed=sample,
+        messages=(),
+        token_ids=tuple(range(1, len(tokens) + 1)),
+        action_mask=mask,
+        logprobs=tuple(logprob * sampled for sampled in mask),
+        steps=tuple(steps),
+        outcome=Outcome(float(success) if score is None else score, success, "toy"),
+        stop=stop,
+        end=End.DECLARED,
+        temperature=1.0,
+        policy="toy-0",
+        template="toy",
+        error="RuntimeError: toy" if stop is StopReason.ERROR else None,
+    )
+
+
+def config(**settings: Any) -> RLConfig:
+    """Settings that change nothing unasked: no warm-up, no clipping of gradients, one step an update."""
+    defaults: dict[str, Any] = {
+        "environment": "tests.toys.corridor",
+        "model": "-",
+        "reward": "outcome",
+        "max_grad_norm": 0.0,
+        "critic_warmup_iterations": 0,
+        "minibatches": 1,
+        "max_new_tokens": 8,
+        "bf16": False,
+        "dtype": "float32",
+        "seed": 3,
+    }
+    return RLConfig(**{**defaults, **settings})
+
+
+def actor_critic(weights: Path, *, head_seed: int = 0, **settings: Any) -> ActorCritic:
+    """The model of a run; the critic's head is random, so that values differ at once."""
+    model = load_model(config(model=str(weights), **settings), on=torch.device("cpu"), bf16=False)
+    heads = [model.value_head] if model.value_head is not None else []
+    if model.critic is not None:
+        heads += [model.critic.get_submodule(name) for name in head_of(model.critic)]
+    generator = torch.Generator().manual_seed(head_seed)
+    for head in heads:
+        assert isinstance(head, nn.Module)
+        for parameter in head.parameters():
+            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def learner(weights: Path, **settings: Any) -> Learner:
+    """A learner of that model."""
+    model = actor_critic(weights, **settings)
+    return Learner(model, config(model=str(weights), **settings), join(bf16=False))
+
+
+def batch(count: int = 12, *, seed: int = 5) -> Batch:
+    """Real token ids: episodes of 1 to 7 steps in disorder."""
+    return Batch.of(separable(-(-count // 4), seed=seed)[:count])
+
+
+def random_credit(of: Batch, *, seed: int = 0, level: str = "token") -> Credit:
+    """Advantages and targets that no estimator makes: other ones for every sampled token."""
+    generator = torch.Generator().manual_seed(seed)
+    sampled = of.layout.sampled
+    advantages_BL, returns_BL = (
+        torch.randn(sampled.shape, generator=generator).where(sampled, 0.0) for _ in range(2)
+    )
+    nothing_BT = torch.zeros(of.starts_BT.shape)
+    learned = sampled if level == "token" else torch.zeros_like(sampled)
+    return Credit(
+        advantages_BL, returns_BL, learned, StepRewards(nothing_BT, nothing_BT), nothing_BT, raw_std=1.0
+    )
+
+
+def update(of: Learner, given: Batch, credit: Credit, evaluated: Evaluated, **settings: Any) -> Any:
+    """One update, in the order of a fixed seed."""
+    return of.update(given, credit, evaluated, **{"seed": 0, "factor": 1.0, "critic_only": False, **settings})
+
+
+def weights(of: Learner | nn.Module, part: str = "") -> Tensor:
+    """All parameters, or those of a part, as one vector."""
+    module = of.whole if isinstance(of, Learner) else of
+    chosen = [p for name, p in module.named_parameters() if name.startswith(part)]
+    return torch.cat([p.detach().flatten().clone() for p in chosen])
