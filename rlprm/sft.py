@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlprm import envs
 from rlprm.config import TaskConfig, setting
-from rlprm.data.agentgym import digest, read_demonstrations, require_format, with_opening
+from rlprm.data.agentgym import digest, read_demonstrations, require_end, require_format, with_opening
 from rlprm.data.conversation import Conversation
 from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
@@ -40,7 +40,7 @@ from rlprm.models.tokenizer import train_tokenizer
 from rlprm.models.zero import size_of
 from rlprm.stage import is_finished, recorded
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, last_checkpoint, settle_device, stage_record
-from rlprm.types import Split, Step
+from rlprm.types import End, Split, Step
 
 log = logging.getLogger(__name__)
 _IGNORED = -100
@@ -164,19 +164,23 @@ def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
 
     Raises:
         ArtifactError: if they are missing.
-        ConfigError: if their actions are written in another format.
+        ConfigError: if their actions are written in another format, or their episodes end in another way.
         DataError: if they are damaged, or none is of this environment.
     """
     environment, source = config.environment, str(config.demonstrations)
     if environment == "agentgym":
         environment = environment_of(config.env_kwargs.get("protocol", ""))
-    opening = envs.load(environment).opening(end=config.episode_setting().end, style=config.prompt)
+    module, end = envs.load(environment), config.episode_setting().end
+    opening = module.opening(end=end, style=config.prompt)
     found = read_demonstrations(source, environment, environment.rpartition(".")[2])
     chosen = found[config.first_task : config.first_task + config.num_demonstrations]
     if not chosen:
         raise DataError(f"{source} has {len(found)} trajectories; first_task is {config.first_task}")
     log.info("%d of the %d trajectories in %s are learned", len(chosen), len(found), source)
     require_format(chosen, config.action_format)
+    declared, undeclared = (module.opening(end=e, style="agentgym") for e in (End.DECLARED, End.ON_SUCCESS))
+    if declared != undeclared:  # the agent is told of finish, or is not
+        require_end(chosen, end, config.action_format)
     return [with_opening(demonstration, opening) for demonstration in chosen]
 
 

@@ -397,5 +397,8 @@ def test_the_protocol_of_agentgyms_servers_says_which_trajectories_are_meant(tmp
         sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "action_format": "action_only"}))
     with pytest.raises(ConfigError, match="agentgym protocol: got 'alfworld', allowed: babyai"):
         sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "env_kwargs.protocol": "alfworld"}))
+    here = {**wanted, "environment": "textcraft", "end": "declared"}
+    with pytest.raises(ConfigError, match="end: got declared, allowed: on_success, as 0 of these 1"):
+        sft.import_demonstrations(config(tmp_path / "out", **here))
     with pytest.raises(DataError, match="holds no item of 'babyai'"):
         sft.import_demonstrations(config(tmp_path / "out", **{**wanted, "environment": "babyai"}))

@@ -21,14 +21,16 @@ from typing import Any
 
 from rlprm.data.demonstrations import Demonstration
 from rlprm.data.files import write_atomically
+from rlprm.data.formats import load_format
 from rlprm.data.rerender import split_messages
 from rlprm.envs.agentgym.items import read_items
 from rlprm.errors import ConfigError, DataError
-from rlprm.types import Message, Split, Task, Trajectory
+from rlprm.types import End, Message, Split, Task, Trajectory
 
 __all__ = [
     "digest",
     "read_demonstrations",
+    "require_end",
     "require_format",
     "to_demonstration",
     "to_item",
@@ -150,6 +152,22 @@ def require_format(demonstrations: Sequence[Demonstration], action_format: str) 
     if written != action_format:
         raise ConfigError(
             f"action_format: got {action_format}, allowed: {written}, as these demonstrations are"
+        )
+
+
+def require_end(demonstrations: Sequence[Demonstration], end: End, action_format: str) -> None:
+    """Refuse demonstrations that end in the other way, where ``finish`` makes the difference.
+
+    Raises:
+        ConfigError: naming it; AgentGym's own are ended by the environment.
+    """
+    read = load_format(action_format).parse
+    finished = sum(read(d.messages[-1]["content"]).action == "finish" for d in demonstrations)
+    found = End.DECLARED if finished > len(demonstrations) / 2 else End.ON_SUCCESS
+    if found is not end:
+        raise ConfigError(
+            f"end: got {end.value}, allowed: {found.value}, as {finished} of these {len(demonstrations)} "
+            "demonstrations end with finish"
         )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rlprm.data.agentgym import (
     digest,
     read_demonstrations,
+    require_end,
     require_format,
     to_demonstration,
     to_item,
@@ -237,6 +238,20 @@ def test_actions_written_in_the_other_format_are_refused() -> None:
         require_format(react, "action_only")
     with pytest.raises(ConfigError, match="action_format: got react, allowed: action_only"):
         require_format(bare, "react")
+
+
+@pytest.mark.parametrize(("form", "action_format"), [("{}", "action_only"), (f"{ACT}{{}}", "react")])
+def test_demonstrations_that_end_in_the_other_way_are_refused(form: str, action_format: str) -> None:
+    def ending(*actions: str) -> list[Demonstration]:
+        task = Task("textcraft", "textcraft_1", Split.TRAIN)
+        return [Demonstration(task, (user("Goal"), reply(form.format(a))), 1) for a in actions]
+
+    require_end(ending("finish", "finish", "inventory"), End.DECLARED, action_format)
+    require_end(ending("get 1 stick", "craft 1 stick"), End.ON_SUCCESS, action_format)
+    with pytest.raises(ConfigError, match="end: got declared, allowed: on_success, as 1 of these 2"):
+        require_end(ending("get 1 stick", "finish"), End.DECLARED, action_format)
+    with pytest.raises(ConfigError, match="end: got on_success, allowed: declared"):
+        require_end(ending("finish"), End.ON_SUCCESS, action_format)
 
 
 def test_a_digest_tells_contents_apart() -> None:
