@@ -20,7 +20,7 @@ from transformers import (
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.scalar import compute_in_float32
-from rlprm.models.zero import gathered
+from rlprm.models.zero import gathered, zero_stage
 
 _T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,6 +69,7 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
             path, dtype=resolve_dtype(dtype), output_loading_info=True
         )
 
+    _refuse_other_head(path, labels=None)
     model, report = _load(path, "model", load)
     if any(key.endswith(("score.weight", "classifier.weight")) for key in report["unexpected_keys"]):
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
@@ -104,6 +105,7 @@ def load_scalar_model(
             ignore_mismatched_sizes=True,  # reported, and refused below
         )
 
+    _refuse_other_head(path, labels=1)
     model, report = _load(path, "model", load)
     if report["mismatched_keys"]:
         names = ", ".join(sorted(name for name, *_ in report["mismatched_keys"])[:3])
@@ -153,6 +155,19 @@ def revision_of(path: str) -> str:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def _refuse_other_head(path: str, *, labels: int | None) -> None:
+    """Raise for a checkpoint with another head than is wanted; under ZeRO-3 loading would not notice."""
+    if zero_stage() != 3:
+        return
+    config = _load(path, "model", lambda: AutoConfig.from_pretrained(path))
+    if not any(name.endswith("Classification") for name in config.architectures or ()):
+        return
+    if labels is None:
+        raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
+    if config.num_labels != labels:
+        raise ArtifactError(f"{path!r} does not fit a model with one label: it has {config.num_labels}")
 
 
 def _refuse_missing(path: str, missing: set[str]) -> None:

@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations import deepspeed as integration
@@ -25,6 +26,7 @@ __all__ = [
     "full_weights",
     "gathered",
     "is_split",
+    "join",
     "loading_whole",
     "partitioning",
     "prepare",
@@ -54,6 +56,22 @@ def prepare(*, on_cpu: bool) -> None:
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
+
+
+def join(*, on_cpu: bool, mixed_precision: str, timeout: timedelta) -> Accelerator:
+    """Meet the other processes of a launch, where no Trainer does it; under DeepSpeed if the launch is.
+
+    On CPUs ``Accelerator(cpu=True)`` would quietly do without DeepSpeed, and ``Accelerator()`` without
+    the others.
+
+    Args:
+        on_cpu: whether models are to be trained there.
+        mixed_precision: ``"no"`` or ``"bf16"``.
+        timeout: how long processes wait for one another.
+    """
+    prepare(on_cpu=on_cpu)
+    PartialState(cpu=on_cpu, timeout=timeout)
+    return Accelerator(mixed_precision=mixed_precision)
 
 
 def zero_stage() -> int:
@@ -128,7 +146,8 @@ def prepare_frozen(model: PreTrainedModel, accelerator: Accelerator) -> nn.Modul
         config.pop(section, None)
     config["zero_optimization"].pop("offload_optimizer", None)
     engine: nn.Module = deepspeed.initialize(model=model, config=config)[0]
-    return engine.eval()
+    engine.eval()
+    return engine
 
 
 def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:
