@@ -2,8 +2,8 @@
 
 Of each kind of product there are four families of a brand; the three products of a family differ in
 price, in the values of their options, and in one or two attributes, under nearly the same title. Two
-of a product's four attributes stand in its title, one in its first bullet (by which it is also found),
-one in its description, and both of the latter on its features page.
+of a product's four attributes stand in its title, one in its first bullet, and one in its second, which
+no search reads; bullets are shown on the features page.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from rlprm.envs.webshop.product import Option, Product, Review
@@ -84,7 +85,8 @@ def generated_products() -> tuple[Product, ...]:
     ]
     asins = [first + second for first in ASIN_PARTS[0] for second in ASIN_PARTS[1]]
     order = draw.some(made, len(made))
-    return tuple(_named(asin, p) for asin, p in zip(draw.some(asins, len(order)), order, strict=True))
+    named = zip(draw.some(asins, len(order)), order, strict=True)
+    return tuple(replace(product, asin=asin) for asin, product in named)
 
 
 @functools.cache
@@ -146,7 +148,3 @@ def _offered(draw: Draw, key: str, family: str) -> tuple[str, ...]:
     common = Draw(f"{_SEED} {key} {family}").some(values, min(len(values), _MOST_VALUES))
     chosen = draw.some(common, min(len(common), _MOST_VALUES) - draw.below(2))
     return tuple(value for value in values if value in chosen)
-
-
-def _named(asin: str, product: Product) -> Product:
-    return Product(**{**{name: getattr(product, name) for name in Product.__slots__}, "asin": asin})

@@ -15,6 +15,7 @@ from rlprm.types import Split
 
 __all__ = [
     "NO_CAP",
+    "WORDINGS",
     "Goal",
     "Wish",
     "instruction",
@@ -27,6 +28,9 @@ __all__ = [
 
 NO_CAP = 1_000_000.0
 """The price cap of a goal without one, upstream's."""
+
+WORDINGS = 5
+"""How many ways there are to ask for the same."""
 
 _HIGHEST_CAP = 990
 _DEV_AND_TEST = {0: Split.TEST, 1: Split.DEV}  # of ten parts one each; the rest is for training
@@ -131,10 +135,6 @@ def generated_goal(asin: str, number: int, seed: int) -> Goal:
 @functools.lru_cache(maxsize=1024)
 def _wishes_by_asin(asin: str) -> tuple[Wish, ...]:
     return tuple(wishes_of(generated_by_asin()[asin]))
-
-
-WORDINGS = 5
-"""How many ways there are to ask for the same."""
 
 
 def instruction(
