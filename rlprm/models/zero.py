@@ -47,12 +47,15 @@ def prepare(*, on_cpu: bool) -> None:
     Args:
         on_cpu: whether models are to be trained there, be there a GPU or not.
     """
+    if on_cpu:
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # or DeepSpeed looks for a GPU and says that it found none
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return
     # It calls functions that torch has new names for, at every step.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
