@@ -44,6 +44,7 @@ from tests.data.templates import QWEN25
 
 pytestmark = pytest.mark.slow
 
+ENVIRONMENTS = ("babyai", "math", "textcraft")
 NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate")
 SMALL: dict[str, list[str]] = {
     "sft": ["--num_demonstrations", "6", "--max_steps", "2", "--workers", "1"],
@@ -65,12 +66,34 @@ def settings_of(path: str) -> dict[str, Any]:
     return found
 
 
+def gsm8k(folder: Path) -> str:
+    """Write generated problems in GSM8K's form, as many as were published."""
+    folder.mkdir()
+    for part, split, count in (("train", Split.TRAIN, 7473), ("test", Split.TEST, 1319)):
+        rows = [
+            {"question": f"{number}. {task.spec['question']}", "answer": "\n".join(task.spec["solution"])}
+            for number, task in enumerate(envs.load("math").tasks(split, 0, count))
+        ]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+STAND_INS = {"math": {"data": gsm8k}}
+"""For each environment whose data lies on the hub: setting → what writes a stand-in and says where it is."""
+
+
 @dataclass(frozen=True)
 class DryRun:
     """Where the stages of one environment put their results."""
 
     environment: str
     root: Path
+    stand_ins: dict[str, str]
+    """Settings of the environment that are not the recipes'."""
+
+    def env_kwargs(self) -> dict[str, Any]:
+        """Of its recipes, with the stand-ins."""
+        return {**settings_of(recipe(self.environment, "collect"))["env_kwargs"], **self.stand_ins}
 
     def folder(self, name: str) -> Path:
         return self.root / name
@@ -81,6 +104,8 @@ class DryRun:
         stage = stage_of(path)
         arguments = ["--config", str(ROOT / path), *SMALL[stage], "--output_dir", str(self.folder(name))]
         arguments += ["--disable_tqdm", "true"] if stage in ("sft", "train-prm") else []
+        if stage != "train-prm":
+            arguments += [w for k, v in self.stand_ins.items() for w in (f"--env_kwargs.{k}", v)]
         run_stage(stage, [*arguments, *changes])
 
 
@@ -113,23 +138,26 @@ class Expert:
         return lines[turn] if follows and turn < len(lines) else None
 
 
-def tokenizer_for(environment: str) -> PreTrainedTokenizerBase:
+def tokenizer_for(dry: DryRun) -> PreTrainedTokenizerBase:
     """A small vocabulary of the environment's words under Qwen2.5's own template."""
-    module = envs.load(environment)
-    texts = [m["content"] for m in module.opening(end=End.DECLARED, style="agentgym")]
-    for task in module.tasks(Split.TRAIN, 0, 40):
+    module = envs.load(dry.environment)
+    style = settings_of(recipe(dry.environment, "collect"))["prompt"]
+    texts = [m["content"] for m in module.opening(end=End.DECLARED, style=style)]
+    for task in module.tasks(Split.TRAIN, 0, 40, **dry.env_kwargs()):
         texts.append(module.make(task, end=End.DECLARED).reset())
     made = train_tokenizer([*texts, "Thought:\nMy next action is: .\n\nAction:\n"], vocab_size=700)
     made.chat_template = QWEN25
     return made
 
 
-@pytest.fixture(scope="module", params=["babyai", "textcraft"])
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
 def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
     """Run every big recipe of an environment, each on what the one before left."""
     environment = str(request.param)
-    made = DryRun(environment, tmp_path_factory.mktemp(environment))
-    tokenizer = tokenizer_for(environment)
+    root = tmp_path_factory.mktemp(environment)
+    stand_ins = {name: write(root / name) for name, write in STAND_INS.get(environment, {}).items()}
+    made = DryRun(environment, root, stand_ins)
+    tokenizer = tokenizer_for(made)
     # The architecture's shape: grouped keys, tied embeddings, the context length, rows that no token has.
     shape = Qwen2Config(
         vocab_size=len(tokenizer) + 40, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
@@ -146,8 +174,8 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     collect = settings_of(recipe(environment, "collect"))
     module = envs.load(environment)
     tasks = [
-        *module.tasks(Split.TRAIN, collect["first_task"], 4, **collect["env_kwargs"]),
-        *(t for split in (Split.TEST, Split.DEV) for t in module.tasks(split, 0, 2, **collect["env_kwargs"])),
+        *module.tasks(Split.TRAIN, collect["first_task"], 4, **made.env_kwargs()),
+        *(t for split in (Split.TEST, Split.DEV) for t in module.tasks(split, 0, 2, **made.env_kwargs())),
     ]
     expert = Expert.of(tasks, collect["action_format"])
     act = HFPolicy.act
@@ -175,7 +203,7 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_every_big_recipe_is_run() -> None:
     there = {str(p.relative_to(ROOT)) for p in (ROOT / "recipes").rglob("*qwen2.5-3b*.yaml")}
-    assert there == {recipe(e, name) for e in ("babyai", "textcraft") for name in NAMES}
+    assert there == {recipe(e, name) for e in ENVIRONMENTS for name in NAMES}
 
 
 def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
@@ -184,6 +212,8 @@ def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
     scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams"}
     for name in NAMES:
         wanted = settings_of(recipe(dry.environment, name))
+        if "env_kwargs" in wanted:
+            wanted["env_kwargs"] |= dry.stand_ins
         ran = read_record(dry.folder(name))["config"]
         ran = {key: {"SchedulerType.COSINE": "cosine"}.get(str(value), value) for key, value in ran.items()}
         common = (wanted.keys() & ran.keys()) - scaled
@@ -199,14 +229,17 @@ def test_the_trajectories_have_the_real_layout_and_both_outcomes(dry: DryRun) ->
     assert len(trajectories) == 16
     assert {t.outcome.success for t in trajectories} == {True, False}
     tokenizer = AutoTokenizer.from_pretrained(dry.folder("sft"))
+    react = settings_of(recipe(dry.environment, "collect"))["action_format"] == "react"
     for t in trajectories:
         text = tokenizer.decode(t.token_ids)
         assert text.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
         assert text.count("<|im_start|>system") == 1
-        assert "Thought:" in t.messages[0]["content"]  # AgentGym's instructions
-        assert text.count("<|im_start|>assistant\n") == len(t.steps) + 1  # its acknowledgement, too
+        assert ("Thought:" in t.messages[0]["content"]) == react  # AgentGym's instructions
+        assert text.count("<|im_start|>assistant\n") == len(t.steps) + 1  # the acknowledgement, too
     won = [t for t in trajectories if t.outcome.success]
-    assert all("Action:" in t.messages[-2]["content"] and t.steps[-1].action == "finish" for t in won)
+    assert {("Action:" in t.messages[-2]["content"]) for t in won} == {react}
+    last = "#### " if dry.environment == "math" else "finish"
+    assert all(t.steps[-1].action.startswith(last) for t in won)
 
 
 def test_what_is_saved_loads_with_stock_transformers(dry: DryRun) -> None:
@@ -223,7 +256,9 @@ def test_what_is_saved_loads_with_stock_transformers(dry: DryRun) -> None:
         assert [scores.initial, *scores.values] == pytest.approx(expected, abs=1e-4)
         assert any(expected)  # the head has left zero
         manifest = Manifest.load(folder)
-        assert (manifest.prompt, manifest.action_format, manifest.end) == ("agentgym", "react", "declared")
+        wanted = settings_of(recipe(dry.environment, "collect"))
+        for setting in ("prompt", "action_format", "end"):
+            assert getattr(manifest, setting) == wanted[setting]
 
 
 def test_the_evaluation_has_every_row(dry: DryRun) -> None:
