@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations import deepspeed as integration
@@ -74,7 +75,9 @@ def join(*, on_cpu: bool, mixed_precision: str, timeout: timedelta) -> Accelerat
     """
     prepare(on_cpu=on_cpu)
     PartialState(cpu=on_cpu, timeout=timeout)
-    return Accelerator(mixed_precision=mixed_precision)
+    # Who has no Trainer counts its micro-batches itself; what the launch says ("auto") is for a Trainer.
+    accumulation = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(mixed_precision=mixed_precision, gradient_accumulation_plugin=accumulation)
 
 
 def zero_stage() -> int:
