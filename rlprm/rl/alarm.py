@@ -3,7 +3,8 @@
 Two signs, each compared between windows of iterations, so that the noise of one does not ring:
 
 * **overrating**: the PRM's value at the end of episodes, minus their outcome, is larger than it was in the
-  first window. The PRM was right about the policy it was trained on; now it is wrong, and upwards.
+  first window, and above 0. The PRM was right about the policy it was trained on; now it is wrong, and
+  upwards.
 * **divergence**: the PRM's share of the reward has risen since the window with the best
   outcomes, while the outcomes have fallen.
 
@@ -41,7 +42,8 @@ def alarms(
     found = {}
     if len(overrating) >= 2 * window:
         before, now = overrating[:window], overrating[-window:]
-        if mean(now) - mean(before) > gap and _rises(before, now):
+        # One that underrated at first, and is right now, has not been fooled.
+        if mean(now) > 0 and mean(now) - mean(before) > gap and _rises(before, now):
             found["overrating"] = (
                 f"the PRM overrates finished episodes by {mean(now):.2f}, at first by {mean(before):.2f}"
             )
