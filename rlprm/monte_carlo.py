@@ -15,7 +15,7 @@ import numpy as np
 
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.rollout import Episode, run_episodes
+from rlprm.rollout import Episode, run_episodes, start_episode
 from rlprm.types import EpisodeSetting, StopReason, Task, Trajectory
 
 
@@ -42,24 +42,25 @@ def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> l
     Raises:
         MismatchError: if the policy has another chat template or vocabulary.
         DataError: if it answers differently than it did then (another version of
-            the environment, or one that is not deterministic).
+            the environment, or one that is not deterministic), or fails.
     """
     if trajectory.template != policy.renderer.template_hash:
         raise MismatchError(
             f"the trajectory of task {trajectory.task.id!r} was rendered with template "
             f"{trajectory.template}, the policy has {policy.renderer.template_hash}"
         )
-    episode = Episode(trajectory.task, trajectory.sample, trajectory.seed, setting, policy)
+    what = f"sample {trajectory.sample} of task {trajectory.task.id!r} cannot be replayed"
+    episode = start_episode(trajectory.task, trajectory.sample, trajectory.seed, setting, policy)
+    if isinstance(episode, Trajectory):
+        raise DataError(f"{what}: {episode.error}")
     states = [episode.fork()]
     for step in trajectory.steps:
         episode.advance(_sampled(trajectory, step.start, step.end))
         states.append(episode.fork())
     again = episode.trajectory()
     if (again.token_ids, again.stop) != (trajectory.token_ids, trajectory.stop):
-        raise DataError(
-            f"sample {trajectory.sample} of task {trajectory.task.id!r} cannot be replayed: its environment "
-            "answers differently now, or the setting is not the one it was collected in"
-        )
+        cause = "its environment answers differently now, or the setting is not the one it was collected in"
+        raise DataError(f"{what}: {again.error or cause}")
     return states
 
 

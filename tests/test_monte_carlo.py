@@ -53,6 +53,23 @@ def test_an_environment_that_answers_differently_is_noticed() -> None:
         replay(elsewhere, SETTING, POLICY)
 
 
+def test_an_environment_that_fails_now_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    trajectory = next(t for t in collected() if len(t.steps) > 2)
+
+    def gone(*_: object) -> str:
+        raise ConnectionError("no server")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corridor.Corridor, "reset", gone)
+        with pytest.raises(
+            DataError, match=r"sample \d+ of task 'c' cannot be replayed: ConnectionError: no server"
+        ):
+            replay(trajectory, SETTING, POLICY)
+    monkeypatch.setattr(corridor.Corridor, "step", gone)
+    with pytest.raises(DataError, match="cannot be replayed: ConnectionError: no server"):
+        replay(trajectory, SETTING, POLICY)
+
+
 def test_estimates_approach_the_exact_value_of_each_state() -> None:
     trajectory = next(t for t in collected(40) if len(t.steps) >= 4)
     states = [state for state in replay(trajectory, SETTING, POLICY) if state.stop is None]

@@ -31,7 +31,8 @@ from rlprm.envs.agentgym.connection import (
     UnreachableError,
 )
 from rlprm.envs.agentgym.episode import ServedEpisode
-from rlprm.errors import ConfigError, DemonstrationError
+from rlprm.errors import ConfigError, DataError, DemonstrationError
+from rlprm.monte_carlo import estimate, replay
 from rlprm.rollout import rollout
 from rlprm.search import beam
 from rlprm.types import End, EpisodeSetting, Outcome, Split, StopReason, Task, Turn
@@ -653,6 +654,60 @@ def test_a_server_that_was_started_again_gets_new_sessions(server: AgentGymServe
     assert server.created == 2
 
 
+def test_a_restart_mixes_no_episodes_up(server: AgentGymServer) -> None:
+    """A server that was started again counts from the start: old numbers stand for other episodes."""
+    before = [episode(server) for _ in range(4)]
+    for env in before:
+        env.reset()
+    in_use = before[0]
+    before.clear()  # three are free again, one goes on
+    del env
+    server.worlds.clear()
+    server.created = 0
+    server.delay = 0.01
+    wrong: list[str] = []
+
+    def play(task: Task) -> None:
+        env = envs.load(task.environment).make(task, end=End.ON_SUCCESS)
+        world = open_world(server.protocol, task.spec["data_idx"])
+        if env.reset() != world.reset():
+            wrong.append("reset")
+        for action in ("turn left", "get 1 oak log", "inventory", "search[boots]"):
+            if env.step(action).observation != world.step(action).observation:
+                wrong.append(action)
+
+    threads = [threading.Thread(target=play, args=(task,)) for task in tasks(server, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    with pytest.raises(ServerError):
+        in_use.step("inventory")
+
+
+def test_the_holder_of_a_number_that_is_given_out_again_is_told(textcraft: AgentGymServer) -> None:
+    env = episode(textcraft)
+    env.reset()
+    textcraft.worlds.clear()
+    textcraft.created = 0
+    other = episode(textcraft)
+    other.reset()
+    with pytest.raises(ServerError, match="was started again: session 1 is lost"):
+        env.step("get 1 oak log")
+    assert other.step("inventory").observation == "Inventory: You are not carrying anything."
+
+
+def test_sessions_of_a_server_that_cannot_close_are_kept() -> None:
+    with serving("webshop") as shop:
+        for _ in range(3):
+            env = episode(shop)
+            env.reset()
+            del env
+            agentgym.close_sessions()
+        assert (shop.created, shop.count("/close")) == (1, 1)
+
+
 def test_sessions_are_closed_when_asked_except_those_in_use(server: AgentGymServer) -> None:
     several = [episode(server) for _ in range(4)]
     for env in several:
@@ -836,16 +891,21 @@ def test_a_rollout_gives_the_trajectories_of_the_world_in_process() -> None:
 
 
 def test_environments_of_a_wave_are_asked_at_once(textcraft: AgentGymServer) -> None:
-    textcraft.delay = 0.05
-    jobs = [(task, 0) for task in tasks(textcraft, 16)]
-    started = time.monotonic()
-    made = rollout(jobs, policy("textcraft", 1), ON_SUCCESS)
-    seconds = time.monotonic() - started
-    requests = len(textcraft.requests)
-    assert requests >= 16 * 5
-    assert textcraft.most_busy >= 8
-    assert seconds < requests * 0.05 / 3
+    """Requests are answered only when so many are there."""
+    width, turns = 8, 3
+    for path, rounds in (("/create", 1), ("/reset", 1), ("/step", turns)):
+        for _ in range(rounds):
+            barrier = threading.Barrier(width, timeout=60)
+
+            def waits(_: Handler, barrier: threading.Barrier = barrier) -> bool:
+                return barrier.wait() >= 0
+
+            textcraft.faults[path].extend([waits] * width)
+    jobs = [(task, 0) for task in tasks(textcraft, width, timeout=60.0)]
+    made = rollout(jobs, policy("textcraft", 1), EpisodeSetting(end=End.ON_SUCCESS, round_limit=turns))
     assert [t.task for t in made] == [task for task, _ in jobs]
+    assert [t.error for t in made] == [None] * width
+    assert textcraft.most_busy == width
 
 
 @pytest.mark.parametrize(
@@ -858,6 +918,7 @@ def test_an_episode_whose_server_failed_is_recorded_and_the_others_go_on(
     jobs = [(task, 0) for task in tasks(textcraft, 4, timeout=3.0, retries=0)]
     textcraft.faults[path].append(fault)
     made = rollout(jobs, policy("textcraft", 1), ON_SUCCESS)
+    assert [t.error is None for t in made].count(False) == 1, [t.error for t in made]
     (failed,) = [t for t in made if t.stop is StopReason.ERROR]
     assert failed.error is not None
     assert f"{textcraft.url}{path}: " in failed.error
@@ -933,6 +994,24 @@ def test_a_beam_search_survives_copies_that_fail(textcraft: AgentGymServer) -> N
     (failed,) = beam.search([dead], policy("textcraft", 1), FunctionScorer(value), setting, n=2, m=2)
     assert failed.trajectory.stop is StopReason.ERROR
     assert failed.score is None
+
+
+def test_estimates_of_a_servers_states_are_those_in_process() -> None:
+    setting = EpisodeSetting(end=End.ON_SUCCESS, round_limit=4)
+    found = []
+    with serving("textcraft") as server:
+        (served,) = tasks(server)
+        local = Task("textcraft", served.id, served.split, world_task("textcraft", 1).spec)
+        for task in (local, served):
+            (made,) = rollout([(task, 0)], policy("textcraft", 1), setting)
+            states = replay(made, setting, policy("textcraft", 1))
+            assert states[-1].trajectory() == made
+            found.append(estimate(states[:-1], policy("textcraft", 1), 3))
+        with_server = len(server.requests)
+    assert found[0] == found[1]
+    assert with_server > 4 * 3 * 2
+    with pytest.raises(DataError, match="cannot be replayed: UnreachableError: POST"):
+        replay(made, setting, policy("textcraft", 1))
 
 
 def test_react_messages_reach_the_server_as_actions(textcraft: AgentGymServer) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -55,6 +55,7 @@ class AgentGymServer:
     created: int = 0
     closed: list[int] = field(default_factory=list)
     connections: int = 0
+    sockets: list[socket.socket] = field(default_factory=list)
     busy: int = 0
     most_busy: int = 0
     """Largest number of requests under way at one time."""
@@ -156,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         with self.served.lock:
             self.served.connections += 1
+            self.served.sockets.append(self.connection)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -269,3 +271,6 @@ def serving(protocol: str) -> Iterator[AgentGymServer]:
         http.shutdown()
         http.server_close()
         thread.join()
+        for connection in served.sockets:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
