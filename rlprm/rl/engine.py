@@ -26,6 +26,8 @@ def join(*, bf16: bool | None) -> Accelerator:
     """
     on_gpu = torch.accelerator.is_available()
     zero.prepare(on_cpu=not on_gpu)
+    # Steps are counted here; "auto" in a configuration is for trainers that count in the same way.
+    os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = "1"
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     # Without a GPU this has to be said, or processes launched together would each be alone.
