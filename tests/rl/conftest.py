@@ -1,12 +1,51 @@
-"""Plain gradient descent, for tests in which one update must equal another."""
+"""What RL tests share: a policy and a PRM made once, runs in one line, and plain gradient descent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from rlprm.rl import stage
+from rlprm.rl.config import RLConfig
+from tests.rl import walker
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def walker_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that reaches its goal about every other time; never to be written to."""
+    folder = tmp_path_factory.mktemp("walker") / "policy"
+    walker.make_policy(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def walker_prm(walker_policy: Path) -> Path:
+    """A PRM of that policy's episodes; never to be written to."""
+    folder = walker_policy.with_name("prm")
+    walker.make_prm(folder, walker_policy)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(walker_policy: Path, walker_prm: Path) -> dict[str, Any]:
+    """Of a small run that learns quickly and measures nothing beside."""
+    return walker.settings(walker_policy, walker_prm)
+
+
+@pytest.fixture
+def run(settings: dict[str, Any], tmp_path: Path) -> Run:
+    """Run the stage with some settings changed; returns its summary."""
+
+    def start(folder: str = "rl", **changes: Any) -> dict[str, Any]:
+        return stage.run(RLConfig(**{**settings, "output_dir": str(tmp_path / folder), **changes}))
+
+    return start
 
 
 @pytest.fixture

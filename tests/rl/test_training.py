@@ -1,0 +1,365 @@
+"""Whole runs on the corridor: they learn, say what they did, and leave a policy behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from rlprm.errors import ConfigError, MismatchError, TrainingError
+from rlprm.models.loading import revision_of
+from rlprm.rl import stage
+from rlprm.rl.config import RLConfig
+from rlprm.rl.trainer import RLTrainer
+from rlprm.stage import read_record
+from rlprm.types import Split, StopReason, Trajectory, Turn
+from tests.rl.conftest import Run
+from tests.toys import corridor
+from tests.toys.agents import FunctionScorer
+
+BASELINE = {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [row[name] for row in rows(folder)]
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RLTrainer]:
+    """The trainers of all runs, as they are when training ends."""
+    seen: list[RLTrainer] = []
+    train = RLTrainer.train
+
+    def watched(self: RLTrainer) -> None:
+        train(self)
+        seen.append(self)
+
+    monkeypatch.setattr(RLTrainer, "train", watched)
+    return seen
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Trajectory]]:
+    """The episodes of each iteration."""
+    seen: list[list[Trajectory]] = []
+    collect = RLTrainer.collect
+
+    def watched(self: RLTrainer, iteration: int) -> list[Trajectory]:
+        seen.append(collect(self, iteration))
+        return seen[-1]
+
+    monkeypatch.setattr(RLTrainer, "collect", watched)
+    return seen
+
+
+# --- it learns ---
+
+
+@pytest.mark.parametrize("changes", [BASELINE, {}, {"critic": "shared", "estimator": "token_gae"}])
+def test_training_raises_success(run: Run, tmp_path: Path, changes: dict[str, Any]) -> None:
+    run(iterations=6, tasks_per_iteration=16, **changes)
+    success = column(tmp_path / "rl", "rollout/success")
+    assert success[0] < 0.6
+    assert success[-1] > 0.8
+
+
+# --- what a run leaves behind ---
+
+
+@pytest.fixture(scope="module")
+def finished(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything on; never to be written to."""
+    folder = tmp_path_factory.mktemp("finished") / "rl"
+    changes = {
+        "iterations": 4, "save_every": 2, "eval_every": 2, "eval_tasks": 10, "test_tasks": 20,
+        "test_samples": 2, "kl_coef": 0.01, "output_dir": str(folder),
+        "report_to": "tensorboard", "table_every": 2,
+    }  # fmt: skip
+    stage.run(RLConfig(**{**settings, **changes}))
+    return folder
+
+
+def test_a_summary_compares_before_and_after_on_the_same_tasks(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    for name in ("before", "after"):
+        found = summary[name]
+        assert found["tasks"] == 20
+        for how in ("sample", "greedy"):
+            assert found[how]["low"] <= found[how]["mean"] <= found[how]["high"]
+        per_task = json.loads((finished / f"{name}.json").read_text())
+        assert sorted(per_task["sample"]) == sorted(f"test-{i}" for i in range(20))
+        assert found["sample"]["mean"] == pytest.approx(sum(per_task["sample"].values()) / 20, abs=1e-4)
+    difference = summary["after"]["sample"]["mean"] - summary["before"]["sample"]["mean"]
+    assert summary["difference"]["sample"]["mean"] == pytest.approx(difference, abs=1e-3)
+    assert difference > 0.1
+    assert summary["iterations"] == 4
+    assert summary["env_steps"] == rows(finished)[-1]["rollout/env_steps"]
+    assert summary["tokens"] == rows(finished)[-1]["rollout/policy_tokens"]
+    assert summary["alarm"] == []
+    assert summary["trained_parameters"] > 200_000
+    assert {f"time/{phase}" for phase in ("rollout", "score", "evaluate", "update", "eval", "save")} == set(
+        summary["seconds"]
+    )
+    assert min(summary["seconds"].values()) > 0
+    record = read_record(finished)
+    assert record["stage"] == "train-rl"
+    assert record["results"]["after"] == summary["after"]
+
+
+def test_every_iteration_is_in_the_journal(finished: Path) -> None:
+    found = rows(finished)
+    assert [row["iteration"] for row in found] == [0, 1, 2, 3]
+    assert [("eval/success" in row, "eval/greedy" in row) for row in found] == [(False,) * 2, (True,) * 2] * 2
+    expected = {
+        "rollout/success", "rollout/turns", "rollout/failed", "rollout/repeated_actions", "reward/prm",
+        "reward/outcome", "reward/kl_penalty", "reward/total", "prm/overrating", "prm/final_value",
+        "ppo/policy_loss", "ppo/value_loss", "ppo/entropy", "ppo/approx_kl", "ppo/clip_fraction",
+        "ppo/grad_norm", "ppo/learning_rate", "ppo/kl_to_reference", "ppo/sampler_mismatch", "time/update",
+    }  # fmt: skip
+    for row in found:
+        assert expected <= row.keys()
+        assert row["reward/total"] == pytest.approx(row["reward/prm"] + row["reward/outcome"], abs=1e-6)
+        # progress telescopes: what the PRM pays over an episode is -v_0
+        assert row["reward/prm"] == pytest.approx(-row["prm/initial_value"], abs=1e-5)
+    assert found[0]["ppo/approx_kl"] < 1e-9  # the critic's warm-up
+    assert found[0]["ppo/kl_to_reference"] == pytest.approx(0, abs=1e-6)
+    assert found[3]["ppo/kl_to_reference"] > 1e-4
+
+
+def test_trap_rollout_and_training_agree_on_every_token(finished: Path) -> None:
+    # Ids that were decoded and encoded again, or another temperature, would show here.
+    assert max(column(finished, "ppo/sampler_mismatch")) < 1e-4
+
+
+def test_curves_are_drawn(finished: Path) -> None:
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "curves.png").stat().st_size > 10_000
+
+
+def test_what_is_logged_can_be_read_by_tensorboard(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("rollout/success")]
+    assert logged == pytest.approx(column(finished, "rollout/success"))
+    assert [event.step for event in events.Scalars("eval/success")] == [1, 3]
+    assert [event.step for event in events.Tensors("rollout/trajectories/text_summary")] == [0, 2]
+
+
+def test_the_best_policy_on_dev_tasks_is_kept(finished: Path) -> None:
+    found = column_of_those_that_have(finished, "eval/success")
+    summary = json.loads((finished / "summary.json").read_text())
+    best = max(found, key=lambda iteration: (found[iteration], -iteration))
+    assert summary["selected_iteration"] == best + 1
+    kept = finished / "best" / f"iteration-{best + 1:06d}"
+    assert revision_of(str(kept)) == revision_of(str(finished))
+    assert [path.name for path in (finished / "best").iterdir()] == [kept.name]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
+        "iteration-000002",
+        "iteration-000004",
+    ]
+
+
+def column_of_those_that_have(folder: Path, name: str) -> dict[int, float]:
+    return {row["iteration"]: row[name] for row in rows(folder) if name in row}
+
+
+def test_a_finished_run_is_reused_and_no_other_takes_its_folder(
+    finished: Path, settings: dict[str, Any], trainers: list[RLTrainer]
+) -> None:
+    record = read_record(finished)["config"]
+    known = {name: record[name] for name in ("iterations", "eval_every", "eval_tasks", "test_tasks")}
+    known |= {name: record[name] for name in ("test_samples", "kl_coef")}
+    same = {**settings, **known, "output_dir": str(finished), "save_every": 1, "micro_batch_tokens": 99}
+    assert stage.run(RLConfig(**same)) == json.loads((finished / "summary.json").read_text())
+    assert not trainers
+    with pytest.raises(MismatchError, match=r"holds a finished run with other settings \(kl_coef: 0\.01"):
+        stage.run(RLConfig(**{**same, "kl_coef": 0.5}))
+
+
+def test_the_saved_policy_is_the_trained_one_for_stock_transformers(
+    run: Run, tmp_path: Path, trainers: list[RLTrainer], walker_policy: Path
+) -> None:
+    run(iterations=2)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "rl", dtype="float32").state_dict()
+    trained = trainers[0].learner.whole.policy.state_dict()
+    assert saved.keys() == trained.keys()
+    assert all(torch.equal(saved[name], trained[name]) for name in trained)
+    assert revision_of(str(tmp_path / "rl")) != revision_of(str(walker_policy))
+    assert (tmp_path / "rl/tokenizer.json").exists()
+
+
+def test_a_run_with_adapters_saves_merged_weights(
+    run: Run, tmp_path: Path, trainers: list[RLTrainer], walker_policy: Path
+) -> None:
+    run(iterations=2, lora_r=4, learning_rate=1e-2, kl_coef=0.01)
+    assert rows(tmp_path / "rl")[1]["ppo/kl_to_reference"] == pytest.approx(0, abs=1e-5)  # before its update
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "rl", dtype="float32").eval()
+    assert not any("lora" in name for name in load_file(tmp_path / "rl/model.safetensors"))
+    assert (tmp_path / "rl/adapter/adapter_model.safetensors").exists()
+    base = AutoModelForCausalLM.from_pretrained(walker_policy, dtype="float32").eval()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        trained, before = trainers[0].learner.whole.policy.eval()(input_ids=ids).logits, base(ids).logits
+        torch.testing.assert_close(saved(ids).logits, trained, atol=1e-4, rtol=0)
+    assert (trained - before).abs().max() > 1e-2
+
+
+# --- which episodes ---
+
+
+def test_trap_no_task_is_trained_on_and_measured_on(
+    run: Run, collected: list[list[Trajectory]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Split, int, int]] = []
+    tasks = corridor.tasks
+
+    def watched(split: Split, start: int, count: int, **env_kwargs: Any) -> Any:
+        asked.append((split, start, count))
+        return tasks(split, start, count, **env_kwargs)
+
+    monkeypatch.setattr(corridor, "tasks", watched)
+    run(iterations=2, eval_every=1, eval_tasks=3, test_tasks=4, first_task=30)
+    assert {t.task.split for wave in collected for t in wave} == {Split.TRAIN}
+    assert {t.task.id for t in collected[1]} == {f"train-{i}" for i in range(38, 46)}
+    assert {request for request in asked if request[0] is not Split.TRAIN} == {
+        (Split.DEV, 0, 3),
+        (Split.TEST, 0, 4),
+    }
+
+
+def test_a_task_that_comes_again_gets_other_random_numbers(
+    run: Run, collected: list[list[Trajectory]]
+) -> None:
+    run(iterations=2, num_tasks=3, tasks_per_iteration=4, samples_per_task=2, **BASELINE)
+    found = [(t.task.id, t.sample) for wave in collected for t in wave]
+    assert found[:8] == [(f"train-{i}", s) for i in range(3) for s in (0, 1)] + [
+        ("train-0", 2),
+        ("train-0", 3),
+    ]
+    assert len(set(found)) == len(found) == 16
+    assert len({t.seed for wave in collected for t in wave}) == 16
+
+
+def test_the_round_limit_rises_with_the_curriculum(run: Run, tmp_path: Path) -> None:
+    # The probe replays episodes of the first iteration, under the limit that they had.
+    summary = run(iterations=2, round_limits={0: 3, 1: 6}, repeat_probe=4)
+    first, second = rows(tmp_path / "rl")
+    assert first["rollout/turns"] <= 3
+    assert first["rollout/truncated"] > 0.2
+    assert second["rollout/turns"] > first["rollout/turns"]
+    assert second["rollout/truncated"] < first["rollout/truncated"]
+    assert "repeat_probe" not in summary  # three turns leave no room for repeats
+
+
+def test_failed_episodes_are_counted_with_their_cause_and_left_out(
+    run: Run, tmp_path: Path, collected: list[list[Trajectory]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = corridor.Corridor.step
+
+    def breaks(self: corridor.Corridor, action: str) -> Turn:
+        if self.goal == 3:
+            raise RuntimeError("the corridor collapsed")
+        return step(self, action)
+
+    monkeypatch.setattr(corridor.Corridor, "step", breaks)
+    run(iterations=1)
+    failed = [t for t in collected[0] if t.stop is StopReason.ERROR]
+    usable = [t for t in collected[0] if t.stop is not StopReason.ERROR]
+    assert failed
+    assert usable
+    assert {t.error for t in failed} == {"RuntimeError: the corridor collapsed"}
+    (row,) = rows(tmp_path / "rl")
+    assert row["rollout/failed"] == len(failed) / len(collected[0])
+    assert row["rollout/success"] == sum(t.outcome.success for t in usable) / len(usable)
+    assert row["reward/outcome"] == pytest.approx(row["rollout/success"])
+    assert row["rollout/env_steps"] == sum(len(t.steps) for t in collected[0])
+
+
+def test_where_all_episodes_fail_training_ends_with_the_cause(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: corridor.Corridor, action: str) -> Turn:
+        raise RuntimeError("the corridor collapsed")
+
+    monkeypatch.setattr(corridor.Corridor, "step", breaks)
+    with pytest.raises(
+        TrainingError, match="all 32 episodes of iteration 0 failed: RuntimeError: the corridor collapsed"
+    ):
+        run()
+
+
+def test_a_task_list_that_is_too_short_is_refused_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:
+    for changes in (
+        {"first_task": 9_990, "iterations": 2},
+        {"test_tasks": 10_001},
+        {"eval_every": 1, "eval_tasks": 10_001},
+    ):
+        with pytest.raises(ConfigError, match=r"has tasks 0 \.\.\. 9999"):
+            run(**changes)
+    assert not (tmp_path / "rl").exists()
+    run(first_task=9_990, iterations=2, num_tasks=10, **BASELINE)  # the last ones, twice
+
+
+def test_training_ends_when_enough_steps_are_taken(run: Run, tmp_path: Path) -> None:
+    summary = run(iterations=50, max_env_steps=150, **BASELINE)
+    steps = column(tmp_path / "rl", "rollout/env_steps")
+    assert steps[-2] < 150 <= steps[-1] == summary["env_steps"]
+    assert summary["iterations"] == len(steps) < 10
+
+
+# --- when it goes wrong ---
+
+
+def likes_long_episodes(path: str, config: RLConfig) -> FunctionScorer:
+    return FunctionScorer(lambda task, actions: 0.15 * len(actions), name="prm")
+
+
+def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
+    summary = run(
+        iterations=16, reward="promise", critic="shared", alarm_window=3, stop_on_alarm=True,
+        repeat_probe=64, tasks_per_iteration=16, round_limit=10, learning_rate=2e-3,
+    )  # fmt: skip
+    turns, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("turns", "success"))
+    assert turns[-1] > turns[0] + 1
+    assert success[-1] < success[0]
+    assert summary["iterations"] < 16
+    assert summary["alarm"]
+    assert all(text.startswith(f"iteration {summary['iterations'] - 1}: ") for text in summary["alarm"])
+    assert "reward hacking alarm" in caplog.text
+    assert summary["repeat_probe"]["is_hackable"]
+    assert "it may be farmed" in caplog.text
+
+
+def test_each_sign_is_told_once_and_training_goes_on_unless_told_to_stop(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rings(*args: object, **kwargs: object) -> dict[str, str]:
+        seen.append(1)
+        return [{}, {"overrating": "much"}, {"overrating": "more", "divergence": "wide"}][len(seen) - 1]
+
+    seen: list[int] = []
+    monkeypatch.setattr("rlprm.rl.trainer.alarms", rings)
+    summary = run(iterations=3)
+    assert summary["alarm"] == ["iteration 1: much", "iteration 2: wide"]
+    assert caplog.text.count("reward hacking alarm") == 2
+
+
+def test_impossible_updates_end_training_and_leave_no_policy(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        run(learning_rate=1e30, iterations=4, **BASELINE)
+    assert not (tmp_path / "rl/model.safetensors").exists()
+    assert not (tmp_path / "rl/stage.json").exists()
