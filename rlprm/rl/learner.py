@@ -6,6 +6,7 @@ share of the rows forward and back, and every denominator counts the rows of all
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -316,6 +317,8 @@ class Learner:
 
     def save_state(self, folder: Path) -> None:
         """Write weights, optimiser and random states of all processes; to be called in every process."""
+        # That weights which go by two names are stored once would be said each time, as a warning.
+        logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
         self.accelerator.save_state(str(folder), safe_serialization=True)
 
     def load_state(self, folder: Path) -> None:
