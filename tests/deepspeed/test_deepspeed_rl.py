@@ -1,0 +1,156 @@
+"""Agent RL in two processes under DeepSpeed is agent RL in one without."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.models.manifest import Manifest
+from tests.deepspeed.conftest import needs_deepspeed
+from tests.deepspeed.launches import PATIENCE, ROOT, Launched, Launches
+
+pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, needs_deepspeed]
+
+# A reference in the loss, a critic of its own, several micro-batches, an odd number of episodes.
+SETTINGS = (
+    "--environment", "tests.toys.corridor", "--round_limit", "4", "--max_new_tokens", "3", "--wave_size", "4",
+    "--tasks_per_iteration", "3", "--samples_per_task", "3", "--minibatches", "2",
+    "--micro_batch_tokens", "96",
+    "--iterations", "3", "--critic_warmup_iterations", "0", "--kl_coef", "0.1", "--learning_rate", "0.002",
+    "--eval_every", "3", "--eval_tasks", "4", "--test_tasks", "0", "--repeat_probe", "2", "--save_every", "1",
+)  # fmt: skip
+KINDS = {"plain": (), "adapters": ("--lora_r", "4")}
+CASES = [(1, "plain"), (2, "plain"), (3, "plain"), (3, "adapters")]
+
+
+@pytest.fixture(scope="module")
+def arguments(launches: Launches, renderer: ChatRenderer) -> list[str]:
+    """The command line that all runs share; the PRM has a manifest."""
+    folder = launches.root / "rl-prm"
+    if not folder.exists():
+        making = launches.root / f"rl-prm-{os.getpid()}"
+        shutil.copytree(launches.models / "prm", making)
+        Manifest(
+            estimator="td_gae", estimator_kwargs={"lam": 0.95}, beta=1.0, loss="mse", activation="identity",
+            refresh="epoch", cold_start_epochs=1, value_reads="action", outcome="success",
+            outcome_definition="corridor: there", environment="tests.toys.corridor", env_kwargs={},
+            end="declared", round_limit=4, prompt="none", action_format="action_only",
+            template=renderer.template_hash, base="base", policy="policy",
+        ).save(making)  # fmt: skip
+        making.rename(folder)
+    models = ["--model", str(launches.models / "policy"), "--prm", str(folder)]
+    return ["train-rl", *SETTINGS, *models]
+
+
+def one(launches: Launches, arguments: list[str], kind: str) -> Path:
+    """The folder of a run in one process."""
+    seen = launches.run(
+        f"rl-one-{kind}",
+        [
+            "-m",
+            "rlprm.cli",
+            *arguments,
+            *KINDS[kind],
+            "--output_dir",
+            str(launches.root / f"rl-one-{kind}/run"),
+        ],
+    )
+    assert seen.status == 0, seen.output[-3000:]
+    return seen.folder / "run"
+
+
+def two(launches: Launches, arguments: list[str], stage: int, kind: str) -> Launched:
+    """A run in two processes."""
+    name = f"rl-zero{stage}-{kind}"
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"ds_configs/cpu_zero{stage}.yaml"]
+    run = [*arguments, *KINDS[kind], "--output_dir", str(launches.root / name / "run")]
+    seen = launches.run(name, [*launcher, "--module", "rlprm.cli", *run])
+    assert seen.status == 0, seen.output[-3000:]
+    return seen
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
+        for line in lines
+    ]
+
+
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.mark.parametrize(("stage", "kind"), CASES)
+def test_deepspeed_rl_two_processes_equal_one(
+    launches: Launches, arguments: list[str], stage: int, kind: str
+) -> None:
+    ours = one(launches, arguments, kind)
+    theirs = two(launches, arguments, stage, kind).folder / "run"
+    expected = metrics(ours)
+    assert len(expected) == 3
+    assert expected[2]["ppo/kl_to_reference"] != 0
+    for row, other in zip(metrics(theirs), expected, strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
+    trained = load_file(ours / "model.safetensors")
+    assert largest_difference(load_file(theirs / "model.safetensors"), trained) < 1e-5
+    start = load_file(launches.models / "policy" / "model.safetensors")
+    assert largest_difference(trained, start) > 1e-3
+
+
+def test_deepspeed_rl_saves_a_policy_for_stock_transformers(launches: Launches, arguments: list[str]) -> None:
+    folder = two(launches, arguments, 3, "adapters").folder / "run"
+    policy = AutoModelForCausalLM.from_pretrained(folder)
+    trained = one(launches, arguments, "adapters")
+    expected = AutoModelForCausalLM.from_pretrained(trained)
+    assert largest_difference(dict(policy.state_dict()), dict(expected.state_dict())) < 1e-5
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    assert json.loads((folder / "summary.json").read_text())["iterations"] == 3
+
+
+def test_deepspeed_rl_goes_on_where_it_was_killed(launches: Launches, arguments: list[str]) -> None:
+    """Under ZeRO-3, killed some moment after the first checkpoint."""
+    folder = launches.root / "rl-killed"
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        "ds_configs/cpu_zero3.yaml",
+    ]
+    command = [*launcher, "--module", "rlprm.cli", *arguments, "--output_dir", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        limit = time.monotonic() + PATIENCE
+        while not (folder / "checkpoints" / "iteration-000001").exists():
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        launcher_process = psutil.Process(process.pid)  # its workers are in sessions of their own
+        for victim in (launcher_process, *launcher_process.children(recursive=True)):
+            victim.kill()
+    assert not (folder / "stage.json").exists()
+    again = launches.run("rl-again", command[1:])
+    assert again.status == 0, again.output[-3000:]
+    assert "going on after iteration" in again.output
+    whole = two(launches, arguments, 3, "plain").folder / "run"
+    assert largest_difference(
+        load_file(folder / "model.safetensors"), load_file(whole / "model.safetensors")
+    ) < 1e-6  # fmt: skip
+    for row, other in zip(metrics(folder), metrics(whole), strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
