@@ -1,0 +1,207 @@
+"""A run that was killed goes on to exactly what it would have come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import MismatchError
+from rlprm.launch import ALONE
+from rlprm.models.loading import revision_of
+from rlprm.models.manifest import Manifest
+from rlprm.rl import stage
+from rlprm.rl.config import RLConfig
+from rlprm.rl.learner import Learner
+from rlprm.rl.refresh import FreshTrajectories
+from rlprm.rl.trainer import RLTrainer
+from rlprm.types import Trajectory
+from tests.rl import toy
+from tests.rl.conftest import Run
+from tests.rl.test_training import rows
+
+KINDS: dict[str, dict[str, Any]] = {
+    "progress": {"save_every": 2, "eval_every": 1, "eval_tasks": 6, "test_tasks": 6, "test_samples": 1,
+                 "lr_schedule": "cosine", "critic_warmup_iterations": 1},
+    "outcome": {"save_every": 2, "reward": "outcome", "estimator": "leave_one_out", "prm": "",
+                "select": "last", "kl_coef": 0.05, "warmup_iterations": 3},
+    "adapters": {"save_every": 2, "lora_r": 4, "learning_rate": 1e-2, "critic": "shared", "ppo_epochs": 2},
+}  # fmt: skip
+
+
+def kill(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, when: Callable[..., bool]) -> None:
+    """Stop a run dead where a method is called with some arguments."""
+    inner = getattr(owner, method)
+
+    def killed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if when(*args, **kwargs):
+            raise KeyboardInterrupt
+        return inner(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, method, killed)
+
+
+def without_time(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in found]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    weights, again = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert weights.keys() == again.keys()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert without_time(rows(one)) == without_time(rows(other))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_goes_on_to_the_same_weights_and_numbers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    settings = {"iterations": 5, "round_limits": {0: 4, 3: 6}, **KINDS[kind]}
+    whole = run("whole", **settings)
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 3)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", **settings)
+    monkeypatch.undo()
+    assert len(rows(tmp_path / "killed")) == 3  # one more than the checkpoint has
+    done: list[int] = []
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: bool(done.append(iteration)))
+    resumed = run("killed", **settings)
+    assert done == [2, 3, 4]
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert {k: v for k, v in resumed.items() if k != "seconds"} == {
+        k: v for k, v in whole.items() if k != "seconds"
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"), [(RLTrainer, "measured_from"), (Learner, "save_policy"), (RLTrainer, "_iterate")]
+)
+def test_killed_at_the_end_or_before_the_first_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+) -> None:
+    settings = {"iterations": 2, "save_every": 2, "test_tasks": 4, "test_samples": 1}
+    run("whole", **settings)
+    kill(monkeypatch, owner, method, lambda *args: owner is not RLTrainer or args[0] != 0)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", **settings)
+    assert not (tmp_path / "killed/stage.json").exists()
+    monkeypatch.undo()
+    run("killed", **settings)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_was_measured_before_training_is_not_measured_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"iterations": 2, "save_every": 1, "test_tasks": 4, "repeat_probe": 32, "round_limit": 10}
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(**settings)
+    monkeypatch.undo()
+    kept = {name: (tmp_path / "rl" / name).read_text() for name in ("before.json", "repeat_probe.json")}
+    monkeypatch.setattr(RLTrainer, "measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(stage, "probe_repeats", lambda *_, **__: pytest.fail("probed again"))
+    summary = run(**settings)
+    assert kept == {name: (tmp_path / "rl" / name).read_text() for name in kept}
+    assert ("repeat_probe" in summary) == (kept["repeat_probe.json"] != "null\n")
+    assert summary["before"]["tasks"] == 4
+
+
+def test_no_run_goes_on_with_other_settings(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(save_every=1)
+    monkeypatch.undo()
+    with pytest.raises(MismatchError, match=r"iteration-000001 was made .*gamma: 1\.0 there, 0\.9 now"):
+        run(save_every=1, gamma=0.9)
+    run(save_every=2, micro_batch_tokens=5_000)  # says how, not what
+
+
+# --- the PRM as the policy drifts ---
+
+
+@pytest.mark.slow
+def test_the_prm_is_trained_on_and_a_resumed_run_goes_on_with_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walker_prm: Path
+) -> None:
+    settings = {
+        "iterations": 3, "save_every": 2, "refresh_every": 2, "num_tasks": 8,
+        "refresh_kwargs": {"learning_rate": 1e-3, "disable_tqdm": True},
+    }  # fmt: skip
+    used: list[str] = []
+    load = stage.load_scorer
+
+    def watched(path: str, config: RLConfig) -> Any:
+        used.append(path)
+        return load(path, config)
+
+    monkeypatch.setattr(stage, "load_scorer", watched)
+    run("whole", **settings)
+    folder = tmp_path / "whole/refresh"
+    assert used == [str(walker_prm), str(folder / "prm-000002")]
+    found = Manifest.load(folder / "prm-000002")
+    assert (found.estimator, found.end, found.policy) == ("returns", "declared", "whole-rl")
+    assert found.base == revision_of(str(walker_prm)) != revision_of(used[1])
+    assert len(TrajectoryStore.open(folder / "trajectories-000000").read()) == 2 * 8 * 4
+    values = [row["prm/initial_value"] for row in rows(tmp_path / "whole")]
+    assert abs(values[1] - values[0]) < 1e-5  # v_0 of the same prompts
+    assert abs(values[2] - values[1]) > 1e-3
+
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 2)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", **settings)
+    monkeypatch.undo()
+    monkeypatch.setattr(stage, "load_scorer", watched)
+    used.clear()
+    run("killed", **settings)
+    assert used == [str(tmp_path / "killed/refresh/prm-000002")]
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> FreshTrajectories:
+    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
+    return FreshTrajectories(config, ALONE)
+
+
+def episode(success: bool, task: str, sample: int = 0) -> Trajectory:
+    return toy.trajectory(".ac.ac", success=success, task=task, sample=sample)
+
+
+def test_episodes_of_one_outcome_or_one_task_leave_the_prm_as_it_is(
+    fresh: FreshTrajectories, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A policy that has learned its tasks must not end its own training.
+    assert not fresh.add(0, [episode(True, "a"), episode(True, "b")])
+    assert fresh.add(1, [episode(True, "c")])
+    assert fresh.train(1, "runs/prm") == "runs/prm"
+    assert not fresh.add(2, [episode(True, "a"), episode(False, "a", 1)])
+    assert fresh.add(3, [episode(False, "a", 2)])
+    assert fresh.train(3, "runs/prm") == "runs/prm"
+    assert caplog.text.count("the PRM stays as it is") == 2
+
+
+def test_episodes_that_a_killed_run_left_behind_are_not_mixed_in(fresh: FreshTrajectories) -> None:
+    fresh.add(0, [episode(True, "a")])
+    fresh.add(1, [episode(True, "b")])
+    fresh.add(0, [episode(False, "c")])  # from the start, perhaps with other settings
+    stored = TrajectoryStore.open(fresh.folder / "trajectories-000000").read()
+    assert [t.task.id for t in stored] == ["c"]
+    fresh.add(1, [episode(True, "d")])
+    fresh.add(1, [episode(True, "e")])  # from a checkpoint in the middle
+    stored = TrajectoryStore.open(fresh.folder / "trajectories-000000").read()
+    assert [t.task.id for t in stored] == ["c", "e"]
+    assert {t.policy for t in stored} == {"toy-rl"}
+
+
+def test_without_refreshing_nothing_is_kept(tmp_path: Path) -> None:
+    config = toy.config(output_dir=str(tmp_path / "rl"))
+    assert not FreshTrajectories(config, ALONE).add(0, [episode(True, "a")])
+    assert not (tmp_path / "rl").exists()
