@@ -252,7 +252,7 @@ def test_the_narrowest_settings_have_tasks_in_every_split() -> None:
 
 
 def test_both_wordings_and_every_depth_and_sign_occur() -> None:
-    found = math.tasks(Split.TRAIN, 0, 200, depths=[2, 5])
+    found = math.tasks(Split.TRAIN, 0, 200, depths=[2, 5], wording="both")
     assert 60 < sum(task.spec["question"].startswith("What is ") for task in found) < 140
     assert [len(task.spec["solution"]) for task in found[:4]] == [3, 6, 3, 6]
     lines = " ".join(line for task in found for line in task.spec["solution"])
@@ -517,7 +517,7 @@ def test_empty_observations_survive_rendering_storing_and_another_template(style
 
 def test_equal_numbers_are_equal_tokens_in_the_lines_of_reasoning() -> None:
     """A result is copied to the start of the next line: it must not be other tokens there."""
-    found = math.tasks(Split.TRAIN, 0, 400)
+    found = math.tasks(Split.TRAIN, 0, 400, largest=99)
     corpus = [text for task in found for text in (task.spec["question"], *task.spec["solution"])]
     tokenizer = train_tokenizer(corpus, phrases=math.FIXED_PHRASES, vocab_size=512)
     ids = [tokenizer(line)["input_ids"] for line in ("12 * 3 = 36", "36 - 4 = 32", "#### 36")]

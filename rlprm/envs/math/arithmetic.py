@@ -41,22 +41,24 @@ def arithmetic_tasks(
     start: int,
     count: int,
     *,
-    depths: Sequence[int] = (2, 3, 4, 5),
-    largest: int = 99,
+    depths: Sequence[int] = (3, 4, 5),
+    largest: int = 20,
     operand: int = 9,
-    wording: str = "both",
+    wording: str = "symbolic",
 ) -> list[Task]:
     """Return generated tasks.
 
     Task ``i`` has ``depths[i % n]`` operations and seed ``base(split) + i // n``. Which split a chain
     belongs to is settled by a hash of its numbers and operations: the splits are disjoint, whatever the
-    seeds and the words.
+    seeds and the words. The defaults are what a model of 0.3 million parameters learns in two minutes to
+    get right about half of the time.
 
     Args:
         split: Which of the disjoint task lists.
         start: Index of the first task, at least 0.
         count: How many tasks, at least 0.
-        depths: Numbers of operations, 1 to 11 each. Few chains have depth 1: tasks repeat.
+        depths: Numbers of operations, 1 to 11 each. There are few chains of depth 1, and with the default
+            limits some thousand of depth 2: with them, tasks of a split repeat.
         largest: No number on the way is larger; 20 to 10,000.
         operand: Nor is any second operand larger than this; 2 up to ``largest``. With 9, every line adds,
             takes away, multiplies by or divides by a single digit.
