@@ -68,6 +68,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
     check_tasks(config)
+    _check_tasks(config)
     accelerator = join(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:
         tokenizer = load_tokenizer(config.model)
@@ -149,7 +150,8 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
 
 
 def _checkpoint_activations(model: Any) -> None:
-    model.gradient_checkpointing_enable()
+    # Versions that have a new name for it warn of the old one, which is the one they all know.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     model.enable_input_require_grads()
 
 
@@ -181,6 +183,24 @@ def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:
     if scorer.manifest.environment != config.environment:
         log.warning("the PRM was trained on %s: this is a transfer", scorer.manifest.environment)
     return scorer
+
+
+def _check_tasks(config: RLConfig) -> None:
+    """Refuse a run that would come to the end of its tasks after hours.
+
+    Raises:
+        ConfigError: if a split has fewer tasks than the run will ask for.
+    """
+    tasks_of = envs.load(config.environment).tasks
+    reached = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
+    last = {
+        Split.TRAIN: config.first_task + reached,
+        Split.DEV: config.eval_tasks if config.eval_every else 0,
+        Split.TEST: config.test_tasks,
+    }
+    for split, end in last.items():
+        if end:
+            tasks_of(split, end - 1, 1, **config.env_kwargs)
 
 
 def _identity(config: RLConfig) -> dict[str, Any]:

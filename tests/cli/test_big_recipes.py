@@ -44,8 +44,8 @@ from tests.data.templates import QWEN25
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENTS = ("babyai", "math", "textcraft")
-NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate")
+ENVIRONMENTS = ("babyai", "math", "textcraft", "webshop")
+NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate", "train_rl")
 SMALL: dict[str, list[str]] = {
     "sft": ["--num_demonstrations", "6", "--max_steps", "2", "--workers", "1"],
     "collect": ["--num_tasks", "4", "--samples_per_task", "4", "--round_limit", "8", "--max_new_tokens", "4",
@@ -53,6 +53,9 @@ SMALL: dict[str, list[str]] = {
     "train-prm": ["--held_out_fraction", "0.25"],
     "evaluate": ["--num_tasks", "2", "--num_dev_tasks", "2", "--budgets", "1", "2", "--chosen_at", "2",
                  "--beams", "2x2", "--round_limit", "8", "--max_new_tokens", "4", "--wave_size", "8"],
+    "train-rl": ["--iterations", "2", "--tasks_per_iteration", "4", "--round_limit", "8",
+                 "--max_new_tokens", "4", "--wave_size", "8", "--critic_warmup_iterations", "1",
+                 "--eval_every", "2", "--eval_tasks", "2", "--test_tasks", "2", "--repeat_probe", "2", "--refresh_every", "0", "--report_to", "none"],
 }  # fmt: skip
 
 
@@ -198,6 +201,7 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         scorers = ["--scorers.agentprm", str(made.folder("train_prm"))]
         scorers += ["--scorers.orm", str(made.folder("train_orm"))]
         made.run("evaluate", "--model", policy, *scorers)
+        made.run("train_rl", "--model", policy, "--prm", str(made.folder("train_prm")))
     return made
 
 
@@ -210,6 +214,7 @@ def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
     scaled = {"model", "output_dir", "trajectories", "scorers", "held_out_fraction", "num_demonstrations"}
     scaled |= {"num_tasks", "samples_per_task", "round_limit", "max_new_tokens", "wave_size"}
     scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams"}
+    scaled |= {SMALL["train-rl"][i].removeprefix("--") for i in range(0, len(SMALL["train-rl"]), 2)} | {"prm"}
     for name in NAMES:
         wanted = settings_of(recipe(dry.environment, name))
         if "env_kwargs" in wanted:
@@ -238,7 +243,7 @@ def test_the_trajectories_have_the_real_layout_and_both_outcomes(dry: DryRun) ->
         assert text.count("<|im_start|>assistant\n") == len(t.steps) + 1  # the acknowledgement, too
     won = [t for t in trajectories if t.outcome.success]
     assert {("Action:" in t.messages[-2]["content"]) for t in won} == {react}
-    last = "#### " if dry.environment == "math" else "finish"
+    last = {"math": "#### ", "webshop": "click[Buy Now]"}.get(dry.environment, "finish")
     assert all(t.steps[-1].action.startswith(last) for t in won)
 
 
@@ -267,6 +272,17 @@ def test_the_evaluation_has_every_row(dry: DryRun) -> None:
     for scorer in ("agentprm", "orm"):
         assert {("best_of_n", scorer, 1), ("best_of_n", scorer, 2), ("beam", scorer, 2)} <= rows
     assert 0 < summary["policy"]["sample_mean"] < 1
+
+
+def test_agent_rl_trains_and_saves_a_policy(dry: DryRun) -> None:
+    summary = json.loads((dry.folder("train_rl") / "summary.json").read_text())
+    assert summary["iterations"] == 2
+    assert summary["env_steps"] > 8
+    rows = [json.loads(line) for line in (dry.folder("train_rl") / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["reward/prm"] != 0 for row in rows)
+    before, after = (AutoModelForCausalLM.from_pretrained(dry.folder(n)) for n in ("sft", "train_rl"))
+    moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert sum(m > 0 for m in moved) == 2 * 7  # adapters on the linear layers of two blocks
 
 
 def test_adapters_train_the_policy_too(dry: DryRun) -> None:
