@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlprm.rl import stage
+from rlprm.rl import learner, stage
 from rlprm.rl.config import RLConfig
 from tests.rl import walker
 
@@ -51,7 +51,7 @@ def run(settings: dict[str, Any], tmp_path: Path) -> Run:
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamW divides by the size of a gradient: rounding would be blown up where it is (nearly) zero."""
-    monkeypatch.setattr(torch.optim, "AdamW", descent)
+    monkeypatch.setattr(learner, "AdamW", descent)
 
 
 def descent(groups: Iterable[dict[str, Any]], **_: Any) -> torch.optim.SGD:
