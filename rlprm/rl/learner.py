@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from rlprm.errors import TrainingError
@@ -83,7 +84,7 @@ class Learner:
         if critic := model.critic_parameters():
             factor = config.critic_learning_rate_factor
             groups.append(_group(critic, config, factor=factor, of_policy=False))
-        optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay)
+        optimizer = AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay)
         settle_engine(accelerator, max_grad_norm=config.max_grad_norm)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
