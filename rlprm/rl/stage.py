@@ -67,7 +67,6 @@ def run(config: RLConfig) -> dict[str, Any]:
         log.info("%s holds the finished policy of these settings; reusing it", folder)
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
-    check_tasks(config)
     _check_tasks(config)
     accelerator = join(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:
@@ -108,19 +107,6 @@ def run(config: RLConfig) -> dict[str, Any]:
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
         results.update({k: summary[k] for k in ("before", "after", "difference") if k in summary})
     return summary
-
-
-def check_tasks(config: RLConfig) -> None:
-    """Refuse task lists that would come to an end, before anything is loaded.
-
-    Raises:
-        ConfigError: for more tasks than the environment has.
-    """
-    tasks = envs.load(config.environment).tasks
-    used = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
-    tasks(Split.TRAIN, config.first_task + used - 1, 1, **config.env_kwargs)
-    tasks(Split.DEV, 0, config.eval_tasks if config.eval_every else 0, **config.env_kwargs)
-    tasks(Split.TEST, 0, config.test_tasks, **config.env_kwargs)
 
 
 def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic:
