@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from torch import nn
 
 from rlprm.errors import TrainingError
@@ -24,17 +24,12 @@ def join(*, bf16: bool | None) -> Accelerator:
     Raises:
         TrainingError: if processes were launched that do not find one another: each would train alone.
     """
-    on_gpu = torch.accelerator.is_available()
-    zero.prepare(on_cpu=not on_gpu)
-    # Steps are counted here; "auto" in a configuration is for trainers that count in the same way.
-    os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = "1"
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    # Without a GPU this has to be said, or processes launched together would each be alone.
-    accelerator = Accelerator(
-        cpu=not on_gpu,
+    accelerator = zero.join(
+        on_cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if bf16 else "no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        timeout=PATIENCE,
     )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:

@@ -97,6 +97,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         trainer.train()
         summary = _finish(trainer, tokenizer, before, probe)
         summary["trained_parameters"] = trained
+        summary["processes"] = {"count": learner.processes.count, "zero_stage": zero.zero_stage()}
         if learner.processes.is_main:
             write_json(folder / "summary.json", summary)
             plot_curves(trainer.journal.rows, folder / "curves.png")

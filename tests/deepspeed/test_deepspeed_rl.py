@@ -100,6 +100,8 @@ def test_deepspeed_rl_two_processes_equal_one(
 ) -> None:
     ours = one(launches, arguments, kind)
     theirs = two(launches, arguments, stage, kind).folder / "run"
+    ran = json.loads((theirs / "summary.json").read_text())
+    assert ran["processes"] == {"count": 2, "zero_stage": stage}
     expected = metrics(ours)
     assert len(expected) == 3
     assert expected[2]["ppo/kl_to_reference"] != 0
