@@ -89,6 +89,19 @@ def test_time_passes_between_steps_whatever_their_tokens() -> None:
     assert rows(found.advantages_BL) == [[0, 0, 0, 0, 0, 0, 0.75, 0.75], [0, -0.5, -0.5, 0, 0, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("estimator", ["turn_gae", "token_gae"])
+def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(estimator: str) -> None:
+    # The last two steps of an episode get the same credit, however many came before.
+    found = []
+    for tokens in (".c.c", ".c.c.c.c.c.c"):
+        of = Batch.of([toy.trajectory(tokens, success=True)])
+        zeros_BL = torch.zeros(of.token_ids_BL.shape)
+        setting = CreditSetting("outcome", None, estimator, {"lam": 1.0}, gamma=0.5, whiten="none")
+        credited = assign_credit(of, None, Evaluated(zeros_BL, zeros_BL), setting).advantages_BL
+        found.append(credited[of.layout.sampled][-2:].tolist())
+    assert found[0] == found[1] == [0.5, 1.0]
+
+
 def test_with_token_level_credit_the_critic_learns_at_every_sampled_token_and_nowhere_else() -> None:
     found = credit(estimator="token_gae")
     sampled = batch().layout.sampled

@@ -180,7 +180,7 @@ def test_a_process_without_rows_takes_part_and_adds_nothing(build: Build) -> Non
 
 
 @pytest.mark.usefixtures("plain_descent")
-def test_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
+def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
     junk = torch.full(BATCH.token_ids_BL.shape, math.nan).where(~BATCH.layout.sampled, 0.0)
     clean, dirty = build(importance_cap=2.0), build(importance_cap=2.0)
     evaluated = evaluate(clean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rlprm.errors import ConfigError, MismatchError, TrainingError
+from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
 from rlprm.models.loading import revision_of
 from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
@@ -128,8 +129,6 @@ def test_every_iteration_is_in_the_journal(finished: Path) -> None:
     for row in found:
         assert expected <= row.keys()
         assert row["reward/total"] == pytest.approx(row["reward/prm"] + row["reward/outcome"], abs=1e-6)
-        # progress telescopes: what the PRM pays over an episode is -v_0
-        assert row["reward/prm"] == pytest.approx(-row["prm/initial_value"], abs=1e-5)
     assert found[0]["ppo/approx_kl"] < 1e-9  # the critic's warm-up
     assert found[0]["ppo/kl_to_reference"] == pytest.approx(0, abs=1e-6)
     assert found[3]["ppo/kl_to_reference"] > 1e-4
@@ -138,6 +137,13 @@ def test_every_iteration_is_in_the_journal(finished: Path) -> None:
 def test_trap_rollout_and_training_agree_on_every_token(finished: Path) -> None:
     # Ids that were decoded and encoded again, or another temperature, would show here.
     assert max(column(finished, "ppo/sampler_mismatch")) < 1e-4
+
+
+def test_trap_what_progress_pays_over_an_episode_is_fixed_before_it_begins(finished: Path) -> None:
+    # It telescopes to -v_0, whatever the policy has learned: there is nothing to farm.
+    for row in rows(finished):
+        assert row["reward/prm"] == pytest.approx(-row["prm/initial_value"], abs=1e-5)
+    assert column(finished, "prm/final_value")[-1] != pytest.approx(column(finished, "prm/final_value")[0])
 
 
 def test_curves_are_drawn(finished: Path) -> None:
@@ -213,6 +219,24 @@ def test_a_run_with_adapters_saves_merged_weights(
         trained, before = trainers[0].learner.whole.policy.eval()(input_ids=ids).logits, base(ids).logits
         torch.testing.assert_close(saved(ids).logits, trained, atol=1e-4, rtol=0)
     assert (trained - before).abs().max() > 1e-2
+
+
+@pytest.mark.slow
+def test_a_run_is_tracked_by_wandb_without_a_key(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    try:
+        run(iterations=2, report_to="wandb", table_every=1)
+    finally:
+        wandb.teardown()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    content = next(folder.glob("run-*.wandb")).read_bytes()
+    assert all(name in content for name in (b"rollout/success", b"reward/prm", b"turn_gae", b"curves"))
+    assert len(list((folder / "files/media/table/rollout").glob("trajectories_*.table.json"))) == 2
 
 
 # --- which episodes ---
@@ -341,6 +365,18 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     assert "reward hacking alarm" in caplog.text
     assert summary["repeat_probe"]["is_hackable"]
     assert "it may be farmed" in caplog.text
+
+
+def test_trap_a_score_that_is_missing_does_not_become_zero(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str, config: RLConfig) -> FunctionScorer:
+        return FunctionScorer(lambda task, actions: math.nan if len(actions) == 2 else 0.5, name="prm")
+
+    monkeypatch.setattr(stage, "load_scorer", broken)
+    with pytest.raises(DataError, match=r"the value v_2 of trajectory \d+ is nan"):
+        run()
+    assert not (tmp_path / "rl/metrics.jsonl").exists()
 
 
 def test_each_sign_is_told_once_and_training_goes_on_unless_told_to_stop(
