@@ -203,6 +203,18 @@ def test_settings_travel_in_the_spec() -> None:
     assert env.outcome().definition == "webshop: reward 1.0 at the purchase (options: strict, nouns: rules)"
 
 
+def test_wishes_can_come_from_some_categories_only() -> None:
+    for split in Split:
+        tasks = webshop.tasks(split, 0, 150, categories=["toys", "pets"])
+        assert {generated_by_asin()[task.spec["product"]].category for task in tasks} == {"toys", "pets"}
+        assert tasks == webshop.tasks(split, 0, 150, categories=["pets", "toys"])
+        everything = {
+            (t.spec["product"], t.spec["wish"]) for t in webshop.tasks(split, 0, len(wishes()[split]))
+        }
+        assert {(t.spec["product"], t.spec["wish"]) for t in tasks} <= everything
+        assert "categories" not in tasks[0].spec  # whatever is wished for, the shop is the same
+
+
 def test_tasks_beyond_the_wishes_ask_again_in_other_words() -> None:
     count = len(wishes()[Split.TEST])
     first, second = (webshop.tasks(Split.TEST, start, 1)[0] for start in (0, count))
@@ -214,7 +226,7 @@ def test_tasks_beyond_the_wishes_ask_again_in_other_words() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"goal": 1}, r"unknown webshop setting \['goal'\]; there are data, goals, products"),
+        ({"goal": 1}, r"unknown webshop setting \['goal'\]; there are categories, data, goals, products"),
         ({"results_per_page": 0}, "results_per_page: got 0, allowed: 1 or more"),
         ({"results_per_page": True}, "results_per_page: got True"),
         ({"observations": "html"}, "observations: got 'html', allowed: text, rich"),
@@ -224,6 +236,10 @@ def test_tasks_beyond_the_wishes_ask_again_in_other_words() -> None:
         ({"goals": "mine"}, "goals: got 'mine', allowed: synthetic, human"),
         ({"goals": "human"}, "goals: got 'human', allowed without data: synthetic"),
         ({"products": 10}, "products: got 10, allowed without data: None"),
+        ({"categories": "toys"}, "categories: got 'toys', allowed: a list of some of fashion, electronics"),
+        ({"categories": []}, r"categories: got \[\], allowed"),
+        ({"categories": ["toys", "cars"]}, "categories: got .*cars.*allowed"),
+        ({"categories": ["toys"], "data": "x"}, "categories: got .*allowed with data: null"),
         ({"data": 7}, "data: got 7, allowed: a path"),
         ({"data": "/no/such/folder"}, "allowed: a folder with one items_shuffle"),
     ],

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from rlprm.envs.webshop.catalogue import Draw, generated_by_asin, generated_products
 from rlprm.envs.webshop.product import Product
 from rlprm.envs.webshop.reward import Request
+from rlprm.envs.webshop.wares import CATEGORIES
 from rlprm.types import Split
 
 __all__ = [
+    "CATEGORY_NAMES",
     "NO_CAP",
     "WORDINGS",
     "Goal",
@@ -22,12 +24,16 @@ __all__ = [
     "price_caps",
     "price_words",
     "wishes",
+    "wishes_in",
     "wishes_of",
     "worded",
 ]
 
 NO_CAP = 1_000_000.0
 """The price cap of a goal without one, upstream's."""
+
+CATEGORY_NAMES: tuple[str, ...] = tuple(category.name for category in CATEGORIES)
+"""Of the generated shop."""
 
 WORDINGS = 5
 """How many ways there are to ask for the same."""
@@ -80,6 +86,12 @@ def wishes() -> dict[Split, tuple[Wish, ...]]:
             found[_split_of(wish)].append(wish)
     draw = Draw(_SPLIT_SEED)
     return {split: tuple(draw.some(members, len(members))) for split, members in found.items()}
+
+
+@functools.lru_cache(maxsize=32)
+def wishes_in(split: Split, categories: tuple[str, ...]) -> tuple[Wish, ...]:
+    """Return the wishes of a split for products of some categories, in the order of its tasks."""
+    return tuple(wish for wish in wishes()[split] if wish.product.category in categories)
 
 
 def wishes_of(product: Product) -> Iterator[Wish]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlprm.envs._splits import numbered
 from rlprm.envs.webshop import nouns
 from rlprm.envs.webshop.environment import WebShop
-from rlprm.envs.webshop.goals import Goal, generated_goal, wishes
+from rlprm.envs.webshop.goals import CATEGORY_NAMES, Goal, generated_goal, wishes_in
 from rlprm.envs.webshop.official_goals import GOAL_KINDS
 from rlprm.envs.webshop.settings import Setting, setting_from, spec_of
 from rlprm.envs.webshop.shop import Shop, generated_shop
@@ -27,6 +27,7 @@ def tasks(
     start: int,
     count: int,
     *,
+    categories: Sequence[str] | None = None,
     data: str | None = None,
     goals: str = "synthetic",
     products: int | None = None,
@@ -49,6 +50,7 @@ def tasks(
         split: Which of the disjoint task lists.
         start: Index of the first task, at least 0.
         count: How many tasks, at least 0.
+        categories: Of the generated shop, from which wishes come; None for all. All are sold.
         data: Folder of WebShop's files, or its product file; None for the generated shop.
         goals: ``"synthetic"``, or ``"human"`` instructions, which official data have.
         products: Only so many of the product file, from its beginning.
@@ -71,6 +73,8 @@ def tasks(
     if goals not in GOAL_KINDS:
         raise ConfigError(f"webshop goals: got {goals!r}, allowed: {', '.join(GOAL_KINDS)}")
     if data is not None:
+        if categories is not None:
+            raise ConfigError(f"webshop categories: got {categories!r}, allowed with data: null")
         source = _checked_source({"data": data, "goals": goals, "products": products, "cache": cache})
         return _official(split, start, count, source, spec_of(setting))
     for name, value, default in (
@@ -80,7 +84,8 @@ def tasks(
     ):
         if value != default:
             raise ConfigError(f"webshop {name}: got {value!r}, allowed without data: {default}")
-    found = numbered("webshop", split, start, count, kinds=wishes()[split], kind="wish")
+    wished = wishes_in(split, _checked_categories(categories))
+    found = numbered("webshop", split, start, count, kinds=wished, kind="wish")
     return [
         Task(
             "webshop",
@@ -145,6 +150,17 @@ def _official(
         Task("webshop", f"{kind}-{number}-{store.mark[:8]}", split, {**source, "goal": number, **spec})
         for number in range(first + start, first + start + count)
     ]
+
+
+def _checked_categories(categories: Any) -> tuple[str, ...]:
+    if categories is None:
+        return CATEGORY_NAMES
+    well_formed = not isinstance(categories, str) and isinstance(categories, Sequence)
+    if not well_formed or not categories or any(name not in CATEGORY_NAMES for name in categories):
+        raise ConfigError(
+            f"webshop categories: got {categories!r}, allowed: a list of some of {', '.join(CATEGORY_NAMES)}"
+        )
+    return tuple(name for name in CATEGORY_NAMES if name in categories)
 
 
 def _checked_source(source: dict[str, Any]) -> dict[str, Any]:
