@@ -71,12 +71,12 @@ class IndexBuilder:
         norm = K1 * (1 - B + B * lengths / mean)
         place = indptr[:-1].copy()
         path = self._folder / "postings.tmp"
-        if total:
-            postings = np.memmap(path, dtype=np.int32, mode="r").reshape(-1, 3)
+        with path.open("rb") as file:
             for start in range(0, total, _BLOCK):
-                block = postings[start : start + _BLOCK]
-                block = block[np.argsort(block[:, 0], kind="stable")]
-                term, document, count = block.T
+                block = np.fromfile(file, dtype=np.int32, count=3 * min(_BLOCK, total - start))
+                term, document, count = block.reshape(-1, 3).T
+                order = np.argsort(term, kind="stable")
+                term, document, count = term[order], document[order], count[order]
                 at = _next_places(place, term)
                 data[at] = idf[term] * (count / (norm[document] + count))
                 indices[at] = document

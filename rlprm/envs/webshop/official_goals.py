@@ -62,10 +62,10 @@ class GoalLists:
     def save(self, folder: Path) -> None:
         """Write the goals in upstream's order, which depends on nothing but their number."""
         for kind, rows in self._rows.items():
-            table = np.array(rows, dtype=np.int32).reshape(-1, 3)
-            order = array("q", range(len(table)))
+            table = np.frombuffer(rows, dtype=np.int32).reshape(-1, 3)
+            order = array("i", range(len(table)))
             random.Random(_SEED).shuffle(order)
-            np.save(folder / f"{kind}.npy", table[np.array(order, dtype=np.int64)])
+            np.save(folder / f"{kind}.npy", table[np.frombuffer(order, dtype=np.int32)])
 
     def _cap(self, kind: str, product: Product) -> int:
         caps = price_caps(product.price)
