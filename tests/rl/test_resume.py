@@ -61,7 +61,7 @@ def assert_same(one: Path, other: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_weights_and_numbers(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    settings = {"iterations": 5, "round_limits": {0: 4, 3: 6}, **KINDS[kind]}
+    settings = {"iterations": 5, "tasks_per_iteration": 4, "round_limits": {0: 4, 3: 6}, **KINDS[kind]}
     whole = run("whole", **settings)
     kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 3)
     with pytest.raises(KeyboardInterrupt):

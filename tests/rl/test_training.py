@@ -223,14 +223,20 @@ def test_a_run_with_adapters_saves_merged_weights(
 
 @pytest.mark.slow
 def test_a_run_is_tracked_by_wandb_without_a_key(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wandb
 
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     try:
-        run(iterations=2, report_to="wandb", table_every=1)
+        changes = {
+            "iterations": 2,
+            "report_to": "wandb",
+            "table_every": 1,
+            "output_dir": str(tmp_path / "rl"),
+        }
+        stage.run(RLConfig(**{**settings, **changes}))
     finally:
         wandb.teardown()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
