@@ -24,6 +24,7 @@ from rlprm import envs
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import MismatchError
 from rlprm.launch import is_first
 from rlprm.models import zero
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer, revision_of
@@ -118,6 +119,7 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
 
     Raises:
         ArtifactError: if one is missing.
+        MismatchError: if the critic's weights are of another vocabulary.
     """
     dtype = config.weights_dtype(bf16=bf16)
     policy = with_adapters(load_causal_lm(config.model, dtype=dtype, device=on), config, seed=config.seed)
@@ -142,8 +144,27 @@ def _checkpoint_activations(model: Any) -> None:
     model.enable_input_require_grads()
 
 
+def _critic_weights(config: RLConfig) -> str:
+    """Return what a critic of its own starts from: the PRM, unless told otherwise or it reads other tokens.
+
+    Raises:
+        MismatchError: if it was told to start from a model of another vocabulary.
+    """
+    own = load_tokenizer(config.model)
+    if config.critic_model:
+        if load_tokenizer(config.critic_model).get_vocab() != own.get_vocab():
+            raise MismatchError(
+                f"critic_model: {config.critic_model!r} reads other tokens than the policy has"
+            )
+        return config.critic_model
+    if config.prm and Manifest.load(config.prm).template != ChatRenderer(own).template_hash:
+        log.warning("the PRM reads other tokens than the policy has: the critic starts from the policy")
+        return config.model
+    return config.prm or config.model
+
+
 def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedModel | PeftModel:
-    path = config.critic_model or config.prm or config.model
+    path = _critic_weights(config)
     critic = load_scalar_model(path, dtype=dtype, device=on)
     factor = rewards.critic_factor(config.reward, config.reward_kwargs)
     if path != config.prm or factor is None or Manifest.load(path).activation != "identity":
