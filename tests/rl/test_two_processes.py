@@ -52,7 +52,7 @@ def shared(walker_policy: Path, walker_prm: Path, tmp_path_factory: pytest.TempP
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert (folder / "episodes.json").exists(), done.stderr[-4000:]
