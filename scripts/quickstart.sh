@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on the embedded default, offline: eight to nine minutes on two CPU cores, installation aside.
+# The main job on the embedded default, offline: minutes on two CPU cores, installation aside.
 # Arguments are passed on:  bash scripts/quickstart.sh --seed 1 --output_dir runs/seed1
 source "$(dirname "$0")/_common.sh"
 install ""
