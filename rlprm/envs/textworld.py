@@ -85,7 +85,7 @@ _GAPS = re.compile(r"\s*\n\s*\n\s*")
 
 _DEFINITIONS = {
     End.ON_SUCCESS: "textworld: quest completed",
-    End.DECLARED: "textworld: quest completed at any time before the end",
+    End.DECLARED: "textworld: quest completed, and not lost before, at any time",
 }
 
 
@@ -284,7 +284,7 @@ class TextWorld:
     The state is a copy of the Z-machine's memory, so that any number of episodes share an emulator.
     """
 
-    __slots__ = ("_achieved", "_declared", "_file", "_state", "_stopped")
+    __slots__ = ("_achieved", "_declared", "_file", "_lost", "_state", "_stopped")
 
     def __init__(self, file: str, *, end: End) -> None:
         """Prepare an episode of a compiled game; ``reset`` begins it."""
@@ -292,6 +292,7 @@ class TextWorld:
         self._declared = end is End.DECLARED
         self._state: Any = None
         self._achieved = False
+        self._lost = False  # for good, even if the game would let it be put right
         self._stopped = False
 
     def reset(self) -> str:
@@ -317,11 +318,12 @@ class TextWorld:
         emulator.set_state(self._state)
         raw = emulator.step(command)[0]
         self._state = emulator.get_state()
-        self._achieved = self._achieved or _WON in raw
+        self._achieved = self._achieved or (_WON in raw and not self._lost)
+        self._lost = self._lost or (_LOST in raw and not self._achieved)
         shown = _readable(raw)
         if not self._declared and self._achieved:
             return self._end(StopReason.SUCCESS, f"{shown}\n\n{_THE_END}")
-        if not self._declared and _LOST in raw:
+        if not self._declared and self._lost:
             return self._end(StopReason.FAILURE, f"{shown}\n\n{_YOU_LOST}")
         return Turn(shown, valid=bool(_CARRIED_OUT.search(raw)))
 

@@ -160,6 +160,52 @@ def test_finishing_early_is_a_failure_and_no_command_where_ends_are_announced() 
     assert (turn.observation, turn.stop, turn.valid) == ("That's not a verb I recognise.", None, False)
 
 
+def way_to_lose(env: textworld.TextWorld, here: str) -> list[str]:
+    """Walk through a treasure hunter's rooms until taking something loses the game."""
+    waiting, seen = [(env, [], here)], set()
+    while waiting:
+        env, path, here = waiting.pop(0)
+        if (room := here.split("-= ")[1].split(" =-")[0]) in seen:
+            continue
+        seen.add(room)
+        for thing in re.findall(r"There is an? ([\w -]+?) on the floor", here):
+            if env.fork().step(f"take {thing}").stop is StopReason.FAILURE:
+                return [*path, f"take {thing}"]
+        for way in ("go north", "go south", "go east", "go west"):
+            there = env.fork()
+            if (turn := there.step(way)).valid and turn.stop is None:
+                waiting.append((there, [*path, way], turn.observation))
+    pytest.fail("there is nothing wrong to take")
+
+
+@needs_textworld
+def test_what_is_lost_stays_lost() -> None:
+    hunt = task(challenge="treasure_hunter", levels=[1])
+    env = textworld.make(hunt, end=End.ON_SUCCESS)
+    *walk, wrong = way_to_lose(env, env.reset())
+    for action in walk:
+        env.step(action)
+    turn = env.step(wrong)
+    assert (turn.stop, turn.reward, env.outcome().success) == (StopReason.FAILURE, 0.0, False)
+    assert turn.observation.endswith("*** You lost! ***")
+    # Where ends are declared nobody says so, and putting it back does not help.
+    back = {"north": "south", "south": "north", "east": "west", "west": "east"}
+    home = [f"go {back[step.removeprefix('go ')]}" for step in reversed(walk)]
+    env = textworld.make(hunt, end=End.DECLARED)
+    env.reset()
+    plan = [
+        *walk,
+        wrong,
+        wrong.replace("take", "drop"),
+        *home,
+        *textworld.demonstrate(hunt, end=End.DECLARED),
+    ]
+    turns = [env.step(action) for action in plan]
+    assert all(turn.valid for turn in turns)
+    assert not any("lost" in turn.observation or "failed" in turn.observation for turn in turns)
+    assert (turns[-1].stop, turns[-1].reward) == (StopReason.DECLARED, 0.0)
+
+
 @needs_textworld
 def test_what_cannot_be_done_is_answered_as_in_textworld_and_marked() -> None:
     env, _ = episode()

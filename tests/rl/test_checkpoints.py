@@ -68,8 +68,9 @@ def test_the_newest_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
     assert found.iteration == 10
 
 
+@pytest.mark.parametrize(("owner", "method"), [(Learner, "save_state"), (Path, "rename")])
 def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
     learner = toy.learner(tiny_folder)
     save(learner, tmp_path, 2)
@@ -77,11 +78,12 @@ def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_be
     step(learner, 1)
     write = Learner.save_state
 
-    def killed(self: Learner, folder: Path) -> None:
-        write(self, folder)
+    def killed(self: Any, folder: Path) -> None:
+        if isinstance(self, Learner):
+            write(self, folder)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Learner, "save_state", killed)
+    monkeypatch.setattr(owner, method, killed)
     with pytest.raises(KeyboardInterrupt):
         save(learner, tmp_path, 4)
     assert names(tmp_path) == ["iteration-000002", "iteration-000004.partial"]
