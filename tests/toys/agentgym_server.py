@@ -188,8 +188,11 @@ class Handler(BaseHTTPRequestHandler):
                 served.busy -= 1
         self.send(status, json.dumps(content).encode())
 
-    def send(self, status: int, content: bytes, length: int | None = None) -> None:
+    def send(self, status: int, content: bytes, length: int | None = None, last: bool = False) -> None:
+        """Send an answer; the last one on a connection says so, or a client might use it again just then."""
         self.send_response(status)
+        if last:
+            self.send_header("Connection", "close")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content) if length is None else length))
         self.end_headers()
@@ -200,7 +203,8 @@ def says(content: Any, status: int = 200) -> Callable[[Handler], bool]:
     """Answer with this; bytes as they are."""
 
     def fault(handler: Handler) -> bool:
-        handler.send(status, content if isinstance(content, bytes) else json.dumps(content).encode())
+        encoded = content if isinstance(content, bytes) else json.dumps(content).encode()
+        handler.send(status, encoded, last=True)
         return False
 
     return fault
