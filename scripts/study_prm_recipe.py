@@ -20,9 +20,10 @@ from typing import Any
 
 from study_stages import collect_config, parsed, rollouts, trained_model
 
-from rlprm import collect, envs, probe_actions, search
+from rlprm import collect, envs, estimate, probe_actions, search
 from rlprm.collect import CollectConfig
 from rlprm.data.files import write_json
+from rlprm.estimate import EstimateConfig
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.pool import Pool
@@ -52,6 +53,8 @@ class Variant:
     recipe: str = "train_prm"
     model: str = "pretrained"
     rollouts: str = "rollouts"
+    labels: str = ""
+    """File of Monte-Carlo labels to learn from, of those that ``rlprm estimate`` writes."""
 
 
 _BCE = {"loss": "bce", "activation": "sigmoid"}
@@ -59,7 +62,7 @@ _BATCH = {"refresh": "batch"}
 
 VARIANTS = {
     BASELINE: Variant(
-        "squared error, λ 0.95, β 1, labels once an epoch, 3 epochs, from pretrained weights", {}
+        "squared error, λ 0.95, β 1, labels once an epoch, 2 epochs, from pretrained weights", {}
     ),
     "bce": Variant("cross-entropy on a probability, soft targets", _BCE),
     "beta0": Variant("no progress loss", {"beta": 0.0}),
@@ -70,8 +73,7 @@ VARIANTS = {
     "lam1": Variant("λ 1: the return of the one trajectory", {"estimator_kwargs.lam": 1.0}),
     "last0.3": Variant("last step's promise weighs 0.3", {"last_step_weight": 0.3}),
     "last3": Variant("last step's promise weighs 3", {"last_step_weight": 3.0}),
-    "epochs2": Variant("2 epochs", {"num_train_epochs": 2}),
-    "epochs5": Variant("5 epochs", {"num_train_epochs": 5}),
+    "epochs4": Variant("4 epochs", {"num_train_epochs": 4}),
     "from_policy": Variant("from the policy instead of the pretrained model", {}, model="policy"),
     "from_random": Variant("from random weights", {}, model="random"),
     "tasks192x4": Variant("a quarter of the tasks", {}, rollouts="rollouts192x4"),
@@ -83,12 +85,21 @@ VARIANTS = {
         "3072 tasks with 4 trajectories: four times the data", {}, rollouts="rollouts3072x4"
     ),
     "large": Variant(
-        "3072 tasks with 4 trajectories, size m, 2 epochs",
-        {"num_train_epochs": 2},
+        "3072 tasks with 4 trajectories, size m",
+        {},
         model="pretrained_m",
         rollouts="rollouts3072x4",
     ),
     "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
+    "pvm": Variant(
+        "PVM: Monte-Carlo labels of 384 trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
+    ),
+    "pvm_hard": Variant(
+        "the same rollouts as hard labels: one may succeed",
+        {},
+        recipe="train_pvm",
+        labels="labels_hard.jsonl",
+    ),
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
@@ -103,7 +114,6 @@ def train(root: Path, seed: int, names: Sequence[str]) -> None:
     for name in names:
         variant = VARIANTS[name]
         overrides = {
-            "num_train_epochs": 3,
             "eval_strategy": "no",
             **variant.settings,
             "seed": seed,
@@ -111,6 +121,8 @@ def train(root: Path, seed: int, names: Sequence[str]) -> None:
             "trajectories": rollouts(root, seed, variant.rollouts),
             "output_dir": str(root / f"s{seed}" / "prm" / name),
         }
+        if variant.labels:
+            overrides["labels"] = f"{_estimates(root, seed)}/{variant.labels}"
         prm.run(parsed(PRMConfig, variant.recipe, overrides))
 
 
@@ -144,6 +156,18 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
 
 def _successes(measured: Sequence[Measurement]) -> dict[str, Mapping[str, float]]:
     return {str(m.record.n): m.successes for m in measured}
+
+
+def _estimates(root: Path, seed: int) -> str:
+    """Return the folder of Monte-Carlo labels of some of the rollouts."""
+    settings = {
+        "seed": seed,
+        "model": trained_model(root, seed, "policy"),
+        "trajectories": rollouts(root, seed),
+        "output_dir": str(root / f"s{seed}" / "estimates"),
+    }
+    estimate.run(parsed(EstimateConfig, "estimate", settings))
+    return str(settings["output_dir"])
 
 
 def _probe(root: Path, seed: int) -> str:
