@@ -114,13 +114,13 @@ def run_part(root: Path, size: str, name: str, more: list[str]) -> dict[str, Any
         ends.append(time.perf_counter())
 
     register_optimizer_step_post_hook(stepped)
-    started = time.perf_counter()
     run_stage(stage, [*arguments, *more])
+    record = read_record(folder)
     found: dict[str, Any] = {
         "part": name,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": record["seconds"],
         "seconds_between_updates": [round(b - a, 3) for a, b in pairwise(ends)],
-        "results": read_record(folder)["results"],
+        "results": record["results"],
     }
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name()

@@ -1,4 +1,4 @@
-"""What many tests share: no network, one thread, and a tiny model built once."""
+"""What many tests share: no network, no GPU, one thread, and a tiny model built once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     WANDB_MODE="disabled",
 )
+if not os.environ.get("RLPRM_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # exact numbers are a CPU's; tests/gpu has what wants a GPU
 
 from pathlib import Path
 

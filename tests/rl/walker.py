@@ -29,6 +29,7 @@ ENVIRONMENT = "tests.toys.corridor"
 LENGTH = 4
 SETTING = EpisodeSetting(round_limit=6)
 MAX_NEW_TOKENS = 8
+_CPU = torch.device("cpu")
 
 
 class Distracted(agents.SeededPolicy):
@@ -75,11 +76,11 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
     """Train a model to tell the policy's successes from its failures, at every step."""
     renderer = agents.renderer()
     acting = HFPolicy(
-        load_causal_lm(str(policy), dtype="float32"), renderer, revision=revision_of(str(policy)),
-        max_new_tokens=MAX_NEW_TOKENS,
+        load_causal_lm(str(policy), dtype="float32", device=_CPU), renderer,
+        revision=revision_of(str(policy)), max_new_tokens=MAX_NEW_TOKENS,
     )  # fmt: skip
     seen = walks(acting, 40, 4, first=6000)
-    model = load_scalar_model(str(policy), dtype="float32")
+    model = load_scalar_model(str(policy), dtype="float32", device=_CPU)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     order = np.random.default_rng(1).permutation(len(seen))
     for step in range(steps):
