@@ -35,6 +35,7 @@ from rlprm.models.loading import revision_of
 from rlprm.policies.hf import HFPolicy
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
@@ -45,7 +46,7 @@ from rlprm.types import Split, Task
 log = logging.getLogger(__name__)
 _WIDTH = 150
 """Of the table where there is no terminal to ask."""
-_BASELINES = ("shortest", "random")
+_BASELINES = ("likelihood", "shortest", "random")
 _BEAM = re.compile(r"(\d+)x(\d+)")
 
 
@@ -148,11 +149,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
         with watch.measure("pool"):
             pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
-        scorers: list[Scorer] = [*checkpoints, Shortest(), Random(seed=config.seed)]
+        with_rules: list[Scorer] = [*checkpoints, Likelihood()]
+        """Those whose step scores can become a trajectory's in several ways."""
+        scorers: list[Scorer] = [*with_rules, Shortest(), Random(seed=config.seed)]
         with watch.measure("scoring"):
             for scorer in tqdm(scorers, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
-        choices = [choose_aggregation(dev, scorer.name, config.chosen_at) for scorer in checkpoints]
+        choices = [choose_aggregation(dev, scorer.name, config.chosen_at) for scorer in with_rules]
         aggregation = {scorer.name: "last" for scorer in scorers} | {c.scorer: c.name for c in choices}
         measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
         with watch.measure("greedy"):

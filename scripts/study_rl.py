@@ -47,11 +47,15 @@ VARIANTS = {
     "filtered": Variant(
         "cloning of its own successes", {"reward": "outcome", "estimator": "filtered", "prm": ""}
     ),
-    "outcome": Variant("outcome, GAE with a critic", {"reward": "outcome"}),
+    "outcome": Variant("outcome, GAE with a critic that starts as the PRM", {"reward": "outcome"}),
+    "outcome_plain": Variant(
+        "outcome, GAE with a critic that starts at 0: no PRM at all", {"reward": "outcome", "prm": ""}
+    ),
     "outcome_loo": Variant(
         "outcome, leave-one-out, no critic", {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
     ),
     "progress": Variant("progress of the PRM, GAE with a critic", {}),
+    "progress_lam0.5": Variant("the same, λ 0.5", {"estimator_kwargs.lam": 0.5}),
     "promise": Variant("promise of the PRM, GAE with a critic", {"reward": "promise"}),
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
     "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "estimator": "prm_critic"}),

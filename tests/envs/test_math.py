@@ -522,4 +522,4 @@ def test_equal_numbers_are_equal_tokens_in_the_lines_of_reasoning() -> None:
     tokenizer = train_tokenizer(corpus, phrases=math.FIXED_PHRASES, vocab_size=512)
     ids = [tokenizer(line)["input_ids"] for line in ("12 * 3 = 36", "36 - 4 = 32", "#### 36")]
     assert ids[0][-2:] == ids[1][:2] == ids[2][-2:]
-    assert [len(line) for line in ids] == [7, 7, 3]
+    assert [len(line) for line in ids] == [6, 7, 3]  # 12 is one token, 36 two

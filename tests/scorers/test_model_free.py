@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rlprm.functional.best_of_n import oracle_at_k
 from rlprm.rollout import rollout
 from rlprm.scorers import Scorer
+from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search import best_of_n
@@ -19,7 +21,7 @@ from tests.toys.agents import SeededPolicy
 from tests.toys.pools import trajectory
 
 
-@pytest.mark.parametrize("scorer", [Random(), Shortest()])
+@pytest.mark.parametrize("scorer", [Random(), Shortest(), Likelihood()])
 def test_scores_every_step_without_model_tokens(scorer: Scorer) -> None:
     long, short = scorer.score([trajectory(steps=3), trajectory(steps=1)])
     assert (len(long.values), len(short.values)) == (3, 1)
@@ -31,6 +33,14 @@ def test_shortest_counts_actions() -> None:
     (scores,) = Shortest().score([trajectory(steps=3)])
     assert scores.values == (-1.0, -2.0, -3.0)
     assert scores.initial == 0.0
+
+
+def test_likelihood_is_the_probability_of_each_action() -> None:
+    made = trajectory(steps=2, action_tokens=2)  # tokens: . aa . aa
+    halves = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 0.5, 1, 0.8, 1)))
+    (scores,) = Likelihood().score([halves])
+    assert scores.values == pytest.approx((0.25, 0.8))
+    assert scores.initial == 1.0
 
 
 def test_random_depends_on_seed_task_sample_and_step_alone() -> None:

@@ -16,6 +16,8 @@ FIXED_PHRASES: tuple[str, ...] = (
     " / ",
     " = ",
     "#### ",
+    # numbers of two digits, where there are no larger ones: each is one thing to learn about
+    *map(str, range(10, 21)),
     # symbolic problems
     "What is ",
     # worded problems
