@@ -67,12 +67,13 @@ _THE_END, _YOU_LOST = "*** The End ***", "*** You lost! ***"
 _UNKNOWN = "That's not a verb I recognise."
 
 # Verbs about the game rather than in it: they would end it, write files, or tell the score. After "oops"
-# or "then" any of them could follow.
+# or "then" any of them could follow; "again" may repeat one that the environment itself gave.
 _NOT_PLAYED = frozenset(
     {
         "quit", "q", "restart", "restore", "save", "undo", "script", "transcript", "notify",
         "score", "full", "verify", "version", "nouns", "pronouns", "superbrief", "short", "verbose",
         "long", "brief", "normal", "enable", "disable", "restrict", "oops", "o",
+        "again", "g",
     }
 )  # fmt: skip
 

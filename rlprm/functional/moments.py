@@ -61,6 +61,8 @@ def moments(sums: Tensor) -> Moments:
 def whiten(x: Tensor, mask: Tensor, stats: Moments, *, centre: bool = True, eps: float = 1e-6) -> Tensor:
     """Return ``(x - mean) / (std + eps)``, or ``x / (std + eps)`` without centring; 0 where the mask is 0.
 
+    Numbers that are all equal have no scale to be divided by, and are left in theirs.
+
     Args:
         x: any shape.
         mask: the same shape.
@@ -70,7 +72,8 @@ def whiten(x: Tensor, mask: Tensor, stats: Moments, *, centre: bool = True, eps:
     """
     check_shape("mask", mask, tuple(x.shape))
     shifted = x - stats.mean if centre else x
-    return (shifted / (stats.std + eps)).where(mask != 0, 0.0)
+    scale = stats.std + eps if stats.std else 1.0
+    return (shifted / scale).where(mask != 0, 0.0)
 
 
 def explained_variance(return_sums: Tensor, error_sums: Tensor) -> float | None:

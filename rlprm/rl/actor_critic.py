@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
@@ -23,6 +24,7 @@ from rlprm.models.scalar import compute_in_float32
 __all__ = ["ActorCritic", "Reading", "without_dropout"]
 
 _TOLERANCE = 1e-3
+_TOKENS_AT_ONCE = 1024
 
 
 class Reading(NamedTuple):
@@ -113,7 +115,7 @@ class ActorCritic(nn.Module):
         """
         ids_N, before_N = token_ids_BL[rows_N, positions_N], positions_N - 1
         hidden_ND = _body_states(self.policy, token_ids_BL)[rows_N, before_N]
-        logits_NV = self._logits(self.policy, hidden_ND)
+        logprobs_N, entropy_N = self._read_tokens(self.policy, hidden_ND, ids_N, with_entropy=with_entropy)
         zeros_N = torch.zeros(len(rows_N), device=token_ids_BL.device)
         values_N, ref_logprobs_N = zeros_N, zeros_N
         if self.critic is not None:
@@ -123,12 +125,7 @@ class ActorCritic(nn.Module):
             values_N = self.value_head(hidden_ND).squeeze(-1).float()
         if with_reference:
             ref_logprobs_N = self._reference_logprobs(token_ids_BL, rows_N, before_N, ids_N)
-        return Reading(
-            token_logprobs(logits_NV, ids_N),
-            entropy(logits_NV) if with_entropy else zeros_N,
-            values_N,
-            ref_logprobs_N,
-        )
+        return Reading(logprobs_N, entropy_N, values_N, ref_logprobs_N)
 
     @torch.no_grad()
     def _reference_logprobs(
@@ -140,7 +137,32 @@ class ActorCritic(nn.Module):
         without_adapters = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with without_adapters:
             hidden_ND = _body_states(model, token_ids_BL)[rows_N, before_N]
-            return token_logprobs(self._logits(model, hidden_ND), ids_N)
+            return self._read_tokens(model, hidden_ND, ids_N, with_entropy=False)[0]
+
+    def _read_tokens(
+        self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor, ids_N: Tensor, *, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies (zeros where not asked for), both (N,).
+
+        Many tokens are read a part at a time, each part again on the way back: of a vocabulary of 150,000,
+        logits and their gradients take 2 MB a token.
+        """
+
+        def read(part_ND: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
+            logits_NV = self._logits(model, part_ND)
+            logprobs_N = token_logprobs(logits_NV, part_N)
+            return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
+
+        if len(ids_N) <= _TOKENS_AT_ONCE:
+            return read(hidden_ND, ids_N)
+        parts = [
+            checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
+            if torch.is_grad_enabled()
+            else read(*part)
+            for part in zip(*(torch.split(x, _TOKENS_AT_ONCE) for x in (hidden_ND, ids_N)), strict=True)
+        ]
+        logprobs, entropies = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
 
     def _logits(self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor) -> Tensor:
         logits_NV: Tensor = _causal(model).get_output_embeddings()(hidden_ND)

@@ -5,8 +5,9 @@ Two signs, each compared between windows of iterations, so that the noise of one
 * **overrating**: the PRM's value at the end of episodes, minus their outcome, is larger than it was in the
   first window, and above 0. The PRM was right about the policy it was trained on; now it is wrong, and
   upwards.
-* **divergence**: the PRM's share of the reward has risen since the window with the best
-  outcomes, while the outcomes have fallen.
+* **divergence**: what the PRM is pleased with has risen since the window with the best outcomes, while the
+  outcomes have fallen. That is what it pays an episode; under potential-based rewards, whose sum over an
+  episode is settled before it begins, it is the PRM's value at the end.
 
 Both must exceed ``_SIGMAS`` standard errors, taken from how much iterations of a window differ.
 """
@@ -24,20 +25,22 @@ _SIGMAS = 3.0
 
 def alarms(
     overrating: Sequence[float],
-    prm_share: Sequence[float],
+    pleased: Sequence[float],
     outcome: Sequence[float],
     *,
     window: int,
     gap: float,
+    measure: str = "pay for an episode",
 ) -> dict[str, str]:
     """Return each sign that is seen, and in words what is wrong; none where too little has been seen.
 
     Args:
         overrating: of each iteration so far, mean of ``v_T`` minus outcome.
-        prm_share: what the PRM paid an episode.
+        pleased: of each iteration so far, what the PRM paid an episode, or its value at the end.
         outcome: mean outcome.
         window: iterations that are averaged; two windows must have passed.
         gap: how much overrating may grow.
+        measure: which of the two ``pleased`` is, in words.
     """
     found = {}
     if len(overrating) >= 2 * window:
@@ -50,12 +53,12 @@ def alarms(
     if len(outcome) >= 2 * window:
         starts = range(len(outcome) - 2 * window + 1)
         best = max(starts, key=lambda start: mean(outcome[start : start + window]))
-        paid_then, paid_now = prm_share[best : best + window], prm_share[-window:]
+        paid_then, paid_now = pleased[best : best + window], pleased[-window:]
         then, now = outcome[best : best + window], outcome[-window:]
         if _rises(paid_then, paid_now) and _rises(now, then):
             found["divergence"] = (
-                f"the PRM pays {mean(paid_now):.2f} an episode (was {mean(paid_then):.2f}) while the outcome "
-                f"fell from {mean(then):.2f} to {mean(now):.2f}"
+                f"the PRM's {measure} rose from {mean(paid_then):.2f} to {mean(paid_now):.2f} while the "
+                f"outcome fell from {mean(then):.2f} to {mean(now):.2f}"
             )
     return found
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from rlprm.errors import TrainingError
 from rlprm.launch import PATIENCE
@@ -51,18 +50,19 @@ def settle_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
 
 @contextmanager
 def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
-    """Yield the module itself with all weights in place in every process.
+    """Yield the module itself, its policy with all weights in place in every process.
 
-    Under ZeRO-3 they are gathered once, and the hooks that would part them again after every forward are
-    off meanwhile: rollouts are ragged, and a collective inside them would wait forever.
+    Under ZeRO-3 they are gathered once (a critic and a reference stay split: nobody acts with them), and
+    the hooks that would part them again after every forward are off meanwhile: rollouts are ragged, and a
+    collective inside them would wait forever.
     """
-    whole: nn.Module = accelerator.unwrap_model(model)
-    if not any(map(zero.is_split, whole.parameters())):
+    whole = accelerator.unwrap_model(model)
+    if not any(map(zero.is_split, whole.policy.parameters())):
         yield whole
         return
     from trl.models.utils import add_hooks, remove_hooks
 
-    with zero.gathered(whole.parameters()):
+    with zero.gathered(whole.policy.parameters()):
         remove_hooks(model)
         try:
             yield whole

@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from rlprm import labels
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import TrainingError
 from rlprm.launch import Processes
@@ -82,6 +85,7 @@ class FreshTrajectories:
         shutil.rmtree(output, ignore_errors=True)
         stage = [sys.executable, "-m", "rlprm.cli", "train-prm"]
         log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
+        torch.cuda.empty_cache()  # the stage has to find room on the same GPU; without one this does nothing
         done = subprocess.run(
             [*stage, *self._arguments(iteration, prm, str(output))], env=_alone(), check=False
         )
@@ -95,12 +99,14 @@ class FreshTrajectories:
         manifest = Manifest.load(prm)
         settings = {
             "model": prm, "trajectories": self._trajectories(iteration), "output_dir": output,
-            "seed": self.config.seed, "estimator": manifest.estimator, "beta": manifest.beta,
+            "seed": self.config.seed, "estimator": _estimator_of(manifest), "beta": manifest.beta,
             "loss": manifest.loss, "activation": manifest.activation, "refresh": manifest.refresh,
             "value_reads": manifest.value_reads, "outcome": manifest.outcome,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
-        kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
+        kwargs = {}
+        if settings["estimator"] == manifest.estimator:
+            kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
         given = {**settings, **kwargs, **self.config.refresh_kwargs}
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
@@ -110,10 +116,20 @@ def _of_one_policy(trajectory: Trajectory, first: Trajectory) -> Trajectory:
     return replace(trajectory, policy=f"{first.policy.rpartition('-')[0]}-rl")
 
 
+def _estimator_of(manifest: Manifest) -> str:
+    """Return what labels the fresh episodes: Monte-Carlo labels were a file, of other episodes than these."""
+    return manifest.estimator if manifest.estimator in labels.available() else "returns"
+
+
 def _alone() -> dict[str, str]:
-    """The environment of a process that is not part of a launch."""
-    return {
+    """The environment of a process that is not part of a launch, and sees this one's GPU alone."""
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name not in _RANKS and not name.startswith(_OF_A_LAUNCH)
     }
+    if torch.cuda.is_available():  # of several it would use all, while their processes wait for it
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        own = torch.cuda.current_device()
+        environment["CUDA_VISIBLE_DEVICES"] = seen[own] if own < len(seen) and seen[own] else str(own)
+    return environment

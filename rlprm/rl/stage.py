@@ -24,7 +24,7 @@ from rlprm import envs
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.data.rendering import ChatRenderer
-from rlprm.errors import MismatchError
+from rlprm.errors import DataError, MismatchError
 from rlprm.launch import is_first
 from rlprm.models import zero
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer, revision_of
@@ -47,6 +47,7 @@ from rlprm.tracking import Tracker
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
+_TRIES_OF_A_PROBE = 4  # episodes that are run for each one that is looked for
 _NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
 """Settings that say how, not what."""
 
@@ -242,12 +243,16 @@ def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
         return None
     if file.exists() and trainer.progress.iteration:
         return RepeatProbe(**known) if (known := read_json(file)) else None
-    trajectories, _ = split_failed(trainer.collect(0))
-    with trainer.learner.acting() as whole:
-        found = probe_repeats(
-            trajectories, trainer.acting_policy(whole), trainer.setting_at(0), trainer.scorer,
-            config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
-        )  # fmt: skip
+    trajectories, _ = split_failed(trainer.collect(0, at_most=_TRIES_OF_A_PROBE * config.repeat_probe))
+    try:
+        with trainer.learner.acting() as whole:
+            found = probe_repeats(
+                trajectories, trainer.acting_policy(whole), trainer.setting_at(0), trainer.scorer,
+                config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
+            )  # fmt: skip
+    except DataError as error:  # of an environment that does not repeat itself
+        log.warning("the probe with repeated actions is left out: %s", error)
+        found = None
     if trainer.processes.is_main:
         write_json(file, None if found is None else asdict(found))
     if found is not None and found.is_hackable:

@@ -21,6 +21,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import TrainingError
 from rlprm.models import zero
 from rlprm.policies.hf import HFPolicy
+from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.alarm import alarms
 from rlprm.rl.batch import Batch, PRMReads, prm_reads, split_failed
@@ -89,6 +90,8 @@ class RLTrainer:
             disable=not self.processes.is_main,
         )  # fmt: skip
         with bar:
+            if done == 0 and config.eval_every and config.select == "best":
+                self._evaluate()  # a run that only hurts keeps the policy it began with
             for iteration in range(done, config.iterations):
                 row = self._iterate(iteration)
                 bar.update(1)
@@ -161,8 +164,8 @@ class RLTrainer:
         limit = round_limit_at(iteration, self.config.round_limits, self.config.round_limit)
         return replace(self.config.episode_setting(), round_limit=limit)
 
-    def collect(self, iteration: int) -> list[Trajectory]:
-        """Run the episodes of an iteration; every process gets all of them."""
+    def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
+        """Run the episodes of an iteration, or the first of them; every process gets all."""
         config = self.config
         ranges = scheduled_tasks(iteration, config.tasks_per_iteration, config.num_tasks)
         tasks = envs.load(config.environment).tasks
@@ -175,7 +178,7 @@ class RLTrainer:
         ]
         with self.learner.acting() as whole:
             return run_shared(
-                jobs,
+                jobs[:at_most],
                 self.acting_policy(whole),
                 self.setting_at(iteration),
                 wave_size=config.wave_size,
@@ -202,8 +205,10 @@ class RLTrainer:
     def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Success:
         """Measure a policy that was saved, on the same tasks with the same random numbers."""
         tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
+        # As precise as the policy under training computes, which was measured before.
+        dtype = "bfloat16" if self.learner.accelerator.mixed_precision == "bf16" else "float32"
         with zero.loading_whole():
-            policy = replace(self.config, model=str(folder), dtype="float32").load_policy()
+            policy = replace(self.config, model=str(folder), dtype=dtype).load_policy()
         return self._measure(policy, tasks, samples)
 
     def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Success:
@@ -271,12 +276,15 @@ class RLTrainer:
         """Look for signs that the PRM is pleased instead of the task being done; each is said once."""
         if self.scorer is None:
             return False
+        config = self.config
+        is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
         found = alarms(
             self.journal.column("prm/overrating"),
-            self.journal.column("reward/prm"),
+            self.journal.column("prm/final_value" if is_potential else "reward/prm"),
             self.journal.column("rollout/success"),
-            window=self.config.alarm_window,
-            gap=self.config.alarm_gap,
+            window=config.alarm_window,
+            gap=config.alarm_gap,
+            measure="value at the end of an episode" if is_potential else "pay for an episode",
         )
         for sign, text in found.items():
             if sign not in self.progress.alarms:

@@ -201,14 +201,19 @@ def test_a_message_the_client_refuses_is_no_action_of_the_episode(textcraft: Age
     ("score", "shown"),
     [(0.0, Outcome(0.0, False, "")), (0.3, Outcome(0.3, True, "")), (1.7, Outcome(1.0, True, ""))],
 )
-def test_babyais_score_counts_not_its_reward_and_never_more_than_one(score: float, shown: Outcome) -> None:
+def test_babyais_score_counts_not_its_reward_and_the_first_one_ends_the_episode(
+    score: float, shown: Outcome
+) -> None:
     with serving("babyai") as server:
         env = episode(server)
         env.reset()
         server.faults["/step"].append(
             says({"observation": "o", "reward": 0.9, "score": score, "done": False})
         )
-        assert env.step("turn left") == Turn("o")  # no reward before the end, or labels would count it twice
+        turn = env.step("turn left")
+        # No reward before the end, or labels would count it twice. "done" is false after slow successes.
+        assert (turn.observation, turn.reward) == ("o", 0.0)
+        assert turn.stop == (StopReason.SUCCESS if score else None)
         assert (env.outcome().score, env.outcome().success) == (shown.score, shown.success)
 
 

@@ -63,6 +63,12 @@ def test_no_entries_and_broken_entries_have_no_moments() -> None:
         moments(moment_sums(torch.tensor([1.0, NAN]), torch.ones(2)))
 
 
+def test_a_constant_that_is_only_scaled_stays_as_it_is() -> None:
+    ones = torch.ones(5)
+    stats = moments(moment_sums(ones, ones))
+    torch.testing.assert_close(whiten(ones, ones, stats, centre=False), ones)
+
+
 def test_trap_whitening_per_micro_batch_changes_the_balance_of_prm_and_outcome() -> None:
     # Two micro-batches: in one, some episodes succeed; in the other all fail, and only the PRM's
     # small differences are left. Whitened on its own, the second would be as loud as the first.

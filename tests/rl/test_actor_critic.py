@@ -19,6 +19,7 @@ from transformers import (
 
 from rlprm.errors import ConfigError
 from rlprm.models.loading import load_causal_lm
+from rlprm.rl import actor_critic
 from rlprm.rl.actor_critic import ActorCritic, Reading, without_dropout
 from rlprm.rl.batch import Batch
 from tests.rl import toy
@@ -71,6 +72,23 @@ def test_numbers_are_those_of_plain_forwards_at_the_temperature(
         values_N = model.value_head(output.hidden_states[-1][:, :-1][sampled[:, 1:]]).squeeze(1)
     assert values_N.std() > 1e-3
     torch.testing.assert_close(reading.values, values_N, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("with_entropy", [True, False])
+def test_reading_part_by_part_changes_neither_numbers_nor_gradients(
+    tiny_folder: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch, with_entropy: bool
+) -> None:
+    found = []
+    for at_once in (10_000, 7):
+        monkeypatch.setattr(actor_critic, "_TOKENS_AT_ONCE", at_once)
+        model = toy.actor_critic(tiny_folder, critic="separate", kl_coef=0.1)
+        reading = read(model, batch, with_entropy=with_entropy, with_reference=True)
+        assert len(reading.logprobs) > 20
+        (reading.logprobs.sum() + 3 * reading.entropy.sum()).backward()
+        gradients = [p.grad.flatten() for p in model.policy.parameters() if p.grad is not None]
+        found.append([*reading, torch.cat(gradients)])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -35,7 +35,9 @@ def test_more_reward_for_less_success_is_noticed() -> None:
     paid = [0.1, 0.12, 0.11, 0.11, 0.3, 0.32, 0.31, 0.31]
     outcome = [0.6, 0.62, 0.61, 0.61, 0.4, 0.42, 0.41, 0.41]
     message = alarms(QUIET, paid, outcome, window=WINDOW, gap=0.1)["divergence"]
-    assert message == "the PRM pays 0.31 an episode (was 0.11) while the outcome fell from 0.61 to 0.41"
+    assert message == (
+        "the PRM's pay for an episode rose from 0.11 to 0.31 while the outcome fell from 0.61 to 0.41"
+    )
     assert found(QUIET, paid, outcome[::-1]) == set()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rlprm.errors import DataError, MismatchError
 from rlprm.launch import Processes
@@ -49,6 +50,22 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     step(again, 2)  # with the moments of the first step
     assert torch.equal(toy.weights(again), toy.weights(going))
     assert not torch.equal(toy.weights(again), at_checkpoint)
+
+
+def test_frozen_weights_are_in_no_checkpoint_and_adapters_come_back(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    made = toy.learner(tiny_folder, lora_r=4, critic="separate")
+    save_checkpoint(made, tmp_path, Progress(iteration=1), {}, keep=1)
+    (file,) = (tmp_path / "checkpoints/iteration-000001").glob("model*.safetensors")
+    kept = load_file(file)
+    trained = {name for name, p in made.whole.named_parameters() if p.requires_grad}
+    assert set(kept) == trained
+    assert 2 * sum(t.numel() for t in kept.values()) < len(toy.weights(made))
+    other = toy.learner(tiny_folder, lora_r=4, critic="separate", seed=8)
+    assert not torch.equal(toy.weights(other), toy.weights(made))
+    load_newest(other, tmp_path, {})
+    torch.testing.assert_close(toy.weights(other), toy.weights(made), atol=0, rtol=0)
 
 
 def test_nothing_there_is_nothing_to_go_on_from(tiny_folder: Path, tmp_path: Path) -> None:

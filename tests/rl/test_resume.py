@@ -21,7 +21,7 @@ from rlprm.rl.learner import Learner
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
 from rlprm.types import Trajectory
-from tests.rl import toy
+from tests.rl import toy, walker
 from tests.rl.conftest import Run
 from tests.rl.test_training import rows
 
@@ -199,6 +199,23 @@ def test_episodes_that_a_killed_run_left_behind_are_not_mixed_in(fresh: FreshTra
     stored = TrajectoryStore.open(fresh.folder / "trajectories-000000").read()
     assert [t.task.id for t in stored] == ["c", "e"]
     assert {t.policy for t in stored} == {"toy-rl"}
+
+
+def test_fresh_episodes_of_a_prm_with_monte_carlo_labels_are_labelled_by_their_outcomes(
+    walker_policy: Path, tmp_path: Path
+) -> None:
+    """Its labels were a file, of the episodes it was trained on."""
+    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
+    fresh = FreshTrajectories(config, ALONE)
+    for estimator, given, expected in (
+        ("monte_carlo", {"rollouts": 8}, ["--estimator", "returns"]),
+        ("td_gae", {"lam": 0.9}, ["--estimator", "td_gae", "--estimator_kwargs.lam", "0.9"]),
+    ):
+        prm = tmp_path / estimator
+        walker.manifest(walker_policy, estimator=estimator, estimator_kwargs=given).save(prm)
+        words = fresh._arguments(1, str(prm), "out")
+        found = [w for i, w in enumerate(words) if words[i - i % 2].startswith("--estimator")]
+        assert found == expected
 
 
 def test_without_refreshing_nothing_is_kept(tmp_path: Path) -> None:

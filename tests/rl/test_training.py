@@ -54,8 +54,8 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Trajectory]]:
     seen: list[list[Trajectory]] = []
     collect = RLTrainer.collect
 
-    def watched(self: RLTrainer, iteration: int) -> list[Trajectory]:
-        seen.append(collect(self, iteration))
+    def watched(self: RLTrainer, iteration: int, **options: Any) -> list[Trajectory]:
+        seen.append(collect(self, iteration, **options))
         return seen[-1]
 
     monkeypatch.setattr(RLTrainer, "collect", watched)
@@ -371,6 +371,34 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     assert "reward hacking alarm" in caplog.text
     assert summary["repeat_probe"]["is_hackable"]
     assert "it may be farmed" in caplog.text
+
+
+def test_a_prm_that_is_pleased_while_success_falls_rings_where_its_pay_is_settled_beforehand(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ``progress`` an episode is paid -v_0 whatever happens in it: the value at the end has to tell."""
+    seen: dict[str, list[float]] = {}
+
+    def looks(*columns: list[float], measure: str, **_: object) -> dict[str, str]:
+        seen[measure] = columns[1]
+        return {}
+
+    monkeypatch.setattr("rlprm.rl.trainer.alarms", looks)
+    run("a")
+    assert seen == {"value at the end of an episode": column(tmp_path / "a", "prm/final_value")}
+    seen.clear()
+    run("b", reward="promise")
+    assert seen == {"pay for an episode": column(tmp_path / "b", "reward/prm")}
+
+
+def test_a_run_that_only_hurts_keeps_the_policy_it_began_with(
+    run: Run, tmp_path: Path, walker_policy: Path
+) -> None:
+    summary = run(learning_rate=0.3, eval_every=1, eval_tasks=20, **BASELINE)
+    assert max(column(tmp_path / "rl", "eval/success")) < 0.2
+    assert summary["selected_iteration"] == 0
+    before, after = (load_file(f / "model.safetensors") for f in (walker_policy, tmp_path / "rl"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_trap_a_score_that_is_missing_does_not_become_zero(

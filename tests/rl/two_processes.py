@@ -44,8 +44,8 @@ def run_all(policy: Path, prm: Path, folder: Path) -> dict[str, list[list[tuple[
     _, collect, iterate = kept
     episodes: dict[str, list[list[tuple[int, ...]]]] = {}
 
-    def watched(self: RLTrainer, iteration: int) -> list[Trajectory]:
-        found = collect(self, iteration)
+    def watched(self: RLTrainer, iteration: int, **options: Any) -> list[Trajectory]:
+        found = collect(self, iteration, **options)
         episodes.setdefault(self.folder.name, []).append([t.token_ids for t in found])
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rlprm.envs import _openings
@@ -31,7 +32,10 @@ _HIGHEST_SUM = 1_000.0
 
 def _step(server: Server, session: int, action: str) -> Reply:
     # AgentGym's client takes the score, which adds up the rewards and so can pass 1.
-    return step_by_id(server, session, action, score="score", most=_HIGHEST_SUM)
+    reply = step_by_id(server, session, action, score="score", most=_HIGHEST_SUM)
+    # A success that was slow (a reward of at most 0.5) is not called done there, and every further step
+    # adds its reward once more, idle ones too. The first score is the success.
+    return replace(reply, done=reply.done or reply.score > 0)
 
 
 def _read(message: str) -> Request:
