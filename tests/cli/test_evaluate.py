@@ -52,7 +52,7 @@ def test_the_summary_has_every_field(finished: Path) -> None:
     assert all(0 <= rate <= 1 for rate in summary["policy"].values())
     assert all(set(record) >= RECORD for record in summary["evaluation"])
     rows = {(r["strategy"], r["scorer"], r["n"], r["m"]): r for r in summary["evaluation"]}
-    scorers = ("agentprm", "orm", "shortest", "random")
+    scorers = ("agentprm", "orm", "likelihood", "shortest", "random")
     assert set(rows) == {
         ("greedy", None, 1, 1),
         ("sample_mean", None, 1, 1),
@@ -105,9 +105,9 @@ def test_aggregations_are_chosen_on_dev_tasks_alone(
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path)])
     config.beams = []
     summary = evaluate.run(config)
-    assert [len(pool.task_ids) for pool in pools] == [5, 5]
+    assert [len(pool.task_ids) for pool in pools] == [5, 5, 5]
     assert {t.task.split for pool in pools for t in pool.flat} == {"dev"}
-    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] in ("agentprm", "orm")}
+    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] in ("agentprm", "orm", "likelihood")}
     assert used == {"min"}
 
 
