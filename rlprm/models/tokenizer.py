@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -44,6 +45,12 @@ def train_tokenizer(
         encoded to the same text (in Unicode's normal form C, as Qwen2 does).
     """
     qwen = Qwen2Tokenizer().backend_tokenizer
+    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
+    # after "There is a" as after "go to the", which is what a model copies from one to the other.
+    trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
+    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
+    lossless = {p for p in trimmed if qwen.decoder.decode([p]) == p}
+    longest_first = sorted({*lossless, *_ENVELOPES, *_DIGITS}, key=lambda phrase: (-len(phrase), phrase))
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = qwen.normalizer, qwen.pre_tokenizer, qwen.decoder
     trainer = trainers.BpeTrainer(
@@ -52,7 +59,9 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(corpus, trainer)
+    # On what stands between phrases: a word behind one has no space before it, and is a word all the same.
+    phrase = re.compile("|".join(map(re.escape, longest_first)))
+    bpe.train_from_iterator((piece for text in corpus for piece in phrase.split(text) if piece), trainer)
     trained = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=trained["vocab"],
@@ -62,12 +71,6 @@ def train_tokenizer(
         additional_special_tokens=["<|im_start|>"],
         clean_up_tokenization_spaces=False,
     )
-    # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
-    # after "There is a" as after "go to the", which is what a model copies from one to the other.
-    trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
-    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
-    lossless = {p for p in trimmed if qwen.decoder.decode([p]) == p}
-    longest_first = sorted({*lossless, *_ENVELOPES, *_DIGITS}, key=lambda phrase: (-len(phrase), phrase))
     tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in longest_first])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
