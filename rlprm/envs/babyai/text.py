@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from minigrid.core.constants import COLOR_NAMES
-
 from rlprm.envs import _openings
 from rlprm.envs._instructions import BABYAI
 from rlprm.envs.babyai.view import View, name_of, steps_to
@@ -84,9 +82,6 @@ def _place(cell: int) -> str:
 _PLACE = tuple(_place(cell) for cell in range(VIEW * VIEW))
 
 FIXED_PHRASES: tuple[str, ...] = (
-    # things: to find the one of the goal among those in view is then to find one token again
-    *(f" {colour} {kind}" for colour in COLOR_NAMES for kind in ("ball", "box", "key", "door")),
-    *(f" {colour} {state} door" for colour in COLOR_NAMES for state in ("open", "closed", "locked")),
     # goals
     "Your goal: ",
     "go to the ",
