@@ -104,3 +104,13 @@ def test_a_digit_takes_the_space_before_it_along() -> None:
 def test_the_vocabulary_is_no_larger_than_asked_beside_phrases_envelopes_and_digits(size: int) -> None:
     bare = train_tokenizer(CORPUS, vocab_size=size)
     assert 259 <= len(bare) <= size + 3 + 10
+
+
+def test_a_word_behind_a_phrase_is_one_token_as_it_is_behind_a_space() -> None:
+    """Merges are learned on what stands between phrases: "[green" would be a word of its own otherwise."""
+    corpus = ["i want a green one [SEP] green [SEP] large", "click[green]", "click[large]"] * 20
+    tokenizer = train_tokenizer(corpus, phrases=[" [SEP] ", "click["], vocab_size=600)
+    assert tokenizer.tokenize("click[green]") == ["click[", "green", "]"]
+    assert tokenizer.tokenize("a green one [SEP] green [SEP] large")[1:] == [
+        "Ġgreen", "Ġone", " [SEP] ", "green", " [SEP] ", "large",
+    ]  # fmt: skip
