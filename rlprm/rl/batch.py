@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlprm.data.batching import budget_batches, pad_right
 from rlprm.functional.tokens import TokenLayout, token_layout
+from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, StopReason, Trajectory
 
 __all__ = ["Batch", "PRMReads", "micro_batches", "prm_reads", "split_failed"]
@@ -44,7 +45,12 @@ class Batch:
         Args:
             trajectories: finished, none failed.
             outcome: ``success`` (0 or 1) or ``score`` (graded), as what is learned from.
+
+        Raises:
+            DataError: for a reward before the last step: nothing here would learn from it.
         """
+        for trajectory in trajectories:
+            check_no_intermediate_reward(trajectory)
         starts_BT = pad_right([[step.start for step in t.steps] for t in trajectories], 0)
         ends_BT = pad_right([[step.end for step in t.steps] for t in trajectories], 0)
         lengths_B = torch.tensor([len(t.steps) for t in trajectories])

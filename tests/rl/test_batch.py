@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,3 +116,12 @@ def test_the_shares_do_not_depend_on_the_order_of_the_rows() -> None:
 def test_nothing_to_share_out_is_nothing_to_do() -> None:
     assert list(micro_batches([], [3], token_budget=5)) == []
     assert torch.equal(Batch.of(episodes()[:1]).groups_B, torch.tensor([0]))
+
+
+def test_trap_a_reward_before_the_end_is_refused_and_not_forgotten() -> None:
+    first, *others = episodes()
+    early = replace(first, steps=(replace(first.steps[0], reward=0.5), *first.steps[1:]))
+    with pytest.raises(DataError, match=r"step 1 of .* has the intermediate reward 0\.5"):
+        Batch.of([*others, early])
+    at_the_end = replace(first, steps=(*first.steps[:-1], replace(first.steps[-1], reward=0.5)))
+    assert len(Batch.of([at_the_end])) == 1
