@@ -107,7 +107,8 @@ def test_aggregations_are_chosen_on_dev_tasks_alone(
     summary = evaluate.run(config)
     assert [len(pool.task_ids) for pool in pools] == [5, 5, 5]
     assert {t.task.split for pool in pools for t in pool.flat} == {"dev"}
-    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] in ("agentprm", "orm", "likelihood")}
+    chosen_for = ("agentprm", "orm", "likelihood")
+    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] in chosen_for}
     assert used == {"min"}
 
 

@@ -1,0 +1,73 @@
+"""TextCraft: the expert's plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rlprm.envs import textcraft
+from rlprm.envs.textcraft import RecipeBook, load_book
+from rlprm.envs.textcraft.expert import shortest_plan
+from rlprm.errors import DemonstrationError
+from rlprm.types import End, Split, Task
+from tests.toys.textcraft import recipe, small_book
+
+
+def test_the_expert_solves_nearly_all_goals() -> None:
+    book = load_book()
+    solved: Counter[int] = Counter()
+    for number, goal in enumerate(book.recipes):
+        t = Task("textcraft", goal, Split.TRAIN, {"goal": goal, "seed": number})
+        try:
+            actions = textcraft.demonstrate(t, end=End.DECLARED)
+        except DemonstrationError:
+            continue
+        assert len(actions) <= textcraft.ROUND_LIMIT
+        solved[book.depth[goal]] += 1
+    assert solved == {1: 147, 2: 275, 3: 104, 4: 7}  # of 147, 275, 114, 11; the others are coloured banners
+
+
+def test_the_expert_finds_the_shortest_plan() -> None:
+    book = load_book()
+    # Bamboo saves a command over planks for a single stick, but not for eight.
+    assert shortest_plan(book, "rail") == (
+        "get 2 bamboo",
+        "get 6 iron ingot",
+        "craft 1 stick using 2 bamboo",
+        "craft 16 rail using 6 iron ingot, 1 stick",
+    )
+    assert shortest_plan(book, "painting") == (
+        "get 1 oak log",
+        "get 4 string",
+        "craft 4 oak planks using 1 oak log",
+        "craft 1 white wool using 4 string",
+        "craft 4 stick using 2 oak planks",
+        "craft 4 stick using 2 oak planks",
+        "craft 1 painting using 8 stick, 1 white wool",
+    )
+
+
+def test_planks_for_two_purposes_come_from_one_tree() -> None:
+    book = RecipeBook(
+        [
+            *(r for recipes in small_book().recipes.values() for r in recipes),
+            recipe("axe", 1, (2, "oak planks"), (2, "stick")),
+        ]
+    )
+    assert shortest_plan(book, "axe") == (
+        "get 1 oak log",
+        "craft 4 oak planks using 1 oak log",
+        "craft 4 stick using 2 oak planks",
+        "craft 1 axe using 2 oak planks, 2 stick",
+    )
+
+
+def test_a_plan_that_needs_too_many_rounds_is_a_demonstration_error() -> None:
+    banner = Task("textcraft", "gray banner", Split.TRAIN, {"goal": "gray banner", "seed": 0})
+    with pytest.raises(DemonstrationError, match="gray banner: the shortest plan has 28 actions"):
+        textcraft.demonstrate(banner, end=End.DECLARED)
+    pink = Task("textcraft", "pink banner", Split.TRAIN, {"goal": "pink banner", "seed": 0})
+    assert len(textcraft.demonstrate(pink, end=End.ON_SUCCESS)) == 20
+    with pytest.raises(DemonstrationError, match="21"):
+        textcraft.demonstrate(pink, end=End.DECLARED)
