@@ -33,7 +33,9 @@ from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.prm import stage as prm
 from rlprm.prm.config import PRMConfig
 from rlprm.probe_actions import ProbeActionsConfig
+from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.likelihood import Likelihood
 from rlprm.stage import read_record
 from rlprm.types import Split
 
@@ -51,6 +53,7 @@ class Variant:
     about: str
     settings: Mapping[str, Any]
     recipe: str = "train_prm"
+    """Of the training; none for a baseline without a model."""
     model: str = "pretrained"
     rollouts: str = "rollouts"
     labels: str = ""
@@ -100,6 +103,7 @@ VARIANTS = {
         recipe="train_pvm",
         labels="labels_hard.jsonl",
     ),
+    "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
@@ -113,6 +117,8 @@ def train(root: Path, seed: int, names: Sequence[str]) -> None:
     """Train the variants of one seed; what exists is kept."""
     for name in names:
         variant = VARIANTS[name]
+        if not variant.recipe:
+            continue
         overrides = {
             "eval_strategy": "no",
             **variant.settings,
@@ -135,10 +141,11 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
     probe = _probe(root, seed)
     for name in names:
         file, trained = root / f"s{seed}" / "measured" / f"{name}.json", root / f"s{seed}" / "prm" / name
-        if file.exists() or not (trained / "stage.json").exists():
+        is_trained = (trained / "stage.json").exists()
+        if file.exists() or (VARIANTS[name].recipe and not is_trained):
             continue
         log.info("measuring %s, seed %d", name, seed)
-        scorer = CheckpointScorer.load(name, str(trained))
+        scorer: Scorer = CheckpointScorer.load(name, str(trained)) if is_trained else Likelihood()
         scored = pool.scored(scorer)
         quality = step_quality(scored, name)
         found = {
@@ -149,7 +156,7 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
             "auc": quality.mid_auc,
             "auc_within_task": quality.mid_auc_within_task,
             "actions": evaluate_discrimination(probe, scorer).as_json(),
-            "seconds": read_record(trained)["seconds"],
+            "seconds": read_record(trained)["seconds"] if is_trained else 0.0,
         }
         write_json(file, found)
 
@@ -179,7 +186,7 @@ def _probe(root: Path, seed: int) -> str:
     return config.output_dir
 
 
-def _beam(config: CollectConfig, scorer: CheckpointScorer) -> dict[str, float]:
+def _beam(config: CollectConfig, scorer: Scorer) -> dict[str, float]:
     policy, (n, m) = config.load_policy(), BEAM
     tasks = envs.load(config.environment).tasks(Split.DEV, 0, BEAM_TASKS, **config.env_kwargs)
     portion = WAVE // (n * m)
