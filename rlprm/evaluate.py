@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from rlprm import envs, search
 from rlprm.collect import PolicyConfig, collect
 from rlprm.config import own_settings, setting
+from rlprm.data.confidence import check_per
 from rlprm.data.files import write_json
 from rlprm.errors import ConfigError
 from rlprm.evaluation import plots
@@ -35,6 +36,7 @@ from rlprm.models.loading import revision_of
 from rlprm.policies.hf import HFPolicy
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.confident import Confident
 from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
@@ -65,6 +67,10 @@ class EvaluateConfig(PolicyConfig):
     chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
     action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
+    confident: bool = setting(
+        True, "Search with every checkpoint's values weighed by the policy's probabilities, too."
+    )
+    likelihood_per: str = setting("action", "Which probability: of a whole action, or of its token (mean).")
     report_to: str = setting("none", "Tracker for the final numbers and plots: none, wandb, tensorboard.")
     output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
 
@@ -93,6 +99,7 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
         if self.report_to not in TRACKERS:
             raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
+        check_per(self.likelihood_per)
         self.beam_sizes()
         for name in ("num_tasks", "num_dev_tasks"):
             if getattr(self, name) < 1:
@@ -149,19 +156,23 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
         with watch.measure("pool"):
             pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
-        with_rules: list[Scorer] = [*checkpoints, Likelihood()]
-        """Those whose step scores can become a trajectory's in several ways."""
-        scorers: list[Scorer] = [*with_rules, Shortest(), Random(seed=config.seed)]
+        likelihood, others = Likelihood(config.likelihood_per), (Shortest(), Random(seed=config.seed))
+        confident = [Confident(scorer, config.likelihood_per) for scorer in checkpoints if config.confident]
+        searched: list[Scorer] = [*checkpoints, *confident]
         with watch.measure("scoring"):
-            for scorer in tqdm(scorers, desc="scoring", unit="scorer", disable=not processes.is_main):
+            each = tqdm([*checkpoints, likelihood, *others], desc="scoring", disable=not processes.is_main)
+            for scorer in each:
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
-        choices = [choose_aggregation(dev, scorer.name, config.chosen_at) for scorer in with_rules]
-        aggregation = {scorer.name: "last" for scorer in scorers} | {c.scorer: c.name for c in choices}
+            for weighing in confident:
+                dev, pool = dev.weighed(weighing), pool.weighed(weighing)
+        with_rules = [scorer.name for scorer in (*searched, likelihood)]
+        choices = [choose_aggregation(dev, name, config.chosen_at) for name in with_rules]
+        aggregation = {c.scorer: c.name for c in choices} | {scorer.name: "last" for scorer in others}
         measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
         with watch.measure("greedy"):
             measured.append(_greedy(config, policy, processes, tasks))
         for n, m in config.beam_sizes():
-            for scorer in checkpoints:
+            for scorer in searched:
                 with watch.measure(f"beam {n}x{m} {scorer.name}"):
                     measured.append(_beam(config, policy, processes, scorer, tasks, n, m))
         measured = headline(measured, aggregation)

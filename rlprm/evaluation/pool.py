@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.scorers.base import Scorer
+from rlprm.scorers.confident import Confident
 from rlprm.search.base import score_all
 from rlprm.types import End, StepScores, Trajectory
 
@@ -74,6 +75,18 @@ class Pool:
             )
         flat = score_all(scorer, self.flat)
         rows = tuple(tuple(flat[start : start + self.n]) for start in range(0, len(flat), self.n))
+        return replace(self, scores={**self.scores, scorer.name: rows})
+
+    def weighed(self, scorer: Confident) -> Pool:
+        """Return the pool with the scores of one more scorer, made from those that its own scorer gave.
+
+        Raises:
+            ConfigError: if its own scorer has not scored the pool.
+        """
+        rows = tuple(
+            tuple(s and scorer.weigh(s, t) for s, t in zip(scores, row, strict=True))
+            for scores, row in zip(self.scores_of(scorer.scorer.name), self.trajectories, strict=True)
+        )
         return replace(self, scores={**self.scores, scorer.name: rows})
 
     def scores_of(self, scorer: str) -> PoolScores:

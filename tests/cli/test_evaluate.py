@@ -52,19 +52,20 @@ def test_the_summary_has_every_field(finished: Path) -> None:
     assert all(0 <= rate <= 1 for rate in summary["policy"].values())
     assert all(set(record) >= RECORD for record in summary["evaluation"])
     rows = {(r["strategy"], r["scorer"], r["n"], r["m"]): r for r in summary["evaluation"]}
-    scorers = ("agentprm", "orm", "likelihood", "shortest", "random")
+    models = ("agentprm", "orm", "agentprm+likelihood", "orm+likelihood")
+    scorers = (*models, "likelihood", "shortest", "random")
     assert set(rows) == {
         ("greedy", None, 1, 1),
         ("sample_mean", None, 1, 1),
         *(("oracle", None, n, 1) for n in (1, 2, 4)),
         *(("best_of_n", scorer, n, 1) for n in (1, 2, 4) for scorer in scorers),
-        *(("beam", scorer, 2, 2) for scorer in ("agentprm", "orm")),
+        *(("beam", scorer, 2, 2) for scorer in models),
     }
     assert {r["end"] for r in rows.values()} == {"declared"}
     assert all(r["ci_low"] <= r["success_rate"] <= r["ci_high"] for r in rows.values())
     assert all(r["policy_tokens"] > 0 and r["env_steps"] > 0 for r in rows.values())
     for (strategy, scorer, _, _), record in rows.items():
-        uses_model = strategy in ("best_of_n", "beam") and scorer in ("agentprm", "orm")
+        uses_model = strategy in ("best_of_n", "beam") and scorer in models
         assert (record["prm_tokens"] > 0) == uses_model
     assert set(summary["oracle"]) == {"1", "2", "4"}
     assert set(summary["gap_closed"]) == set(scorers)
@@ -105,10 +106,10 @@ def test_aggregations_are_chosen_on_dev_tasks_alone(
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path)])
     config.beams = []
     summary = evaluate.run(config)
-    assert [len(pool.task_ids) for pool in pools] == [5, 5, 5]
+    assert [len(pool.task_ids) for pool in pools] == [5] * 5
     assert {t.task.split for pool in pools for t in pool.flat} == {"dev"}
-    chosen_for = ("agentprm", "orm", "likelihood")
-    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] in chosen_for}
+    without = (None, "shortest", "random")
+    used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] not in without}
     assert used == {"min"}
 
 

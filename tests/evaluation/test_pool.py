@@ -8,6 +8,7 @@ import pytest
 
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.evaluation.pool import Pool
+from rlprm.scorers.confident import Confident
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.types import End, StopReason
@@ -38,6 +39,8 @@ def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories(
 
 def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
     pool = Pool.of([trajectory()]).scored(Shortest())
+    with pytest.raises(ConfigError, match="no scores of 'random' in this pool"):
+        pool.weighed(Confident(Random()))
     with pytest.raises(ConfigError, match=r"no scores of 'orm' in this pool; there are: shortest"):
         pool.scores_of("orm")
     with pytest.raises(ConfigError, match="two scorers have the name 'shortest'"):
@@ -70,3 +73,11 @@ def test_impossible_pools_are_refused(flat: list, message: str) -> None:
 def test_trajectories_that_cannot_be_compared_are_refused(change: dict) -> None:
     with pytest.raises(MismatchError, match="sample 1 of task 'a'"):
         Pool.of([trajectory(), replace(trajectory(sample=1), **change)])
+
+
+def test_weighed_scores_are_those_of_the_weighing_scorer_itself() -> None:
+    made = Pool.of([trajectory(steps=2, sample=0), trajectory(steps=0, sample=1)])
+    weighing = Confident(Random())
+    assert made.scored(Random()).weighed(weighing).scores_of(weighing.name) == made.scored(
+        weighing
+    ).scores_of(weighing.name)

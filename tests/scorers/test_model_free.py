@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from rlprm.errors import ConfigError
 from rlprm.functional.best_of_n import oracle_at_k
 from rlprm.rollout import rollout
 from rlprm.scorers import Scorer
+from rlprm.scorers.confident import Confident
 from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
@@ -17,7 +19,7 @@ from rlprm.search import best_of_n
 from rlprm.search.base import score_all
 from rlprm.types import End, EpisodeSetting, Split
 from tests.toys import corridor
-from tests.toys.agents import SeededPolicy
+from tests.toys.agents import FunctionScorer, SeededPolicy
 from tests.toys.pools import trajectory
 
 
@@ -41,6 +43,27 @@ def test_likelihood_is_the_probability_of_each_action() -> None:
     (scores,) = Likelihood().score([halves])
     assert scores.values == pytest.approx((0.25, 0.8))
     assert scores.initial == 1.0
+
+
+def test_of_long_actions_the_probability_of_a_token_is_taken_forced_tokens_left_out() -> None:
+    made = trajectory(steps=1, action_tokens=3)
+    forced = replace(made, action_mask=(0, 1, 1, 0), logprobs=(0.0, math.log(0.5), math.log(0.125), 0.0))
+    assert Likelihood("token").score([forced])[0].values == pytest.approx((0.25,))
+    assert Likelihood("action").score([forced])[0].values == pytest.approx((0.0625,))
+    with pytest.raises(ConfigError, match="likelihood_per: got 'word', allowed: action, token"):
+        Likelihood("word")
+
+
+def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far() -> None:
+    made = trajectory(steps=3, action_tokens=1)  # tokens: . a . a . a
+    sampled = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 1, 0.7, 1, 0.9)))
+    values = {(): 0.4, ("action 1",): 0.6, ("action 1", "action 2"): -0.1}
+    scorer = FunctionScorer(lambda _, actions: values.get(actions, 0.8), tokens=11)
+    (scores,) = Confident(scorer).score([sampled])
+    # 0.6 · 0.5; a value below 0 is 0; 0.8 · (0.5 + 0.7 + 0.9) / 3
+    assert scores.values == pytest.approx((0.3, 0.0, 0.56))
+    assert (scores.initial, scores.tokens) == (0.4, 11)
+    assert Confident(scorer).name == "toy+likelihood"
 
 
 def test_random_depends_on_seed_task_sample_and_step_alone() -> None:
