@@ -35,6 +35,7 @@ from rlprm.prm.config import PRMConfig
 from rlprm.probe_actions import ProbeActionsConfig
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.confident import Confident
 from rlprm.scorers.likelihood import Likelihood
 from rlprm.stage import read_record
 from rlprm.types import Split
@@ -58,6 +59,8 @@ class Variant:
     rollouts: str = "rollouts"
     labels: str = ""
     """File of Monte-Carlo labels to learn from, of those that ``rlprm estimate`` writes."""
+    weighs: str = ""
+    """Variant whose values are weighed by the policy's probabilities; nothing is trained for it."""
 
 
 _BCE = {"loss": "bce", "activation": "sigmoid"}
@@ -104,6 +107,10 @@ VARIANTS = {
         labels="labels_hard.jsonl",
     ),
     "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
+    **{
+        f"{name}+likelihood": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
+        for name in (BASELINE, "bce", "orm")
+    },
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
@@ -141,11 +148,18 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
     probe = _probe(root, seed)
     for name in names:
         file, trained = root / f"s{seed}" / "measured" / f"{name}.json", root / f"s{seed}" / "prm" / name
-        is_trained = (trained / "stage.json").exists()
-        if file.exists() or (VARIANTS[name].recipe and not is_trained):
+        variant = VARIANTS[name]
+        if variant.weighs:
+            trained = trained.with_name(variant.weighs)
+        has_model = bool(variant.recipe or variant.weighs)
+        if file.exists() or (has_model and not (trained / "stage.json").exists()):
             continue
         log.info("measuring %s, seed %d", name, seed)
-        scorer: Scorer = CheckpointScorer.load(name, str(trained)) if is_trained else Likelihood()
+        scorer: Scorer = Likelihood()
+        if has_model:
+            scorer = CheckpointScorer.load(variant.weighs or name, str(trained))
+        if variant.weighs:
+            scorer = Confident(scorer)
         scored = pool.scored(scorer)
         quality = step_quality(scored, name)
         found = {
@@ -156,7 +170,7 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
             "auc": quality.mid_auc,
             "auc_within_task": quality.mid_auc_within_task,
             "actions": evaluate_discrimination(probe, scorer).as_json(),
-            "seconds": read_record(trained)["seconds"] if is_trained else 0.0,
+            "seconds": read_record(trained)["seconds"] if has_model else 0.0,
         }
         write_json(file, found)
 
