@@ -23,8 +23,8 @@ from rlprm.evaluation.records import BEAM, BEST_OF_N, GREEDY, ORACLE, SAMPLE_MEA
 from rlprm.evaluation.table import rows
 from rlprm.types import StepScores, Trajectory
 
-# Okabe and Ito's palette, told apart with any colour vision; greys are left for the bounds.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's palette, told apart with any colour vision, and a brown; greys are left for the bounds.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#8B4513")
 _BOUND = "#555555"
 _STYLE: Any = {
     "font.size": 10.0,
@@ -75,7 +75,7 @@ def write_all(
 
 
 def colours_of(scorers: Iterable[str]) -> dict[str, str]:
-    """Give each scorer a colour, in order; the seventh has the first one's again."""
+    """Give each scorer a colour, in order; the ninth has the first one's again."""
     return dict(zip(dict.fromkeys(scorers), cycle(_COLOURS), strict=False))
 
 
