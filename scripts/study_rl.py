@@ -55,7 +55,7 @@ VARIANTS = {
         "outcome, leave-one-out, no critic", {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
     ),
     "progress": Variant("progress of the PRM, GAE with a critic", {}),
-    "progress_lam0.5": Variant("the same, λ 0.5", {"estimator_kwargs.lam": 0.5}),
+    "progress_lam0.5": Variant("progress, λ 0.5", {"estimator_kwargs.lam": 0.5}),
     "promise": Variant("promise of the PRM, GAE with a critic", {"reward": "promise"}),
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
     "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "estimator": "prm_critic"}),

@@ -56,7 +56,7 @@ SMALL: dict[str, list[str]] = {
     "train-rl": ["--iterations", "2", "--tasks_per_iteration", "4", "--round_limit", "8",
                  "--max_new_tokens", "4", "--wave_size", "8", "--critic_warmup_iterations", "1",
                  "--eval_every", "2", "--eval_tasks", "2", "--test_tasks", "2", "--repeat_probe", "2",
-                 "--refresh_every", "0", "--report_to", "none"],
+                 "--refresh_every", "0", "--report_to", "none", "--select", "last"],
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ SETTINGS = (
     "--micro_batch_tokens", "96",
     "--iterations", "3", "--critic_warmup_iterations", "0", "--kl_coef", "0.1", "--learning_rate", "0.002",
     "--eval_every", "3", "--eval_tasks", "4", "--test_tasks", "0", "--repeat_probe", "2", "--save_every", "1",
+    "--select", "last",  # a policy that never succeeds would stay what it was
 )  # fmt: skip
 KINDS = {"plain": (), "adapters": ("--lora_r", "4")}
 CASES = [(1, "plain"), (2, "plain"), (3, "plain"), (3, "adapters")]
