@@ -360,7 +360,7 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
     summary = run(
         iterations=16, reward="promise", critic="shared", alarm_window=3, stop_on_alarm=True,
-        repeat_probe=64, tasks_per_iteration=16, round_limit=10, learning_rate=2e-3,
+        tasks_per_iteration=16, round_limit=10, learning_rate=2e-3,
     )  # fmt: skip
     turns, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("turns", "success"))
     assert turns[-1] > turns[0] + 1
@@ -369,6 +369,15 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     assert summary["alarm"]
     assert all(text.startswith(f"iteration {summary['iterations'] - 1}: ") for text in summary["alarm"])
     assert "reward hacking alarm" in caplog.text
+
+
+def test_trap_a_reward_that_pays_for_idling_is_named_before_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
+    settings = {"iterations": 1, "critic": "shared", "repeat_probe": 64, "tasks_per_iteration": 64}
+    summary = run("promise", reward="promise", round_limit=10, **settings)
+    assert summary["repeat_probe"]["episodes"] > 2
     assert summary["repeat_probe"]["is_hackable"]
     assert "it may be farmed" in caplog.text
 
