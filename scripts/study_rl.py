@@ -134,6 +134,7 @@ def _record(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "reached": reached,
         "turns": [round(rows[0]["rollout/turns"], 2), round(rows[-1]["rollout/turns"], 2)],
         "curve": [[steps, round(success, 4)] for steps, _, success in curve],
+        "training": [[row["rollout/env_steps"], round(row["rollout/success"], 4)] for row in rows],
     }
 
 
@@ -159,20 +160,21 @@ def _print(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the mean over seeds at each evaluation, and the range between the seeds."""
+    """Draw success in the training episodes, mean over seeds; variants that lack a seed are left out."""
+    seeds = {r["seed"] for r in records}
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for colour, name in zip(map(mpl.colormaps["tab10"], range(len(VARIANTS))), VARIANTS, strict=True):
-        curves = [r["curve"] for r in records if r["variant"] == name]
-        if not curves:
+        curves = [r["training"] for r in records if r["variant"] == name]
+        if len(curves) < len(seeds):
             continue
         shortest = min(map(len, curves))
         steps = np.mean([[point[0] for point in curve[:shortest]] for curve in curves], axis=0)
         success = 100 * np.array([[point[1] for point in curve[:shortest]] for curve in curves])
         axis.plot(steps, success.mean(0), label=name, color=colour)
-        axis.fill_between(steps, success.min(0), success.max(0), alpha=0.15, color=colour)
     axis.set_xlabel("environment steps")
-    axis.set_ylabel("success on dev tasks in %, sampled")
+    axis.set_ylabel("success on new training tasks in %, sampled")
+    axis.set_title(f"mean of {len(seeds)} seeds; all variants of a seed see the same tasks")
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(path, dpi=120)
