@@ -160,8 +160,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         confident = [Confident(scorer, config.likelihood_per) for scorer in checkpoints if config.confident]
         searched: list[Scorer] = [*checkpoints, *confident]
         with watch.measure("scoring"):
-            each = tqdm([*checkpoints, likelihood, *others], desc="scoring", disable=not processes.is_main)
-            for scorer in each:
+            asked = [*checkpoints, likelihood, *others]
+            for scorer in tqdm(asked, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
             for weighing in confident:
                 dev, pool = dev.weighed(weighing), pool.weighed(weighing)

@@ -69,10 +69,7 @@ class Pool:
             ConfigError: if a scorer of that name has scored the pool already.
             DataError: for scores that are missing or not finite.
         """
-        if scorer.name in self.scores:
-            raise ConfigError(
-                f"two scorers have the name {scorer.name!r}; their rows could not be told apart"
-            )
+        self._check_is_new(scorer.name)
         flat = score_all(scorer, self.flat)
         rows = tuple(tuple(flat[start : start + self.n]) for start in range(0, len(flat), self.n))
         return replace(self, scores={**self.scores, scorer.name: rows})
@@ -81,8 +78,9 @@ class Pool:
         """Return the pool with the scores of one more scorer, made from those that its own scorer gave.
 
         Raises:
-            ConfigError: if its own scorer has not scored the pool.
+            ConfigError: if its own scorer has not scored the pool, or one of its name has.
         """
+        self._check_is_new(scorer.name)
         rows = tuple(
             tuple(s and scorer.weigh(s, t) for s, t in zip(scores, row, strict=True))
             for scores, row in zip(self.scores_of(scorer.scorer.name), self.trajectories, strict=True)
@@ -100,6 +98,10 @@ class Pool:
                 f"no scores of {scorer!r} in this pool; there are: {', '.join(self.scores) or 'none'}"
             )
         return self.scores[scorer]
+
+    def _check_is_new(self, name: str) -> None:
+        if name in self.scores:
+            raise ConfigError(f"two scorers have the name {name!r}; their rows could not be told apart")
 
     def _check(self) -> None:
         n, end, template = self.n, self.end, self.trajectories[0][0].template

@@ -1,8 +1,8 @@
 """A reward model's values, weighed by how sure the policy was of its actions.
 
 A reward model knows what it was taught to see; what it overlooks is often something the policy itself
-would hardly have done. The two err in different ways: best-of-N by their product beats either
-(docs/results.md), for the price of the reward model alone.
+would hardly have done. The two err in different ways: by their product, best-of-N and beam search were
+better than by the reward model alone wherever it was measured (docs/results.md), at the same price.
 """
 
 from __future__ import annotations

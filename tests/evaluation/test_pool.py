@@ -75,6 +75,12 @@ def test_trajectories_that_cannot_be_compared_are_refused(change: dict) -> None:
         Pool.of([trajectory(), replace(trajectory(sample=1), **change)])
 
 
+def test_weighed_scores_take_no_other_scorers_name() -> None:
+    weighed = Pool.of([trajectory()]).scored(Random()).weighed(Confident(Random()))
+    with pytest.raises(ConfigError, match=r"two scorers have the name 'random\+likelihood'"):
+        weighed.weighed(Confident(Random()))
+
+
 def test_weighed_scores_are_those_of_the_weighing_scorer_itself() -> None:
     made = Pool.of([trajectory(steps=2, sample=0), trajectory(steps=0, sample=1)])
     weighing = Confident(Random())
