@@ -9,7 +9,8 @@ for as long as they began so.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ from rlprm.stage import read_record
 from rlprm.types import End, Split, Task
 from tests.cli.test_recipes import ROOT, stage_of
 from tests.data.templates import QWEN25
+from tests.toys.agentgym_server import open_world, serving, world_task
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENTS = ("babyai", "math", "textcraft", "webshop")
+ENVIRONMENTS = ("agentgym", "babyai", "math", "textcraft", "textworld", "webshop")
 NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate", "train_rl")
 SMALL: dict[str, list[str]] = {
     "sft": ["--num_demonstrations", "6", "--max_steps", "2", "--workers", "1"],
@@ -70,20 +72,39 @@ def settings_of(path: str) -> dict[str, Any]:
     return found
 
 
-def gsm8k(folder: Path) -> str:
+def gsm8k(folder: Path) -> dict[str, Any]:
     """Write generated problems in GSM8K's form, as many as were published."""
-    folder.mkdir()
     for part, split, count in (("train", Split.TRAIN, 7473), ("test", Split.TEST, 1319)):
         rows = [
             {"question": f"{number}. {task.spec['question']}", "answer": "\n".join(task.spec["solution"])}
             for number, task in enumerate(envs.load("math").tasks(split, 0, count))
         ]
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(folder)
+    return {"data": str(folder)}
 
 
-STAND_INS = {"math": {"data": gsm8k}}
-"""For each environment whose data lies on the hub: setting → what writes a stand-in and says where it is."""
+def agentgym_data(folder: Path) -> dict[str, Any]:
+    """Write files in AgentTraj's and AgentEval's form about the server that the tests play."""
+    write = load_format("react").write
+    for part, indices in (("train", range(40)), ("test", range(100, 110))):
+        items = []
+        for index in indices:
+            talk = [("human", None, "Instructions."), ("gpt", False, "OK.")]
+            episode = open_world("textcraft", index)
+            talk.append(("human", None, episode.reset()))
+            for action in envs.load("textcraft").demonstrate(
+                world_task("textcraft", index), end=End.ON_SUCCESS
+            ):
+                talk.append(("gpt", True, write(action)))
+                talk.append(("human", None, episode.step(action).observation))
+            conversation = [{"from": who, "loss": loss, "value": text} for who, loss, text in talk]
+            items.append({"item_id": f"textcraft_{index}", "conversations": conversation})
+        (folder / f"textcraft_{part}.json").write_text(json.dumps(items))
+    return {"data_indices": {part: str(folder / f"textcraft_{part}.json") for part in ("train", "test")}}
+
+
+STAND_INS = {"agentgym": agentgym_data, "math": gsm8k}
+"""What writes the data of an environment whose data lies on the hub; returns the settings that name it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ class DryRun:
 
     environment: str
     root: Path
-    stand_ins: dict[str, str]
+    stand_ins: dict[str, Any]
     """Settings of the environment that are not the recipes'."""
 
     def env_kwargs(self) -> dict[str, Any]:
@@ -102,6 +123,22 @@ class DryRun:
     def folder(self, name: str) -> Path:
         return self.root / name
 
+    @property
+    def world(self) -> str:
+        """The environment that runs in this process, the server's for a served one."""
+        return "textcraft" if self.environment == "agentgym" else self.environment
+
+    @property
+    def end(self) -> End:
+        return End(settings_of(recipe(self.environment, "collect"))["end"])
+
+    def tasks(self, split: Split, start: int, count: int) -> list[Task]:
+        """Tasks as they are in this process."""
+        found = envs.load(self.environment).tasks(split, start, count, **self.env_kwargs())
+        if self.environment == "agentgym":
+            return [world_task("textcraft", task.spec["data_idx"]) for task in found]
+        return found
+
     def run(self, name: str, *changes: str) -> None:
         """Run a recipe, reading and writing below the root."""
         path = recipe(self.environment, name)
@@ -109,7 +146,13 @@ class DryRun:
         arguments = ["--config", str(ROOT / path), *SMALL[stage], "--output_dir", str(self.folder(name))]
         arguments += ["--disable_tqdm", "true"] if stage in ("sft", "train-prm") else []
         if stage != "train-prm":
-            arguments += [w for k, v in self.stand_ins.items() for w in (f"--env_kwargs.{k}", v)]
+            arguments += [
+                word
+                for k, v in self.stand_ins.items()
+                for word in (f"--env_kwargs.{k}", yaml.safe_dump(v).strip())
+            ]
+        if "demonstrations" in settings_of(path):
+            arguments += ["--demonstrations", str(self.folder("data") / "textcraft_train.json")]
         run_stage(stage, [*arguments, *changes])
 
 
@@ -120,15 +163,15 @@ class Expert:
     says: dict[str, list[str]]
 
     @classmethod
-    def of(cls, tasks: Sequence[Task], action_format: str) -> Expert:
+    def of(cls, tasks: Sequence[Task], action_format: str, end: End) -> Expert:
         says = {}
         for task in tasks:
             module = envs.load(task.environment)
             try:
-                actions = module.demonstrate(task, end=End.DECLARED)
+                actions = module.demonstrate(task, end=end)
             except DemonstrationError:
                 continue
-            opening = module.make(task, end=End.DECLARED).reset()
+            opening = module.make(task, end=end).reset()
             says[opening] = [load_format(action_format).write(action) for action in actions]
         return cls(says)
 
@@ -144,23 +187,36 @@ class Expert:
 
 def tokenizer_for(dry: DryRun) -> PreTrainedTokenizerBase:
     """A small vocabulary of the environment's words under Qwen2.5's own template."""
-    module = envs.load(dry.environment)
+    module = envs.load(dry.world)
     style = settings_of(recipe(dry.environment, "collect"))["prompt"]
-    texts = [m["content"] for m in module.opening(end=End.DECLARED, style=style)]
-    for task in module.tasks(Split.TRAIN, 0, 40, **dry.env_kwargs()):
-        texts.append(module.make(task, end=End.DECLARED).reset())
+    texts = [m["content"] for m in module.opening(end=dry.end, style=style)]
+    for task in dry.tasks(Split.TRAIN, 0, 8 if dry.world == "textworld" else 36):  # games take seconds
+        texts.append(module.make(task, end=dry.end).reset())
     made = train_tokenizer([*texts, "Thought:\nMy next action is: .\n\nAction:\n"], vocab_size=700)
     made.chat_template = QWEN25
     return made
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
-def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
+def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DryRun]:
     """Run every big recipe of an environment, each on what the one before left."""
     environment = str(request.param)
+    if requirement := envs.load("textworld").requirements() if environment == "textworld" else "":
+        pytest.skip(requirement)
     root = tmp_path_factory.mktemp(environment)
-    stand_ins = {name: write(root / name) for name, write in STAND_INS.get(environment, {}).items()}
-    made = DryRun(environment, root, stand_ins)
+    stand_ins: dict[str, Any] = {}
+    if write := STAND_INS.get(environment):
+        (root / "data").mkdir()
+        stand_ins = write(root / "data")
+    with serving("textcraft") if environment == "agentgym" else nullcontext() as server:
+        if server is not None:
+            stand_ins["server"] = server.url
+        yield dry_run(DryRun(environment, root, stand_ins))
+
+
+def dry_run(made: DryRun) -> DryRun:
+    """Run all recipes."""
+    environment = made.environment
     tokenizer = tokenizer_for(made)
     # The architecture's shape: grouped keys, tied embeddings, the context length, rows that no token has.
     shape = Qwen2Config(
@@ -176,12 +232,11 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     made.run("sft", "--model", str(base))
     policy = str(made.folder("sft"))
     collect = settings_of(recipe(environment, "collect"))
-    module = envs.load(environment)
     tasks = [
-        *module.tasks(Split.TRAIN, collect["first_task"], 4, **made.env_kwargs()),
-        *(t for split in (Split.TEST, Split.DEV) for t in module.tasks(split, 0, 2, **made.env_kwargs())),
+        *made.tasks(Split.TRAIN, collect["first_task"], 4),
+        *(task for split in (Split.TEST, Split.DEV) for task in made.tasks(split, 0, 2)),
     ]
-    expert = Expert.of(tasks, collect["action_format"])
+    expert = Expert.of(tasks, collect["action_format"], made.end)
     act = HFPolicy.act
 
     def half_expert(
@@ -214,7 +269,7 @@ def test_every_big_recipe_is_run() -> None:
 def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
     scaled = {"model", "output_dir", "trajectories", "scorers", "held_out_fraction", "num_demonstrations"}
     scaled |= {"num_tasks", "samples_per_task", "round_limit", "max_new_tokens", "wave_size"}
-    scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams"}
+    scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams", "demonstrations"}
     scaled |= {SMALL["train-rl"][i].removeprefix("--") for i in range(0, len(SMALL["train-rl"]), 2)} | {"prm"}
     for name in NAMES:
         wanted = settings_of(recipe(dry.environment, name))
@@ -244,7 +299,8 @@ def test_the_trajectories_have_the_real_layout_and_both_outcomes(dry: DryRun) ->
         assert text.count("<|im_start|>assistant\n") == len(t.steps) + 1  # the acknowledgement, too
     won = [t for t in trajectories if t.outcome.success]
     assert {("Action:" in t.messages[-2]["content"]) for t in won} == {react}
-    last = {"math": "#### ", "webshop": "click[Buy Now]"}.get(dry.environment, "finish")
+    ends = {"math": "#### ", "webshop": "click[Buy Now]", "agentgym": "craft "}
+    last = ends.get(dry.environment, "finish")
     assert all(t.steps[-1].action.startswith(last) for t in won)
 
 

@@ -71,6 +71,16 @@ def test_tasks_are_slices_of_the_data_indices(textcraft: AgentGymServer) -> None
     assert textcraft.requests == []
 
 
+def test_a_tenth_of_train_is_dev_where_none_is_named() -> None:
+    def of(split: Split, count: int, **indices: Any) -> list[str]:
+        settings = {"server": "http://h:1", "protocol": "textcraft", "data_indices": indices}
+        return [task.id for task in agentgym.tasks(split, 0, count, **settings)]
+
+    assert of(Split.DEV, 2, train="0-19") == ["textcraft_9", "textcraft_19"]
+    assert of(Split.TRAIN, 18, train="0-19") == [f"textcraft_{i}" for i in range(19) if i != 9]
+    assert of(Split.TRAIN, 20, train="0-19", dev=30) == [f"textcraft_{i}" for i in range(20)]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -25,6 +25,7 @@ MISSING = (
 
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _MOST_INDICES = 1_000_000  # of a range
+_DEV_EVERY = 10
 
 
 def tasks_of(
@@ -71,7 +72,8 @@ def tasks_at(
         count: how many tasks.
         server: URL, such as ``http://localhost:8000``.
         data_indices: split → its indices: a number, a range ``"0-373"`` (both ends belong to it), a data
-            file or hub id (AgentTraj, AgentEval), or a list of such. No index may be in two splits.
+            file or hub id (AgentTraj, AgentEval), or a list of such. No index may be in two splits. AgentGym
+            has no dev split: where none is named, it is every tenth index of train.
         timeout: seconds until a request is given up, its repeats included.
         retries: how often at most a request is repeated that does no harm twice.
     """
@@ -141,6 +143,9 @@ def _indices(name: str, data_indices: Any) -> dict[Split, list[int]]:
                     f"agentgym data_indices: {index} is in {owner[index].value} and in {split.value}, "
                     "allowed: splits that have nothing in common"
                 )
+    if Split.DEV not in data_indices:
+        found[Split.DEV] = found[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
+        del found[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
     return found
 
 
