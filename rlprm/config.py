@@ -109,10 +109,10 @@ def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") ->
     file, overrides, rest = _split(argv)
     values = _read_yaml(file) if file else {}
     names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
-    _refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
+    refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
     for path, value in overrides:
         _override(values, path, value, _default_mapping(config_type, path[0]))
-    _refuse_unknown(
+    refuse_unknown(
         {a[2:].split("=")[0] for a in rest if a.startswith("--")} - {"help"}, names, "the command line"
     )
     parser = _Parser(config_type, prog=prog, allow_abbrev=False)
@@ -137,6 +137,18 @@ def check_types(config: Any) -> None:
         value = getattr(config, field.name)
         if _is_ours(type(config), field.name) and not _matches(value, hints[field.name]):
             raise _wrong_type(field.name, hints[field.name], value)
+
+
+def refuse_unknown(given: set[str], known: set[str], where: str) -> None:
+    """Refuse names of settings that there are not.
+
+    Raises:
+        ConfigError: for the first such name, with the one that was probably meant.
+    """
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
 
 
 def _check_values(config_type: type, values: Mapping[str, Any]) -> None:
@@ -247,13 +259,6 @@ def _load_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not valid YAML: {line}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
-
-
-def _refuse_unknown(given: set[str], known: set[str], where: str) -> None:
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
 
 
 def _default_mapping(config_type: Any, name: str) -> dict[str, Any]:

@@ -78,6 +78,10 @@ def test_another_run_is_refused_its_folder(
         (["--estimator_kwargs.lam", "1.5"], "lam must lie in [0, 1]"),
         (["--prm", ""], "prm: nothing given, but reward progress with estimator turn_gae needs"),
         (["--prm", "", "--reward", "outcome", "--refresh_every", "2"], "refresh_every: there is no PRM"),
+        (
+            ["--refresh_kwargs.learning_rat", "1e-3"],
+            "'learning_rat' in refresh_kwargs; did you mean 'learning_rate'?",
+        ),
         (["--reward", "outcome", "--estimator", "group", "--samples_per_task", "1"], "needs 2 of them"),
         (["--learning_rate", "-1"], "learning_rate: got -1.0, allowed: above 0"),
         (["--learning_rate", "nan"], "learning_rate: got nan, allowed: above 0"),
