@@ -8,23 +8,18 @@ long observations, all others would be most of the memory.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.functional.entropy import entropy
-from rlprm.functional.logprobs import token_logprobs
+from rlprm.models.sampled_tokens import body_states, read_tokens
 from rlprm.models.scalar import compute_in_float32
 
 __all__ = ["ActorCritic", "Reading", "without_dropout"]
-
-_TOLERANCE = 1e-3
-_TOKENS_AT_ONCE = 1024
 
 
 class Reading(NamedTuple):
@@ -114,8 +109,10 @@ class ActorCritic(nn.Module):
             with_reference: whether to compute the reference's log-probabilities.
         """
         ids_N, before_N = token_ids_BL[rows_N, positions_N], positions_N - 1
-        hidden_ND = _body_states(self.policy, token_ids_BL)[rows_N, before_N]
-        logprobs_N, entropy_N = self._read_tokens(self.policy, hidden_ND, ids_N, with_entropy=with_entropy)
+        hidden_ND = body_states(self.policy, token_ids_BL)[rows_N, before_N]
+        logprobs_N, entropy_N = read_tokens(
+            self.policy, hidden_ND, ids_N, temperature=self.temperature, with_entropy=with_entropy
+        )
         zeros_N = torch.zeros(len(rows_N), device=token_ids_BL.device)
         values_N, ref_logprobs_N = zeros_N, zeros_N
         if self.critic is not None:
@@ -136,57 +133,8 @@ class ActorCritic(nn.Module):
             raise ConfigError("a policy without adapters needs a frozen copy as its reference")
         without_adapters = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with without_adapters:
-            hidden_ND = _body_states(model, token_ids_BL)[rows_N, before_N]
-            return self._read_tokens(model, hidden_ND, ids_N, with_entropy=False)[0]
-
-    def _read_tokens(
-        self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor, ids_N: Tensor, *, with_entropy: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and entropies (zeros where not asked for), both (N,).
-
-        Many tokens are read a part at a time, each part again on the way back: of a vocabulary of 150,000,
-        logits and their gradients take 2 MB a token.
-        """
-
-        def read(part_ND: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
-            logits_NV = self._logits(model, part_ND)
-            logprobs_N = token_logprobs(logits_NV, part_N)
-            return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
-
-        if len(ids_N) <= _TOKENS_AT_ONCE:
-            return read(hidden_ND, ids_N)
-        parts = [
-            checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
-            if torch.is_grad_enabled()
-            else read(*part)
-            for part in zip(*(torch.split(x, _TOKENS_AT_ONCE) for x in (hidden_ND, ids_N)), strict=True)
-        ]
-        logprobs, entropies = zip(*parts, strict=True)
-        return torch.cat(logprobs), torch.cat(entropies)
-
-    def _logits(self, model: PreTrainedModel | PeftModel, hidden_ND: Tensor) -> Tensor:
-        logits_NV: Tensor = _causal(model).get_output_embeddings()(hidden_ND)
-        # In float32, as the sampler does: rounded quotients would be another distribution.
-        return logits_NV.float() / self.temperature if self.temperature != 1.0 else logits_NV
-
-    @torch.no_grad()
-    def check_logits(self) -> None:
-        """Make sure that nothing happens to the logits behind the output layer (a soft cap, a scale).
-
-        Raises:
-            ConfigError: naming the model family.
-        """
-        model = _causal(self.policy)
-        ids_BL = torch.arange(4, device=model.device).unsqueeze(0)
-        row_N, last_N = torch.tensor([0], device=model.device), torch.tensor([3], device=model.device)
-        ours = model.get_output_embeddings()(_body_states(self.policy, ids_BL)[row_N, last_N])
-        own = model(input_ids=ids_BL, use_cache=False).logits[0, -1:]
-        rounding = max(_TOLERANCE, 2 * torch.finfo(own.dtype).eps)
-        if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=rounding):
-            raise ConfigError(
-                f"models of type {model.config.model_type} change logits behind their output layer: "
-                "they cannot be trained here"
-            )
+            hidden_ND = body_states(model, token_ids_BL)[rows_N, before_N]
+            return read_tokens(model, hidden_ND, ids_N, temperature=self.temperature)[0]
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -197,13 +145,3 @@ def without_dropout(model: nn.Module) -> None:
         for name, value in vars(module).items():  # of modules that call the function themselves
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-
-
-def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
-
-
-def _body_states(model: PreTrainedModel | PeftModel, token_ids_BL: Tensor) -> Tensor:
-    """Return the last hidden states (B, L, D); adapters are layers of the body and take part."""
-    states: Tensor = _causal(model).get_decoder()(input_ids=token_ids_BL, use_cache=False).last_hidden_state
-    return states

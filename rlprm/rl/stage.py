@@ -30,6 +30,7 @@ from rlprm.models import zero
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer, revision_of
 from rlprm.models.lora import effective, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
+from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic, without_dropout
 from rlprm.rl.batch import split_failed
@@ -77,7 +78,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         trained = trainable_parameters(model)
         learner = Learner(model, config, accelerator)
         with learner.acting() as whole:
-            whole.check_logits()
+            check_logits(whole.policy)
         progress = load_newest(learner, folder, identity)
         if progress is None:
             progress = Progress(prm=config.prm)

@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from rlprm.errors import ConfigError
+from rlprm.models import sampled_tokens
 from rlprm.models.loading import load_causal_lm
-from rlprm.rl import actor_critic
+from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl.actor_critic import ActorCritic, Reading, without_dropout
 from rlprm.rl.batch import Batch
 from tests.rl import toy
@@ -80,7 +81,7 @@ def test_reading_part_by_part_changes_neither_numbers_nor_gradients(
 ) -> None:
     found = []
     for at_once in (10_000, 7):
-        monkeypatch.setattr(actor_critic, "_TOKENS_AT_ONCE", at_once)
+        monkeypatch.setattr(sampled_tokens, "_TOKENS_AT_ONCE", at_once)
         model = toy.actor_critic(tiny_folder, critic="separate", kl_coef=0.1)
         reading = read(model, batch, with_entropy=with_entropy, with_reference=True)
         assert len(reading.logprobs) > 20
@@ -212,12 +213,12 @@ class SoftCapped(GraniteForCausalLM):
 
 
 def test_logits_that_are_changed_behind_the_output_layer_are_refused(tiny_folder: Path) -> None:
-    ActorCritic(granite(1.0)).check_logits()
-    toy.actor_critic(tiny_folder, lora_r=4).check_logits()
-    ActorCritic(load_causal_lm(str(tiny_folder), dtype="bfloat16")).check_logits()
+    check_logits(granite(1.0))
+    check_logits(toy.actor_critic(tiny_folder, lora_r=4).policy)
+    check_logits(load_causal_lm(str(tiny_folder), dtype="bfloat16"))
     for changed in (granite(2.0), SoftCapped(granite(1.0).config)):
         with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
-            ActorCritic(changed).check_logits()
+            check_logits(changed)
 
 
 def with_dropout(kind: str) -> PreTrainedModel:

@@ -1,0 +1,95 @@
+"""What a causal language model says of tokens that were sampled: read there alone, never of a whole sequence.
+
+With a vocabulary of 150,000 and long observations, the logits of all other tokens would be most of the
+memory.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from rlprm.errors import ConfigError
+from rlprm.functional.entropy import entropy
+from rlprm.functional.logprobs import token_logprobs
+
+__all__ = ["body_states", "check_logits", "read_tokens"]
+
+_TOLERANCE = 1e-3
+_TOKENS_AT_ONCE = 1024
+
+
+def body_states(model: PreTrainedModel | PeftModel, token_ids_BL: Tensor) -> Tensor:
+    """Return the last hidden states (B, L, D); adapters are layers of the body and take part."""
+    states: Tensor = _causal(model).get_decoder()(input_ids=token_ids_BL, use_cache=False).last_hidden_state
+    return states
+
+
+def read_tokens(
+    model: PreTrainedModel | PeftModel,
+    hidden_ND: Tensor,
+    ids_N: Tensor,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies of N tokens, both (N,), in at least float32.
+
+    Many tokens are read a part at a time, each part again on the way back: of a vocabulary of 150,000,
+    logits and their gradients take 2 MB a token.
+
+    Args:
+        model: causal language model, with adapters or without.
+        hidden_ND: its last hidden state where each token was about to be chosen.
+        ids_N: the tokens.
+        temperature: of the sampling distribution, above 0.
+        with_entropy: whether entropies are wanted; zeros otherwise.
+    """
+
+    def read(part_ND: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
+        logits_NV: Tensor = _causal(model).get_output_embeddings()(part_ND)
+        if (
+            temperature != 1.0
+        ):  # in float32, as the sampler does: rounded quotients would be another distribution
+            logits_NV = logits_NV.float() / temperature
+        logprobs_N = token_logprobs(logits_NV, part_N)
+        return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
+
+    if len(ids_N) <= _TOKENS_AT_ONCE:
+        return read(hidden_ND, ids_N)
+    parts = [
+        checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
+        if torch.is_grad_enabled()
+        else read(*part)
+        for part in zip(*(torch.split(x, _TOKENS_AT_ONCE) for x in (hidden_ND, ids_N)), strict=True)
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel | PeftModel) -> None:
+    """Make sure that nothing happens to the logits behind the output layer (a soft cap, a scale).
+
+    Raises:
+        ConfigError: naming the model family.
+    """
+    causal = _causal(model)
+    ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
+    ours = causal.get_output_embeddings()(body_states(model, ids_BL)[:, -1])
+    own = causal(input_ids=ids_BL, use_cache=False).logits[:, -1]
+    rounding = max(_TOLERANCE, 2 * torch.finfo(own.dtype).eps)
+    if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=rounding):
+        raise ConfigError(
+            f"models of type {causal.config.model_type} change logits behind their output layer: "
+            "they cannot be trained here"
+        )
+
+
+def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
