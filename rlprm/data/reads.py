@@ -1,4 +1,4 @@
-"""Where a scalar model is read along a trajectory, and what the numbers read there stand for.
+"""Where a reward model is read along a trajectory, and what the numbers read there stand for.
 
 Two ways to read one causal forward (``value_reads``):
 
@@ -12,22 +12,33 @@ Two ways to read one causal forward (``value_reads``):
 
 In both, nothing is read after the last action: what the environment answers
 to it gives the outcome away.
+
+Two kinds of head (``head``):
+
+``scalar``: a state's value is read at its last token, an action's at the action's last token.
+``likelihood``: an action's value is what the state's last token says, and how probable the model finds
+    the action's tokens: see ``rlprm.models.likelihood_head``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rlprm.errors import MismatchError
 from rlprm.types import StepLabels, StepScores, Trajectory
 
 __all__ = [
     "ACTION",
+    "HEADS",
+    "LIKELIHOOD",
+    "SCALAR",
     "STATE_AND_ACTION",
     "VALUE_READS",
+    "Read",
     "action_reads",
     "chain_labels",
-    "read_positions",
+    "chain_reads",
     "step_scores",
 ]
 
@@ -35,12 +46,40 @@ ACTION = "action"
 STATE_AND_ACTION = "state_and_action"
 VALUE_READS = (ACTION, STATE_AND_ACTION)
 
+SCALAR = "scalar"
+LIKELIHOOD = "likelihood"
+HEADS = (SCALAR, LIKELIHOOD)
 
-def read_positions(trajectory: Trajectory, value_reads: str = ACTION) -> tuple[int, ...]:
-    """Return the token indices of the chain: T + 1 of them, or 2 T where states are read too."""
-    if value_reads == ACTION or not trajectory.steps:
-        return trajectory.value_positions
-    return tuple(position for step in trajectory.steps for position in (step.start - 1, step.end))
+
+class Read(NamedTuple):
+    """Where one value comes from, as indices into a trajectory's tokens."""
+
+    place: int
+    """Token whose hidden state the head is given."""
+    start: int
+    """First of the tokens whose log-probability counts: the first behind ``place``."""
+    stop: int
+    """Behind the last of them; ``start`` where none counts."""
+
+    @classmethod
+    def at(cls, place: int) -> Read:
+        """Read the head alone."""
+        return cls(place, place + 1, place + 1)
+
+
+def chain_reads(trajectory: Trajectory, value_reads: str = ACTION, head: str = SCALAR) -> tuple[Read, ...]:
+    """Return where the values of the chain come from: T + 1 reads, or 2 T where states are read too."""
+    if not trajectory.steps:
+        return (Read.at(trajectory.prompt_length - 1),)
+    reads: list[Read] = []
+    for t, step in enumerate(trajectory.steps):
+        state = Read.at(step.start - 1)
+        if t == 0 or value_reads == STATE_AND_ACTION:
+            reads.append(state)
+        # A closing token that was forced says nothing of the choice; it stands last.
+        sampled = sum(trajectory.action_mask[step.start : step.end + 1])
+        reads.append(Read.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled))
+    return tuple(reads)
 
 
 def action_reads(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
@@ -52,7 +91,7 @@ def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: in
     """Turn what was read along a chain into scores of the steps.
 
     Args:
-        chain: one value per position of :func:`read_positions`.
+        chain: one value per read of :func:`chain_reads`.
         value_reads: how it was read.
         tokens: model tokens it took.
     """

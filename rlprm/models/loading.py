@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models.likelihood_head import HEAD, SCALE, LikelihoodHead, likelihood_class
 from rlprm.models.scalar import compute_in_float32
 from rlprm.models.zero import gathered, zero_stage
 
@@ -121,6 +122,45 @@ def load_scalar_model(
     return cast(PreTrainedModel, model.to(device or default_device()))
 
 
+def load_likelihood_model(
+    path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None
+) -> LikelihoodHead:
+    """Load a causal language model as a reward model that judges actions by how probable it finds them.
+
+    Args:
+        path: folder or hub id, of a policy or of such a reward model. A policy's head starts at zero.
+        scale: τ, see ``rlprm.models.likelihood_head``; the checkpoint's own where unset.
+        dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
+        device: where the model goes; the GPU of this process where unset and there is one.
+
+    Raises:
+        ArtifactError: if there is none, it has no τ and none is given, or weights are missing.
+        ConfigError: if its logits are not what its output layer makes of its body.
+    """
+
+    def load() -> Any:
+        config = AutoConfig.from_pretrained(path, num_labels=1)
+        config.classifier_dropout = 0.0  # for who loads the values of states alone
+        if scale is not None:
+            setattr(config, SCALE, scale)
+        if getattr(config, SCALE, None) is None:
+            raise ValueError(f"it has no likelihood head (no {SCALE} in its configuration)")
+        return likelihood_class(config).from_pretrained(
+            path, config=config, dtype=resolve_dtype(dtype), output_loading_info=True
+        )
+
+    model, report = _load(path, "reward model", load)
+    missing = set(report["missing_keys"])
+    own = {f"{name}.{part}" for name in HEAD for part in ("weight", "bias")}
+    _refuse_missing(path, missing - own)
+    for parameter in map(model.get_parameter, sorted(missing & own)):
+        with gathered([parameter], change=True):
+            torch.nn.init.zeros_(parameter)
+    for name in HEAD:
+        compute_in_float32(model.get_submodule(name))
+    return cast(LikelihoodHead, model.to(device or default_device()))
+
+
 def context_length_of(path: str) -> int:
     """Return the most tokens a model takes.
 
@@ -131,7 +171,9 @@ def context_length_of(path: str) -> int:
 
 
 def head_of(model: PreTrainedModel) -> list[str]:
-    """Names of the modules on top of a scalar model's body; none for a causal model."""
+    """Names of the modules on top of a reward model's body; none for a causal model."""
+    if isinstance(model, LikelihoodHead):
+        return sorted(HEAD)
     if model.get_output_embeddings() is not None:
         return []
     body = f"{model.base_model_prefix}."

@@ -113,11 +113,12 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
     head = head_of(model)
     targets = config.lora_target_modules
     lora = LoraConfig(
-        task_type="TOKEN_CLS" if head else "CAUSAL_LM",
+        task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS",
         r=config.lora_r,
         lora_alpha=config.lora_alpha or 2 * config.lora_r,
         lora_dropout=config.lora_dropout,
         target_modules=_ALL_LINEAR if targets == [_ALL_LINEAR] else targets,
+        exclude_modules=sorted(head) or None,
         modules_to_save=sorted(head) or None,
     )
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.files import read_json, write_json
+from rlprm.data.reads import SCALAR
 from rlprm.errors import ArtifactError, DataError, MismatchError
 
 FILE = "prm_manifest.json"
@@ -48,6 +49,10 @@ class Manifest:
     """Revision of the weights training started from."""
     policy: str
     """Revision of the policy whose trajectories were learned from."""
+    head: str = SCALAR
+    """``"scalar"`` or ``"likelihood"``, see ``rlprm.data.reads``."""
+    likelihood_scale: float | None = None
+    """τ of a likelihood head."""
     format: int = 1
 
     def save(self, folder: str | Path) -> None:

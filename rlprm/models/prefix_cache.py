@@ -26,7 +26,8 @@ class Extended:
     """A batch of sequences that went through a model, and its cache, open for more."""
 
     logits: Tensor
-    """Output at the newly fed columns: (B, K, ...), or fewer columns if the model was asked for fewer."""
+    """Output at the newly fed columns: (B, K, ...), or fewer columns if the model was asked for fewer.
+    Hidden states, where the model is a body without a head."""
     cache: Cache
     mask_BL: Tensor
     """True where a cache column holds a token of the row; a row's tokens are in order, with holes."""
@@ -75,7 +76,8 @@ class PrefixCache:
             use_cache=True,
             **model_kwargs,
         )
-        return Extended(output.logits, cache, mask_BL, [len(suffix) for suffix in suffixes])
+        found = output.logits if hasattr(output, "logits") else output.last_hidden_state
+        return Extended(found, cache, mask_BL, [len(suffix) for suffix in suffixes])
 
     def keep(self, cache: Cache, mask_BL: Tensor, sequences: Sequence[Sequence[int]]) -> None:
         """Keep a batch's keys and values, to be found again by these sequences (one per row)."""

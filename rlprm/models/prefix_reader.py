@@ -1,4 +1,4 @@
-"""Reading a scalar model along sequences that grow from call to call, and branch: a beam's candidates.
+"""Reading a reward model along sequences that grow from call to call, and branch: a beam's candidates.
 
 Reading all candidates of a round from their beginning costs as many tokens as the
 whole search so far, round after round. Here a round feeds what is new only:
@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlprm.data.reads import Read
+from rlprm.models.likelihood_head import LikelihoodHead
 from rlprm.models.prefix_cache import Extended, PrefixCache, sequence_key
+from rlprm.models.scalar import stack_reads
 
 
 class Branch(NamedTuple):
     """A sequence, where it is read, and how it came about."""
 
     ids: Sequence[int]
-    positions: Sequence[int]
-    """Ascending indices into ``ids``."""
+    reads: Sequence[Read]
     parent: int
     """Length of the prefix that was a whole sequence in the previous call; 0 if there was none."""
     fork: int
@@ -33,7 +36,8 @@ class PrefixReader:
     """Reads growing, branching sequences; remembers one call.
 
     Args:
-        model: a token classification model with one label, read in evaluation mode, and left as it is.
+        model: a token classification model with one label, or one with a likelihood head; read in
+            evaluation mode, and left as it is.
         pad_id: any token id.
     """
 
@@ -41,8 +45,8 @@ class PrefixReader:
         self.model = model
         self.pad_id = pad_id
         self._prefixes = PrefixCache()
-        self._read: dict[bytes, dict[int, float]] = {}
-        """Sequence of the previous call → position → value."""
+        self._read: dict[bytes, dict[Read, float]] = {}
+        """Sequence of the previous call → values of its reads."""
 
     @torch.no_grad()
     def read(self, branches: Sequence[Branch]) -> tuple[list[list[float]], list[int]]:
@@ -60,47 +64,77 @@ class PrefixReader:
             [stem.ids[: stem.fork] for stem in stems],
             [stem.ids[: stem.parent] if stem.parent else None for stem in stems],
         )
-        new = _values_at(stems, [stem.fork for stem in stems], common)
+        new = self._values(stems, [stem.fork for stem in stems], common)
         values = {
             key: {**self._read.get(sequence_key(stem.ids[: stem.parent]), {}), **of_stem}
             for key, stem, of_stem in zip(first_of, stems, new, strict=True)
         }
         self._prefixes.keep(common.cache, common.mask_BL, [stem.ids[: stem.fork] for stem in stems])
         own = self._extend([b.ids for b in branches], [b.ids[: b.fork] for b in branches])
+        stem_of = {key: row for row, key in enumerate(first_of)}
+        rows = [stem_of[sequence_key(b.ids[: b.fork])] for b in branches]
+        states = common.logits[rows, -1]  # each row's last token stands in the last column
+        of_branches = self._values(branches, [len(b.ids) for b in branches], own, states)
         found = [
             {**values[sequence_key(b.ids[: b.fork])], **of_branch}
-            for b, of_branch in zip(
-                branches, _values_at(branches, [len(b.ids) for b in branches], own), strict=True
-            )
+            for b, of_branch in zip(branches, of_branches, strict=True)
         ]
         self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches])
         self._read = {sequence_key(b.ids): of_b for b, of_b in zip(branches, found, strict=True)}
         tokens = list(own.fed_B)
         for fed, index in zip(common.fed_B, first_of.values(), strict=True):
             tokens[index] += fed
-        return [[of_b[p] for p in b.positions] for b, of_b in zip(branches, found, strict=True)], tokens
+        return [[of_b[r] for r in b.reads] for b, of_b in zip(branches, found, strict=True)], tokens
 
     def _extend(
         self, sequences: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int] | None]
     ) -> Extended:
         was_training = self.model.training
         self.model.eval()
+        body = self.model.get_decoder() if isinstance(self.model, LikelihoodHead) else self.model
         try:
-            return self._prefixes.extend(self.model, sequences, prefixes, pad_id=self.pad_id)
+            return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id)
         finally:
             self.model.train(was_training)
 
+    def _values(
+        self,
+        branches: Sequence[Branch],
+        lengths: Sequence[int],
+        done: Extended,
+        states_BD: Tensor | None = None,
+    ) -> list[dict[Read, float]]:
+        """Return the values of the reads that end among the tokens that were just fed.
 
-def _values_at(branches: Sequence[Branch], lengths: Sequence[int], done: Extended) -> list[dict[int, float]]:
-    """Pick the outputs at each branch's positions among its tokens that were just fed.
-
-    Args:
-        branches: one per row.
-        lengths: of each row; its tokens stand at the right end of the columns, the newest of them new.
-        done: what the model gave.
-    """
-    rows = done.logits.squeeze(-1).float().tolist()
-    return [
-        {p: row[p - length] for p in branch.positions if length - fed <= p < length}
-        for branch, length, row, fed in zip(branches, lengths, rows, done.fed_B, strict=True)
-    ]
+        Args:
+            branches: one per row.
+            lengths: of each row; its tokens stand at the right end of the columns, the newest of them new.
+            done: what the model gave.
+            states_BD: what it gave at the token before those, where that was read.
+        """
+        new = [
+            [read for read in b.reads if length - fed <= max(read.place, read.stop - 1) < length]
+            for b, length, fed in zip(branches, lengths, done.fed_B, strict=True)
+        ]
+        if not any(new):
+            return [{} for _ in branches]
+        width = done.logits.shape[1] + 1
+        # Column of token i: i + shift. One more than was fed, for the token before.
+        shift_B = torch.tensor([width - length for length in lengths], device=done.logits.device)
+        reads_BR3 = stack_reads(new).to(done.logits.device)
+        shifted_BR3 = (reads_BR3 + shift_B[:, None, None]).clamp(min=0)
+        columns_BKD = nn.functional.pad(done.logits, (0, 0, 1, 0))
+        if states_BD is not None:
+            before_B = [width - fed - 1 for fed in done.fed_B]
+            columns_BKD[list(range(len(branches))), before_B] = states_BD
+        if isinstance(self.model, LikelihoodHead):
+            rows = [[0] * (width - length) + list(b.ids[max(0, length - width) : length])
+                    for b, length in zip(branches, lengths, strict=True)]  # fmt: skip
+            ids_BK = torch.tensor(rows, device=columns_BKD.device)
+            values_BR = self.model.read_states(columns_BKD, ids_BK, shifted_BR3)
+        else:
+            values_BR = columns_BKD.squeeze(-1).gather(1, shifted_BR3[..., 0])
+        return [
+            dict(zip(reads, values, strict=False))
+            for reads, values in zip(new, values_BR.float().tolist(), strict=True)
+        ]

@@ -1,4 +1,4 @@
-"""Reading one number at chosen positions of token sequences: the PRM's and the critic's view of a model."""
+"""Reading one number at chosen places of token sequences: the PRM's and the critic's view of a model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
+from rlprm.data.reads import Read
+from rlprm.models.likelihood_head import LikelihoodHead, unwrapped
 from rlprm.models.zero import is_split
 
 
@@ -36,8 +38,8 @@ def compute_in_float32(head: nn.Module) -> None:
         head.__class__ = _Float32Linear
 
 
-def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BR: Tensor) -> Tensor:
-    """Return the scalar head's output at given positions, before any activation.
+def read_logits(model: nn.Module, token_ids_BL: Tensor, reads_BR3: Tensor) -> Tensor:
+    """Return what a reward model's head says at given reads.
 
     One causal forward serves all reads of a row. Rows are padded on the right and no
     attention mask is given: causal attention never looks at what follows, and
@@ -45,23 +47,32 @@ def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BR: Tensor) ->
     a cache would make some versions of transformers treat the batch differently.
 
     Args:
-        model: a token classification model with one label.
+        model: a token classification model with one label, or one with a likelihood head.
         token_ids_BL: (B, L), padded on the right.
-        positions_BR: (B, R) indices into L; padding positions may point anywhere.
+        reads_BR3: (B, R, 3): ``rlprm.data.reads.Read`` of each value; padding reads may be any.
 
     Returns:
         (B, R) in at least float32.
     """
+    if isinstance(unwrapped(model), LikelihoodHead):
+        values_BR: Tensor = model(input_ids=token_ids_BL, reads=reads_BR3)
+        return values_BR
     logits_BL = model(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
-    logits_BR: Tensor = logits_BL.gather(1, positions_BR)
+    logits_BR: Tensor = logits_BL.gather(1, reads_BR3[..., 0])
     return logits_BR.to(torch.promote_types(logits_BR.dtype, torch.float32))
+
+
+def stack_reads(rows: Sequence[Sequence[Read]]) -> Tensor:
+    """Stack the reads of B sequences into (B, R, 3), filled up with reads of the first token."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[Read.at(0)] * (width - len(row))] for row in rows], dtype=torch.long)
 
 
 @torch.no_grad()
 def read_sequences(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
-    positions: Sequence[Sequence[int]],
+    reads: Sequence[Sequence[Read]],
     batches: Iterable[Sequence[int]],
     *,
     on_batch: Callable[[int], None] | None = None,
@@ -71,7 +82,7 @@ def read_sequences(
     Args:
         model: as for :func:`read_logits`; its training mode is restored afterwards.
         sequences: token ids.
-        positions: where to read each sequence.
+        reads: where to read each sequence.
         batches: which sequences go through the model together (see ``rlprm.data.batching``).
         on_batch: called after each batch with the number of sequences done in it.
 
@@ -84,10 +95,10 @@ def read_sequences(
     try:
         for batch in batches:
             ids = pad_right([sequences[i] for i in batch], 0).to(model.device)
-            reads = pad_right([positions[i] for i in batch], 0).to(model.device)
-            logits = read_logits(model, ids, reads).tolist()
+            of_batch = stack_reads([reads[i] for i in batch]).to(model.device)
+            logits = read_logits(model, ids, of_batch).tolist()
             for index, row in zip(batch, logits, strict=True):
-                results[index] = row[: len(positions[index])]
+                results[index] = row[: len(reads[index])]
             if on_batch is not None:
                 on_batch(len(batch))
     finally:

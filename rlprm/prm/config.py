@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import TrainingArguments
 
 from rlprm import labels
 from rlprm.config import setting
-from rlprm.data.reads import VALUE_READS
+from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
 from rlprm.models.lora import TuningConfig
@@ -35,6 +36,14 @@ class PRMConfig(TuningConfig, TrainingArguments):
     value_reads: str = setting(
         "action", "Where values are read: action (the paper's), or state_and_action (before each, too)."
     )
+    head: str = setting(
+        "scalar",
+        "What judges an action: scalar (a number read at its last token, the paper's), or likelihood (how "
+        "probable the model finds its words; wants a model that writes such actions: the policy).",
+    )
+    likelihood_scale: float = setting(
+        0.1, "With head likelihood: what a factor of e in probability is worth, in outcomes."
+    )
     last_step_weight: float = setting(1.0, "Weight of the last step's promise target.")
     outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
     held_out_fraction: float = setting(0.1, "Share of the tasks kept for evaluation.")
@@ -58,6 +67,9 @@ class PRMConfig(TuningConfig, TrainingArguments):
         labels.check_settings(self.estimator, self.estimator_kwargs)
         _allow("refresh", self.refresh, ("epoch", "batch"))
         _allow("value_reads", self.value_reads, VALUE_READS)
+        _allow("head", self.head, HEADS)
+        if not 0 < self.likelihood_scale < math.inf:
+            raise ConfigError(f"likelihood_scale: got {self.likelihood_scale}, allowed: above 0")
         _allow("outcome", self.outcome, ("success", "score"))
         if not 0.0 < self.held_out_fraction < 1.0:
             raise ConfigError(f"held_out_fraction: got {self.held_out_fraction}, allowed: between 0 and 1")

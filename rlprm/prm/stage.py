@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from rlprm.data.label_files import LabelFile
+from rlprm.data.reads import LIKELIHOOD
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
 from rlprm.labels import check_no_intermediate_reward
-from rlprm.models.loading import context_length_of, load_scalar_model, load_tokenizer, revision_of
+from rlprm.models.loading import (
+    context_length_of,
+    load_likelihood_model,
+    load_scalar_model,
+    load_tokenizer,
+    revision_of,
+)
 from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
@@ -54,7 +64,7 @@ def run(config: PRMConfig) -> None:
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
     manifest = _manifest(config, store, stored, train, renderer.template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
-        model = load_scalar_model(config.model, dtype=config.weights_dtype(bf16=config.bf16))
+        model = load_base(config, dtype=config.weights_dtype(bf16=config.bf16))
         model = with_adapters(model, config, seed=config.seed)
         tables = None
         if stored is not None:
@@ -62,7 +72,7 @@ def run(config: PRMConfig) -> None:
         trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
-        save_trained(trainer, config.output_dir, lambda: load_scalar_model(config.model, **IN_FULL))
+        save_trained(trainer, config.output_dir, lambda: load_base(config, **IN_FULL))
         if trainer.is_world_process_zero():
             manifest.save(config.output_dir)
         results.update(
@@ -71,6 +81,13 @@ def run(config: PRMConfig) -> None:
             tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
             trained_parameters=trainable_parameters(model), **metrics,
         )  # fmt: skip
+
+
+def load_base(config: PRMConfig, **options: Any) -> PreTrainedModel:
+    """Load the weights to start from, under the head that is to be trained."""
+    if config.head == LIKELIHOOD:
+        return load_likelihood_model(config.model, scale=config.likelihood_scale, **options)
+    return load_scalar_model(config.model, **options)
 
 
 def in_own_tokens(
@@ -167,6 +184,8 @@ def _manifest(
         refresh=config.refresh,
         cold_start_epochs=config.cold_start_epochs if stored is None else 0,
         value_reads=config.value_reads,
+        head=config.head,
+        likelihood_scale=config.likelihood_scale if config.head == LIKELIHOOD else None,
         outcome=config.outcome,
         outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),
         end=_one("end modes", {t.end.value for t in train}),

@@ -30,12 +30,12 @@ from transformers import (
 
 from rlprm import labels
 from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
-from rlprm.data.reads import ACTION, action_reads, read_positions
+from rlprm.data.reads import ACTION, SCALAR, action_reads, chain_reads
 from rlprm.functional.activation import activate
 from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
-from rlprm.models.scalar import read_logits, read_sequences
+from rlprm.models.scalar import read_logits, read_sequences, stack_reads
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_finite
@@ -95,7 +95,7 @@ class PRMTrainer(Trainer):
     # --- data -------------------------------------------------------------------------------------------
 
     def _batch(self, trajectories: Sequence[Trajectory], *, tokens: bool = True) -> dict[str, Tensor]:
-        return collate(trajectories, self.args.outcome, self.args.value_reads, tokens=tokens)
+        return collate(trajectories, self.args.outcome, self.args.value_reads, self.args.head, tokens=tokens)
 
     def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
         indices = [row["index"] for row in rows]
@@ -204,7 +204,7 @@ class PRMTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the steps of the whole update."""
-        logits_BT1 = read_logits(model, inputs["token_ids"], inputs["positions"])
+        logits_BT1 = read_logits(model, inputs["token_ids"], inputs["reads"])
         refuse_non_finite("a value", float(logits_BT1.detach().sum()), self.args, self.state.global_step)
         steps = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
@@ -248,10 +248,10 @@ class PRMTrainer(Trainer):
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
             [trajectory.token_ids for trajectory in mine],
-            [read_positions(trajectory, self.args.value_reads) for trajectory in mine],
+            [chain_reads(trajectory, self.args.value_reads, self.args.head) for trajectory in mine],
             sized_batches([len(trajectory.token_ids) for trajectory in mine], self.args.eval_batch_size),
         )
-        width = max(len(read_positions(t, self.args.value_reads)) for t in trajectories)
+        width = max(len(chain_reads(t, self.args.value_reads)) for t in trajectories)
         padded = torch.tensor(
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
@@ -341,7 +341,12 @@ class _Labels(TrainerCallback):
 
 
 def collate(
-    trajectories: Sequence[Trajectory], outcome: str, value_reads: str = ACTION, *, tokens: bool = True
+    trajectories: Sequence[Trajectory],
+    outcome: str,
+    value_reads: str = ACTION,
+    head: str = SCALAR,
+    *,
+    tokens: bool = True,
 ) -> dict[str, Tensor]:
     """Turn trajectories into padded tensors.
 
@@ -350,17 +355,18 @@ def collate(
         outcome: ``"success"`` or ``"score"``.
         value_reads: where values are read, see ``rlprm.data.reads``. Where states are read too, a
             trajectory of T steps is a chain of 2 T - 1, and T below is the length of that chain.
+        head: what reads them.
         tokens: False leaves the token ids out.
 
     Returns:
-        ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1) of the
-        reads, ``lengths`` (B,) T of each row, ``outcomes`` (B,) in [0, 1].
+        ``token_ids`` (B, L) padded on the right, ``reads`` (B, T+1, 3), ``lengths`` (B,) T of each row,
+        ``outcomes`` (B,) in [0, 1].
     """
     outcomes = [float(t.outcome.success) if outcome == "success" else t.outcome.score for t in trajectories]
-    positions = [read_positions(t, value_reads) for t in trajectories]
+    reads = [chain_reads(t, value_reads, head) for t in trajectories]
     batch = {
-        "positions": pad_right(positions, 0),
-        "lengths": torch.tensor([len(row) - 1 for row in positions]),
+        "reads": stack_reads(reads),
+        "lengths": torch.tensor([len(row) - 1 for row in reads]),
         "outcomes": torch.tensor(outcomes),
     }
     if tokens:

@@ -101,12 +101,14 @@ class FreshTrajectories:
             "model": prm, "trajectories": self._trajectories(iteration), "output_dir": output,
             "seed": self.config.seed, "estimator": _estimator_of(manifest), "beta": manifest.beta,
             "loss": manifest.loss, "activation": manifest.activation, "refresh": manifest.refresh,
-            "value_reads": manifest.value_reads, "outcome": manifest.outcome,
+            "value_reads": manifest.value_reads, "outcome": manifest.outcome, "head": manifest.head,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
         kwargs = {}
         if settings["estimator"] == manifest.estimator:
             kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
+        if manifest.likelihood_scale is not None:
+            settings["likelihood_scale"] = manifest.likelihood_scale
         given = {**settings, **kwargs, **self.config.refresh_kwargs}
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 

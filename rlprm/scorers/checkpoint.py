@@ -1,4 +1,4 @@
-"""Scores from a trained checkpoint: AgentPRM, ORM, or any other model with one output per token."""
+"""Scores from a trained checkpoint: AgentPRM, ORM, or any other reward model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches
-from rlprm.data.reads import read_positions, step_scores
+from rlprm.data.reads import LIKELIHOOD, Read, chain_reads, step_scores
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
 from rlprm.functional.activation import activate
-from rlprm.models.loading import load_scalar_model, load_tokenizer
+from rlprm.models.loading import load_likelihood_model, load_scalar_model, load_tokenizer
 from rlprm.models.manifest import Manifest
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.scalar import read_sequences
@@ -31,7 +31,7 @@ class CheckpointScorer:
 
     Args:
         name: shown in tables.
-        model: token classification model with one label.
+        model: token classification model with one label, or one with a likelihood head.
         manifest: how to read it.
         tokenizer: folder of its tokenizer, with which trajectories of other tokenizers are rendered
             again; they are refused where it is None.
@@ -67,7 +67,9 @@ class CheckpointScorer:
         manifest = Manifest.load(folder)
         return cls(
             name,
-            load_scalar_model(folder, dtype=dtype),
+            (load_likelihood_model if manifest.head == LIKELIHOOD else load_scalar_model)(
+                folder, dtype=dtype
+            ),
             manifest,
             tokenizer=folder,
             token_budget=token_budget,
@@ -100,7 +102,7 @@ class CheckpointScorer:
         logits = read_sequences(
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
-            [read_positions(trajectory, self.manifest.value_reads) for trajectory in trajectories],
+            [self._reads(trajectory) for trajectory in trajectories],
             budget_batches(lengths, self.token_budget),
         )
         return logits, lengths
@@ -110,13 +112,16 @@ class CheckpointScorer:
             [
                 Branch(
                     ids=t.token_ids,
-                    positions=read_positions(t, self.manifest.value_reads),
+                    reads=self._reads(t),
                     parent=t.steps[-2].end + 1 if len(t.steps) > 1 else 0,
                     fork=t.steps[-1].start,
                 )
                 for t in trajectories
             ]
         )
+
+    def _reads(self, trajectory: Trajectory) -> tuple[Read, ...]:
+        return chain_reads(trajectory, self.manifest.value_reads, self.manifest.head)
 
     def _in_own_tokens(self, trajectory: Trajectory) -> Trajectory:
         if trajectory.template != self.manifest.template:

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from rlprm.data.reads import (
     ACTION,
+    HEADS,
     STATE_AND_ACTION,
     VALUE_READS,
     action_reads,
     chain_labels,
-    read_positions,
+    chain_reads,
     step_scores,
 )
 from rlprm.errors import MismatchError
@@ -25,7 +26,7 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
     actions: list[str],
 ) -> None:
     made = trajectory(actions, True)
-    positions = read_positions(made, STATE_AND_ACTION)
+    positions = [read.place for read in chain_reads(made, STATE_AND_ACTION)]
     assert len(positions) == 2 * len(actions)
     assert list(positions) == sorted(set(positions))
     for before, after, step in zip(positions[0::2], positions[1::2], made.steps, strict=True):
@@ -39,13 +40,15 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
 def test_trap_nothing_is_read_after_the_last_action() -> None:
     for made in separable(4):
         for reads in VALUE_READS:
-            assert read_positions(made, reads)[-1] == made.steps[-1].end
+            for head in HEADS:
+                last = chain_reads(made, reads, head)[-1]
+                assert max(last.place, last.stop - 1) == made.steps[-1].end
 
 
 @given(st.integers(1, 9), st.sampled_from(VALUE_READS))
 def test_scores_have_one_value_per_step(steps: int, reads: str) -> None:
     made = trajectory(["right"] * steps, True)
-    chain = [float(i) for i, _ in enumerate(read_positions(made, reads))]
+    chain = [float(i) for i, _ in enumerate(chain_reads(made, reads))]
     scores = step_scores(chain, reads, tokens=7)
     assert (len(scores.values), len(scores.progress), scores.tokens) == (steps, steps, 7)
     assert scores.values == action_reads(chain, reads)

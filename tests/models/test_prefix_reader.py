@@ -9,21 +9,31 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rlprm.models.loading import load_scalar_model
+from rlprm.data.reads import HEADS, LIKELIHOOD, SCALAR, Read
+from rlprm.models.likelihood_head import LikelihoodHead
+from rlprm.models.loading import head_of, load_likelihood_model, load_scalar_model
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.scalar import read_sequences
 
 
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> PreTrainedModel:
-    found = load_scalar_model(str(tiny_folder), dtype="float32").eval()
-    head = found.score.weight
-    head.data.copy_(0.3 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
-    return found
+@pytest.fixture(scope="module", params=HEADS)
+def model(request: pytest.FixtureRequest, tiny_folder: Path) -> PreTrainedModel:
+    path, generator = str(tiny_folder), torch.Generator().manual_seed(0)
+    found: PreTrainedModel = (
+        load_scalar_model(path, dtype="float32")
+        if request.param == SCALAR
+        else load_likelihood_model(path, scale=0.3, dtype="float32")
+    )
+    for name in head_of(found):
+        torch.nn.init.normal_(found.get_submodule(name).weight, std=0.3, generator=generator)
+    return found.eval()
 
 
-def grow(parents: list[Branch], rng: np.random.Generator, *, children: int) -> list[Branch]:
+def grow(
+    model: PreTrainedModel, parents: list[Branch], rng: np.random.Generator, *, children: int
+) -> list[Branch]:
     """Continue each branch: an observation all its children share, then an action of each child's own."""
+    head = LIKELIHOOD if isinstance(model, LikelihoodHead) else SCALAR
     found = []
     for parent in parents:
         observation = rng.integers(3, 60, size=rng.integers(1, 9)).tolist()
@@ -31,14 +41,15 @@ def grow(parents: list[Branch], rng: np.random.Generator, *, children: int) -> l
             action = [3 + child, *rng.integers(3, 60, size=rng.integers(0, 4)).tolist(), 2]
             stem = [*parent.ids, *observation]
             ids = [*stem, *action]
-            positions = [*parent.positions, len(stem) - 1, len(ids) - 1]
-            found.append(Branch(ids, positions, len(parent.ids), len(stem)))
+            state = Read.at(len(stem) - 1)
+            chosen = Read.at(len(ids) - 1) if head == SCALAR else state._replace(stop=len(ids))
+            found.append(Branch(ids, [*parent.reads, state, chosen], len(parent.ids), len(stem)))
     return found
 
 
 def whole(model: PreTrainedModel, branches: list[Branch]) -> list[list[float]]:
     rows = [[i] for i in range(len(branches))]
-    return read_sequences(model, [b.ids for b in branches], [b.positions for b in branches], rows)
+    return read_sequences(model, [b.ids for b in branches], [b.reads for b in branches], rows)
 
 
 def assert_close(found: list[list[float]], expected: list[list[float]]) -> None:
@@ -50,12 +61,12 @@ def assert_close(found: list[list[float]], expected: list[list[float]]) -> None:
 def test_every_round_reads_what_reading_from_the_beginning_reads(model: PreTrainedModel, seed: int) -> None:
     rng = np.random.default_rng(seed)
     reader = PrefixReader(model)
-    branches = grow([Branch([5, 6, 7], [], 0, 0), Branch([9], [], 0, 0)], rng, children=4)
+    branches = grow(model, [Branch([5, 6, 7], [], 0, 0), Branch([9], [], 0, 0)], rng, children=4)
     for _ in range(4):
         values, _ = reader.read(branches)
         assert_close(values, whole(model, branches))
         kept = [branches[i] for i in rng.permutation(len(branches))[:3]]
-        branches = grow(kept, rng, children=int(rng.integers(1, 5)))
+        branches = grow(model, kept, rng, children=int(rng.integers(1, 5)))
         branches = [branches[i] for i in rng.permutation(len(branches))]
 
 
@@ -63,10 +74,10 @@ def test_a_round_feeds_only_what_is_new_and_what_is_common_once(model: PreTraine
     rng = np.random.default_rng(1)
     reader = PrefixReader(model)
     (root,) = [Branch(list(range(3, 43)), [], 0, 0)]
-    first = grow([root], rng, children=8)
+    first = grow(model, [root], rng, children=8)
     _, tokens = reader.read(first)
     assert sum(tokens) == first[0].fork + sum(len(b.ids) - b.fork for b in first)
-    second = grow(first[:2], rng, children=4)
+    second = grow(model, first[:2], rng, children=4)
     _, tokens = reader.read(second)
     observations = sum(second[i].fork - second[i].parent for i in (0, 4))
     assert sum(tokens) == observations + sum(len(b.ids) - b.fork for b in second)
@@ -76,13 +87,13 @@ def test_a_round_feeds_only_what_is_new_and_what_is_common_once(model: PreTraine
 def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel) -> None:
     rng = np.random.default_rng(2)
     reader = PrefixReader(model)
-    first = grow([Branch([5, 6, 7], [], 0, 0)], rng, children=3)
-    second = grow(first[:2], rng, children=2)
+    first = grow(model, [Branch([5, 6, 7], [], 0, 0)], rng, children=3)
+    second = grow(model, first[:2], rng, children=2)
     unknown, tokens = reader.read(second)
     assert_close(unknown, whole(model, second))
     assert sum(tokens) > sum(len(b.ids) - b.parent for b in second)
     # One stranger among the known ones: all of them are read whole, and none is mixed up.
     reader.read(first)
-    mixed = [*second, *grow([Branch([11, 12], [], 0, 0)], rng, children=2)]
+    mixed = [*second, *grow(model, [Branch([11, 12], [], 0, 0)], rng, children=2)]
     values, _ = reader.read(mixed)
     assert_close(values, whole(model, mixed))

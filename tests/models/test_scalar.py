@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches, sized_batches
+from rlprm.data.reads import Read
 from rlprm.models.loading import load_scalar_model
-from rlprm.models.scalar import read_logits, read_sequences
+from rlprm.models.scalar import read_logits, read_sequences, stack_reads
 
 
 @pytest.fixture(scope="module")
@@ -21,38 +22,42 @@ def model(tiny_folder: Path) -> PreTrainedModel:
     return made.eval()
 
 
-def ragged(count: int = 9) -> tuple[list[list[int]], list[list[int]]]:
-    """Sequences of different lengths, read at different numbers of positions, ends included."""
+def at(*places: int) -> list[Read]:
+    return [Read.at(place) for place in places]
+
+
+def ragged(count: int = 9) -> tuple[list[list[int]], list[list[Read]]]:
+    """Sequences of different lengths, read at different numbers of reads, ends included."""
     generator = torch.Generator().manual_seed(1)
-    sequences, positions = [], []
+    sequences, reads = [], []
     for row in range(count):
         length = 5 + 7 * ((row * 5) % count)
         sequences.append(torch.randint(0, 300, (length,), generator=generator).tolist())
         inner = torch.randperm(length - 1, generator=generator)[: row % 4].sort().values.tolist()
-        positions.append([*inner, length - 1])
-    return sequences, positions
+        reads.append(at(*inner, length - 1))
+    return sequences, reads
 
 
-def one_prefix_at_a_time(model: PreTrainedModel, ids: list[int], reads: list[int]) -> list[float]:
+def one_prefix_at_a_time(model: PreTrainedModel, ids: list[int], reads: list[Read]) -> list[float]:
     """The plain definition: the value at position p is the last output for the tokens up to p."""
     with torch.no_grad():
-        return [model(input_ids=torch.tensor([ids[: p + 1]])).logits[0, -1, 0].item() for p in reads]
+        return [model(input_ids=torch.tensor([ids[: r.place + 1]])).logits[0, -1, 0].item() for r in reads]
 
 
 def test_one_padded_forward_reads_what_a_forward_for_each_prefix_reads(model: PreTrainedModel) -> None:
-    sequences, positions = ragged()
+    sequences, reads = ragged()
     lengths = list(map(len, sequences))
     for batches in (budget_batches(lengths, 200), sized_batches(lengths, 4), [range(9)]):
-        read = read_sequences(model, sequences, positions, batches)
+        read = read_sequences(model, sequences, reads, batches)
         for row in range(9):
-            expected = one_prefix_at_a_time(model, sequences[row], positions[row])
+            expected = one_prefix_at_a_time(model, sequences[row], reads[row])
             assert read[row] == pytest.approx(expected, abs=1e-5)
-            assert len(read[row]) == len(positions[row])
+            assert len(read[row]) == len(reads[row])
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: PreTrainedModel) -> None:
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(2))
-    reads = torch.tensor([[3, 9], [0, 29]])
+    reads = stack_reads([at(3, 9), at(0, 29)])
     with torch.no_grad():
         before = read_logits(model, ids, reads)
         ids[0, 10:] = 7
@@ -62,10 +67,10 @@ def test_what_stands_in_the_padding_changes_nothing(model: PreTrainedModel) -> N
 
 
 def test_results_stand_in_the_order_of_the_sequences(model: PreTrainedModel) -> None:
-    sequences, positions = ragged()
+    sequences, reads = ragged()
     done: list[int] = []
-    together = read_sequences(model, sequences, positions, [[8, 0, 3], [1, 2], [7, 6, 5, 4]])
-    alone = read_sequences(model, sequences, positions, [[i] for i in range(9)], on_batch=done.append)
+    together = read_sequences(model, sequences, reads, [[8, 0, 3], [1, 2], [7, 6, 5, 4]])
+    alone = read_sequences(model, sequences, reads, [[i] for i in range(9)], on_batch=done.append)
     assert together == [pytest.approx(row, abs=1e-5) for row in alone]
     assert done == [1] * 9
 
@@ -73,29 +78,29 @@ def test_results_stand_in_the_order_of_the_sequences(model: PreTrainedModel) -> 
 def test_the_models_mode_is_restored_even_after_a_failure(model: PreTrainedModel) -> None:
     for training in (True, False):
         model.train(training)
-        read_sequences(model, [[1, 2]], [[1]], [[0]])
+        read_sequences(model, [[1, 2]], [at(1)], [[0]])
         assert model.training is training
         with pytest.raises(RuntimeError):
-            read_sequences(model, [[1, 2]], [[5]], [[0]])
+            read_sequences(model, [[1, 2]], [at(5)], [[0]])
         assert model.training is training
 
 
 def test_reading_is_done_without_dropout_in_whatever_mode_the_model_is(tiny_folder: Path) -> None:
     noisy = load_scalar_model(str(tiny_folder), dropout=0.5)
     torch.nn.init.normal_(noisy.score.weight)
-    sequences, positions = ragged()
-    quiet = read_sequences(noisy.eval(), sequences, positions, [range(9)])
-    assert read_sequences(noisy.train(), sequences, positions, [range(9)]) == quiet
+    sequences, reads = ragged()
+    quiet = read_sequences(noisy.eval(), sequences, reads, [range(9)])
+    assert read_sequences(noisy.train(), sequences, reads, [range(9)]) == quiet
 
 
 def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: PreTrainedModel) -> None:
-    ids, reads = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 2]])
+    ids, reads = torch.tensor([[5, 6, 7]]), stack_reads([at(0, 2)])
     read_logits(model, ids, reads).sum().backward()
     assert model.score.weight.grad.abs().sum() > 0
     embedding = model.get_input_embeddings().weight.grad
     assert embedding[5].abs().sum() > 0
     model.zero_grad()
-    assert all(isinstance(v, float) for v in read_sequences(model, [[1, 2]], [[0, 1]], [[0]])[0])
+    assert all(isinstance(v, float) for v in read_sequences(model, [[1, 2]], [at(0, 1)], [[0]])[0])
     assert model.score.weight.grad is None
 
 
@@ -109,7 +114,7 @@ def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder:
     if how == "a copy, autocast":
         model = deepcopy(model)
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(3))
-    reads = torch.arange(30).expand(2, 30)
+    reads = stack_reads([at(*range(30))] * 2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "float32"):
         values = read_logits(model, ids, reads)
     assert values.dtype == torch.float32

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import MismatchError, TrainingError
 from rlprm.prm import trainer as trainer_module
 from rlprm.prm.trainer import PRMTrainer
@@ -27,11 +28,13 @@ def skewed(count: int = 24) -> list[toy.Trajectory]:
     return toy.separable(count // 4, seed=5)
 
 
-@pytest.mark.parametrize("reads", ["action", "state_and_action"])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("reads", VALUE_READS)
 @pytest.mark.parametrize("refresh", ["epoch", "batch"])
-def test_accumulated_micro_batches_equal_one_batch(build: Build, refresh: str, reads: str) -> None:
+def test_accumulated_micro_batches_equal_one_batch(build: Build, refresh: str, reads: str, head: str) -> None:
     data = skewed()
     settings = {"num_train_epochs": 2, "refresh": refresh, "value_reads": reads, "learning_rate": 2e-3}
+    settings["head"] = head
     whole = build(data, folder="a", per_device_train_batch_size=8, **settings)
     split = build(data, folder="b", per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings)
     start = toy.weights(whole)
@@ -131,7 +134,8 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "kind"), [(32, "plain"), (27, "plain"), (27, "stored labels"), (27, "adapters")]
+    ("count", "kind"),
+    [(32, "plain"), (27, "plain"), (27, "stored labels"), (27, "likelihood"), (27, "adapters")],
 )
 def test_two_processes_equal_one(
     build: Build, tiny_folder: Path, tmp_path: Path, count: int, kind: str

@@ -13,9 +13,9 @@ from torch import Tensor
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.labels.base import from_step_labels
-from rlprm.models.loading import load_scalar_model
 from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
+from rlprm.prm.stage import load_base
 from rlprm.prm.stored import StoredLabels
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.types import End, Outcome, Split, StepLabels, StopReason, Task, Trajectory
@@ -26,6 +26,7 @@ Build = Callable[..., PRMTrainer]
 PROCESS_KINDS: dict[str, dict[str, Any]] = {
     "plain": {"learning_rate": 2e-3},
     "stored labels": {"learning_rate": 2e-3},
+    "likelihood": {"learning_rate": 2e-3, "head": "likelihood"},
     "adapters": {"learning_rate": 2e-2, "lora_r": 4, "gradient_checkpointing": True},
 }
 """Settings of the runs that two processes repeat."""
@@ -115,8 +116,9 @@ def builder(weights: Path, output: Path) -> Build:
         **settings: Any,
     ) -> PRMTrainer:
         """Make a trainer; its head is random unless ``head_seed`` is None, so that values differ at once."""
-        args = config(output / folder, **settings)  # first: how models are loaded depends on it
-        model = load_scalar_model(str(weights), dtype="float32")
+        # First: how models are loaded depends on it.
+        args = config(output / folder, model=str(weights), **settings)
+        model = load_base(args, dtype="float32")
         if head_seed is not None:
             head = model.score.weight
             noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))

@@ -12,10 +12,10 @@ import torch
 from rlprm import envs
 from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
-from rlprm.data.reads import read_positions
+from rlprm.data.reads import chain_reads
 from rlprm.models.loading import load_causal_lm, load_scalar_model, revision_of
 from rlprm.models.manifest import Manifest
-from rlprm.models.scalar import read_logits
+from rlprm.models.scalar import read_logits, stack_reads
 from rlprm.models.tiny import tiny_model
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
@@ -85,9 +85,9 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
     order = np.random.default_rng(1).permutation(len(seen))
     for step in range(steps):
         rows = [seen[order[(16 * step + i) % len(order)]] for i in range(16)]
-        positions = [read_positions(t, "action") for t in rows]
-        exists_BR = pad_right([[1] * len(p) for p in positions], 0) == 1
-        values_BR = read_logits(model, pad_right([t.token_ids for t in rows], 0), pad_right(positions, 0))
+        reads = [chain_reads(t) for t in rows]
+        exists_BR = pad_right([[1] * len(row) for row in reads], 0) == 1
+        values_BR = read_logits(model, pad_right([t.token_ids for t in rows], 0), stack_reads(reads))
         outcomes_B1 = torch.tensor([[float(t.outcome.success)] for t in rows])
         loss = ((values_BR - outcomes_B1)[exists_BR] ** 2).mean()
         optimiser.zero_grad()
