@@ -65,6 +65,8 @@ class Variant:
 
 _BCE = {"loss": "bce", "activation": "sigmoid"}
 _BATCH = {"refresh": "batch"}
+_HEAD = {"head": "likelihood"}
+_STATES = {"value_reads": "state_and_action"}
 
 VARIANTS = {
     BASELINE: Variant(
@@ -96,7 +98,23 @@ VARIANTS = {
         model="pretrained_m",
         rollouts="rollouts3072x4",
     ),
-    "states": Variant("values read before each action, too", {"value_reads": "state_and_action"}),
+    "states": Variant("values read before each action, too", _STATES),
+    "head": Variant("likelihood head, from the policy", _HEAD, model="policy"),
+    "head_states": Variant("likelihood head, states read too", {**_HEAD, **_STATES}, model="policy"),
+    "head_states4": Variant(
+        "likelihood head, states read too, 4 epochs",
+        {**_HEAD, **_STATES, "num_train_epochs": 4},
+        model="policy",
+    ),
+    "head_pretrained": Variant(
+        "likelihood head, states read too, 4 epochs, from the pretrained model",
+        {**_HEAD, **_STATES, "num_train_epochs": 4},
+    ),
+    "head0.03": Variant("likelihood head, τ 0.03", {**_HEAD, "likelihood_scale": 0.03}, model="policy"),
+    "head0.3": Variant("likelihood head, τ 0.3", {**_HEAD, "likelihood_scale": 0.3}, model="policy"),
+    "head_beta0": Variant("likelihood head, no progress loss", {**_HEAD, "beta": 0.0}, model="policy"),
+    "head_lam1": Variant("likelihood head, λ 1", {**_HEAD, "estimator_kwargs.lam": 1.0}, model="policy"),
+    "policy_epochs4": Variant("from the policy, 4 epochs", {"num_train_epochs": 4}, model="policy"),
     "pvm": Variant(
         "PVM: Monte-Carlo labels of 384 trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
     ),
@@ -109,13 +127,13 @@ VARIANTS = {
     "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
     **{
         f"{name}+likelihood": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
-        for name in (BASELINE, "bce", "orm")
+        for name in (BASELINE, "bce", "orm", "head")
     },
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
     "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
-    "bce_states": Variant("cross-entropy, states read too", {**_BCE, "value_reads": "state_and_action"}),
+    "bce_states": Variant("cross-entropy, states read too", {**_BCE, **_STATES}),
     "size_m": Variant("a PRM of size m", {}, model="pretrained_m"),
 }
 
@@ -123,20 +141,25 @@ VARIANTS = {
 def train(root: Path, seed: int, names: Sequence[str]) -> None:
     """Train the variants of one seed; what exists is kept."""
     for name in names:
-        variant = VARIANTS[name]
-        if not variant.recipe:
-            continue
-        overrides = {
-            "eval_strategy": "no",
-            **variant.settings,
-            "seed": seed,
-            "model": trained_model(root, seed, variant.model),
-            "trajectories": rollouts(root, seed, variant.rollouts),
-            "output_dir": str(root / f"s{seed}" / "prm" / name),
-        }
-        if variant.labels:
-            overrides["labels"] = f"{_estimates(root, seed)}/{variant.labels}"
-        prm.run(parsed(PRMConfig, variant.recipe, overrides))
+        if VARIANTS[name].recipe:
+            trained_prm(root, seed, name)
+
+
+def trained_prm(root: Path, seed: int, name: str) -> str:
+    """Return the folder of a variant's model; made if it does not exist."""
+    variant, folder = VARIANTS[name], str(root / f"s{seed}" / "prm" / name)
+    overrides = {
+        "eval_strategy": "no",
+        **variant.settings,
+        "seed": seed,
+        "model": trained_model(root, seed, variant.model),
+        "trajectories": rollouts(root, seed, variant.rollouts),
+        "output_dir": folder,
+    }
+    if variant.labels:
+        overrides["labels"] = f"{_estimates(root, seed)}/{variant.labels}"
+    prm.run(parsed(PRMConfig, variant.recipe, overrides))
+    return folder
 
 
 def measure(root: Path, seed: int, names: Sequence[str]) -> None:

@@ -22,11 +22,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from study_stages import parsed, rollouts, trained_model
+from study_prm_recipe import trained_prm
+from study_stages import parsed, trained_model
 
 from rlprm.data.files import read_json, write_json
-from rlprm.prm import stage as prm
-from rlprm.prm.config import PRMConfig
 from rlprm.rl import stage as rl
 from rlprm.rl.config import RLConfig
 
@@ -41,24 +40,38 @@ class Variant:
 
     about: str
     settings: Mapping[str, Any]
+    prm: str = "paper"
+    """Variant of ``study_prm_recipe.py`` that pays; none where empty."""
 
 
 VARIANTS = {
     "filtered": Variant(
-        "cloning of its own successes", {"reward": "outcome", "estimator": "filtered", "prm": ""}
+        "cloning of its own successes", {"reward": "outcome", "estimator": "filtered"}, prm=""
     ),
     "outcome": Variant("outcome, GAE with a critic that starts as the PRM", {"reward": "outcome"}),
     "outcome_plain": Variant(
-        "outcome, GAE with a critic that starts at 0: no PRM at all", {"reward": "outcome", "prm": ""}
+        "outcome, GAE with a critic that starts at 0: no PRM at all", {"reward": "outcome"}, prm=""
     ),
     "outcome_loo": Variant(
-        "outcome, leave-one-out, no critic", {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
+        "outcome, leave-one-out, no critic", {"reward": "outcome", "estimator": "leave_one_out"}, prm=""
     ),
     "progress": Variant("progress of the PRM, GAE with a critic", {}),
     "progress_lam0.5": Variant("progress, λ 0.5", {"estimator_kwargs.lam": 0.5}),
     "promise": Variant("promise of the PRM, GAE with a critic", {"reward": "promise"}),
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
     "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "estimator": "prm_critic"}),
+    "head_progress": Variant("progress of a PRM with a likelihood head, GAE with a critic", {}, prm="head"),
+    "head_progress_lam0.5": Variant("the same, λ 0.5", {"estimator_kwargs.lam": 0.5}, prm="head"),
+    "head_critic": Variant(
+        "outcome, a PRM with a likelihood head as critic",
+        {"reward": "outcome", "estimator": "prm_critic"},
+        prm="head_states",
+    ),
+    "head_critic_lam0.5": Variant(
+        "the same, λ 0.5",
+        {"reward": "outcome", "estimator": "prm_critic", "estimator_kwargs.lam": 0.5},
+        prm="head_states",
+    ),
     "progress_refresh": Variant("progress, PRM trained on every 10 iterations", {"refresh_every": 10}),
 }
 
@@ -66,22 +79,13 @@ VARIANTS = {
 def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
     """Train the variants of one seed; what exists is kept."""
     policy, folder = trained_model(root, seed, "policy"), root / f"s{seed}"
-    trained_prm = str(folder / "agentprm")
-    prm.run(
-        parsed(
-            PRMConfig,
-            "train_prm",
-            {
-                "seed": seed, "model": trained_model(root, seed, "pretrained"),
-                "trajectories": rollouts(root, seed), "output_dir": trained_prm, "eval_strategy": "no",
-            },
-        )
-    )  # fmt: skip
     for name in names:
+        variant = VARIANTS[name]
         overrides = {
-            "model": policy, "prm": trained_prm, "seed": seed, "max_env_steps": env_steps,
+            "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
+            "max_env_steps": env_steps,
             "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
-            **VARIANTS[name].settings,
+            **variant.settings,
         }  # fmt: skip
         rl.run(parsed(RLConfig, "train_rl", overrides))
 
