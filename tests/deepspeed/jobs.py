@@ -42,6 +42,7 @@ TRAINING: dict[str, Any] = {
 """27 trajectories are four updates an epoch, the last of them short; gradients are clipped in most."""
 KINDS: dict[str, dict[str, Any]] = {
     "plain": TRAINING,
+    "likelihood": {**TRAINING, "head": "likelihood"},
     "adapters": {**TRAINING, "learning_rate": 1e-2, "lora_r": 4, "gradient_checkpointing": True},
 }
 SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -212,7 +213,8 @@ def split(models: Path, seen: Notebook) -> None:
     build = toy.builder(models / "prm", seen.folder)
     trainer = train("plain", build, models, seen)
     beside(models, trainer.accelerator, seen)
-    train("adapters", build, models, seen)
+    for kind in ("likelihood", "adapters"):
+        train(kind, build, models, seen)
 
 
 def coarse(models: Path, seen: Notebook) -> None:
