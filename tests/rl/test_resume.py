@@ -218,6 +218,17 @@ def test_fresh_episodes_of_a_prm_with_monte_carlo_labels_are_labelled_by_their_o
         assert found == expected
 
 
+def test_a_refreshed_prm_keeps_its_head(walker_policy: Path, tmp_path: Path) -> None:
+    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
+    fresh = FreshTrajectories(config, ALONE)
+    for head, scale in (("scalar", None), ("likelihood", 0.3)):
+        walker.manifest(walker_policy, head=head, likelihood_scale=scale).save(tmp_path / head)
+        words = fresh._arguments(1, str(tmp_path / head), "out")
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        assert given["--head"] == head
+        assert given.get("--likelihood_scale") == (None if scale is None else str(scale))
+
+
 def test_without_refreshing_nothing_is_kept(tmp_path: Path) -> None:
     config = toy.config(output_dir=str(tmp_path / "rl"))
     assert not FreshTrajectories(config, ALONE).add(0, [episode(True, "a")])
