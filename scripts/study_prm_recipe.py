@@ -65,8 +65,9 @@ class Variant:
 
 _BCE = {"loss": "bce", "activation": "sigmoid"}
 _BATCH = {"refresh": "batch"}
-_HEAD = {"head": "likelihood"}
 _STATES = {"value_reads": "state_and_action"}
+_HEAD = {"head": "likelihood", "num_train_epochs": 4}
+_HEAD_STATES = {**_HEAD, **_STATES}
 
 VARIANTS = {
     BASELINE: Variant(
@@ -99,21 +100,25 @@ VARIANTS = {
         rollouts="rollouts3072x4",
     ),
     "states": Variant("values read before each action, too", _STATES),
-    "head": Variant("likelihood head, from the policy", _HEAD, model="policy"),
-    "head_states": Variant("likelihood head, states read too", {**_HEAD, **_STATES}, model="policy"),
-    "head_states4": Variant(
-        "likelihood head, states read too, 4 epochs",
-        {**_HEAD, **_STATES, "num_train_epochs": 4},
+    "head2": Variant("likelihood head, from the policy, 2 epochs", {"head": "likelihood"}, model="policy"),
+    "head": Variant("likelihood head, from the policy, 4 epochs", _HEAD, model="policy"),
+    "head_states": Variant("likelihood head, 4 epochs, states read too", _HEAD_STATES, model="policy"),
+    "head_states8": Variant("the same, 8 epochs", {**_HEAD_STATES, "num_train_epochs": 8}, model="policy"),
+    "head_1536x4": Variant(
+        "the same, 2 epochs of 1536 tasks with 4 trajectories",
+        {**_HEAD_STATES, "num_train_epochs": 2},
         model="policy",
+        rollouts="rollouts1536x4",
     ),
-    "head_pretrained": Variant(
-        "likelihood head, states read too, 4 epochs, from the pretrained model",
-        {**_HEAD, **_STATES, "num_train_epochs": 4},
+    "head_pretrained": Variant("likelihood head, states read too, from the pretrained model", _HEAD_STATES),
+    "head0.03": Variant(
+        "likelihood head, τ 0.03", {**_HEAD_STATES, "likelihood_scale": 0.03}, model="policy"
     ),
-    "head0.03": Variant("likelihood head, τ 0.03", {**_HEAD, "likelihood_scale": 0.03}, model="policy"),
-    "head0.3": Variant("likelihood head, τ 0.3", {**_HEAD, "likelihood_scale": 0.3}, model="policy"),
-    "head_beta0": Variant("likelihood head, no progress loss", {**_HEAD, "beta": 0.0}, model="policy"),
-    "head_lam1": Variant("likelihood head, λ 1", {**_HEAD, "estimator_kwargs.lam": 1.0}, model="policy"),
+    "head0.3": Variant("likelihood head, τ 0.3", {**_HEAD_STATES, "likelihood_scale": 0.3}, model="policy"),
+    "head_beta0": Variant("likelihood head, no progress loss", {**_HEAD_STATES, "beta": 0.0}, model="policy"),
+    "head_lam1": Variant(
+        "likelihood head, λ 1", {**_HEAD_STATES, "estimator_kwargs.lam": 1.0}, model="policy"
+    ),
     "policy_epochs4": Variant("from the policy, 4 epochs", {"num_train_epochs": 4}, model="policy"),
     "pvm": Variant(
         "PVM: Monte-Carlo labels of 384 trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
@@ -127,7 +132,7 @@ VARIANTS = {
     "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
     **{
         f"{name}+likelihood": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
-        for name in (BASELINE, "bce", "orm", "head")
+        for name in (BASELINE, "bce", "orm", "head_states")
     },
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
