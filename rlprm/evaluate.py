@@ -31,6 +31,7 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import results_table
+from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.launch import Processes, is_first, join
 from rlprm.models.loading import revision_of
 from rlprm.policies.hf import HFPolicy
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 _WIDTH = 150
 """Of the table where there is no terminal to ask."""
 _BASELINES = ("likelihood", "shortest", "random")
+_CHOSEN = "chosen"
 _BEAM = re.compile(r"(\d+)x(\d+)")
 
 
@@ -67,6 +69,11 @@ class EvaluateConfig(PolicyConfig):
     chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
     action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
+    beam_aggregation: str = setting(
+        "last",
+        "What a beam ranks candidates by: last (the newest value, the paper's), min, mean, product, or "
+        "chosen (each scorer's rule of best-of-N, chosen on dev tasks).",
+    )
     confident: bool = setting(
         True, "Search with every checkpoint's values weighed by the policy's probabilities, too."
     )
@@ -99,6 +106,9 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
         if self.report_to not in TRACKERS:
             raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
+        if self.beam_aggregation not in (_CHOSEN, *AGGREGATIONS):
+            allowed = ", ".join((*AGGREGATIONS, _CHOSEN))
+            raise ConfigError(f"beam_aggregation: got {self.beam_aggregation!r}, allowed: {allowed}")
         check_per(self.likelihood_per)
         self.beam_sizes()
         for name in ("num_tasks", "num_dev_tasks"):
@@ -173,8 +183,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             measured.append(_greedy(config, policy, processes, tasks))
         for n, m in config.beam_sizes():
             for scorer in searched:
+                fixed = config.beam_aggregation
+                rule = aggregation[scorer.name] if fixed == _CHOSEN else fixed
                 with watch.measure(f"beam {n}x{m} {scorer.name}"):
-                    measured.append(_beam(config, policy, processes, scorer, tasks, n, m))
+                    measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m))
         measured = headline(measured, aggregation)
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
         quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
@@ -253,6 +265,7 @@ def _beam(
     policy: HFPolicy,
     processes: Processes,
     scorer: Scorer,
+    rule: str,
     tasks: Sequence[Task],
     n: int,
     m: int,
@@ -266,10 +279,13 @@ def _beam(
     with tqdm(total=sum(map(len, own)), desc=name, unit="task", disable=not processes.is_main) as bar:
         for chunk in own:
             setting = config.episode_setting()
-            found.append(beam.search(chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m))
+            results = beam.search(
+                chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m, aggregation=rule
+            )
+            found.append(results)
             bar.update(len(chunk))
-    results = [result for of_chunk in processes.gather(found) for result in of_chunk]
-    return measure_results(results, strategy=BEAM, scorer=scorer.name, aggregation="last", n=n, m=m)
+    everyone = [result for of_chunk in processes.gather(found) for result in of_chunk]
+    return measure_results(everyone, strategy=BEAM, scorer=scorer.name, aggregation=rule, n=n, m=m)
 
 
 def _report(

@@ -2,8 +2,9 @@
 
 One round, for every task at once: sample actions, merge equal ones, carry the
 rest out in copies of the environment, score, rank by the newest step's promise
-``v_t``, keep N. From the paper: N, M, the ranking, and that the highest-scored
-finished trajectory is returned. Decided here, where the paper is silent:
+``v_t`` (or by another rule over ``v_1 ... v_t``), keep N. From the paper: N, M, the ranking
+by ``v_t``, and that the highest-scored finished trajectory is returned. Decided here, where the
+paper is silent:
 
 * The root is expanded N·M times, so that the first ranking is as wide as the others.
 * Samples of one parent whose action is the same are one candidate. The merge comes
@@ -29,12 +30,12 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
 from rlprm.rollout import Episode, advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer
-from rlprm.search.base import UNRANKED, SearchResult, score_all, standing
+from rlprm.search.base import UNRANKED, SearchResult, rank_score, score_all, standing
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 
 class _Scored(NamedTuple):
-    """A trajectory, finished or not, with the score of its newest step."""
+    """A trajectory, finished or not, with what it is ranked by."""
 
     trajectory: Trajectory
     score: float
@@ -118,20 +119,23 @@ def search(
     run_seed: int = 0,
     n: int = 4,
     m: int = 4,
+    aggregation: str = "last",
 ) -> list[SearchResult]:
     """Search all tasks in lock-step: one call of policy and scorer per depth; see ``SearchModule``.
 
     Args:
         tasks: what to solve.
         policy: samples actions; it is handed a conversation once for every action wanted of it.
-        scorer: scores candidates, unfinished ones included; only the newest value is used.
+        scorer: scores candidates, unfinished ones included.
         setting: how episodes are run.
         run_seed: with a task's id, determines all its random numbers.
         n: partial trajectories kept after each round.
         m: actions sampled for each of them.
+        aggregation: from a candidate's step scores to what it is ranked by: ``last`` is the paper's, see
+            ``rlprm.functional.aggregation`` for others.
 
     Raises:
-        ConfigError: for ``n`` or ``m`` below 1, or several samples from a greedy policy.
+        ConfigError: for ``n`` or ``m`` below 1, several samples from a greedy policy, or an unknown rule.
         DataError: for scores that are missing or not finite.
     """
     if n < 1 or m < 1:
@@ -143,7 +147,7 @@ def search(
     starts = start_episodes([(task, 0, episode_seed(run_seed, task, 0)) for task in tasks], setting, policy)
     beams = [_begin(start, n, m) for start in starts]
     while growing := [beam for beam in beams if beam.alive]:
-        _grow_all(growing, policy, scorer)
+        _grow_all(growing, policy, scorer, aggregation)
     return [beam.result() for beam in beams]
 
 
@@ -154,7 +158,7 @@ def _begin(start: Episode | Trajectory, n: int, m: int) -> _Beam:
     return _Beam(n, m, [], [_Scored(start, UNRANKED)])
 
 
-def _grow_all(beams: Sequence[_Beam], policy: Policy, scorer: Scorer) -> None:
+def _grow_all(beams: Sequence[_Beam], policy: Policy, scorer: Scorer, aggregation: str) -> None:
     """Advance every beam by one action."""
     wanted = [list(beam.expansions()) for beam in beams]
     flat = [expansion for of_beam in wanted for expansion in of_beam]
@@ -172,5 +176,5 @@ def _grow_all(beams: Sequence[_Beam], policy: Policy, scorer: Scorer) -> None:
     for beam, episodes, frozen in zip(beams, children, trajectories, strict=True):
         of_beam = [next(scores) for _ in episodes]
         beam.scorer_tokens += sum(s.tokens for s in of_beam if s is not None)
-        newest = [UNRANKED if s is None else s.values[-1] for s in of_beam]
-        beam.select(episodes, [_Scored(t, score) for t, score in zip(frozen, newest, strict=True)])
+        ranks = [rank_score(s, aggregation) for s in of_beam]
+        beam.select(episodes, [_Scored(t, rank) for t, rank in zip(frozen, ranks, strict=True)])

@@ -104,7 +104,7 @@ def test_aggregations_are_chosen_on_dev_tasks_alone(
 
     monkeypatch.setattr(evaluate, "choose_aggregation", spy)
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path)])
-    config.beams = []
+    config.beams, config.beam_aggregation = ["2x2"], "chosen"
     summary = evaluate.run(config)
     assert [len(pool.task_ids) for pool in pools] == [5] * 5
     assert {t.task.split for pool in pools for t in pool.flat} == {"dev"}
@@ -210,6 +210,10 @@ SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}}
         ({"chosen_at": 3}, "chosen_at: got 3"),
         ({"beams": ["4by4"]}, "beams"),
         ({"beams": ["0x4"]}, "beams"),
+        (
+            {"beam_aggregation": "newest"},
+            "beam_aggregation: got 'newest', allowed: last, min, mean, product, ch",
+        ),
         ({"num_tasks": 0}, "num_tasks: got 0"),
         ({"num_dev_tasks": 0}, "num_dev_tasks: got 0"),
         ({"temperature": 0.0}, "temperature: got 0"),

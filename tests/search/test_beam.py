@@ -26,10 +26,17 @@ def actions(result: SearchResult) -> list[str]:
 
 
 def run(
-    script: Script, table: Mapping[tuple[str, ...], float], n: int, m: int, round_limit: int = 6
+    script: Script,
+    table: Mapping[tuple[str, ...], float],
+    n: int,
+    m: int,
+    round_limit: int = 6,
+    aggregation: str = "last",
 ) -> SearchResult:
     setting = EpisodeSetting(end=End.DECLARED, round_limit=round_limit)
-    (result,) = beam.search([TASK], ScriptedPolicy(script), table_scorer(table), setting, n=n, m=m)
+    (result,) = beam.search(
+        [TASK], ScriptedPolicy(script), table_scorer(table), setting, n=n, m=m, aggregation=aggregation
+    )
     return result
 
 
@@ -42,6 +49,18 @@ def test_follows_the_scores_to_the_goal() -> None:
     assert result.score == 0.9
     assert result.trajectory.outcome.success
     assert result.trajectory.stop is StopReason.DECLARED
+
+
+def test_candidates_are_ranked_by_the_rule_that_is_named() -> None:
+    # 2×1, two ways to the end: one was never judged high at first, the other never low.
+    script = {(): ["right", "left"], ("right",): ["finish"], ("left",): ["finish"]}
+    table = {("right",): 0.3, ("left",): 0.6, ("right", "finish"): 0.9, ("left", "finish"): 0.7}
+    for rule, first, score in (("last", "right", 0.9), ("min", "left", 0.6), ("mean", "left", 0.65)):
+        result = run(script, table, n=2, m=1, aggregation=rule)
+        assert actions(result) == [first, "finish"]
+        assert result.score == pytest.approx(score)
+    with pytest.raises(ConfigError, match="unknown aggregation 'newest'"):
+        run(script, table, n=2, m=1, aggregation="newest")
 
 
 def test_the_root_is_expanded_n_times_m_times_and_every_beam_m_times() -> None:
