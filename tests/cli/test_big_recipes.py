@@ -342,6 +342,19 @@ def test_agent_rl_trains_and_saves_a_policy(dry: DryRun) -> None:
     assert sum(m > 0 for m in moved) == 2 * 7  # adapters on the linear layers of two blocks
 
 
+def test_a_likelihood_head_is_a_setting_of_the_same_recipe(dry: DryRun) -> None:
+    """Here as there: tied embeddings with rows that no token has, messages with a thought before the action."""
+    learn = ["--model", str(dry.folder("sft")), "--trajectories", str(dry.folder("collect"))]
+    output = dry.folder("train_prm_likelihood")
+    head = ["--head", "likelihood", "--likelihood_scale", "0.01", "--output_dir", str(output)]
+    dry.run("train_prm_lora", *learn, *head)
+    trajectory = TrajectoryStore.open(dry.folder("collect")).read()[0]
+    (scores,) = CheckpointScorer.load("prm", str(output)).score([trajectory])
+    assert len(scores.values) == len(trajectory.steps)
+    AutoModelForCausalLM.from_pretrained(output)
+    AutoModelForTokenClassification.from_pretrained(output)
+
+
 def test_adapters_train_the_policy_too(dry: DryRun) -> None:
     """The override that the SFT recipe's header names."""
     lora = ["--lora_r", "16", "--learning_rate", "1e-4", "--gradient_accumulation_steps", "2"]

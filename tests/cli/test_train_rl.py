@@ -53,6 +53,26 @@ def test_the_policy_can_act_in_the_stages_that_follow(trained: Path, tmp_path: P
     assert cli.main([*collect, "--output_dir", str(tmp_path / "rollouts")]) == 0
 
 
+def test_a_prm_with_a_likelihood_head_scores_searches_and_pays(pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = str(tmp_path / "prm")
+    learn = ["--model", pipeline.policy, "--trajectories", pipeline.rollouts, "--output_dir", folder]
+    head = ["--head", "likelihood", "--value_reads", "state_and_action", "--learning_rate", "1e-3"]
+    assert cli.main(["train-prm", *learn, *head, "--bf16", "false", "--disable_tqdm", "true"]) == 0
+    searched = ["--scorers.agentprm", folder, "--output_dir", str(tmp_path / "search")]
+    assert cli.main(["evaluate", *pipeline.evaluation, *searched, "--beam_aggregation", "min"]) == 0
+    rows = json.loads((tmp_path / "search/summary.json").read_text())["evaluation"]
+    beams = {r["scorer"]: r for r in rows if r["strategy"] == "beam"}
+    assert beams["agentprm"]["aggregation"] == "min"
+    assert beams["agentprm"]["prm_tokens"] > 0
+    paid = ["--reward", "outcome", "--estimator", "prm_critic", "--estimator_kwargs.lam", "0.5"]
+    for number, how in enumerate((paid, [])):
+        output = tmp_path / str(number)
+        assert cli.main(arguments(pipeline, output, "--prm", folder, *how)) == 0
+        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        assert all(0 <= line["prm/initial_value"] <= 1.5 for line in lines)
+        assert (output / "model.safetensors").exists()
+
+
 def test_a_finished_run_is_reused(trained: Path, pipeline: Pipeline) -> None:
     written = (trained / "model.safetensors").stat().st_mtime_ns
     assert cli.main(arguments(pipeline, trained)) == 0
