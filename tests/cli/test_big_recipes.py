@@ -343,7 +343,7 @@ def test_agent_rl_trains_and_saves_a_policy(dry: DryRun) -> None:
 
 
 def test_a_likelihood_head_is_a_setting_of_the_same_recipe(dry: DryRun) -> None:
-    """Here as there: tied embeddings with rows that no token has, messages with a thought before the action."""
+    """Tied embeddings with rows that no token has, messages with a thought before the action."""
     learn = ["--model", str(dry.folder("sft")), "--trajectories", str(dry.folder("collect"))]
     output = dry.folder("train_prm_likelihood")
     head = ["--head", "likelihood", "--likelihood_scale", "0.01", "--output_dir", str(output)]
