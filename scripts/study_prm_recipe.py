@@ -194,8 +194,7 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
             "best_of_n": {rule: _successes(best_of_n(scored, name, rule, BUDGETS)) for rule in AGGREGATIONS},
             "sample": sample_mean(pool).successes,
             "oracle": _successes(oracle(pool, BUDGETS)),
-            "beam": _beam(config, scorer, "last"),
-            "beam_min": _beam(config, scorer, "min"),
+            "beam": _beam(config, scorer),
             "auc": quality.mid_auc,
             "auc_within_task": quality.mid_auc_within_task,
             "actions": evaluate_discrimination(probe, scorer).as_json(),
@@ -229,7 +228,7 @@ def _probe(root: Path, seed: int) -> str:
     return config.output_dir
 
 
-def _beam(config: CollectConfig, scorer: Scorer, aggregation: str) -> dict[str, float]:
+def _beam(config: CollectConfig, scorer: Scorer) -> dict[str, float]:
     policy, (n, m) = config.load_policy(), BEAM
     tasks = envs.load(config.environment).tasks(Split.DEV, 0, BEAM_TASKS, **config.env_kwargs)
     portion = WAVE // (n * m)
@@ -244,7 +243,6 @@ def _beam(config: CollectConfig, scorer: Scorer, aggregation: str) -> dict[str, 
             run_seed=config.seed,
             n=n,
             m=m,
-            aggregation=aggregation,
         )
     ]
     return {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}

@@ -72,6 +72,16 @@ VARIANTS = {
         {"reward": "outcome", "estimator": "prm_critic", "estimator_kwargs.lam": 0.5},
         prm="head_states",
     ),
+    "head_critic_epochs4": Variant(
+        "the same, λ 0.95, 4 PPO epochs an iteration",
+        {"reward": "outcome", "estimator": "prm_critic", "ppo_epochs": 4},
+        prm="head_states",
+    ),
+    "filtered_epochs4": Variant(
+        "cloning of its own successes, 4 passes over them",
+        {"reward": "outcome", "estimator": "filtered", "ppo_epochs": 4},
+        prm="",
+    ),
     "progress_refresh": Variant("progress, PRM trained on every 10 iterations", {"refresh_every": 10}),
 }
 
