@@ -59,7 +59,7 @@ def run(config: QuickstartConfig) -> None:
         str(root / name)
         for name in ("pretrained", "policy", "rollouts", "agentprm", "orm", "evaluation", "rl")
     )
-    learn = ["--model", base, "--trajectories", rollouts]
+    learn = ["--trajectories", rollouts]
 
     _say("1/7  a model from scratch that has read demonstrations")
     sft.run(parse(SFTStageConfig, _arguments(config, "pretrain", "--output_dir", base)))
@@ -70,9 +70,11 @@ def run(config: QuickstartConfig) -> None:
         parse(CollectConfig, _arguments(config, "collect", "--model", policy, "--output_dir", rollouts))
     )
     _say("4/7  AgentPRM: promise and progress from TD-GAE labels")
-    prm.run(parse(PRMConfig, _arguments(config, "train_prm", *learn, "--output_dir", agentprm)))
+    prm.run(
+        parse(PRMConfig, _arguments(config, "train_prm", *learn, "--model", policy, "--output_dir", agentprm))
+    )
     _say("5/7  ORM: the outcome alone")
-    prm.run(parse(PRMConfig, _arguments(config, "train_orm", *learn, "--output_dir", orm)))
+    prm.run(parse(PRMConfig, _arguments(config, "train_orm", *learn, "--model", base, "--output_dir", orm)))
     _say("6/7  best-of-N and beam search on held-out tasks")
     scorers = ["--scorers.agentprm", agentprm, "--scorers.orm", orm]
     searched = ["--model", policy, *scorers, "--output_dir", results]

@@ -4,8 +4,8 @@
     python scripts/study_prm_recipe.py measure --seeds 0 1 2
     python scripts/study_prm_report.py                        # -> docs/results/prm-recipe.json
 
-Every seed has its own policy, rollouts, candidates and probe of actions. A variant is the tiny PRM
-recipe with some settings changed, and all are measured on the same dev tasks: best-of-N from one
+Every seed has its own policy, rollouts, candidates and probe of actions. A variant is the tiny recipe of
+the paper's PRM with some settings changed, and all are measured on the same dev tasks: best-of-N from one
 pool, beam search, AUC, and how well actions at one state are told apart. Test tasks are not touched.
 """
 
@@ -53,7 +53,7 @@ class Variant:
 
     about: str
     settings: Mapping[str, Any]
-    recipe: str = "train_prm"
+    recipe: str = "train_prm_paper"
     """Of the training; none for a baseline without a model."""
     model: str = "pretrained"
     rollouts: str = "rollouts"

@@ -38,7 +38,7 @@ def report(root: Path, seeds: Sequence[int], output: Path) -> None:
     write_json(
         output,
         {
-            "what": "rlprm train-prm on recipes/babyai/train_prm_tiny.yaml, one change at a time",
+            "what": "rlprm train-prm on recipes/babyai/train_prm_paper_tiny.yaml, one change at a time",
             "commands": [
                 "python scripts/study_prm_recipe.py train",
                 "python scripts/study_prm_recipe.py measure",

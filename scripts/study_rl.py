@@ -36,7 +36,7 @@ LEVELS = (0.6, 0.7, 0.75, 0.8)
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings that differ from the recipe."""
+    """Settings that differ from the recipe with progress rewards and GAE."""
 
     about: str
     settings: Mapping[str, Any]
@@ -93,7 +93,7 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
         variant = VARIANTS[name]
         overrides = {
             "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
-            "max_env_steps": env_steps,
+            "max_env_steps": env_steps, "reward": "progress", "estimator": "turn_gae",
             "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
             **variant.settings,
         }  # fmt: skip
