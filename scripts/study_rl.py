@@ -77,6 +77,14 @@ VARIANTS = {
         {"reward": "outcome", "estimator": "prm_critic", "ppo_epochs": 4},
         prm="head_states",
     ),
+    "outcome_plain_epochs4": Variant(
+        "outcome, no PRM, 4 PPO epochs an iteration", {"reward": "outcome", "ppo_epochs": 4}, prm=""
+    ),
+    "filtered_epochs4": Variant(
+        "cloning of its own successes, 4 passes over them",
+        {"reward": "outcome", "estimator": "filtered", "ppo_epochs": 4},
+        prm="",
+    ),
     "head_critic_16": Variant(
         "the same, 16 minibatches an iteration",
         {"reward": "outcome", "estimator": "prm_critic", "minibatches": 16},
@@ -84,11 +92,6 @@ VARIANTS = {
     ),
     "outcome_plain_16": Variant(
         "outcome, no PRM, 16 minibatches an iteration", {"reward": "outcome", "minibatches": 16}, prm=""
-    ),
-    "filtered_16": Variant(
-        "cloning of its own successes, 16 minibatches an iteration",
-        {"reward": "outcome", "estimator": "filtered", "minibatches": 16},
-        prm="",
     ),
     "progress_refresh": Variant("progress, PRM trained on every 10 iterations", {"refresh_every": 10}),
 }
