@@ -70,9 +70,9 @@ class EvaluateConfig(PolicyConfig):
     action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
     beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
     beam_aggregation: str = setting(
-        "last",
-        "What a beam ranks candidates by: last (the newest value, the paper's), min, mean, product, or "
-        "chosen (each scorer's rule of best-of-N, chosen on dev tasks).",
+        "chosen",
+        "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
+        "last (the newest value, the paper's), min, mean or product.",
     )
     confident: bool = setting(
         True, "Search with every checkpoint's values weighed by the policy's probabilities, too."

@@ -48,7 +48,7 @@ def _title(title: str, records: Sequence[EvaluationRecord]) -> str:
 
 
 def _row_name(record: EvaluationRecord) -> str:
-    return f"{record.label} ({record.aggregation})" if record.strategy == BEST_OF_N else record.label
+    return f"{record.label} ({record.aggregation})" if record.strategy in (BEST_OF_N, BEAM) else record.label
 
 
 def _cell(record: EvaluationRecord) -> str:

@@ -48,7 +48,7 @@ def test_the_table_has_a_row_per_strategy_and_a_column_per_budget(found: list[Me
         "best of N, orm (last)",
         "best of N, random (last)",
         "best of N, shortest (last)",
-        "beam N×4, agentprm",
+        "beam N×4, agentprm (last)",
         "oracle (pass@N)",
     ]
     best = next(m.record for m in found if m.record.name == "best of 16, agentprm")
