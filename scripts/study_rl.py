@@ -105,6 +105,7 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
         overrides = {
             "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
             "max_env_steps": env_steps, "reward": "progress", "estimator": "turn_gae",
+            "ppo_epochs": 1,
             "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
             **variant.settings,
         }  # fmt: skip
@@ -189,7 +190,7 @@ def _draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     seeds = {r["seed"] for r in records}
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
-    for colour, name in zip(map(mpl.colormaps["tab10"], range(len(VARIANTS))), VARIANTS, strict=True):
+    for colour, name in zip(map(mpl.colormaps["tab20"], range(len(VARIANTS))), VARIANTS, strict=True):
         curves = [r["training"] for r in records if r["variant"] == name]
         if len(curves) < len(seeds):
             continue
