@@ -79,7 +79,7 @@ def run(config: QuickstartConfig) -> None:
     scorers = ["--scorers.agentprm", agentprm, "--scorers.orm", orm]
     searched = ["--model", policy, *scorers, "--output_dir", results]
     evaluate.run(parse(EvaluateConfig, _arguments(config, "evaluate", *searched)))
-    _say("7/7  agent RL on the AgentPRM's step rewards")
+    _say("7/7  agent RL: the AgentPRM judges every step")
     trained = ["--model", policy, "--prm", agentprm, "--output_dir", better, *_SHORT]
     rl_summary = rl.run(parse(RLConfig, _arguments(config, "train_rl", *trained)))
     stages = {

@@ -60,20 +60,18 @@ VARIANTS = {
     "promise": Variant("promise of the PRM, GAE with a critic", {"reward": "promise"}),
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
     "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "estimator": "prm_critic"}),
-    "head_progress": Variant("progress of a PRM with a likelihood head, GAE with a critic", {}, prm="head"),
-    "head_progress_lam0.5": Variant("the same, λ 0.5", {"estimator_kwargs.lam": 0.5}, prm="head"),
     "head_critic": Variant(
         "outcome, a PRM with a likelihood head as critic",
         {"reward": "outcome", "estimator": "prm_critic"},
         prm="head_states",
     ),
     "head_critic_lam0.5": Variant(
-        "the same, λ 0.5",
+        "outcome, a PRM with a likelihood head as critic, λ 0.5",
         {"reward": "outcome", "estimator": "prm_critic", "estimator_kwargs.lam": 0.5},
         prm="head_states",
     ),
     "head_critic_epochs4": Variant(
-        "the same, λ 0.95, 4 PPO epochs an iteration",
+        "outcome, a PRM with a likelihood head as critic, 4 PPO epochs an iteration",
         {"reward": "outcome", "estimator": "prm_critic", "ppo_epochs": 4},
         prm="head_states",
     ),
@@ -86,7 +84,7 @@ VARIANTS = {
         prm="",
     ),
     "head_critic_16": Variant(
-        "the same, 16 minibatches an iteration",
+        "outcome, a PRM with a likelihood head as critic, 16 minibatches an iteration",
         {"reward": "outcome", "estimator": "prm_critic", "minibatches": 16},
         prm="head_states",
     ),

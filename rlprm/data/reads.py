@@ -76,8 +76,8 @@ def chain_reads(trajectory: Trajectory, value_reads: str = ACTION, head: str = S
         state = Read.at(step.start - 1)
         if t == 0 or value_reads == STATE_AND_ACTION:
             reads.append(state)
-        # A closing token that was forced says nothing of the choice; it stands last.
-        sampled = sum(trajectory.action_mask[step.start : step.end + 1])
+        # A closing token that was forced says nothing of the choice; it stands last. Alone it has to do.
+        sampled = max(1, sum(trajectory.action_mask[step.start : step.end + 1]))
         reads.append(Read.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled))
     return tuple(reads)
 

@@ -6,8 +6,8 @@ that values are read at the same places. What a trajectory loses on the way:
 
 * The ids that were sampled. An action is encoded from its text, which need not give the tokens the
   policy chose, and characters the policy left unfinished are already replaced in the text.
-* Log-probabilities (0 here), and which closing tokens were forced by the length limit: the mask is
-  1 on all tokens of an action.
+* Log-probabilities (0 here). The mask is 1 on all tokens of an action, but for a closing token that the
+  length limit forced.
 
 Such a trajectory is for reading and for training a reward model, never for updating a policy.
 """
@@ -66,7 +66,7 @@ class Rerenderer:
             said = self._action(action)
             steps.append(replace(step, start=len(ids), end=len(ids) + len(said) - 1))
             ids += said
-            mask += [1] * len(said)
+            mask += [*[1] * (len(said) - 1), trajectory.action_mask[step.end]]
         return replace(
             trajectory,
             token_ids=tuple(ids),

@@ -12,8 +12,10 @@ and ``V + offset`` its soft value τ · log Σ exp(Q / τ). That a language mode
 Rafailov et al.'s observation (arXiv 2404.12358); Yuan et al. (arXiv 2412.01981) read process rewards off
 them, relative to a reference model. Here the labels are AgentPRM's, of V and Q, and no reference is needed.
 
-A checkpoint is a causal language model with two linear layers more. Stock ``AutoModelForTokenClassification``
-loads V from it, stock ``AutoModelForCausalLM`` p.
+A checkpoint is a causal language model with two linear layers more. Stock ``AutoModelForCausalLM`` loads p
+from it, stock ``AutoModelForTokenClassification`` V (of models whose head it calls ``score``, as Qwen2's). V
+is trained at every state with ``value_reads: state_and_action`` only; else at the first one, and behind it
+the sum ``V + offset`` alone means something.
 """
 
 from __future__ import annotations
@@ -21,13 +23,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from rlprm.models.sampled_tokens import body_states, read_tokens
 
-__all__ = ["HEAD", "SCALE", "LikelihoodHead", "likelihood_class", "unwrapped"]
+__all__ = ["HEAD", "SCALE", "LikelihoodHead", "likelihood_class"]
 
 HEAD = ("score", "offset")
 SCALE = "likelihood_scale"
@@ -39,8 +40,9 @@ class LikelihoodHead(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self.score = nn.Linear(config.hidden_size, 1)
-        self.offset = nn.Linear(config.hidden_size, 1)
+        width = config.get_text_config().hidden_size
+        self.score = nn.Linear(width, 1)
+        self.offset = nn.Linear(width, 1)
 
     def forward(self, input_ids: Tensor, reads: Tensor, **unused: Any) -> Tensor:
         """Return the values of reads, (B, R), in at least float32.
@@ -51,6 +53,11 @@ class LikelihoodHead(PreTrainedModel):
             **unused: what wrappers add for other models.
         """
         return self.read_states(body_states(self, input_ids), input_ids, reads)
+
+    def causal_logits(self, token_ids_BL: Tensor) -> Tensor:
+        """Return the language model's own logits (B, L, V)."""
+        logits_BLV: Tensor = super().forward(input_ids=token_ids_BL, use_cache=False).logits
+        return logits_BLV
 
     def read_states(self, hidden_BLD: Tensor, token_ids_BL: Tensor, reads_BR3: Tensor) -> Tensor:
         """Return the values of reads (B, R), given the hidden states of all tokens."""
@@ -71,13 +78,12 @@ class LikelihoodHead(PreTrainedModel):
 
 
 def likelihood_class(config: PretrainedConfig) -> type[LikelihoodHead]:
-    """Return the class of a configuration's causal language model, with this head."""
+    """Return the class of a configuration's causal language model, with this head.
+
+    Raises:
+        ValueError: if transformers has no such class.
+    """
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"models of type {config.model_type} are no causal language models")
     causal: type[PreTrainedModel] = AutoModelForCausalLM._model_mapping[type(config)]
     return cast(type[LikelihoodHead], type(causal.__name__, (LikelihoodHead, causal), {}))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return a model without the engine and the adapters around it."""
-    while isinstance(inner := getattr(model, "module", None), nn.Module):
-        model = inner
-    return cast(nn.Module, model.get_base_model()) if isinstance(model, PeftModel) else model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,10 +18,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlprm.data.reads import LIKELIHOOD
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.likelihood_head import HEAD, SCALE, LikelihoodHead, likelihood_class
+from rlprm.models.sampled_tokens import check_logits
 from rlprm.models.scalar import compute_in_float32
-from rlprm.models.zero import gathered, zero_stage
+from rlprm.models.zero import gathered, is_split, zero_stage
 
 _T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -108,9 +110,7 @@ def load_scalar_model(
 
     _refuse_other_head(path, labels=1)
     model, report = _load(path, "model", load)
-    if report["mismatched_keys"]:
-        names = ", ".join(sorted(name for name, *_ in report["mismatched_keys"])[:3])
-        raise ArtifactError(f"{path!r} does not fit a model with one label: other shapes of {names}")
+    _refuse_other_shapes(path, report)
     # Everything that is not in the body is the head, whatever an architecture calls it.
     head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
     _refuse_missing(path, set(report["missing_keys"]) - head)
@@ -146,10 +146,15 @@ def load_likelihood_model(
         if getattr(config, SCALE, None) is None:
             raise ValueError(f"it has no likelihood head (no {SCALE} in its configuration)")
         return likelihood_class(config).from_pretrained(
-            path, config=config, dtype=resolve_dtype(dtype), output_loading_info=True
+            path,
+            config=config,
+            dtype=resolve_dtype(dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below
         )
 
     model, report = _load(path, "reward model", load)
+    _refuse_other_shapes(path, report)
     missing = set(report["missing_keys"])
     own = {f"{name}.{part}" for name in HEAD for part in ("weight", "bias")}
     _refuse_missing(path, missing - own)
@@ -158,7 +163,24 @@ def load_likelihood_model(
             torch.nn.init.zeros_(parameter)
     for name in HEAD:
         compute_in_float32(model.get_submodule(name))
-    return cast(LikelihoodHead, model.to(device or default_device()))
+    model.to(device or default_device())
+    if not any(map(is_split, model.parameters())):  # split, it cannot be read before it is trained
+        check_logits(model)
+    return cast(LikelihoodHead, model)
+
+
+def load_reward_model(path: str, head: str, *, scale: float | None = None, **options: Any) -> PreTrainedModel:
+    """Load a reward model, or the weights it starts from, under a head of ``rlprm.data.reads.HEADS``.
+
+    Args:
+        path: folder or hub id.
+        head: ``scalar`` or ``likelihood``.
+        scale: τ of a likelihood head; the checkpoint's own where unset.
+        **options: see :func:`load_scalar_model` and :func:`load_likelihood_model`.
+    """
+    if head == LIKELIHOOD:
+        return load_likelihood_model(path, scale=scale, **options)
+    return load_scalar_model(path, **options)
 
 
 def context_length_of(path: str) -> int:
@@ -204,12 +226,20 @@ def _refuse_other_head(path: str, *, labels: int | None) -> None:
     if zero_stage() != 3:
         return
     config = _load(path, "model", lambda: AutoConfig.from_pretrained(path))
+    if labels is None and getattr(config, SCALE, None) is not None:
+        raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     if not any(name.endswith("Classification") for name in config.architectures or ()):
         return
     if labels is None:
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     if config.num_labels != labels:
         raise ArtifactError(f"{path!r} does not fit a model with one label: it has {config.num_labels}")
+
+
+def _refuse_other_shapes(path: str, report: Mapping[str, Any]) -> None:
+    if report["mismatched_keys"]:
+        names = ", ".join(sorted(name for name, *_ in report["mismatched_keys"])[:3])
+        raise ArtifactError(f"{path!r} does not fit a model with one label: other shapes of {names}")
 
 
 def _refuse_missing(path: str, missing: set[str]) -> None:

@@ -97,7 +97,7 @@ def effective(record: Mapping[str, Any]) -> dict[str, Any]:
 def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) -> PreTrainedModel | PeftModel:
     """Return the model as it is to be trained: itself, or frozen with LoRA adapters.
 
-    Adapters change nothing before they are trained. A scalar head is trained as a whole: the adapter
+    Adapters change nothing before they are trained. A reward model's head is trained as a whole: the adapter
     holds a copy of it, in float32.
 
     Args:

@@ -21,7 +21,7 @@ FILE = "prm_manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """How a scalar model was trained and how it is to be read."""
+    """How a reward model was trained and how it is to be read."""
 
     estimator: str
     """Label estimator; ``outcome`` is an ORM."""

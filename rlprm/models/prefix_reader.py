@@ -53,7 +53,7 @@ class PrefixReader:
         """Read every branch; whatever of them was not kept is read from the beginning.
 
         Returns:
-            The raw outputs at each branch's positions, and how many tokens went through the model for
+            The raw outputs at each branch's reads, and how many tokens went through the model for
             it. Tokens shared by siblings count for the first of them.
         """
         first_of: dict[bytes, int] = {}

@@ -6,7 +6,7 @@ memory.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from rlprm.errors import ConfigError
 from rlprm.functional.entropy import entropy
 from rlprm.functional.logprobs import token_logprobs
+from rlprm.models.unwrap import unwrapped
+from rlprm.models.zero import is_split
 
 __all__ = ["body_states", "check_logits", "read_tokens"]
 
@@ -50,17 +52,18 @@ def read_tokens(
         temperature: of the sampling distribution, above 0.
         with_entropy: whether entropies are wanted; zeros otherwise.
     """
+    output_layer = _causal(model).get_output_embeddings()
 
     def read(part_ND: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
-        logits_NV: Tensor = _causal(model).get_output_embeddings()(part_ND)
-        if (
-            temperature != 1.0
-        ):  # in float32, as the sampler does: rounded quotients would be another distribution
+        logits_NV: Tensor = output_layer(part_ND)
+        if temperature != 1.0:
+            # In float32, as the sampler does: rounded quotients would be another distribution.
             logits_NV = logits_NV.float() / temperature
         logprobs_N = token_logprobs(logits_NV, part_N)
         return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
 
-    if len(ids_N) <= _TOKENS_AT_ONCE:
+    # Where ZeRO-3 has split the layer every call is a collective, and processes differ in their tokens.
+    if len(ids_N) <= _TOKENS_AT_ONCE or any(map(is_split, output_layer.parameters())):
         return read(hidden_ND, ids_N)
     parts = [
         checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
@@ -82,14 +85,17 @@ def check_logits(model: PreTrainedModel | PeftModel) -> None:
     causal = _causal(model)
     ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
     ours = causal.get_output_embeddings()(body_states(model, ids_BL)[:, -1])
-    own = causal(input_ids=ids_BL, use_cache=False).logits[:, -1]
+    if hasattr(causal, "causal_logits"):  # its own forward does something else
+        own = causal.causal_logits(ids_BL)[:, -1]
+    else:
+        own = causal(input_ids=ids_BL, use_cache=False).logits[:, -1]
     rounding = max(_TOLERANCE, 2 * torch.finfo(own.dtype).eps)
     if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=rounding):
         raise ConfigError(
             f"models of type {causal.config.model_type} change logits behind their output layer: "
-            "they cannot be trained here"
+            "their probabilities cannot be read here"
         )
 
 
-def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+def _causal(model: PreTrainedModel | PeftModel) -> Any:
+    return unwrapped(model)

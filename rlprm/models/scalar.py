@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
 from rlprm.data.reads import Read
-from rlprm.models.likelihood_head import LikelihoodHead, unwrapped
+from rlprm.models.likelihood_head import LikelihoodHead
+from rlprm.models.unwrap import unwrapped
 from rlprm.models.zero import is_split
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from rlprm.data.label_files import LabelFile
-from rlprm.data.reads import LIKELIHOOD
+from rlprm.data.reads import LIKELIHOOD, SCALAR
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import TrajectoryStore
@@ -18,8 +18,7 @@ from rlprm.errors import DataError, MismatchError
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.models.loading import (
     context_length_of,
-    load_likelihood_model,
-    load_scalar_model,
+    load_reward_model,
     load_tokenizer,
     revision_of,
 )
@@ -50,6 +49,8 @@ def run(config: PRMConfig) -> None:
         "base": revision_of(config.model),
         "data": dict(store.meta),
     }
+    if config.head == SCALAR:  # as before there was another
+        del identity["head"], identity["likelihood_scale"]
     stored = LabelFile.read(config.labels) if config.labels else None
     if stored is not None:
         identity["label_file"] = dict(stored.meta)
@@ -85,9 +86,7 @@ def run(config: PRMConfig) -> None:
 
 def load_base(config: PRMConfig, **options: Any) -> PreTrainedModel:
     """Load the weights to start from, under the head that is to be trained."""
-    if config.head == LIKELIHOOD:
-        return load_likelihood_model(config.model, scale=config.likelihood_scale, **options)
-    return load_scalar_model(config.model, **options)
+    return load_reward_model(config.model, config.head, scale=config.likelihood_scale, **options)
 
 
 def in_own_tokens(

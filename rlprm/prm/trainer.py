@@ -1,7 +1,7 @@
 """The PRM trainer: labels from the current values, promise + progress loss, global denominators.
 
 One pass of the data through this file: a batch of trajectories is collated to
-token ids, read positions, lengths and outcomes; one forward reads ``v_0 ... v_T`` of
+token ids, reads, lengths and outcomes; one forward reads ``v_0 ... v_T`` of
 every row; the label estimator turns outcomes (and, for TD-GAE, values) into
 targets; the loss compares the two.
 """
@@ -50,10 +50,10 @@ _FILLER = -1
 
 
 class PRMTrainer(Trainer):
-    """Trains a scalar model on step labels.
+    """Trains a reward model on step labels.
 
     Args:
-        model: token classification model with one label.
+        model: token classification model with one label, or one with a likelihood head.
         args: settings; also everything ``transformers.TrainingArguments`` knows.
         train: trajectories to learn from; all have at least one step.
         held_out: trajectories of other tasks, for evaluation.

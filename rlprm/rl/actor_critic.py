@@ -45,9 +45,6 @@ class ActorCritic(nn.Module):
         reference: a frozen copy of the policy before RL. A policy with adapters needs none: without
             them it is the reference.
         temperature: of the sampling distribution, above 0.
-
-    Raises:
-        ConfigError: for a policy whose logits are not what its output layer makes of its body.
     """
 
     def __init__(

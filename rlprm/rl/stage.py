@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprm import envs
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
+from rlprm.data.reads import SCALAR, STATE_AND_ACTION
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError, MismatchError
 from rlprm.launch import is_first
@@ -169,13 +170,19 @@ def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedMo
     path = _critic_weights(config)
     critic = load_scalar_model(path, dtype=dtype, device=on)
     factor = rewards.critic_factor(config.reward, config.reward_kwargs)
-    if path != config.prm or factor is None or Manifest.load(path).activation != "identity":
+    if path != config.prm or factor is None or not _has_values_of_states(Manifest.load(path)):
         factor = 0.0
     head = [p for name in head_of(critic) for p in critic.get_submodule(name).parameters()]
     with torch.no_grad(), zero.gathered(head, change=True):
         for parameter in head:
             parameter.mul_(factor)
     return with_adapters(critic, config, seed=config.seed + 1)
+
+
+def _has_values_of_states(prm: Manifest) -> bool:
+    """Whether the scalar head alone gives values at the places where a critic is read."""
+    learned = prm.head == SCALAR or prm.value_reads == STATE_AND_ACTION
+    return learned and prm.activation == "identity"
 
 
 def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:

@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches
-from rlprm.data.reads import LIKELIHOOD, Read, chain_reads, step_scores
+from rlprm.data.reads import Read, chain_reads, step_scores
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
 from rlprm.functional.activation import activate
-from rlprm.models.loading import load_likelihood_model, load_scalar_model, load_tokenizer
+from rlprm.models.loading import load_reward_model, load_tokenizer
 from rlprm.models.manifest import Manifest
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.scalar import read_sequences
@@ -67,9 +67,7 @@ class CheckpointScorer:
         manifest = Manifest.load(folder)
         return cls(
             name,
-            (load_likelihood_model if manifest.head == LIKELIHOOD else load_scalar_model)(
-                folder, dtype=dtype
-            ),
+            load_reward_model(folder, manifest.head, scale=manifest.likelihood_scale, dtype=dtype),
             manifest,
             tokenizer=folder,
             token_budget=token_budget,

@@ -20,7 +20,7 @@ from torch import distributed
 from transformers import TrainerCallback
 
 from rlprm.errors import ArtifactError, TrainingError
-from rlprm.models import zero
+from rlprm.models import sampled_tokens, zero
 from rlprm.models.loading import load_causal_lm, load_scalar_model
 from rlprm.models.lora import IN_FULL, save_trained
 from rlprm.prm.trainer import PRMTrainer
@@ -213,6 +213,8 @@ def split(models: Path, seen: Notebook) -> None:
     build = toy.builder(models / "prm", seen.folder)
     trainer = train("plain", build, models, seen)
     beside(models, trainer.accelerator, seen)
+    # Processes have different numbers of sampled tokens: read in parts, they would wait for one another.
+    sampled_tokens._TOKENS_AT_ONCE = 7
     for kind in ("likelihood", "adapters"):
         train(kind, build, models, seen)
 

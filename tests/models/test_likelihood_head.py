@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    GraniteConfig,
+    GraniteForCausalLM,
+    T5Config,
+)
 
 from rlprm.data.reads import LIKELIHOOD, STATE_AND_ACTION, VALUE_READS, Read, chain_reads
-from rlprm.errors import ArtifactError
+from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models import loading
 from rlprm.models.likelihood_head import HEAD, LikelihoodHead
 from rlprm.models.loading import head_of, load_causal_lm, load_likelihood_model, load_scalar_model
 from rlprm.models.scalar import read_logits, read_sequences, stack_reads
@@ -77,6 +84,9 @@ def test_a_closing_token_that_was_forced_does_not_count() -> None:
     forced = type(t)(**{**vars(t), "action_mask": mask})
     assert chain_reads(t, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.end + 1)
     assert chain_reads(forced, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.end)
+    # Where nothing else is left it has to do: every action has a value of its own.
+    silent = type(t)(**{**vars(t), "action_mask": (0,) * len(t.action_mask)})
+    assert chain_reads(silent, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.start + 1)
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: LikelihoodHead) -> None:
@@ -123,14 +133,51 @@ def test_a_checkpoint_is_two_stock_models(model: LikelihoodHead, tmp_path: Path)
 
 
 def test_it_is_not_taken_for_a_policy_nor_a_policy_for_it(
-    model: LikelihoodHead, tiny_folder: Path, tmp_path: Path
+    model: LikelihoodHead, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(ArtifactError, match=re.escape("(a PRM), not a policy")):
         load_causal_lm(str(tmp_path))
+    # Under ZeRO-3 nothing tells of weights that a policy does not have.
+    monkeypatch.setattr(loading, "zero_stage", lambda: 3)
+    with pytest.raises(ArtifactError, match=re.escape("(a PRM), not a policy")):
+        load_causal_lm(str(tmp_path))
+    monkeypatch.undo()
     with pytest.raises(ArtifactError, match="no likelihood head"):
         load_likelihood_model(str(tiny_folder))
     assert head_of(model) == sorted(HEAD)
+
+
+def test_models_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    scaled = GraniteConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=32, logits_scaling=2.0, initializer_range=0.5,
+    )  # fmt: skip
+    GraniteForCausalLM(scaled).save_pretrained(tmp_path / "scaled")
+    with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
+        load_likelihood_model(str(tmp_path / "scaled"), scale=0.1)
+    T5Config().save_pretrained(tmp_path / "t5")
+    with pytest.raises(ArtifactError, match="models of type t5 are no causal language models"):
+        load_likelihood_model(str(tmp_path / "t5"), scale=0.1)
+    other = AutoModelForTokenClassification.from_pretrained(tiny_folder, num_labels=3)
+    other.save_pretrained(tmp_path / "labels")
+    with pytest.raises(ArtifactError, match="does not fit a model with one label"):
+        load_likelihood_model(str(tmp_path / "labels"), scale=0.1)
+
+
+def test_an_output_layer_of_its_own_is_kept(tiny_folder: Path, tmp_path: Path) -> None:
+    untied = AutoModelForCausalLM.from_pretrained(tiny_folder, tie_word_embeddings=False)
+    torch.nn.init.normal_(untied.lm_head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    untied.save_pretrained(tmp_path / "policy")
+    model = load_likelihood_model(str(tmp_path / "policy"), scale=SCALE, dtype="float32")
+    model.save_pretrained(tmp_path / "prm")
+    t = trajectory(["right", "left"], True)
+    reads = [chain_reads(t, STATE_AND_ACTION, LIKELIHOOD)]
+    again = load_likelihood_model(str(tmp_path / "prm"), dtype="float32")
+    found = read_sequences(again, [t.token_ids], reads, [[0]])
+    assert found == read_sequences(model, [t.token_ids], reads, [[0]])
+    tied = load_likelihood_model(str(tiny_folder), scale=SCALE, dtype="float32")
+    assert found != read_sequences(tied, [t.token_ids], reads, [[0]])
 
 
 def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from peft import PeftModel
 
 from rlprm.data.reads import LIKELIHOOD, VALUE_READS, chain_reads
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.likelihood_head import HEAD
 from rlprm.models.loading import load_likelihood_model, load_scalar_model
 from rlprm.models.lora import IN_FULL, save_trained
@@ -19,6 +20,7 @@ from rlprm.models.manifest import Manifest
 from rlprm.models.scalar import read_sequences
 from rlprm.prm import stage
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stage import read_record
 from rlprm.types import Trajectory
 from tests.prm import toy
 from tests.prm.test_stage import META
@@ -110,6 +112,20 @@ def test_adapters_leave_its_head_whole_and_merge(build: Build, tiny_folder: Path
     )
     for row, values in zip(rows, expected, strict=True):
         assert row == pytest.approx(values[: len(row)].tolist(), abs=1e-5)
+
+
+def test_what_a_scalar_head_does_not_use_is_not_part_of_a_finished_prm(
+    tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(4))
+    common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder)}
+    stage.run(toy.config(tmp_path / "prm", **common))
+    assert not {"head", "likelihood_scale"} & read_record(tmp_path / "prm")["config"].keys()
+    with caplog.at_level(logging.INFO):
+        stage.run(toy.config(tmp_path / "prm", likelihood_scale=0.5, **common))
+    assert "reusing it" in caplog.text
+    with pytest.raises(MismatchError, match="head: None there, 'likelihood' now"):
+        stage.run(toy.config(tmp_path / "prm", head=LIKELIHOOD, **common))
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def tasks_at(
     if start < 0 or count < 0 or start + count > len(found):
         raise ConfigError(
             f"agentgym tasks: data_indices.{split.value} has {len(found)} data indices of {dialect.name}, "
-            f"got start {start} and count {count}"
+            f"got start {start} and count {count} (dev is every tenth of train where none is named)"
         )
     address = {"server": url, "timeout": float(timeout), "retries": retries}
     return [
