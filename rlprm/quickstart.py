@@ -25,7 +25,7 @@ from rlprm.stage import read_record
 
 log = logging.getLogger(__name__)
 _RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
-_SHORT = ("--iterations", "12", "--eval_every", "0", "--test_samples", "2")
+_SHORT = ("--iterations", "6", "--eval_every", "0", "--test_samples", "2")
 """Agent RL as far as a few minutes go; the recipe goes on."""
 
 
