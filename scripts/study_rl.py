@@ -103,7 +103,7 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
         overrides = {
             "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
             "max_env_steps": env_steps, "reward": "progress", "estimator": "turn_gae",
-            "ppo_epochs": 1,
+            "ppo_epochs": 1, "target_kl": "null", "refresh_every": 0,
             "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
             **variant.settings,
         }  # fmt: skip
