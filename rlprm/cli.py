@@ -10,7 +10,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rlprm import __version__
@@ -80,7 +81,19 @@ def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
     module = importlib.import_module(module_name)
     from rlprm.config import parse
 
-    return module, parse(getattr(module, config_name), argv, prog=f"rlprm {name}")
+    config = parse(getattr(module, config_name), argv, prog=f"rlprm {name}")
+    if refresh := getattr(config, "refresh_kwargs", {}):
+        _check_handed_on(refresh, "train-prm", where="refresh_kwargs")
+    return module, config
+
+
+def _check_handed_on(settings: Mapping[str, Any], name: str, *, where: str) -> None:
+    """Refuse now what another stage would refuse after hours of this one."""
+    from rlprm.config import refuse_unknown
+
+    module_name, config_name, _ = _STAGES[name]
+    known = fields(getattr(importlib.import_module(module_name), config_name))
+    refuse_unknown({key.partition(".")[0] for key in settings}, {f.name for f in known}, where)
 
 
 def _leave_process_group() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from rlprm.collect import PolicyConfig
-from rlprm.config import refuse_unknown, setting
+from rlprm.config import setting
 from rlprm.errors import ConfigError
 from rlprm.functional._checks import check_number, check_unit_interval
 from rlprm.functional.kl import KL_LOSSES
 from rlprm.models.lora import TuningConfig
-from rlprm.prm.config import PRMConfig
 from rlprm.rl import advantages, rewards
 from rlprm.rl.combinations import check_combination
 from rlprm.rl.credit import WHITENINGS, CreditSetting
@@ -181,11 +180,6 @@ class RLConfig(TuningConfig, PolicyConfig):
             )
         if self.refresh_every and not self.prm:
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
-        refuse_unknown(
-            {name.partition(".")[0] for name in self.refresh_kwargs},
-            {field.name for field in fields(PRMConfig)},
-            where="refresh_kwargs",
-        )
         round_limits(self.round_limits)
 
     @property
