@@ -69,8 +69,8 @@ class Read(NamedTuple):
 
 def chain_reads(trajectory: Trajectory, value_reads: str = ACTION, head: str = SCALAR) -> tuple[Read, ...]:
     """Return where the values of the chain come from: T + 1 reads, or 2 T where states are read too."""
-    if not trajectory.steps:
-        return (Read.at(trajectory.prompt_length - 1),)
+    if not trajectory.steps or (head == SCALAR and value_reads == ACTION):
+        return tuple(map(Read.at, trajectory.value_positions))
     reads: list[Read] = []
     for t, step in enumerate(trajectory.steps):
         state = Read.at(step.start - 1)

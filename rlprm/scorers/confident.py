@@ -2,7 +2,8 @@
 
 A reward model knows what it was taught to see; what it overlooks is often something the policy itself
 would hardly have done. The two err in different ways: by their product, best-of-N and beam search were
-better than by the reward model alone wherever it was measured (docs/results.md), at the same price.
+better than by a scalar reward model alone wherever it was measured (docs/results.md), at the same price. A
+likelihood head holds such probabilities itself.
 """
 
 from __future__ import annotations
