@@ -14,13 +14,14 @@ from rlprm.config import TaskConfig, own_settings, setting
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
+from rlprm.failures import has_failed, report_failures
 from rlprm.launch import ALONE, Processes, join
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
-from rlprm.stage import is_finished, recorded
-from rlprm.types import EpisodeSetting, Split, StopReason, Task
+from rlprm.stage import FAILED, is_finished, recorded
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
             processes=processes,
         )
         trajectories = store.read()
+        results[FAILED] = report_failures("rollouts", trajectories)
         results.update(
             trajectories=len(trajectories),
             success_rate=sum(t.outcome.success for t in trajectories) / len(trajectories),
@@ -162,6 +164,7 @@ def collect(
     depend on the seed, its task and its sample number. A killed collection
     therefore continues to exactly the same result, and several processes, each of
     which takes its share of the waves, come to it too. All of them return when all waves are there.
+    Episodes that failed are run again.
 
     Raises:
         MismatchError: if the folder holds trajectories collected with other settings.
@@ -188,20 +191,35 @@ def collect(
     )
     waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
     own = processes.share(range(len(waves)))
-    missing = [number for number in own if not store.has(number)]
+    missing = [number for number in own if not _is_whole(store, number)]
     if len(missing) < len(own):
         log.info(
             "%s: %d of %d waves are there; collecting the rest", folder, len(own) - len(missing), len(own)
         )
-    failed = 0
     total, rest = (sum(len(waves[number]) for number in of) for of in (own, missing))
     with tqdm(total=total, initial=total - rest, desc="rollouts", disable=not processes.is_main) as bar:
         for number in missing:
-            trajectories = rollout(waves[number], policy, setting, seed)
-            store.write(number, trajectories)
-            failed += sum(t.stop is StopReason.ERROR for t in trajectories)
-            bar.update(len(trajectories))
-    if failed:
-        log.warning("%d of %d episodes failed; their cause is stored with them", failed, rest)
+            before = store.read_wave(number) if store.has(number) else []
+            store.write(number, _run_wave(waves[number], before, policy, setting, seed))
+            bar.update(len(waves[number]))
     processes.wait()
     return store
+
+
+def _is_whole(store: TrajectoryStore, number: int) -> bool:
+    """Whether a wave is there and none of its episodes failed."""
+    return store.has(number) and not any(map(has_failed, store.read_wave(number)))
+
+
+def _run_wave(
+    jobs: Sequence[tuple[Task, int]],
+    before: Sequence[Trajectory],
+    policy: Policy,
+    setting: EpisodeSetting,
+    seed: int,
+) -> list[Trajectory]:
+    """Run the episodes of a wave that did not come to an end before."""
+    done = {(t.task.id, t.sample): t for t in before if not has_failed(t)}
+    rest = [(task, sample) for task, sample in jobs if (task.id, sample) not in done]
+    fresh = iter(rollout(rest, policy, setting, seed))
+    return [done[task.id, sample] if (task.id, sample) in done else next(fresh) for task, sample in jobs]

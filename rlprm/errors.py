@@ -67,5 +67,9 @@ class DemonstrationError(RlprmError, RuntimeError):
     """The expert of an environment could not solve a task."""
 
 
+class EpisodesFailedError(RlprmError, RuntimeError):
+    """No episode of several worked: there is nothing to go on with."""
+
+
 class TrainingError(RlprmError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""

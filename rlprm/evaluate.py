@@ -31,6 +31,7 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import results_table
+from rlprm.failures import report_failures
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.launch import Processes, is_first, join
 from rlprm.models.loading import revision_of
@@ -42,7 +43,7 @@ from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
-from rlprm.stage import Stopwatch, is_finished, recorded
+from rlprm.stage import FAILED, Stopwatch, is_finished, recorded
 from rlprm.tracking import TRACKERS, log_results
 from rlprm.types import Split, Task
 
@@ -208,6 +209,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         )
         _report(console, folder, config, measured, paired)
         results.update(success_rate=summary["policy"], gap_closed=summary["gap_closed"])
+        results[FAILED] = dev.failed + max(m.record.failed for m in measured)
     return summary
 
 
@@ -248,7 +250,9 @@ def _pool(
         meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
         processes=processes,
     )
-    return Pool.of(store.read())
+    trajectories = store.read()
+    report_failures(folder.name, trajectories)
+    return Pool.of(trajectories)
 
 
 def _greedy(

@@ -9,7 +9,7 @@ from rlprm.config import setting
 from rlprm.data.agentgym import write_items
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError
-from rlprm.types import StopReason
+from rlprm.failures import has_failed
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def run(config: ExportConfig) -> None:
         DataError: if none of them is left.
     """
     found = TrajectoryStore.open(config.trajectories).read()
-    usable = [t for t in found if t.steps and t.stop is not StopReason.ERROR]
+    usable = [t for t in found if t.steps and not has_failed(t)]
     chosen = [t for t in usable if t.outcome.success or not config.only_successes]
     if not chosen:
         raise DataError(f"none of the {len(found)} trajectories in {config.trajectories} is to be written")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.failures import has_failed
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollout import Episode, run_episodes, start_episode
-from rlprm.types import EpisodeSetting, StopReason, Task, Trajectory
+from rlprm.types import EpisodeSetting, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _summarize(state: Episode, branches: Sequence[Episode]) -> Estimate:
         return Estimate(float(outcome.success), outcome.score, 0, 0, 0)
     before = state.trajectory()
     finished = [branch.trajectory() for branch in branches]
-    usable = [t.outcome for t in finished if t.stop is not StopReason.ERROR]
+    usable = [t.outcome for t in finished if not has_failed(t)]
     if not usable:
         raise DataError(
             f"every rollout from turn {state.turn} of task {state.task.id!r} failed: {finished[0].error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,16 @@ from rlprm.errors import refuse_other_settings
 from rlprm.launch import is_first
 
 _RECORD = "stage.json"
+FAILED = "failed_episodes"
+"""Name among a stage's results of how many episodes failed."""
+
+log = logging.getLogger(__name__)
 
 
 def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bool:
     """Whether a folder already holds the result of this stage with this configuration.
+
+    A result with failed episodes is none: they are to be run again.
 
     Raises:
         MismatchError: if it holds the result of another stage or configuration.
@@ -30,7 +37,9 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
     wanted = json.loads(json.dumps({"stage": stage, **config}))
     before = {"stage": found["stage"], **found["config"]}
     refuse_other_settings(f"{folder} holds a finished run", before, wanted)
-    return True
+    if failed := found["results"].get(FAILED, 0):
+        log.info("%s: %d episodes had failed; running them again", folder, failed)
+    return not failed
 
 
 @contextmanager

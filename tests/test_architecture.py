@@ -24,6 +24,7 @@ FLOORS = (
         "components",
         "envs",
         "data",
+        "failures",
         "models",
         "config",
         "launch",

@@ -89,26 +89,34 @@ class Shards:
         Raises:
             DataError: if there are none, or a line is damaged; names shard and line.
         """
-        found = list(self._lines(decode, damaged))
+        numbered = ((int(match[1]), p) for p in self.folder.iterdir() if (match := _SHARD.fullmatch(p.name)))
+        found = [row for _, shard in sorted(numbered) for row in _rows(shard, decode, damaged)]
         if not found:
             raise DataError(f"{self.folder} holds no {self.HOLDS}")
         return found
 
+    def read_wave_rows(self, wave: int, decode: Callable[[Any], _T]) -> list[_T]:
+        """Read the rows of one wave, in order.
+
+        Raises:
+            DataError: if a line is damaged; names shard and line.
+        """
+        return list(_rows(self._shard(wave), decode, "raise"))
+
     def _shard(self, wave: int) -> Path:
         return self.folder / f"wave-{wave:05d}.jsonl"
 
-    def _lines(self, decode: Callable[[Any], _T], damaged: Literal["raise", "skip"]) -> Iterator[_T]:
-        found = [(int(match[1]), p) for p in self.folder.iterdir() if (match := _SHARD.fullmatch(p.name))]
-        for _, shard in sorted(found):
-            with shard.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    try:
-                        yield decode(json.loads(line))
-                    except (ValueError, KeyError, TypeError) as error:
-                        message = f"{shard}, line {number} is damaged: {type(error).__name__}: {error}"
-                        if damaged == "raise":
-                            raise DataError(message) from error
-                        warnings.warn(f"{message}; left out", stacklevel=4)
+
+def _rows(shard: Path, decode: Callable[[Any], _T], damaged: Literal["raise", "skip"]) -> Iterator[_T]:
+    with shard.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield decode(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                message = f"{shard}, line {number} is damaged: {type(error).__name__}: {error}"
+                if damaged == "raise":
+                    raise DataError(message) from error
+                warnings.warn(f"{message}; left out", stacklevel=4)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

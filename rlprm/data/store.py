@@ -60,6 +60,14 @@ class TrajectoryStore(Shards):
         """
         return self.read_rows(from_row, damaged=damaged)
 
+    def read_wave(self, wave: int) -> list[Trajectory]:
+        """Read the trajectories of one wave, in order.
+
+        Raises:
+            DataError: if a line is damaged; names shard and line.
+        """
+        return self.read_wave_rows(wave, from_row)
+
 
 def _card() -> str:
     """Return a dataset card that tells ``datasets`` the shards and the types of their columns."""

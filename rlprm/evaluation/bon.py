@@ -57,6 +57,7 @@ def sample_mean(pool: Pool) -> Measurement:
         strategy=SAMPLE_MEAN,
         end=pool.end,
         costs=_costs(pool, None, 1),
+        failed=pool.failed,
     )
 
 
@@ -74,6 +75,7 @@ def oracle(pool: Pool, budgets: Sequence[int]) -> list[Measurement]:
             end=pool.end,
             n=k,
             costs=_costs(pool, None, k),
+            failed=pool.failed,
         )
         for k in budgets
     ]
@@ -100,6 +102,7 @@ def best_of_n(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int])
             aggregation=aggregation,
             n=k,
             costs=_costs(pool, scorer, k),
+            failed=pool.failed,
         )
         for k in budgets
     ]

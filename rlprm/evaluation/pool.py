@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.failures import has_failed
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.confident import Confident
 from rlprm.search.base import score_all
@@ -61,6 +62,11 @@ class Pool:
     def flat(self) -> list[Trajectory]:
         """All K·n trajectories, task by task."""
         return [trajectory for row in self.trajectories for trajectory in row]
+
+    @property
+    def failed(self) -> int:
+        """Trajectories that failed; they stay candidates that nobody can score."""
+        return sum(map(has_failed, self.flat))
 
     def scored(self, scorer: Scorer) -> Pool:
         """Return the pool with the scores of one more scorer, asked once for all trajectories.

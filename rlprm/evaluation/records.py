@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlprm.errors import DataError, MismatchError
+from rlprm.failures import report_failures
 from rlprm.functional.bootstrap import mean_interval, paired_interval
 from rlprm.search.base import SearchResult
 from rlprm.types import End
@@ -45,6 +46,8 @@ class EvaluationRecord:
     """Actions carried out."""
     tasks: int
     """Number of tasks."""
+    failed: int
+    """Episodes that an environment let down; they count as not solved."""
 
     @property
     def label(self) -> str:
@@ -112,6 +115,7 @@ def measure(
     aggregation: str | None = None,
     n: int = 1,
     m: int = 1,
+    failed: int = 0,
 ) -> Measurement:
     """Build a measurement from per-task values.
 
@@ -125,6 +129,7 @@ def measure(
         aggregation: name of the rule.
         n: candidates.
         m: actions per partial trajectory.
+        failed: episodes.
 
     Raises:
         DataError: for no tasks, or values that are not finite.
@@ -148,6 +153,7 @@ def measure(
         prm_tokens=costs.prm_tokens,
         env_steps=costs.env_steps,
         tasks=len(successes),
+        failed=failed,
     )
     return Measurement(record, dict(successes))
 
@@ -165,6 +171,7 @@ def measure_results(
 
     Raises:
         DataError: for no results, or a task that is there twice.
+        EpisodesFailedError: if no episode worked.
         MismatchError: for results with different ``end``.
     """
     successes = {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}
@@ -184,6 +191,7 @@ def measure_results(
         aggregation=aggregation,
         n=n,
         m=m,
+        failed=report_failures(strategy, [result.trajectory for result in results]),
         costs=Costs(
             _mean([result.policy_tokens for result in results]),
             _mean([result.scorer_tokens for result in results]),

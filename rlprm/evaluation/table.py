@@ -44,7 +44,9 @@ def rows(records: Sequence[EvaluationRecord]) -> list[list[EvaluationRecord]]:
 def _title(title: str, records: Sequence[EvaluationRecord]) -> str:
     tasks = "/".join(str(n) for n in sorted({record.tasks for record in records}))
     ends = "/".join(sorted({record.end for record in records}))
-    return f"{title}: {tasks} tasks, end {ends}, [95 % interval over tasks]"
+    failed = max(record.failed for record in records)
+    lost = f"; up to {failed} failed episodes a row count as not solved" if failed else ""
+    return f"{title}: {tasks} tasks, end {ends}, [95 % interval over tasks]{lost}"
 
 
 def _row_name(record: EvaluationRecord) -> str:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rlprm.data.batching import budget_batches, pad_right
+from rlprm.failures import has_failed
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
-from rlprm.types import StepScores, StopReason, Trajectory
+from rlprm.types import StepScores, Trajectory
 
 __all__ = ["Batch", "PRMReads", "micro_batches", "prm_reads", "split_failed"]
 
@@ -96,8 +97,8 @@ def prm_reads(scores: Sequence[StepScores]) -> PRMReads:
 
 def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], list[Trajectory]]:
     """Part the trajectories to learn from and those that failed: they say nothing about the policy."""
-    usable = [t for t in trajectories if t.steps and t.stop is not StopReason.ERROR]
-    failed = [t for t in trajectories if not t.steps or t.stop is StopReason.ERROR]
+    usable = [t for t in trajectories if t.steps and not has_failed(t)]
+    failed = [t for t in trajectories if not t.steps or has_failed(t)]
     return usable, failed
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from rlprm.failures import has_failed
 from rlprm.functional.kl import kl_values
 from rlprm.functional.metrics import auc
 from rlprm.functional.moments import explained_variance, moment_sums
 from rlprm.rl.batch import Batch, PRMReads
 from rlprm.rl.credit import Credit, Evaluated
-from rlprm.types import StopReason, Trajectory
+from rlprm.types import Trajectory
 
 __all__ = ["credit_metrics", "prm_metrics", "rollout_metrics"]
 
@@ -22,7 +23,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     ``repeated_actions``: share of steps whose action is that of the step before. ``invalid_actions``:
     share of steps the environment could not carry out. Failed episodes count in ``failed`` alone.
     """
-    whole = [t for t in trajectories if t.stop is not StopReason.ERROR and t.steps]
+    whole = [t for t in trajectories if not has_failed(t) and t.steps]
     failed = 1.0 - len(whole) / len(trajectories)
     if not whole:
         return {"failed": failed}

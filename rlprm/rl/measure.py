@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlprm.failures import has_failed, report_failures
 from rlprm.functional.bootstrap import Interval, mean_interval, paired_interval
 from rlprm.launch import Processes
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
-from rlprm.types import EpisodeSetting, StopReason, Task, Trajectory
+from rlprm.types import EpisodeSetting, Task, Trajectory
 
 __all__ = ["Success", "compare", "measure", "run_shared"]
 
@@ -43,6 +44,9 @@ def measure(
     """Run every task ``samples`` times at the policy's temperature, and once greedily.
 
     Failed episodes count as failures: nothing is known of them but that they did not succeed.
+
+    Raises:
+        EpisodesFailedError: if none worked: a dead environment must not look like a policy that collapsed.
     """
     jobs = [(task, sample) for task in tasks for sample in range(samples)]
     sampled = run_shared(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes)
@@ -50,6 +54,7 @@ def measure(
     greedy = run_shared(
         [(task, 0) for task in tasks], cold, setting, wave_size=wave_size, seed=seed, processes=processes
     )
+    report_failures("measured episodes", [*sampled, *greedy])
     return Success(_per_task(sampled), _per_task(greedy))
 
 
@@ -83,8 +88,7 @@ def run_shared(
 def _per_task(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for t in trajectories:
-        worked = t.stop is not StopReason.ERROR
-        found.setdefault(t.task.id, []).append(float(worked and t.outcome.success))
+        found.setdefault(t.task.id, []).append(float(not has_failed(t) and t.outcome.success))
     return {task: sum(successes) / len(successes) for task, successes in found.items()}
 
 

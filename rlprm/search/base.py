@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlprm.errors import DataError
+from rlprm.failures import has_failed
 from rlprm.functional.aggregation import aggregate
 from rlprm.scorers.base import Scorer
 from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
@@ -83,7 +84,7 @@ def standing(stop: StopReason | None) -> int:
 
 def can_be_scored(trajectory: Trajectory) -> bool:
     """Whether a scorer can be asked: the episode did not fail and has at least one action."""
-    return trajectory.stop is not StopReason.ERROR and len(trajectory.steps) > 0
+    return not has_failed(trajectory) and len(trajectory.steps) > 0
 
 
 def score_all(scorer: Scorer, trajectories: Sequence[Trajectory]) -> list[StepScores | None]:

@@ -21,7 +21,7 @@ def measured(successes: dict[str, float], strategy: str = "greedy", **kwargs: ob
 def test_the_fields_are_those_that_other_programs_rely_on() -> None:
     assert [f.name for f in fields(EvaluationRecord)] == [
         "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",
-        "mean_score", "policy_tokens", "prm_tokens", "env_steps", "tasks",
+        "mean_score", "policy_tokens", "prm_tokens", "env_steps", "tasks", "failed",
     ]  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def test_search_results_become_a_record_of_means_per_task() -> None:
         "prm_tokens": 200.0,
         "env_steps": 5.5,
         "tasks": 2,
+        "failed": 0,
     }
     assert interval == (0.0, 1.0)
     assert m.successes == {"a": 1.0, "b": 0.0}

@@ -1,0 +1,42 @@
+"""Episodes that failed: an environment raised, a server died. They are data, and they are spoken of."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from rlprm.errors import EpisodesFailedError
+from rlprm.types import StopReason, Trajectory
+
+__all__ = ["has_failed", "report_failures"]
+
+log = logging.getLogger(__name__)
+
+
+def has_failed(trajectory: Trajectory) -> bool:
+    """Whether nothing is known of an episode but why it could not go on."""
+    return trajectory.stop is StopReason.ERROR
+
+
+def report_failures(what: str, trajectories: Sequence[Trajectory]) -> int:
+    """Count the episodes that failed, and warn of them with their commonest cause.
+
+    Args:
+        what: the episodes are, for instance ``"rollouts"``.
+        trajectories: finished ones.
+
+    Raises:
+        EpisodesFailedError: if there is none that did not fail; a rate of them would be a silent zero.
+    """
+    causes = Counter(t.error or "no cause given" for t in trajectories if has_failed(t))
+    if not causes:
+        return 0
+    ((cause, times),) = causes.most_common(1)
+    if causes.total() == len(trajectories):
+        raise EpisodesFailedError(f"{what}: all {len(trajectories)} episodes failed, {times} by: {cause}")
+    log.warning(
+        "%s: %d of %d episodes failed and count as not solved; %d by: %s",
+        what, causes.total(), len(trajectories), times, cause,
+    )  # fmt: skip
+    return causes.total()
