@@ -78,14 +78,18 @@ def wishes() -> dict[Split, tuple[Wish, ...]]:
     """Return the wishes of each split, in the order of its tasks.
 
     A split is chosen by what is asked for (the kind, the attributes and the options), so no request
-    is in two splits, whichever of several products it was made from.
+    is in two splits, whichever of several products it was made from. Training tasks that ask for the
+    same thing stand together: parts of the split, given to different stages, have no request in common.
     """
     found: dict[Split, list[Wish]] = {split: [] for split in Split}
     for product in generated_products():
         for wish in wishes_of(product):
             found[_split_of(wish)].append(wish)
     draw = Draw(_SPLIT_SEED)
-    return {split: tuple(draw.some(members, len(members))) for split, members in found.items()}
+    drawn = {split: draw.some(members, len(members)) for split, members in found.items()}
+    first_of = {_asked(wish): place for place, wish in reversed(list(enumerate(drawn[Split.TRAIN])))}
+    drawn[Split.TRAIN].sort(key=lambda wish: first_of[_asked(wish)])
+    return {split: tuple(members) for split, members in drawn.items()}
 
 
 @functools.lru_cache(maxsize=32)
@@ -112,9 +116,12 @@ def wishes_of(product: Product) -> Iterator[Wish]:
 
 
 def _split_of(wish: Wish) -> Split:
-    asked = "|".join((wish.product.query, *sorted(wish.attributes), *(value for _, value in wish.options)))
-    part = hashlib.sha256(asked.encode()).digest()[0] % 10
+    part = hashlib.sha256(_asked(wish).encode()).digest()[0] % 10
     return _DEV_AND_TEST.get(part, Split.TRAIN)
+
+
+def _asked(wish: Wish) -> str:
+    return "|".join((wish.product.query, *sorted(wish.attributes), *(value for _, value in wish.options)))
 
 
 def worded(wish: Wish, seed: int) -> Goal:
