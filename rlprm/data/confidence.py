@@ -1,4 +1,8 @@
-"""How sure a policy was of what it did, from the log-probabilities stored while it acted."""
+"""How sure a policy was of what it did, from the log-probabilities stored while it acted.
+
+This is what ``likelihood`` means in ``likelihood_per`` and in the scorers ``likelihood`` and
+``agentprm+likelihood``; the reward model's head of that name is :mod:`rlprm.models.likelihood_head`.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class EvaluationRecord:
     prm_tokens: float
     """Model tokens the scorer processed."""
     env_steps: float
-    """Actions carried out."""
+    """Turns taken; a message that the action format refuses is one, too."""
     tasks: int
     """Number of tasks."""
     failed: int

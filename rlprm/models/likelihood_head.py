@@ -16,6 +16,9 @@ A checkpoint is a causal language model with two linear layers more. Stock ``Aut
 from it, stock ``AutoModelForTokenClassification`` V (of models whose head it calls ``score``, as Qwen2's). V
 is trained at every state with ``value_reads: state_and_action`` only; else at the first one, and behind it
 the sum ``V + offset`` alone means something.
+
+The likelihood here is the reward model's own (``head: likelihood``); the scorers ``likelihood`` and
+``agentprm+likelihood`` are named after the policy's stored confidence (:mod:`rlprm.data.confidence`).
 """
 
 from __future__ import annotations

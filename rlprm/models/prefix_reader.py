@@ -8,7 +8,7 @@ each branch's own tokens (the action).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,8 @@ class Branch(NamedTuple):
     """Length of the prefix that was a whole sequence in the previous call; 0 if there was none."""
     fork: int
     """Length of the prefix it shares with its siblings, more than ``parent`` and less than all."""
+    owner: Hashable = None
+    """Only branches of one owner are siblings, so that what they cost does not depend on other owners'."""
 
 
 class PrefixReader:
@@ -48,6 +50,20 @@ class PrefixReader:
         self._read: dict[bytes, dict[Read, float]] = {}
         """Sequence of the previous call → values of its reads."""
 
+    def begin(self) -> None:
+        """Forget, and hold the empty sequence: the parent of all first branches."""
+        self.forget()
+        self._read = {sequence_key([]): {}}
+
+    def holds(self, branches: Sequence[Branch]) -> bool:
+        """Whether the parents of all these branches, at least one, are held: what is new is all they cost."""
+        return bool(branches) and all(sequence_key(b.ids[: b.parent]) in self._read for b in branches)
+
+    def forget(self) -> None:
+        """Free all keys and values."""
+        self._prefixes.forget()
+        self._read = {}
+
     @torch.no_grad()
     def read(self, branches: Sequence[Branch]) -> tuple[list[list[float]], list[int]]:
         """Read every branch; whatever of them was not kept is read from the beginning.
@@ -56,9 +72,10 @@ class PrefixReader:
             The raw outputs at each branch's reads, and how many tokens went through the model for
             it. Tokens shared by siblings count for the first of them.
         """
-        first_of: dict[bytes, int] = {}
-        for index, branch in enumerate(branches):
-            first_of.setdefault(sequence_key(branch.ids[: branch.fork]), index)
+        keys = [(b.owner, sequence_key(b.ids[: b.fork])) for b in branches]
+        first_of: dict[tuple[Hashable, bytes], int] = {}
+        for index, key in enumerate(keys):
+            first_of.setdefault(key, index)
         stems = [branches[index] for index in first_of.values()]
         common = self._extend(
             [stem.ids[: stem.fork] for stem in stems],
@@ -72,13 +89,10 @@ class PrefixReader:
         self._prefixes.keep(common.cache, common.mask_BL, [stem.ids[: stem.fork] for stem in stems])
         own = self._extend([b.ids for b in branches], [b.ids[: b.fork] for b in branches])
         stem_of = {key: row for row, key in enumerate(first_of)}
-        rows = [stem_of[sequence_key(b.ids[: b.fork])] for b in branches]
+        rows = [stem_of[key] for key in keys]
         states = common.logits[rows, -1]  # each row's last token stands in the last column
         of_branches = self._values(branches, [len(b.ids) for b in branches], own, states)
-        found = [
-            {**values[sequence_key(b.ids[: b.fork])], **of_branch}
-            for b, of_branch in zip(branches, of_branches, strict=True)
-        ]
+        found = [{**values[key], **of_branch} for key, of_branch in zip(keys, of_branches, strict=True)]
         self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches])
         self._read = {sequence_key(b.ids): of_b for b, of_b in zip(branches, found, strict=True)}
         tokens = list(own.fed_B)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, runtime_checkable
 
 from rlprm.types import StepScores, Trajectory
 
@@ -23,3 +24,22 @@ class Scorer(Protocol):
             silently becomes 0.
         """
         ...
+
+
+@runtime_checkable
+class SearchingScorer(Protocol):
+    """A scorer that saves work by knowing when a search begins and ends; no scorer has to."""
+
+    def searching(self) -> AbstractContextManager[None]:
+        """Begin a search, and end it on leaving.
+
+        Each call of ``score`` in between is a round of it: all its trajectories are one step long, or all
+        continue trajectories of the call before by one step. Scores are the same as without; whatever was
+        kept for the next round is freed at the end.
+        """
+        ...
+
+
+def searching(scorer: Scorer) -> AbstractContextManager[None]:
+    """Tell a scorer that a search lasts as long as the context, where it wants to know."""
+    return scorer.searching() if isinstance(scorer, SearchingScorer) else nullcontext()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
@@ -26,8 +27,10 @@ log = logging.getLogger(__name__)
 class CheckpointScorer:
     """Scores all steps of a batch of trajectories with one forward per batch.
 
-    Unfinished trajectories are a search's candidates: their keys and values are kept until
-    the next call, which then feeds only what was added.
+    A search's candidates are read by what is new in them: their keys and values are kept until the next
+    call or the end of the search, and what branches of one task have in common is read once. Taken for
+    candidates are those of a search's rounds (``searching``), calls that continue the one before by a step,
+    and calls with unfinished trajectories. All others are read whole.
 
     Args:
         name: shown in tables.
@@ -73,6 +76,15 @@ class CheckpointScorer:
             token_budget=token_budget,
         )
 
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """See :class:`rlprm.scorers.base.SearchingScorer`."""
+        self._reader.begin()
+        try:
+            yield
+        finally:
+            self._reader.forget()
+
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score every step; see :class:`rlprm.scorers.base.Scorer`.
 
@@ -85,9 +97,7 @@ class CheckpointScorer:
                 that is not finite.
         """
         trajectories = [self._in_own_tokens(trajectory) for trajectory in trajectories]
-        # Unfinished ones will be back a step longer: a beam's next round.
-        grows = any(t.stop is None for t in trajectories) and all(t.steps for t in trajectories)
-        logits, tokens = self._read_growing(trajectories) if grows else self._read_whole(trajectories)
+        logits, tokens = self._read_growing(trajectories) or self._read_whole(trajectories)
         return [
             step_scores(
                 _values(row, self.manifest.activation, self.name), self.manifest.value_reads, tokens=fed
@@ -96,6 +106,7 @@ class CheckpointScorer:
         ]
 
     def _read_whole(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]]:
+        self._reader.forget()
         lengths = [len(trajectory.token_ids) for trajectory in trajectories]
         logits = read_sequences(
             self.model,
@@ -105,18 +116,25 @@ class CheckpointScorer:
         )
         return logits, lengths
 
-    def _read_growing(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]]:
-        return self._reader.read(
-            [
-                Branch(
-                    ids=t.token_ids,
-                    reads=self._reads(t),
-                    parent=t.steps[-2].end + 1 if len(t.steps) > 1 else 0,
-                    fork=t.steps[-1].start,
-                )
-                for t in trajectories
-            ]
-        )
+    def _read_growing(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]] | None:
+        """Read what is new in a search's candidates; None for other trajectories."""
+        if not all(t.steps for t in trajectories):
+            return None
+        branches = [
+            Branch(
+                ids=t.token_ids,
+                reads=self._reads(t),
+                parent=t.steps[-2].end + 1 if len(t.steps) > 1 else 0,
+                fork=t.steps[-1].start,
+                owner=(t.task.environment, t.task.id),
+            )
+            for t in trajectories
+        ]
+        # The last round of a task, all finished, is read alone or beside other tasks' unfinished candidates,
+        # and has to cost the same. Unfinished ones that continue nothing will be back a step longer.
+        if not self._reader.holds(branches) and all(t.stop is not None for t in trajectories):
+            return None
+        return self._reader.read(branches)
 
     def _reads(self, trajectory: Trajectory) -> tuple[Read, ...]:
         return chain_reads(trajectory, self.manifest.value_reads, self.manifest.head)

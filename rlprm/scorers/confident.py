@@ -4,15 +4,19 @@ A reward model knows what it was taught to see; what it overlooks is often somet
 would hardly have done. The two err in different ways: by their product, best-of-N and beam search were
 better than by a scalar reward model alone wherever it was measured (docs/results.md), at the same price. A
 likelihood head holds such probabilities itself.
+
+The likelihood in this scorer's name, ``agentprm+likelihood``, is the policy's stored confidence
+(:mod:`rlprm.data.confidence`), not the reward model's head (:mod:`rlprm.models.likelihood_head`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import accumulate
 
 from rlprm.data.confidence import action_probabilities, check_per
-from rlprm.scorers.base import Scorer
+from rlprm.scorers.base import Scorer, searching
 from rlprm.types import StepScores, Trajectory
 
 __all__ = ["Confident"]
@@ -37,6 +41,10 @@ class Confident:
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score with the other scorer, and weigh; see :class:`rlprm.scorers.base.Scorer`."""
         return [self.weigh(s, t) for s, t in zip(self.scorer.score(trajectories), trajectories, strict=True)]
+
+    def searching(self) -> AbstractContextManager[None]:
+        """Tell the other scorer; see :class:`rlprm.scorers.base.SearchingScorer`."""
+        return searching(self.scorer)
 
     def weigh(self, scores: StepScores, trajectory: Trajectory) -> StepScores:
         """Weigh scores that the other scorer gave."""

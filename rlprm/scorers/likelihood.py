@@ -3,6 +3,9 @@
 What a policy sampled against its own opinion is often a slip. Where that is what failures are made of,
 its probabilities choose well and cost nothing; a reward model is worth its price where it beats them, or
 adds to them (:mod:`rlprm.scorers.confident`).
+
+The likelihood here is the policy's stored confidence (:mod:`rlprm.data.confidence`), not the reward model's
+head of that name (:mod:`rlprm.models.likelihood_head`).
 """
 
 from __future__ import annotations

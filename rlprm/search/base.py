@@ -33,7 +33,8 @@ class SearchResult:
     scorer_tokens: int
     """Model tokens the scorer processed for this task."""
     env_steps: int
-    """Actions carried out in the environment for this task."""
+    """Turns taken for this task. A message that the action format refuses is one, too; one that was merged
+    with an equal one is not."""
 
 
 class SearchModule(Protocol):
@@ -51,8 +52,8 @@ class SearchModule(Protocol):
     ) -> list[SearchResult]:
         """Search every task, all of them in step; one result per task, in order.
 
-        A task's result does not depend on the tasks beside it, so that a caller
-        short of memory may pass them in portions.
+        A task's result, its costs included, does not depend on the tasks beside it, so
+        that a caller short of memory may pass them in portions.
 
         Args:
             tasks: at least one.

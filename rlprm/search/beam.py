@@ -29,7 +29,7 @@ from typing import NamedTuple
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
 from rlprm.rollout import Episode, advance_all, episode_seed, start_episodes
-from rlprm.scorers.base import Scorer
+from rlprm.scorers.base import Scorer, searching
 from rlprm.search.base import UNRANKED, SearchResult, rank_score, score_all, standing
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -80,7 +80,7 @@ class _Beam:
             if key in seen:
                 continue
             seen.add(key)
-            self.env_steps += parsed.refusal is None  # a refused message never reaches the environment
+            self.env_steps += 1
             children.append((parent.fork(), completion))
         return children
 
@@ -146,8 +146,9 @@ def search(
         )
     starts = start_episodes([(task, 0, episode_seed(run_seed, task, 0)) for task in tasks], setting, policy)
     beams = [_begin(start, n, m) for start in starts]
-    while growing := [beam for beam in beams if beam.alive]:
-        _grow_all(growing, policy, scorer, aggregation)
+    with searching(scorer):
+        while growing := [beam for beam in beams if beam.alive]:
+            _grow_all(growing, policy, scorer, aggregation)
     return [beam.result() for beam in beams]
 
 

@@ -97,3 +97,38 @@ def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel) ->
     mixed = [*second, *grow(model, [Branch([11, 12], [], 0, 0)], rng, children=2)]
     values, _ = reader.read(mixed)
     assert_close(values, whole(model, mixed))
+
+
+def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten(
+    model: PreTrainedModel,
+) -> None:
+    rng = np.random.default_rng(3)
+    reader = PrefixReader(model)
+    roots = [Branch(ids, [], 0, len(ids) - 1) for ids in ([5, 6, 7], [5, 6, 8])]
+    assert not reader.holds(roots)
+    reader.begin()
+    assert reader.holds(roots)
+    assert not reader.holds([])
+    first = grow(model, roots, rng, children=2)
+    assert not reader.holds(first)
+    reader.read(roots)
+    assert reader.holds(first)
+    assert not reader.holds([*first, roots[0]])
+    reader.forget()
+    assert not reader.holds(first)
+    _, tokens = reader.read(first)
+    assert sum(tokens) == sum(first[i].fork for i in (0, 2)) + sum(len(b.ids) - b.fork for b in first)
+
+
+def test_what_two_owners_have_in_common_is_read_for_each(model: PreTrainedModel) -> None:
+    rng = np.random.default_rng(4)
+    reader = PrefixReader(model)
+    branches = grow(model, [Branch([5, 6, 7], [], 0, 0)], rng, children=3)
+    _, alone = PrefixReader(model).read(branches)
+    for _ in range(3):
+        twice = [b._replace(owner=owner) for owner in ("a", "b") for b in branches]
+        values, tokens = reader.read(twice)
+        assert tokens == alone * 2
+        assert_close(values, whole(model, twice))
+        branches = grow(model, branches[:2], rng, children=2)
+        alone = [len(b.ids) - (b.parent if i % 2 == 0 else b.fork) for i, b in enumerate(branches)]

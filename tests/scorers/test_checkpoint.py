@@ -107,8 +107,22 @@ def test_a_search_that_grows_scores_as_if_each_candidate_were_read_whole(make: M
             assert found.initial == pytest.approx(expected.initial, abs=1e-5)
             fed, from_the_start = fed + found.tokens, from_the_start + expected.tokens
     assert from_the_start == sum(len(prefix(t, n).token_ids) for t in full for n in (1, 2, 3))
-    # Each token of each trajectory once, and prompts that several share only once for all.
+    # Each token of each trajectory once, and the prompts that a task's branches share only once for all.
     assert fed <= sum(len(prefix(t, 3).token_ids) for t in full)
+
+
+def test_the_last_round_of_a_search_is_read_by_what_is_new_though_all_its_candidates_are_finished(
+    make: Make,
+) -> None:
+    scorer, full = make(), [trajectory(["right", "left"], True, task=f"x{i}") for i in range(2)]
+    scorer.score([prefix(t, 1) for t in full])
+    ended = [replace(prefix(t, 2), stop=StopReason.ROUND_LIMIT) for t in full]
+    found, whole = scorer.score(ended), make().score(ended)
+    assert [s.tokens for s in found] == [t.steps[1].end - t.steps[0].end for t in full]
+    assert [s.tokens for s in whole] == [len(t.token_ids) for t in ended]
+    for a, b in zip(found, whole, strict=True):
+        assert a.values == pytest.approx(b.values, abs=1e-5)
+        assert a.initial == pytest.approx(b.initial, abs=1e-5)
 
 
 def test_reading_states_too_leaves_the_actions_values_as_they_are(make: Make, model: PreTrainedModel) -> None:

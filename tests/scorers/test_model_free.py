@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 
@@ -64,6 +65,16 @@ def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far()
     assert scores.values == pytest.approx((0.3, 0.0, 0.56))
     assert (scores.initial, scores.tokens) == (0.4, 11)
     assert Confident(scorer).name == "toy+likelihood"
+
+
+def test_each_module_named_after_a_likelihood_says_which_one_and_names_the_other() -> None:
+    policys, head = "rlprm.data.confidence", "rlprm.models.likelihood_head"
+    for module, other in ((policys, head), (head, policys)):
+        assert other in (importlib.import_module(module).__doc__ or "")
+    for scorer in (Likelihood, Confident):
+        described = importlib.import_module(scorer.__module__).__doc__ or ""
+        assert policys in described
+        assert head in described
 
 
 def test_random_depends_on_seed_task_sample_and_step_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.tiny import tiny_model
 from rlprm.policies.hf import HFPolicy
-from rlprm.search import SearchResult, beam
+from rlprm.search import SearchResult, beam, best_of_n
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, ScriptedPolicy, SeededPolicy, renderer, table_scorer
@@ -232,14 +232,15 @@ def test_costs_are_counted_with_merged_and_discarded_candidates() -> None:
     assert result.env_steps == 3
 
 
-def test_a_message_the_format_refuses_is_no_environment_step() -> None:
+def test_a_message_the_format_refuses_is_a_turn_as_in_every_other_strategy() -> None:
     refused = "Action: left\nAction: right"
     policy = ScriptedPolicy({(): [refused], ("",): ["Action: finish"]})
     policy.max_new_tokens = 64
-    setting = EpisodeSetting(end=End.DECLARED, action_format="react")
-    (result,) = beam.search([TASK], policy, FunctionScorer(lambda *_: 0.5), setting, n=1, m=2)
-    assert len(result.trajectory.steps) == 2
-    assert result.env_steps == 1
+    setting, scorer = EpisodeSetting(end=End.DECLARED, action_format="react"), FunctionScorer(lambda *_: 0.5)
+    (result,) = beam.search([TASK], policy, scorer, setting, n=1, m=2)
+    (single,) = best_of_n.search([TASK], policy, scorer, setting, n=1)
+    assert result.trajectory == single.trajectory
+    assert result.env_steps == single.env_steps == len(result.trajectory.steps) == 2
 
 
 def test_siblings_do_not_share_an_environment() -> None:
