@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypedDict
 
+from rlprm.errors import ConfigError
+
 __all__ = [
     "End",
     "EpisodeSetting",
@@ -133,6 +135,18 @@ class Outcome:
     success: bool
     definition: str
     """The rule behind ``success``, for instance ``"textcraft: goal crafted"``."""
+
+    def value(self, name: str) -> float:
+        """Return the number of that name: ``"success"`` (0 or 1) or ``"score"``.
+
+        Raises:
+            ConfigError: for another name.
+        """
+        if name == "success":
+            return float(self.success)
+        if name == "score":
+            return float(self.score)
+        raise ConfigError(f"outcome: got {name!r}, allowed: success, score")
 
 
 @dataclass(frozen=True)

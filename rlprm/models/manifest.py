@@ -53,6 +53,8 @@ class Manifest:
     """``"scalar"`` or ``"likelihood"``, see ``rlprm.data.reads``."""
     likelihood_scale: float | None = None
     """τ of a likelihood head."""
+    last_step_weight: float = 1.0
+    """Weight of the last step's promise target; PRMs that do not say it were trained with 1."""
     format: int = 1
 
     def save(self, folder: str | Path) -> None:

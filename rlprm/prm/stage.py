@@ -60,7 +60,7 @@ def run(config: PRMConfig) -> None:
     tokenizer = load_tokenizer(config.model)
     renderer = ChatRenderer(tokenizer)
     fitting, too_long = in_own_tokens(store.read(), renderer, context_length_of(config.model))
-    usable, unusable = usable_trajectories(fitting)
+    usable, unusable = usable_trajectories(fitting, config.outcome)
     labelled = usable if stored is None else labelled_trajectories(usable, stored, config.outcome)
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
     manifest = _manifest(config, store, stored, train, renderer.template_hash)
@@ -125,8 +125,12 @@ def in_own_tokens(
     return fitting, too_long
 
 
-def usable_trajectories(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], int]:
+def usable_trajectories(trajectories: Sequence[Trajectory], outcome: str) -> tuple[list[Trajectory], int]:
     """Leave out trajectories that failed or never acted.
+
+    Args:
+        trajectories: as stored.
+        outcome: what labels are made of, ``"success"`` or ``"score"``.
 
     Returns:
         The others, and how many were left out.
@@ -141,10 +145,13 @@ def usable_trajectories(trajectories: Sequence[Trajectory]) -> tuple[list[Trajec
         raise DataError(
             f"none of the {len(trajectories)} trajectories is usable (all failed or have no step)"
         )
-    if len({t.outcome.score for t in usable}) == 1:
+    if len({t.outcome.value(outcome) for t in usable}) == 1:
+        way_out = "choose easier or harder tasks, or another policy"
+        if len({t.outcome.score for t in usable}) > 1:
+            way_out += ", or set outcome to score, which differs"
         raise DataError(
-            f"all {len(usable)} trajectories have the outcome {usable[0].outcome.score}; a PRM needs both "
-            "successes and failures (choose easier or harder tasks, or another policy)"
+            f"all {len(usable)} trajectories have the same {outcome}, {usable[0].outcome.value(outcome):g}; "
+            f"a PRM needs both successes and failures ({way_out})"
         )
     return usable, len(trajectories) - len(usable)
 
@@ -185,6 +192,7 @@ def _manifest(
         value_reads=config.value_reads,
         head=config.head,
         likelihood_scale=config.likelihood_scale if config.head == LIKELIHOOD else None,
+        last_step_weight=config.last_step_weight,
         outcome=config.outcome,
         outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),
         end=_one("end modes", {t.end.value for t in train}),

@@ -2,15 +2,14 @@
 
 One pass of the data through this file: a batch of trajectories is collated to
 token ids, reads, lengths and outcomes; one forward reads ``v_0 ... v_T`` of
-every row; the label estimator turns outcomes (and, for TD-GAE, values) into
-targets; the loss compares the two.
+every row; ``rlprm.prm.label_table`` has targets for them, made of outcomes (and,
+for TD-GAE, values); the loss compares the two.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlprm import labels
 from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
 from rlprm.data.reads import ACTION, SCALAR, action_reads, chain_reads
 from rlprm.functional.activation import activate
@@ -37,14 +35,11 @@ from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
 from rlprm.models.scalar import read_logits, read_sequences, stack_reads
 from rlprm.prm.config import PRMConfig
+from rlprm.prm.label_table import LabelTable
 from rlprm.prm.stored import StoredLabels
 from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_finite
 from rlprm.types import Trajectory
 
-_COLD_START = "returns"
-"""Estimator of the first epochs of a value-based one: λ = 1 returns, which need no values."""
-_LABELS = "labels.pt"
-"""Labels of the epoch, in a checkpoint's folder."""
 _FILLER = -1
 """Index of a row that counts for nothing."""
 
@@ -72,10 +67,8 @@ class PRMTrainer(Trainer):
     ) -> None:
         self.train_trajectories = train
         self.held_out = held_out
-        self.stored = stored
-        self.epoch_number = 1
-        self._table: LabelBatch | None = None if stored is None else stored.train
-        self._resumed_from: Path | None = None
+        self.label_table = LabelTable(args, stored)
+        self._order = _order(train, args)
         super().__init__(
             model=model,
             args=args,
@@ -104,11 +97,7 @@ class PRMTrainer(Trainer):
         return {**batch, "index": torch.tensor(indices).clamp(min=0), "is_real": is_real}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        lengths = [len(trajectory.token_ids) for trajectory in self.train_trajectories]
-        group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _WithFillers(
-            LengthGroupedSampler(lengths, group, seed=self.args.seed), _fillers(len(lengths), self.args)
-        )
+        return self._order
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -120,71 +109,19 @@ class PRMTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train, from the start or from a checkpoint folder; labels of a half-finished epoch go on, too."""
-        self._resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        folder = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
+        self.label_table.resumed_from = None if folder is None else Path(folder)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    # --- labels -----------------------------------------------------------------------------------------
-
-    @property
-    def is_cold(self) -> bool:
-        """Whether the values still mean nothing, so that labels must not be made of them."""
-        needs_values = self.stored is None and labels.load(self.args.estimator).NEEDS_VALUES
-        return needs_values and self.epoch_number <= self.args.cold_start_epochs
-
     def start_epoch(self, number: int) -> None:
-        """Enter an epoch (counted from 1): make its labels if they are refreshed once per epoch."""
-        self.epoch_number = number
-        self._table = self._stored_labels(number) if self.stored is None else self.stored.train
-        if (
-            self._table is None
-            and self.args.refresh == "epoch"
-            and labels.load(self.args.estimator).NEEDS_VALUES
-            and not self.is_cold
-        ):
+        """Enter an epoch (counted from 1): its order of rows, and its labels if they are made once for it."""
+        # Resumed in the middle of an epoch, the loader is wrapped too deeply to pass the epoch on.
+        self._order.set_epoch(number - 1)
+        self.label_table.start(number)
+        if self.label_table.is_due:
             batch = self._batch(self.train_trajectories, tokens=False)
             values_BT1 = activate(self.read(self.train_trajectories), self.args.activation)
-            self._table = self._label(values_BT1, batch["outcomes"], batch["lengths"])
-
-    def store_labels(self, folder: Path) -> None:
-        """Put the labels of the epoch beside a checkpoint: they were made of weights that are gone by now."""
-        if self.stored is None and self._table is not None and self.is_world_process_zero():
-            torch.save({"epoch": self.epoch_number, "labels": asdict(self._table)}, folder / _LABELS)
-
-    def _stored_labels(self, epoch: int) -> LabelBatch | None:
-        """Return the labels that the checkpoint training was resumed from holds of this epoch, if any."""
-        folder, self._resumed_from = self._resumed_from, None
-        if folder is None or not (folder / _LABELS).exists():
-            return None
-        stored = torch.load(folder / _LABELS, weights_only=True)
-        return LabelBatch(**stored["labels"]) if stored["epoch"] == epoch else None
-
-    def _label(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
-        name, kwargs = (
-            (_COLD_START, {}) if self.is_cold else (self.args.estimator, self.args.estimator_kwargs)
-        )
-        return labels.load(name).label(values_BT1, outcomes_B, lengths_B, **kwargs)
-
-    def _labels_of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
-        if self._table is None:
-            targets = self._label(values_BT1.detach(), inputs["outcomes"], inputs["lengths"])
-        else:
-            targets = self._from_table(self._table, values_BT1, inputs["index"])
-        is_real_B1 = inputs["is_real"].unsqueeze(1)
-        return replace(
-            targets,
-            promise_weight=targets.promise_weight * is_real_B1,
-            progress_weight=targets.progress_weight * is_real_B1,
-        )
-
-    @staticmethod
-    def _from_table(table: LabelBatch, values_BT1: Tensor, index_B: Tensor) -> LabelBatch:
-        width, index = values_BT1.shape[1], index_B.cpu()
-        return LabelBatch(
-            table.promise[index, :width],
-            table.progress[index, : width - 1],
-            table.promise_weight[index, :width],
-            table.progress_weight[index, : width - 1],
-        ).to(values_BT1.device)
+            self.label_table.fill(values_BT1, batch["outcomes"], batch["lengths"])
 
     # --- loss -------------------------------------------------------------------------------------------
 
@@ -209,7 +146,7 @@ class PRMTrainer(Trainer):
         steps = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )
-        targets = self._labels_of(inputs, activate(logits_BT1, self.args.activation))
+        targets = self.label_table.of(inputs, activate(logits_BT1, self.args.activation))
         loss = self._loss(logits_BT1, targets, inputs["lengths"], steps)
         # Gradients are averaged over processes, while the denominator already counts all of them.
         total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
@@ -228,7 +165,7 @@ class PRMTrainer(Trainer):
             weight_BT1,
             targets.progress_weight,
             num_steps=steps,
-            beta=0.0 if self.is_cold else self.args.beta,
+            beta=self.args.beta,
             kind=self.args.loss,
             activation=self.args.activation,
         )
@@ -263,14 +200,15 @@ class PRMTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure the values on the held-out tasks: loss, squared error, ranking, calibration."""
+        """Measure the values on the held-out tasks: loss, squared error, ranking, calibration.
+
+        The loss is that of training, against labels that are the same whenever it is measured: where the
+        estimator makes its labels of values, the promise loss against returns (see ``LabelTable.held_out``).
+        """
         batch = self._batch(self.held_out, tokens=False)
         logits_BT1 = self.read(self.held_out)
         values_BT1 = activate(logits_BT1, self.args.activation)
-        if self.stored is None:
-            targets = self._label(values_BT1, batch["outcomes"], batch["lengths"])
-        else:
-            targets = self.stored.held_out
+        targets = self.label_table.held_out(values_BT1, batch["outcomes"], batch["lengths"])
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
         values = [
             action_reads(row[: n + 1], self.args.value_reads)
@@ -317,27 +255,47 @@ class _WithFillers(Sampler[int]):
         yield from range(len(self.order), len(self))
 
 
+def _order(trajectories: Sequence[Trajectory], args: TrainingArguments) -> _WithFillers:
+    """Return the order of rows over all processes: those of an update are of similar length."""
+    lengths = [len(trajectory.token_ids) for trajectory in trajectories]
+    update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return _WithFillers(LengthGroupedSampler(lengths, update, seed=args.seed), _fillers(len(lengths), args))
+
+
 def _fillers(rows: int, args: TrainingArguments) -> int:
     return -rows % (args.train_batch_size * args.world_size) if args.world_size > 1 else 0
 
 
 class _Labels(TrainerCallback):
-    """Tells the trainer when to refresh its labels, and when to keep them."""
+    """Tells the trainer which epoch begins, and when to keep its labels."""
 
     def __init__(self, trainer: PRMTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say which epoch it is, should none begin: a run may go on from its last checkpoint."""
+        self.trainer.label_table.epoch = _epoch_of(state)
+
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refresh labels."""
-        self.trainer.start_epoch(int(state.epoch or 0) + 1)
+        """Choose the order, and refresh labels."""
+        self.trainer.start_epoch(_epoch_of(state))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep labels beside the checkpoint."""
-        self.trainer.store_labels(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if self.trainer.is_world_process_zero():
+            self.trainer.label_table.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _epoch_of(state: TrainerState) -> int:
+    """Return the epoch that runs or is about to, from 1; the last one where training is over."""
+    begun = int(state.epoch or 0) + 1
+    return min(begun, max(int(state.num_train_epochs), 1))
 
 
 def collate(
@@ -361,13 +319,15 @@ def collate(
     Returns:
         ``token_ids`` (B, L) padded on the right, ``reads`` (B, T+1, 3), ``lengths`` (B,) T of each row,
         ``outcomes`` (B,) in [0, 1].
+
+    Raises:
+        ConfigError: for another name of an outcome.
     """
-    outcomes = [float(t.outcome.success) if outcome == "success" else t.outcome.score for t in trajectories]
     reads = [chain_reads(t, value_reads, head) for t in trajectories]
     batch = {
         "reads": stack_reads(reads),
         "lengths": torch.tensor([len(row) - 1 for row in reads]),
-        "outcomes": torch.tensor(outcomes),
+        "outcomes": torch.tensor([t.outcome.value(outcome) for t in trajectories]),
     }
     if tokens:
         batch["token_ids"] = pad_right([t.token_ids for t in trajectories], 0)

@@ -48,6 +48,7 @@ class Batch:
             outcome: ``success`` (0 or 1) or ``score`` (graded), as what is learned from.
 
         Raises:
+            ConfigError: for another name of an outcome.
             DataError: for a reward before the last step: nothing here would learn from it.
         """
         for trajectory in trajectories:
@@ -68,7 +69,7 @@ class Batch:
             layout=token_layout(mask_BL, starts_BT, ends_BT, lengths_B),
             starts_BT=starts_BT,
             lengths_B=lengths_B,
-            outcomes_B=torch.tensor([float(getattr(t.outcome, outcome)) for t in trajectories]),
+            outcomes_B=torch.tensor([t.outcome.value(outcome) for t in trajectories]),
             success_B=torch.tensor([t.outcome.success for t in trajectories]),
             truncated_B=torch.tensor([bool(t.stop and t.stop.is_truncation) for t in trajectories]),
             groups_B=torch.tensor(groups),

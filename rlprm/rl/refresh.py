@@ -29,6 +29,8 @@ from rlprm.types import Trajectory
 __all__ = ["FreshTrajectories"]
 
 log = logging.getLogger(__name__)
+_WITHOUT_FILE = "returns"
+"""Estimator of fresh episodes where the PRM's own labels came from a file."""
 _OF_A_LAUNCH = ("ACCELERATE_", "FSDP_", "MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_")
 _RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
 
@@ -78,7 +80,9 @@ class FreshTrajectories:
     def _train(self, iteration: int, prm: str) -> str | None:
         """Return the folder of the PRM to go on with; None where training it failed."""
         trajectories = TrajectoryStore.open(self._trajectories(iteration)).read()
-        if len({t.outcome.score for t in trajectories}) < 2 or len({t.task.id for t in trajectories}) < 2:
+        outcome = self.config.refresh_kwargs.get("outcome", Manifest.load(prm).outcome)
+        outcomes = {t.outcome.value(outcome) for t in trajectories}
+        if len(outcomes) < 2 or len({t.task.id for t in trajectories}) < 2:
             log.warning("the PRM stays as it is: all episodes since have one outcome, or one task")
             return prm
         output = self.folder / f"prm-{iteration + 1:06d}"
@@ -97,11 +101,13 @@ class FreshTrajectories:
 
     def _arguments(self, iteration: int, prm: str, output: str) -> list[str]:
         manifest = Manifest.load(prm)
+        chosen = self.config.refresh_kwargs
         settings = {
             "model": prm, "trajectories": self._trajectories(iteration), "output_dir": output,
-            "seed": self.config.seed, "estimator": _estimator_of(manifest), "beta": manifest.beta,
-            "loss": manifest.loss, "activation": manifest.activation, "refresh": manifest.refresh,
-            "value_reads": manifest.value_reads, "outcome": manifest.outcome, "head": manifest.head,
+            "seed": self.config.seed, "estimator": chosen.get("estimator") or _estimator_of(manifest),
+            "beta": manifest.beta, "loss": manifest.loss, "activation": manifest.activation,
+            "refresh": manifest.refresh, "value_reads": manifest.value_reads, "outcome": manifest.outcome,
+            "head": manifest.head, "last_step_weight": manifest.last_step_weight,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
         kwargs = {}
@@ -109,7 +115,7 @@ class FreshTrajectories:
             kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
         if manifest.likelihood_scale is not None:
             settings["likelihood_scale"] = manifest.likelihood_scale
-        given = {**settings, **kwargs, **self.config.refresh_kwargs}
+        given = {**settings, **kwargs, **chosen}
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
@@ -119,8 +125,17 @@ def _of_one_policy(trajectory: Trajectory, first: Trajectory) -> Trajectory:
 
 
 def _estimator_of(manifest: Manifest) -> str:
-    """Return what labels the fresh episodes: Monte-Carlo labels were a file, of other episodes than these."""
-    return manifest.estimator if manifest.estimator in labels.available() else "returns"
+    """Return what labels the fresh episodes: the PRM's estimator, which may be a module of the user's own.
+
+    Labels that no estimator makes (Monte-Carlo ones) were a file, of other episodes than these.
+    """
+    if manifest.estimator in labels.available() or "." in manifest.estimator:
+        return manifest.estimator
+    log.warning(
+        "the PRM learned %s labels from a file, which has none of fresh episodes; those learn %s",
+        manifest.estimator, _WITHOUT_FILE,
+    )  # fmt: skip
+    return _WITHOUT_FILE
 
 
 def _alone() -> dict[str, str]:

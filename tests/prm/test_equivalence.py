@@ -114,6 +114,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     torch.testing.assert_close(toy.weights(resumed), toy.weights(whole), atol=1e-6, rtol=0)
 
 
+def test_a_run_killed_after_its_last_checkpoint_measures_what_it_would_have(build: Build) -> None:
+    data = skewed()
+    settings = {"num_train_epochs": 2, "save_strategy": "epoch", "learning_rate": 1e-3}
+    whole = build(data[:16], data[16:], folder="a", **settings)
+    whole.train()
+    resumed = build(data[:16], data[16:], folder="b", **settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
+    assert torch.equal(toy.weights(resumed), toy.weights(whole))
+    assert resumed.label_table.epoch == whole.label_table.epoch == 2
+    assert resumed.evaluate() == whole.evaluate()
+
+
 def test_no_run_goes_on_from_a_checkpoint_of_other_settings(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-3").mkdir()
     assert last_checkpoint(str(tmp_path), {"beta": 1.0}) == str(tmp_path / "checkpoint-3")
@@ -135,7 +147,14 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "kind"),
-    [(32, "plain"), (27, "plain"), (27, "stored labels"), (27, "likelihood"), (27, "adapters")],
+    [
+        (32, "plain"),
+        (27, "plain"),
+        (27, "stored labels"),
+        (27, "likelihood"),
+        (27, "adapters"),
+        (30, "resumed"),
+    ],
 )
 def test_two_processes_equal_one(
     build: Build, tiny_folder: Path, tmp_path: Path, count: int, kind: str

@@ -63,11 +63,11 @@ def test_labels_are_read_through_the_adapters_and_without_their_dropout(build: B
     assert torch.equal(trainer.read(data), values)
     assert (values - untrained).abs().max() > 1e-3
     trainer.start_epoch(2)
-    table = trainer._table
+    table = trainer.label_table.rows
     assert table is not None
     outcomes = torch.tensor([float(t.outcome.success) for t in data])
     lengths = torch.tensor([len(t.steps) for t in data])
-    torch.testing.assert_close(table.promise, trainer._label(values, outcomes, lengths).promise)
+    torch.testing.assert_close(table.promise, trainer.label_table.make(values, outcomes, lengths).promise)
 
 
 @pytest.mark.parametrize(("strategy", "steps"), [("epoch", 3), ("steps", 4)])

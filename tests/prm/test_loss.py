@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlprm.prm.trainer import PRMTrainer
+from rlprm.errors import ConfigError
+from rlprm.prm.trainer import PRMTrainer, collate
 from tests.prm import toy
 from tests.prm.toy import Build, trajectory
 
@@ -133,11 +134,35 @@ def test_a_whole_run_refreshes_at_each_epoch(build: Build) -> None:
     torch.testing.assert_close(toy.weights(trainer), toy.weights(twin), atol=1e-6, rtol=0)
 
 
+def test_held_out_values_are_measured_against_returns_in_every_epoch(build: Build) -> None:
+    trainer = agentprm(build)
+    values = chains(trainer)
+    expected = sum(0.5 * (v - r) ** 2 for chain, r in zip(values, OUTCOMES, strict=True) for v in chain)
+    assert expected / STEPS != pytest.approx(loss_by_hand(values, values, OUTCOMES), rel=0.01)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected / STEPS, rel=1e-5)
+    for epoch in (1, 2, 3):
+        trainer.start_epoch(epoch)
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(expected / STEPS, rel=1e-5)
+
+
+def test_a_baselines_held_out_values_are_measured_against_its_own_labels(build: Build) -> None:
+    trainer = build(DATA, estimator="outcome")
+    last = sum(0.5 * (chain[-1] - r) ** 2 for chain, r in zip(chains(trainer), OUTCOMES, strict=True))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(last / STEPS, rel=1e-5)
+
+
 def test_graded_outcomes_are_used_where_asked_for(build: Build) -> None:
     trainer = agentprm(build, outcome="score")
     trainer.start_epoch(2)
     values = chains(trainer)
     assert loss_of(trainer) == pytest.approx(loss_by_hand(values, values, (1.0, 0.0, 0.3)), rel=1e-5)
+
+
+def test_an_outcome_of_another_name_is_refused() -> None:
+    assert collate(DATA, "success")["outcomes"].tolist() == [1.0, 0.0, 0.0]
+    assert collate(DATA, "score")["outcomes"].tolist() == pytest.approx([1.0, 0.0, 0.3])
+    with pytest.raises(ConfigError, match="outcome: got 'definition', allowed: success, score"):
+        collate(DATA, "definition")
 
 
 def test_the_last_step_can_weigh_more(build: Build) -> None:

@@ -111,21 +111,29 @@ def test_failed_trajectories_are_left_out_and_counted() -> None:
     good = toy.separable(3)
     failed = replace(good[0], stop=StopReason.ERROR, error="RuntimeError: down")
     silent = replace(good[0], steps=())
-    assert usable_trajectories([failed, *good, silent]) == (good, 2)
+    assert usable_trajectories([failed, *good, silent], "success") == (good, 2)
     with pytest.raises(DataError, match="none of the 2 trajectories is usable"):
-        usable_trajectories([failed, silent])
+        usable_trajectories([failed, silent], "success")
 
 
 def test_data_without_a_difference_is_refused() -> None:
-    with pytest.raises(DataError, match="all 2 trajectories have the outcome 1"):
-        usable_trajectories([trajectory(["right"], True), trajectory(["left"], True)])
+    with pytest.raises(DataError, match=r"have the same success, 1; .* another policy\)"):
+        usable_trajectories([trajectory(["right"], True), trajectory(["left"], True)], "success")
+    graded = [trajectory(["right"], False, score=0.3), trajectory(["left"], False, score=0.7)]
+    with pytest.raises(DataError, match=r"have the same success, 0; .* or set outcome to score"):
+        usable_trajectories(graded, "success")
+    assert usable_trajectories(graded, "score") == (graded, 0)
+    even = [trajectory(["right"], True, score=0.5), trajectory(["left"], False, score=0.5)]
+    with pytest.raises(DataError, match=r"all 2 trajectories have the same score, 0\.5"):
+        usable_trajectories(even, "score")
+    assert usable_trajectories(even, "success") == (even, 0)
 
 
 def test_intermediate_rewards_are_refused() -> None:
     paid = trajectory(["right", "right"], True)
     paid = replace(paid, steps=(replace(paid.steps[0], reward=0.5), paid.steps[1]))
     with pytest.raises(DataError, match="intermediate"):
-        usable_trajectories([paid, trajectory(["left"], False)])
+        usable_trajectories([paid, trajectory(["left"], False)], "success")
 
 
 @pytest.mark.parametrize(
@@ -154,13 +162,14 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
 def test_a_run_leaves_a_stock_checkpoint_with_its_manifest(
     rollouts: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}, beta=0.5)
-    stage.run(settings)
+    changed = {"estimator_kwargs": {"lam": 0.8}, "beta": 0.5, "last_step_weight": 3.0}
+    stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **changed))
 
     manifest = Manifest.load(tmp_path / "prm")
     assert (manifest.estimator, manifest.estimator_kwargs, manifest.beta) == ("td_gae", {"lam": 0.8}, 0.5)
     assert (manifest.end, manifest.environment, manifest.round_limit) == ("declared", META["environment"], 6)
     assert (manifest.policy, manifest.outcome_definition) == ("toy", "toy")
+    assert manifest.last_step_weight == 3.0
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
     (t,) = [trajectory(["right", "left"], True)]
     (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
@@ -176,11 +185,11 @@ def test_a_run_leaves_a_stock_checkpoint_with_its_manifest(
 
     written = (tmp_path / "prm/model.safetensors").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
-        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}, beta=0.5))
+        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **changed))
     assert "reusing it" in caplog.text
     assert (tmp_path / "prm/model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(MismatchError, match=r"beta: 0\.5 there, 1\.0 now"):
-        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", estimator_kwargs={"lam": 0.8}))
+        stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **{**changed, "beta": 1.0}))
 
 
 def test_training_and_evaluation_share_no_task(

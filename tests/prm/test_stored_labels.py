@@ -110,10 +110,10 @@ def test_there_is_no_cold_start(build: Build) -> None:
     data = toy.separable(4)
     stored = toy.stored_labels(data)
     trainer = build(data, stored=stored, cold_start_epochs=5, num_train_epochs=1)
-    assert not trainer.is_cold
+    assert not trainer.label_table.is_cold
     batch = trainer._collate([{"index": n} for n in (3, 0)])
     trainer.start_epoch(1)
-    targets = trainer._labels_of(batch, torch.zeros(batch["reads"].shape[:2]))
+    targets = trainer.label_table.of(batch, torch.zeros(batch["reads"].shape[:2]))
     for row, index in enumerate((3, 0)):
         reads = len(data[index].steps) + 1
         assert torch.equal(targets.promise[row, :reads], stored.train.promise[index, :reads])

@@ -28,8 +28,9 @@ PROCESS_KINDS: dict[str, dict[str, Any]] = {
     "stored labels": {"learning_rate": 2e-3},
     "likelihood": {"learning_rate": 2e-3, "head": "likelihood"},
     "adapters": {"learning_rate": 2e-2, "lora_r": 4, "gradient_checkpointing": True},
+    "resumed": {"learning_rate": 2e-3, "save_strategy": "steps", "save_steps": 6},
 }
-"""Settings of the runs that two processes repeat."""
+"""Settings of the runs that two processes repeat; four updates an epoch."""
 
 
 def trajectory(

@@ -15,9 +15,13 @@ if __name__ == "__main__":
     data = toy.separable(8, seed=5)[:count]
     stored = toy.stored_labels(data) if kind == "stored labels" else None
     settings = {"num_train_epochs": 2, "per_device_train_batch_size": 4, **toy.PROCESS_KINDS[kind]}
-    trainer = toy.builder(weights, output)(data, folder="b", stored=stored, **settings)
+    build = toy.builder(weights, output)
+    trainer = build(data, folder="b", stored=stored, **settings)
     assert trainer.accelerator.num_processes == 2
     trainer.train()
+    if kind == "resumed":  # in the middle of the second epoch
+        trainer = build(data, folder="c", **settings)
+        trainer.train(resume_from_checkpoint=str(output / "b" / "checkpoint-6"))
     values = trainer.read(data[:5])
     if trainer.is_world_process_zero():
         save_file({"weights": toy.weights(trainer), "values": values}, output / "two.safetensors")

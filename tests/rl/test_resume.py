@@ -12,16 +12,12 @@ from safetensors.torch import load_file
 
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
-from rlprm.launch import ALONE
 from rlprm.models.loading import revision_of
 from rlprm.models.manifest import Manifest
 from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
 from rlprm.rl.learner import Learner
-from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
-from rlprm.types import Trajectory
-from tests.rl import toy, walker
 from tests.rl.conftest import Run
 from tests.rl.test_training import rows
 
@@ -163,73 +159,3 @@ def test_the_prm_is_trained_on_and_a_resumed_run_goes_on_with_it(
     run("killed", **settings)
     assert used == [str(tmp_path / "killed/refresh/prm-000002")]
     assert_same(tmp_path / "whole", tmp_path / "killed")
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> FreshTrajectories:
-    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
-    return FreshTrajectories(config, ALONE)
-
-
-def episode(success: bool, task: str, sample: int = 0) -> Trajectory:
-    return toy.trajectory(".ac.ac", success=success, task=task, sample=sample)
-
-
-def test_episodes_of_one_outcome_or_one_task_leave_the_prm_as_it_is(
-    fresh: FreshTrajectories, caplog: pytest.LogCaptureFixture
-) -> None:
-    # A policy that has learned its tasks must not end its own training.
-    assert not fresh.add(0, [episode(True, "a"), episode(True, "b")])
-    assert fresh.add(1, [episode(True, "c")])
-    assert fresh.train(1, "runs/prm") == "runs/prm"
-    assert not fresh.add(2, [episode(True, "a"), episode(False, "a", 1)])
-    assert fresh.add(3, [episode(False, "a", 2)])
-    assert fresh.train(3, "runs/prm") == "runs/prm"
-    assert caplog.text.count("the PRM stays as it is") == 2
-
-
-def test_episodes_that_a_killed_run_left_behind_are_not_mixed_in(fresh: FreshTrajectories) -> None:
-    fresh.add(0, [episode(True, "a")])
-    fresh.add(1, [episode(True, "b")])
-    fresh.add(0, [episode(False, "c")])  # from the start, perhaps with other settings
-    stored = TrajectoryStore.open(fresh.folder / "trajectories-000000").read()
-    assert [t.task.id for t in stored] == ["c"]
-    fresh.add(1, [episode(True, "d")])
-    fresh.add(1, [episode(True, "e")])  # from a checkpoint in the middle
-    stored = TrajectoryStore.open(fresh.folder / "trajectories-000000").read()
-    assert [t.task.id for t in stored] == ["c", "e"]
-    assert {t.policy for t in stored} == {"toy-rl"}
-
-
-def test_fresh_episodes_of_a_prm_with_monte_carlo_labels_are_labelled_by_their_outcomes(
-    walker_policy: Path, tmp_path: Path
-) -> None:
-    """Its labels were a file, of the episodes it was trained on."""
-    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
-    fresh = FreshTrajectories(config, ALONE)
-    for estimator, given, expected in (
-        ("monte_carlo", {"rollouts": 8}, ["--estimator", "returns"]),
-        ("td_gae", {"lam": 0.9}, ["--estimator", "td_gae", "--estimator_kwargs.lam", "0.9"]),
-    ):
-        prm = tmp_path / estimator
-        walker.manifest(walker_policy, estimator=estimator, estimator_kwargs=given).save(prm)
-        words = fresh._arguments(1, str(prm), "out")
-        found = [w for i, w in enumerate(words) if words[i - i % 2].startswith("--estimator")]
-        assert found == expected
-
-
-def test_a_refreshed_prm_keeps_its_head(walker_policy: Path, tmp_path: Path) -> None:
-    config = toy.config(prm="prm", refresh_every=2, output_dir=str(tmp_path / "rl"))
-    fresh = FreshTrajectories(config, ALONE)
-    for head, scale in (("scalar", None), ("likelihood", 0.3)):
-        walker.manifest(walker_policy, head=head, likelihood_scale=scale).save(tmp_path / head)
-        words = fresh._arguments(1, str(tmp_path / head), "out")
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        assert given["--head"] == head
-        assert given.get("--likelihood_scale") == (None if scale is None else str(scale))
-
-
-def test_without_refreshing_nothing_is_kept(tmp_path: Path) -> None:
-    config = toy.config(output_dir=str(tmp_path / "rl"))
-    assert not FreshTrajectories(config, ALONE).add(0, [episode(True, "a")])
-    assert not (tmp_path / "rl").exists()
