@@ -99,7 +99,7 @@ def label_trajectories(
         values = None if scores is None else _values([scores[i] for i in batch], int(lengths.max()))
         made = estimator.label(
             values,
-            torch.tensor([float(o.success) if config.outcome == "success" else o.score for o in outcomes]),
+            torch.tensor([o.value(config.outcome) for o in outcomes]),
             lengths,
             **config.estimator_kwargs,
         )

@@ -94,7 +94,7 @@ def expected(
         ConfigError: for an unknown aggregation or a budget out of range.
     """
     ranks = [rank_score(s, aggregation) for s in scores]
-    rewards = [t.outcome.score if graded else float(t.outcome.success) for t in pool]
+    rewards = [t.outcome.value("score" if graded else "success") for t in pool]
     return best_of_k_curve(ranks, rewards, budgets)
 
 
