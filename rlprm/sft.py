@@ -20,11 +20,18 @@ from trl import SFTConfig, SFTTrainer
 
 from rlprm import envs
 from rlprm.config import TaskConfig, setting
-from rlprm.data.agentgym import digest, read_demonstrations, require_end, require_format, with_opening
+from rlprm.data.agentgym import (
+    digest,
+    read_demonstrations,
+    require_end,
+    require_format,
+    with_opening,
+    without,
+)
 from rlprm.data.conversation import Conversation
 from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
-from rlprm.envs.agentgym import environment_of
+from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
@@ -162,17 +169,25 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
 def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     """Read the configured trajectories, with the instructions of the configured prompt.
 
+    Those of dev and test tasks, which a server's ``data_indices`` say, are left out.
+
     Raises:
         ArtifactError: if they are missing.
         ConfigError: if their actions are written in another format, or their episodes end in another way.
-        DataError: if they are damaged, or none is of this environment.
+        DataError: if they are damaged, or none is of this environment and to be learned.
     """
     environment, source = config.environment, str(config.demonstrations)
     if environment == "agentgym":
         environment = environment_of(config.env_kwargs.get("protocol", ""))
     module, end = envs.load(environment), config.episode_setting().end
     opening = module.opening(end=end, style=config.prompt)
-    found = read_demonstrations(source, environment, environment.rpartition(".")[2])
+    given = read_demonstrations(source, environment, environment.rpartition(".")[2])
+    found = without(given, held_out(environment, config.env_kwargs))
+    if len(found) < len(given):
+        count = len(given) - len(found)
+        log.info("%d of the %d trajectories in %s are left out: dev or test tasks", count, len(given), source)
+    if not found:
+        raise DataError(f"all {len(given)} trajectories in {source} are of dev or test tasks")
     chosen = found[config.first_task : config.first_task + config.num_demonstrations]
     if not chosen:
         raise DataError(f"{source} has {len(found)} trajectories; first_task is {config.first_task}")

@@ -371,6 +371,52 @@ def test_other_trajectories_in_the_file_are_not_taken_for_the_same(tmp_path: Pat
         sft.run(config(tmp_path / "out", **settings))
 
 
+def crafted(folder: Path, *indices: int) -> Path:
+    """A folder with AgentTraj's file of TextCraft."""
+    talk = [("human", None, "You craft."), ("gpt", False, "OK."), ("human", None, "Goal: craft stick.")]
+    talk.append(("gpt", True, "Thought:\nhm\n\nAction:\nget 1 oak log"))
+    conversation = [{"from": sender, "loss": loss, "value": text} for sender, loss, text in talk]
+    rows = [{"item_id": f"textcraft_{index}", "conversations": conversation} for index in indices]
+    folder.mkdir()
+    (folder / "textcraft_train.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"environment": "agentgym", "env_kwargs.protocol": "textcraft"},
+        {"environment": "rlprm.envs.agentgym.textcraft"},
+    ],
+)
+def test_demonstrations_of_dev_and_test_tasks_are_not_learned(
+    environment: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = crafted(tmp_path / "traj", *range(20), 7, 19)
+
+    def learned(indices: str, **changes: Any) -> list[int]:
+        settings = {
+            **environment, "env_kwargs.data_indices": indices, "demonstrations": source,
+            "end": "on_success", "prompt": "agentgym", "action_format": "react", "num_demonstrations": 100,
+            **changes,
+        }  # fmt: skip
+        found = sft.import_demonstrations(config(tmp_path / "out", **settings))
+        return [int(d.task.id.removeprefix("textcraft_")) for d in found]
+
+    with caplog.at_level(logging.INFO):
+        kept = learned(f"{{train: {source}}}")  # dev is every tenth of train where none is named
+    assert kept == [*range(9), *range(10, 19), 7]
+    assert f"3 of the 22 trajectories in {source} are left out: dev or test tasks" in caplog.text
+    assert f"19 of the 19 trajectories in {source} are learned" in caplog.text
+    assert learned("{train: 0-5, dev: [6, 7], test: 10-100}") == [0, 1, 2, 3, 4, 5, 8, 9]
+    assert learned("{train: 0-5, dev: [6, 7], test: 10-100}", first_task=5, num_demonstrations=2) == [5, 8]
+    assert learned("{train: 0-30, dev: 31}") == [*range(20), 7, 19]
+    with pytest.raises(DataError, match=r"all 22 trajectories in .* are of dev or test tasks"):
+        learned("{test: 0-19}")
+    with pytest.raises(ConfigError, match="agentgym data_indices: got 'train'"):
+        learned("train")
+
+
 def test_the_protocol_of_agentgyms_servers_says_which_trajectories_are_meant(tmp_path: Path) -> None:
     entries = [("human", None), ("gpt", False), ("human", None), ("gpt", True)]
     told = ["You craft.", "OK.", "Goal: craft stick.", "Thought:\nhm\n\nAction:\nget 1 oak log"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rlprm.data.demonstrations import Demonstration
 from rlprm.data.files import write_atomically
 from rlprm.data.formats import load_format
 from rlprm.data.rerender import split_messages
-from rlprm.envs.agentgym.items import read_items
+from rlprm.envs.agentgym.items import index_in, read_items
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import End, Message, Split, Task, Trajectory
 
@@ -35,6 +35,7 @@ __all__ = [
     "to_demonstration",
     "to_item",
     "with_opening",
+    "without",
     "write_items",
 ]
 
@@ -137,6 +138,11 @@ def with_opening(demonstration: Demonstration, opening: Sequence[Message]) -> De
         first_action=first + shift,
         unlearned=frozenset(i + shift for i in demonstration.unlearned),
     )
+
+
+def without(demonstrations: Sequence[Demonstration], indices: Collection[int]) -> list[Demonstration]:
+    """Leave out the demonstrations of some tasks, by the data index with which their ids end."""
+    return [d for d in demonstrations if index_in(d.task.id) not in indices]
 
 
 def require_format(demonstrations: Sequence[Demonstration], action_format: str) -> None:

@@ -38,7 +38,7 @@ class Shards:
 
     @classmethod
     def create(cls, folder: str | Path, meta: Mapping[str, Any]) -> Self:
-        """Open a folder for writing: a new one, or one with exactly these settings.
+        """Open a folder for writing: a new one, one without rows, or one with exactly these settings.
 
         Raises:
             MismatchError: if the folder holds rows made with other settings.
@@ -46,7 +46,7 @@ class Shards:
         folder = Path(folder)
         wanted = json.loads(json.dumps({"format": FORMAT, **meta}))
         path = folder / "meta.json"
-        if path.exists():
+        if path.exists() and _numbered(folder):
             refuse_other_settings(f"{folder} holds {cls.HOLDS} made", _read_meta(folder), wanted)
         else:
             write_json(path, wanted)
@@ -89,8 +89,7 @@ class Shards:
         Raises:
             DataError: if there are none, or a line is damaged; names shard and line.
         """
-        numbered = ((int(match[1]), p) for p in self.folder.iterdir() if (match := _SHARD.fullmatch(p.name)))
-        found = [row for _, shard in sorted(numbered) for row in _rows(shard, decode, damaged)]
+        found = [row for _, shard in _numbered(self.folder) for row in _rows(shard, decode, damaged)]
         if not found:
             raise DataError(f"{self.folder} holds no {self.HOLDS}")
         return found
@@ -105,6 +104,12 @@ class Shards:
 
     def _shard(self, wave: int) -> Path:
         return self.folder / f"wave-{wave:05d}.jsonl"
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Return the shards of a folder, in order."""
+    found = ((_SHARD.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def _rows(shard: Path, decode: Callable[[Any], _T], damaged: Literal["raise", "skip"]) -> Iterator[_T]:

@@ -21,6 +21,7 @@ from rlprm.data.agentgym import (
     to_demonstration,
     to_item,
     with_opening,
+    without,
     write_items,
 )
 from rlprm.data.demonstrations import Demonstration
@@ -318,6 +319,13 @@ def test_eval_items_are_data_indices(tmp_path: Path) -> None:
         DataError, match="item_id: got 'textcraft_oak', allowed: a name, an underscore and a num"
     ):
         textcraft.tasks(Split.TEST, 0, 1, server="http://h:1", data_indices={"test": nameless})
+
+
+def test_demonstrations_are_left_out_by_the_data_index_at_the_end_of_their_ids() -> None:
+    names = ["textcraft_3", "textcraft_003", "textcraft_30", "textcraft_oak_boat-3", "textcraft_oak", "x_5"]
+    made = [to_demonstration(item(name), "textcraft") for name in names]
+    assert [d.task.id for d in without(made, {3, 5})] == names[2:5]
+    assert without(made, set()) == made
 
 
 def test_a_folder_is_what_the_hub_has(tmp_path: Path) -> None:

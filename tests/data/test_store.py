@@ -220,3 +220,10 @@ def test_json_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{\n"a": }')
     with pytest.raises(DataError, match=r"broken\.json is not valid JSON: .*line 2"):
         read_json(tmp_path / "broken.json")
+
+
+def test_a_store_without_rows_takes_other_settings(store: TrajectoryStore) -> None:
+    again = TrajectoryStore.create(store.folder, {"seed": 1})
+    again.write(0, [trajectory()])
+    with pytest.raises(MismatchError, match=r"seed: 1 there, 0 now"):
+        TrajectoryStore.create(store.folder, {"seed": 0})

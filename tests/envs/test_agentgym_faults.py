@@ -14,6 +14,7 @@ from tests.toys.agentgym_episodes import OK, Fault, episode
 from tests.toys.agentgym_server import (
     PROTOCOLS,
     AgentGymServer,
+    carries_out_and_drops,
     drops,
     halves,
     open_world,
@@ -94,13 +95,15 @@ def test_half_characters_do_not_reach_the_files(textcraft: AgentGymServer) -> No
     assert env.reset() == "a ? b"
 
 
-@pytest.mark.parametrize("path", ["/create", "/reset"])
 @pytest.mark.parametrize(
-    ("faults", "tries"),
+    ("path", "faults", "tries"),
     [
-        ([says("busy", 503)], 2),
-        ([drops, says("busy", 502)], 3),
-        ([resets, halves], 3),
+        ("/create", [says("busy", 503)], 2),
+        ("/create", [says("slow down", 429), says("busy", 503)], 3),
+        ("/reset", [says("busy", 503)], 2),
+        ("/reset", [drops, says("busy", 502)], 3),
+        ("/reset", [resets, halves], 3),
+        ("/reset", [carries_out_and_drops, says("late", 504)], 3),
     ],
 )
 def test_what_does_no_harm_twice_is_repeated(
@@ -109,6 +112,28 @@ def test_what_does_no_harm_twice_is_repeated(
     server.faults[path].extend(faults)
     assert episode(server).reset() == open_world(server.protocol, 1).reset()
     assert server.count(path) == tries
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (carries_out_and_drops, DroppedError),
+        (drops, DroppedError),
+        (resets, DroppedError),
+        (halves, DroppedError),
+        (says("no answer from behind", 502), BusyError),
+        (says("no answer from behind", 504), BusyError),
+    ],
+)
+def test_a_session_that_may_be_open_is_not_opened_twice(
+    server: AgentGymServer, fault: Fault, error: type[ServerError]
+) -> None:
+    server.faults["/create"].append(fault)
+    with pytest.raises(error, match=f"{server.url}/create: "):
+        episode(server).reset()
+    assert server.count("/create") == 1
+    assert server.created == (fault is carries_out_and_drops)
+    assert episode(server).reset() == open_world(server.protocol, 1).reset()
 
 
 @pytest.mark.parametrize("path", ["/create", "/reset"])
@@ -130,7 +155,7 @@ def test_repeats_end(
     with pytest.raises(ServerError) as caught:
         episode(server).reset()
     assert type(caught.value) is error
-    assert server.count(path) == tries
+    assert server.count(path) == (1 if (path, fault) == ("/create", drops) else tries)
 
 
 def test_webshops_first_observation_is_asked_for_and_repeated() -> None:

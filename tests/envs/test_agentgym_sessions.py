@@ -14,7 +14,7 @@ import pytest
 
 from rlprm import envs
 from rlprm.envs import agentgym
-from rlprm.envs.agentgym import sessions
+from rlprm.envs.agentgym import babyai, sessions
 from rlprm.envs.agentgym.connection import ServerError
 from rlprm.types import End, Task
 from tests.toys.agentgym_episodes import Fault, episode, solution, tasks
@@ -84,6 +84,132 @@ def test_a_session_whose_request_failed_is_closed_and_never_used_again(
     assert textcraft.closed == [1]
 
 
+def fails_to_begin(server: AgentGymServer, data_idx: int) -> None:
+    task = tasks(server, data_idx)[-1]
+    with pytest.raises(ServerError):
+        envs.load(task.environment).make(task, end=End.ON_SUCCESS).reset()
+    gc.collect()  # the traceback holds the session
+
+
+def test_a_task_that_cannot_be_reset_leaves_no_session_behind(server: AgentGymServer) -> None:
+    server.shop_closes = True
+    server.bad_indices = {9}
+    for _ in range(3):
+        several = [episode(server) for _ in range(8)]
+        for env in several:
+            env.reset()
+        several.clear()
+        del env
+        fails_to_begin(server, 9)
+    agentgym.close_sessions()
+    assert server.worlds == {}
+    # Eight, and each failure spoils a session of them, which the next round replaces, and a new one.
+    assert server.created == 8 + 1 + 2 + 2
+    assert sorted(server.closed) == list(range(1, 14))
+
+
+def test_a_task_that_cannot_be_reset_is_tried_in_one_new_session(server: AgentGymServer) -> None:
+    server.shop_closes = True
+    server.bad_indices = {9}
+    kept, env = episode(server), episode(server)
+    kept.reset()
+    env.reset()
+    del env
+    for failures in (1, 2, 3):
+        fails_to_begin(server, 9)
+        assert server.created == 2 + failures
+        assert len(server.worlds) <= 3
+    assert server.count("/reset") == 2 + 2 + 1 + 1
+    assert kept.step("inventory").stop is None
+
+
+def test_a_session_that_broke_is_replaced_and_the_other_idle_ones_are_used(server: AgentGymServer) -> None:
+    server.shop_closes = True
+    several = [episode(server) for _ in range(4)]
+    for env in several:
+        env.reset()
+    several.clear()
+    del env
+    server.faults["/reset"].append(says({"error": "broken"}, 500))
+    several = [episode(server) for _ in range(4)]
+    for env in several:
+        assert env.reset() == open_world(server.protocol, 1).reset()
+    assert (server.created, len(server.closed)) == (5, 1)
+    several.clear()
+    del env
+    agentgym.close_sessions()
+    assert server.worlds == {}
+
+
+def test_numbers_that_are_drawn_say_nothing_of_a_new_start() -> None:
+    with serving("webshop") as shop:
+        shop.shop_closes = True
+        numbers = iter([50, 70, 30, 20, 10])
+
+        def draw() -> int:
+            number = next(numbers)
+            shop.worlds[number] = None
+            return number
+
+        shop._create = draw  # type: ignore[method-assign]
+        several = [episode(shop) for _ in range(3)]
+        for env in several:
+            env.reset()
+        several.clear()
+        del env
+        shop.faults["/reset"].append(says("broken", 500))
+        several = [episode(shop) for _ in range(3)]
+        for env in several:
+            env.reset()
+        assert len(shop.worlds) == 3
+        several.clear()
+        del env
+        agentgym.close_sessions()
+        assert shop.worlds == {}
+
+
+def test_a_restarted_servers_sessions_are_left_to_those_who_opened_them(textcraft: AgentGymServer) -> None:
+    """The numbers of idle sessions, and of one that is to be closed, are others' when the server is back."""
+    several = [episode(textcraft) for _ in range(5)]
+    for env in several:
+        env.reset()
+    textcraft.faults["/step"].append(drops)
+    with pytest.raises(ServerError):
+        several[0].step("inventory")
+    del env
+    while several:
+        del several[0]  # the last one is used again first
+    textcraft.worlds.clear()
+    textcraft.created = 0
+    others = [textcraft._create() for _ in range(3)]
+    env = episode(textcraft)
+    assert env.reset() == open_world("textcraft", 1).reset()
+    assert textcraft.created == 4
+    for _ in range(3):
+        episode(textcraft).reset()
+    del env
+    agentgym.close_sessions()
+    assert textcraft.worlds == dict.fromkeys(others)  # neither reset nor closed
+
+
+def test_what_could_not_be_closed_is_closed_in_the_end(server: AgentGymServer) -> None:
+    server.shop_closes = True
+    env = episode(server)
+    env.reset()
+    server.faults["/step"].append(drops)
+    with pytest.raises(ServerError):
+        env.step("inventory")
+    del env
+    gc.collect()
+    server.faults["/close"].extend([says("busy", 503), drops])
+    for _ in range(3):
+        episode(server).reset()
+    assert server.count("/close") == 1  # an episode waits for it once at most
+    agentgym.close_sessions()
+    agentgym.close_sessions()
+    assert server.worlds == {}
+
+
 def test_a_server_that_was_started_again_gets_new_sessions(server: AgentGymServer) -> None:
     env = episode(server)
     env.reset()
@@ -135,6 +261,10 @@ def test_the_holder_of_a_number_that_is_given_out_again_is_told(textcraft: Agent
     with pytest.raises(ServerError, match="was started again: session 1 is lost"):
         env.step("get 1 oak log")
     assert other.step("inventory").observation == "Inventory: You are not carrying anything."
+    del env, other
+    gc.collect()
+    agentgym.close_sessions()
+    assert textcraft.worlds == {}
 
 
 def test_sessions_of_a_server_that_cannot_close_are_kept() -> None:
@@ -231,7 +361,6 @@ if child:
 
 
 def test_pools_of_sessions_are_found_again() -> None:
-    first = sessions.sessions_at("http://h:1", 1.0, 0, envs.load("rlprm.envs.agentgym.babyai").DIALECT)  # type: ignore[attr-defined]
-    assert (
-        sessions.sessions_at("http://h:1", 1.0, 0, envs.load("rlprm.envs.agentgym.babyai").DIALECT) is first
-    )  # type: ignore[attr-defined]
+    first = sessions.sessions_at("http://h:1", 1.0, 0, 4, babyai.DIALECT)
+    assert sessions.sessions_at("http://h:1", 1.0, 0, 4, babyai.DIALECT) is first
+    assert sessions.sessions_at("http://h:1", 1.0, 0, 5, babyai.DIALECT) is not first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def test_tasks_are_slices_of_the_data_indices(textcraft: AgentGymServer) -> None
     )
     assert [t.id for t in made] == ["textcraft_1", "textcraft_2", "textcraft_3", "textcraft_9"]
     assert {t.environment for t in made} == {"rlprm.envs.agentgym.textcraft"}
-    assert made[0].spec == {"server": textcraft.url, "timeout": 60.0, "retries": 5, "data_idx": 1}
+    address = {"server": textcraft.url, "timeout": 60.0, "retries": 5, "max_unanswered_starts": 4}
+    assert made[0].spec == {**address, "data_idx": 1}
     assert json.loads(json.dumps(made[0].spec)) == made[0].spec
     module = envs.load("rlprm.envs.agentgym.textcraft")
     assert module.tasks(Split.TRAIN, 1, 4, server=textcraft.url, data_indices=indices) == made
@@ -90,12 +92,25 @@ def test_a_tenth_of_train_is_dev_where_none_is_named() -> None:
         ({"server": "http://"}, "server: got 'http://'"),
         ({"server": "http://h/?a=1"}, "server: got"),
         ({"server": 3}, "agentgym server: got 3"),
+        ({"server": "http://h o:1"}, "server: got 'http://h o:1', allowed: no white space or control"),
+        ({"server": "http://h/a b"}, "server: got 'http://h/a b', allowed: no white space or control"),
+        ({"server": " http://h:1"}, "allowed: no white space or control characters"),
+        ({"server": "http://h:1\n"}, r"server: got 'http://h:1\n', allowed: no white space or control"),
+        ({"server": "http://h\x00:1"}, "allowed: no white space or control characters"),
+        ({"server": "http://h:1/\x7f"}, "allowed: no white space or control characters"),
+        ({"server": "http://h:1/\xa0"}, "allowed: no white space or control characters"),
+        ({"server": "http://h:1/\xe4"}, "server: got 'http://h:1/\xe4', allowed: http://host:port"),
         ({"protocol": "alfworld"}, "agentgym protocol: got 'alfworld', allowed: babyai, textcraft, webshop"),
         ({"timeout": 0}, "agentgym timeout: got 0"),
         ({"timeout": float("inf")}, "agentgym timeout: got inf"),
         ({"timeout": True}, "agentgym timeout: got True"),
+        ({"timeout": 1e300}, "agentgym timeout: got 1e+300, allowed: a number of seconds above 0, 86,400"),
+        ({"timeout": 10**400}, "agentgym timeout: got 1000"),
+        ({"timeout": float("nan")}, "agentgym timeout: got nan"),
         ({"retries": -1}, "agentgym retries: got -1"),
         ({"retries": 1.5}, "agentgym retries: got 1.5"),
+        ({"max_unanswered_starts": 0}, "agentgym max_unanswered_starts: got 0, allowed: 1 or more"),
+        ({"max_unanswered_starts": True}, "agentgym max_unanswered_starts: got True"),
         ({"tiemout": 1}, "has no setting 'tiemout'; allowed: server, data_indices, timeout, retries"),
         ({"data_indices": None}, "agentgym data_indices: got None, allowed: train, dev, test"),
         ({"data_indices": {"eval": 3}}, "agentgym data_indices: got {'eval': 3}"),
@@ -121,5 +136,15 @@ def test_a_task_of_another_environment_is_refused() -> None:
     stranger = Task("agentgym", "textcraft_1", Split.TEST, {"goal": "stick"})
     with pytest.raises(ConfigError, match="not a task of an AgentGym server"):
         agentgym.make(stranger, end=End.ON_SUCCESS)
+    (task,) = agentgym.tasks(
+        Split.TEST, 0, 1, server="http://h:1", protocol="textcraft", data_indices={"test": 1}
+    )
+    for wrong in ({"timeout": 1e300}, {"max_unanswered_starts": 0}):
+        with pytest.raises(ConfigError, match="not a task of an AgentGym server"):
+            agentgym.make(replace(task, spec={**task.spec, **wrong}), end=End.ON_SUCCESS)
+    with pytest.raises(ConfigError, match="allowed: no white space"):
+        agentgym.make(replace(task, spec={**task.spec, "server": "http://h o:1"}), end=End.ON_SUCCESS)
+    earlier = {name: value for name, value in task.spec.items() if name != "max_unanswered_starts"}
+    agentgym.make(replace(task, spec=earlier), end=End.ON_SUCCESS)
     with pytest.raises(ConfigError, match="protocol: got 'alfworld'"):
         agentgym.make(Task("agentgym", "alfworld_1", Split.TEST), end=End.ON_SUCCESS)

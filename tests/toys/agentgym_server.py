@@ -1,7 +1,8 @@
 """AgentGym's servers in a thread, on worlds of our own, and faults on demand.
 
 They speak as the originals do, quirks included: BabyAI and TextCraft report errors with status 200, BabyAI
-adds rewards up and answers no more once an episode is over, WebShop fails with status 500 and cannot close.
+adds rewards up and answers no more once an episode is over, WebShop fails with status 500 and cannot close in
+older versions.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class AgentGymServer:
     """Session → its latest observation."""
     created: int = 0
     closed: list[int] = field(default_factory=list)
+    shop_closes: bool = False
+    """Whether WebShop is a newer version, which can close sessions."""
+    bad_indices: set[int] = field(default_factory=set)
+    """Data indices with which no session can be reset."""
     connections: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
     busy: int = 0
@@ -69,7 +74,7 @@ class AgentGymServer:
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         """Status and content."""
         act = getattr(self, f"{self.protocol}_{path.strip('/')}", None)
-        if act is None:
+        if act is None or (path, self.protocol, self.shop_closes) == ("/close", "webshop", False):
             return 404, {"detail": "Not Found"}
         with self.lock:
             try:
@@ -87,6 +92,8 @@ class AgentGymServer:
     def _begin(self, session: int, data_idx: int) -> str:
         if session not in self.worlds:
             raise KeyError(f"The id {session} is not valid.")
+        if data_idx in self.bad_indices:
+            raise RuntimeError(f"no game {data_idx}")
         self.worlds[session] = open_world(self.protocol, data_idx)
         self.scores[session] = 0.0
         self.shown[session] = self.worlds[session].reset()
@@ -142,6 +149,12 @@ class AgentGymServer:
         turn = self._act(body["env_idx"], body["action"])
         return {"state": turn.observation, "reward": turn.reward, "done": turn.stop is not None, "info": None}
 
+    def webshop_close(self, body: Any) -> Any:
+        self.closed.append(body["env_idx"])
+        known = body["env_idx"] in self.worlds
+        self.worlds.pop(body["env_idx"], None)
+        return {"closed": known}
+
     def webshop_observation(self, body: Any) -> Any:
         return self.shown[int(body["env_idx"])]
 
@@ -152,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     served: AgentGymServer
+    loses_answer = False
 
     def setup(self) -> None:
         super().setup()
@@ -186,6 +200,10 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with served.lock:
                 served.busy -= 1
+        if self.loses_answer:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
         self.send(status, json.dumps(content).encode())
 
     def send(self, status: int, content: bytes, length: int | None = None, last: bool = False) -> None:
@@ -214,6 +232,12 @@ def drops(handler: Handler) -> bool:
     """End the connection without an answer."""
     handler.connection.shutdown(socket.SHUT_RDWR)
     return False
+
+
+def carries_out_and_drops(handler: Handler) -> bool:
+    """Do what was asked, and end the connection without an answer."""
+    handler.loses_answer = True
+    return True
 
 
 def resets(handler: Handler) -> bool:
@@ -262,10 +286,10 @@ class Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(protocol: str) -> Iterator[AgentGymServer]:
-    """Run a server on a port of its own."""
+def serving(protocol: str, port: int = 0) -> Iterator[AgentGymServer]:
+    """Run a server on a port of its own, or on a given one."""
     served = AgentGymServer(protocol)
-    http = Quiet(("127.0.0.1", 0), type("Bound", (Handler,), {"served": served}))
+    http = Quiet(("127.0.0.1", port), type("Bound", (Handler,), {"served": served}))
     served.url = f"http://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -7,17 +7,19 @@
       data_indices: {test: AgentGym/AgentEval}
 
 Each protocol is an environment module of its own, which its tasks name: ``rlprm.envs.agentgym.babyai``,
-``.textcraft``, ``.webshop``. A server that fails gives failed episodes with their cause, in limited time.
+``.textcraft``, ``.webshop``. A server that fails gives failed episodes with their cause, in limited time; one
+that answers nothing at all ends the stage.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, cast
 
-from rlprm.envs.agentgym.connection import ServerError
+from rlprm.envs.agentgym.connection import NoServerError, ServerError
 from rlprm.envs.agentgym.sessions import close_sessions
-from rlprm.envs.agentgym.tasks import MISSING, no_expert
+from rlprm.envs.agentgym.tasks import MISSING, held_out_of, no_expert
 from rlprm.envs.base import Environment, EnvironmentModule
 from rlprm.errors import ConfigError
 from rlprm.types import End, Message, Split, Task
@@ -26,10 +28,12 @@ __all__ = [
     "FIXED_PHRASES",
     "PROTOCOLS",
     "ROUND_LIMIT",
+    "NoServerError",
     "ServerError",
     "close_sessions",
     "demonstrate",
     "environment_of",
+    "held_out",
     "make",
     "opening",
     "requirements",
@@ -96,6 +100,23 @@ def environment_of(protocol: str) -> str:
     if protocol not in PROTOCOLS:
         raise ConfigError(f"agentgym protocol: got {protocol!r}, allowed: {', '.join(PROTOCOLS)}")
     return f"{__name__}.{protocol}"
+
+
+def held_out(environment: str, env_kwargs: Mapping[str, Any]) -> frozenset[int]:
+    """Return the data indices of dev and test in the settings of a protocol's environment module.
+
+    None for another environment, and where the settings name no ``data_indices``.
+
+    Raises:
+        ConfigError: for indices that make no sense.
+        ArtifactError: if there is no such data file.
+        DataError: if it is damaged.
+    """
+    protocol = environment.rpartition(".")[2]
+    indices = env_kwargs.get("data_indices")
+    if indices is None or protocol not in PROTOCOLS or environment != environment_of(protocol):
+        return frozenset()
+    return held_out_of(protocol, indices)
 
 
 def _module(protocol: str) -> EnvironmentModule:

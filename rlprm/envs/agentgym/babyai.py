@@ -56,6 +56,7 @@ DIALECT = Dialect(
     succeeds=lambda score: score > 0,
     definition="agentgym babyai: score > 0",
     declared=False,
+    counts=True,
 )
 
 

@@ -17,12 +17,23 @@ import selectors
 import socket
 import time
 from collections import deque
+from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, RlprmError
 
-__all__ = ["BusyError", "DroppedError", "LateError", "Server", "ServerError", "UnreachableError", "server_at"]
+__all__ = [
+    "BusyError",
+    "DroppedError",
+    "LateError",
+    "NoServerError",
+    "Repeat",
+    "Server",
+    "ServerError",
+    "UnreachableError",
+    "server_at",
+]
 
 _LONGEST_ANSWER = 16 * 2**20  # bytes
 _LONGEST_QUOTE = 200  # characters of an answer that are repeated in a message
@@ -30,6 +41,8 @@ _IDLE_LIMIT = 2.0
 """Seconds after which an open connection is not used again: servers close idle ones, uvicorn after five."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between tries; each pause is twice the one before
 _BUSY = frozenset({429, 502, 503, 504})
+_REFUSED = frozenset({429, 503})
+"""Those of a server that did not begin; behind a gateway's other ones it may have carried the request out."""
 
 
 class ServerError(RuntimeError):
@@ -60,6 +73,21 @@ class LateError(ServerError):
     """There was no answer within the time limit; the request may still be carried out."""
 
 
+class NoServerError(RlprmError, ConnectionError):
+    """No server answers, and has not for several episodes: there is no use in trying the others."""
+
+
+class Repeat(Enum):
+    """When a request that failed is sent again."""
+
+    UNSENT = "unsent"
+    """Where no connection could be made: nothing was sent."""
+    REFUSED = "refused"
+    """Also where the server said that it did not begin (429, 503)."""
+    HARMLESS = "harmless"
+    """Also where it may have been carried out (the connection broke, 502, 504): it does no harm twice."""
+
+
 class Server:
     """A server and the connections to it. Any number of threads may use it at once.
 
@@ -70,16 +98,22 @@ class Server:
 
     Raises:
         ConfigError: for a URL that is none.
+
+    Attributes:
+        answered_at: when the server last answered, be it with an error; a value of ``time.monotonic()``.
     """
 
     def __init__(self, url: str, timeout: float, retries: int) -> None:
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
+        self.answered_at = -math.inf
+        if not url.isprintable() or " " in url:  # urlsplit drops some, and requests stumble over the others
+            raise ConfigError(f"server: got {url!r}, allowed: no white space or control characters")
         try:
             parts = urlsplit(self.url)
             port = parts.port
         except ValueError as error:
             raise ConfigError(f"server: got {url!r}, allowed: http://host:port ({error})") from error
-        extra = parts.query or parts.fragment or parts.username
+        extra = parts.query or parts.fragment or parts.username or not parts.path.isascii()
         if parts.scheme not in _CONNECTIONS or not parts.hostname or extra:
             raise ConfigError(f"server: got {url!r}, allowed: http://host:port or https://host:port")
         self._open = functools.partial(_CONNECTIONS[parts.scheme], parts.hostname, port)
@@ -87,14 +121,13 @@ class Server:
         self._idle: deque[tuple[_Connection, float]] = deque()
         self._process = os.getpid()
 
-    def post(self, path: str, body: Any = None, *, repeat: bool) -> Any:
+    def post(self, path: str, body: Any = None, *, repeat: Repeat) -> Any:
         """Send a JSON body (none where it is None) and return the JSON of the answer.
 
         Args:
             path: with its slash.
             body: what to send.
-            repeat: whether it does no harm if the server carries the request out twice. Where it does,
-                the request is repeated only if no connection could be made.
+            repeat: when it is sent again, ``retries`` times at most and within the time limit.
 
         Raises:
             ServerError: saying what went wrong with which request.
@@ -102,24 +135,21 @@ class Server:
         return self._ask("POST", path, None if body is None else json.dumps(body).encode(), repeat)
 
     def get(self, path: str) -> Any:
-        """Return the JSON of the answer; repeated like a harmless ``post``.
+        """Return the JSON of the answer; repeated as what is harmless.
 
         Raises:
             ServerError: saying what went wrong with which request.
         """
-        return self._ask("GET", path, None, repeat=True)
+        return self._ask("GET", path, None, Repeat.HARMLESS)
 
-    def _ask(self, method: str, path: str, body: bytes | None, repeat: bool) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None, repeat: Repeat) -> Any:
         deadline = time.monotonic() + self.timeout
         tries_left, pause = self.retries, _FIRST_PAUSE
         while True:
             try:
                 return self._ask_once(method, path, body, deadline)
-            except UnreachableError:
-                if not tries_left or time.monotonic() + pause >= deadline:
-                    raise
-            except (BusyError, DroppedError):
-                if not repeat or not tries_left or time.monotonic() + pause >= deadline:
+            except ServerError as error:
+                if not _allows(repeat, error) or not tries_left or time.monotonic() + pause >= deadline:
                     raise
             time.sleep(pause)
             tries_left, pause = tries_left - 1, min(2 * pause, _LONGEST_PAUSE)
@@ -138,6 +168,8 @@ class Server:
         except BaseException:
             connection.close()
             raise
+        if status not in _BUSY:  # what a gateway answers says nothing of the server behind it
+            self.answered_at = time.monotonic()
         if len(content) > _LONGEST_ANSWER:
             connection.close()
             raise ServerError(f"{where}: the answer has more than {_LONGEST_ANSWER:,} bytes")
@@ -249,6 +281,15 @@ class _WatchedFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+def _allows(repeat: Repeat, error: ServerError) -> bool:
+    """Whether a request that failed so may be sent again."""
+    if isinstance(error, UnreachableError):
+        return True
+    if isinstance(error, BusyError) and error.status in _REFUSED:
+        return repeat is not Repeat.UNSENT
+    return isinstance(error, BusyError | DroppedError) and repeat is Repeat.HARMLESS
 
 
 def _decode(where: str, status: int, content: bytes) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlprm.envs.agentgym.connection import Server, ServerError
+from rlprm.envs.agentgym.connection import Repeat, Server, ServerError
 
 __all__ = [
     "Dialect",
@@ -74,6 +74,9 @@ class Dialect:
     """The rule behind success."""
     declared: bool
     """Whether it is the agent who ends an episode, by an action of its own."""
+    counts: bool
+    """Whether its servers number sessions in the order of opening, from the start again when they are started
+    again, and give no number twice; others draw numbers at random."""
 
 
 def read_command(message: str) -> Request:
@@ -88,13 +91,15 @@ def read_command(message: str) -> Request:
 def create_by_id(server: Server, body: Any = None) -> int:
     """Open a session as the BabyAI and TextCraft servers do."""
     where = f"{server.url}/create"
-    return session_id(_object(server.post("/create", body, repeat=True), where).get("id"), where)
+    # One that was opened without our being told its number could never be closed: not twice.
+    return session_id(_object(server.post("/create", body, repeat=Repeat.REFUSED), where).get("id"), where)
 
 
 def reset_by_id(server: Server, session: int, data_idx: int) -> str:
     """Begin an episode as the BabyAI and TextCraft servers do; returns its first observation."""
     where = f"{server.url}/reset"
-    answer = _object(server.post("/reset", {"id": session, "data_idx": data_idx}, repeat=True), where)
+    body = {"id": session, "data_idx": data_idx}
+    answer = _object(server.post("/reset", body, repeat=Repeat.HARMLESS), where)
     return text(answer.get("observation"), where)
 
 
@@ -109,7 +114,7 @@ def step_by_id(server: Server, session: int, action: str, *, score: str, most: f
         most: what it may be; above 1 it counts as 1.
     """
     where = f"{server.url}/step"
-    answer = _object(server.post("/step", {"id": session, "action": action}, repeat=False), where)
+    answer = _object(server.post("/step", {"id": session, "action": action}, repeat=Repeat.UNSENT), where)
     score_in(answer, "reward", where, most=most)
     reached = min(score_in(answer, score, where, most=most), 1.0)
     return Reply(text(answer.get("observation"), where), reached, flag_in(answer, "done", where))
@@ -117,7 +122,7 @@ def step_by_id(server: Server, session: int, action: str, *, score: str, most: f
 
 def close_by_id(server: Server, session: int) -> None:
     """Close a session as the BabyAI and TextCraft servers do."""
-    server.post("/close", {"id": session}, repeat=True)
+    server.post("/close", {"id": session}, repeat=Repeat.HARMLESS)
 
 
 def _object(answer: Any, where: str) -> Mapping[str, Any]:

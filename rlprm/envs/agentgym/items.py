@@ -15,7 +15,7 @@ from typing import Any
 
 from rlprm.errors import ArtifactError, DataError
 
-__all__ = ["Items", "data_index", "read_items"]
+__all__ = ["Items", "data_index", "index_in", "read_items"]
 
 Items = list[tuple[str, Mapping[str, Any]]]
 """Where an item stands, for messages, and the item."""
@@ -53,12 +53,18 @@ def data_index(where: str, item: Mapping[str, Any]) -> int:
     Raises:
         DataError: if its id does not end with one.
     """
-    found = _INDEX.search(item["item_id"])
-    if found is None or len(found[1]) > 18:
+    found = index_in(item["item_id"])
+    if found is None:
         raise DataError(
             f"{where}: item_id: got {item['item_id']!r}, allowed: a name, an underscore and a number"
         )
-    return int(found[1])
+    return found
+
+
+def index_in(identity: str) -> int | None:
+    """Return the index of a task with which an id ends; None where it ends otherwise."""
+    found = _INDEX.search(identity)
+    return None if found is None or len(found[1]) > 18 else int(found[1])
 
 
 def _files(source: str, name: str) -> list[Path]:

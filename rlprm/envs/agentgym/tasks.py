@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlprm.components import check_kwargs
 from rlprm.envs.agentgym.connection import server_at
@@ -17,7 +16,7 @@ from rlprm.envs.agentgym.sessions import sessions_at
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.types import End, Split, Task
 
-__all__ = ["MISSING", "episode_of", "no_expert", "tasks_of"]
+__all__ = ["MISSING", "episode_of", "held_out_of", "no_expert", "tasks_of"]
 
 MISSING = (
     "give the URL of an AgentGym server that is running, as in --env_kwargs.server http://localhost:8000"
@@ -25,6 +24,8 @@ MISSING = (
 
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _MOST_INDICES = 1_000_000  # of a range
+_LONGEST_TIMEOUT = 86_400.0  # seconds, a day; sockets refuse times beyond some hundred years
+_UNANSWERED_STARTS = 4
 _DEV_EVERY = 10
 
 
@@ -61,6 +62,7 @@ def tasks_at(
     data_indices: Mapping[str, Any] | None = None,
     timeout: float = 60.0,
     retries: int = 5,
+    max_unanswered_starts: int = _UNANSWERED_STARTS,
 ) -> list[Task]:
     """Return tasks, see ``tasks_of``.
 
@@ -76,13 +78,22 @@ def tasks_at(
             has no dev split: where none is named, it is every tenth index of train.
         timeout: seconds until a request is given up, its repeats included.
         retries: how often at most a request is repeated that does no harm twice.
+        max_unanswered_starts: after how many episodes in a row that could not begin because the server
+            answered nothing at all a stage ends with ``NoServerError``.
     """
     if not isinstance(server, str) or not server:
         raise ConfigError(f"agentgym server: got {server!r}; {MISSING}")
-    if not _is_number(timeout) or not 0 < timeout < math.inf:
-        raise ConfigError(f"agentgym timeout: got {timeout!r}, allowed: a number of seconds above 0")
+    if not _is_timeout(timeout):
+        raise ConfigError(
+            f"agentgym timeout: got {timeout!r}, allowed: a number of seconds above 0, "
+            f"{_LONGEST_TIMEOUT:,.0f} (a day) at most"
+        )
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
         raise ConfigError(f"agentgym retries: got {retries!r}, allowed: 0 or more")
+    if not _is_count(max_unanswered_starts):
+        raise ConfigError(
+            f"agentgym max_unanswered_starts: got {max_unanswered_starts!r}, allowed: 1 or more"
+        )
     url = server_at(server, float(timeout), retries).url
     found = _indices(dialect.name, data_indices)[split]
     if start < 0 or count < 0 or start + count > len(found):
@@ -90,7 +101,12 @@ def tasks_at(
             f"agentgym tasks: data_indices.{split.value} has {len(found)} data indices of {dialect.name}, "
             f"got start {start} and count {count} (dev is every tenth of train where none is named)"
         )
-    address = {"server": url, "timeout": float(timeout), "retries": retries}
+    address = {
+        "server": url,
+        "timeout": float(timeout),
+        "retries": retries,
+        "max_unanswered_starts": max_unanswered_starts,
+    }
     return [
         Task(environment, f"{dialect.name}_{index}", split, {**address, "data_idx": index})
         for index in found[start : start + count]
@@ -104,11 +120,13 @@ def episode_of(task: Task, dialect: Dialect, *, end: End) -> ServedEpisode:
         ConfigError: if the task is not one of a server, or ``end`` is not how the server ends episodes.
     """
     server, index, timeout, retries = (task.spec.get(n) for n in ("server", "data_idx", "timeout", "retries"))
+    starts = task.spec.get("max_unanswered_starts", _UNANSWERED_STARTS)
     if (
         not isinstance(server, str)
         or not isinstance(index, int)
-        or not timeout
+        or not _is_timeout(timeout)
         or not isinstance(retries, int)
+        or not _is_count(starts)
     ):
         raise ConfigError(f"not a task of an AgentGym server: {task.id!r} with spec {dict(task.spec)!r}")
     if End(end) is End.DECLARED and not dialect.declared:
@@ -117,7 +135,24 @@ def episode_of(task: Task, dialect: Dialect, *, end: End) -> ServedEpisode:
             "when the goal is met)"
         )
     server_at(server, float(timeout), retries)  # raises now if it is no URL
-    return ServedEpisode(partial(sessions_at, server, float(timeout), retries, dialect), dialect, index)
+    sessions = partial(sessions_at, server, float(timeout), retries, starts, dialect)
+    return ServedEpisode(sessions, dialect, index)
+
+
+def held_out_of(name: str, data_indices: Any) -> frozenset[int]:
+    """Return the data indices of dev and test, of which nothing may be learned.
+
+    Args:
+        name: AgentGym's, of the environment.
+        data_indices: as for :func:`tasks_at`.
+
+    Raises:
+        ConfigError: for indices that make no sense.
+        ArtifactError: if there is no such data file.
+        DataError: if it is damaged.
+    """
+    found = _indices(name, data_indices)
+    return frozenset(found[Split.DEV]) | frozenset(found[Split.TEST])
 
 
 def no_expert(task: Task) -> DemonstrationError:
@@ -172,5 +207,9 @@ def _expand(name: str, given: Any) -> Iterator[int]:
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_timeout(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _LONGEST_TIMEOUT
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -52,6 +52,7 @@ DIALECT = Dialect(
     succeeds=lambda score: score == 1,
     definition="agentgym textcraft: reward 1",
     declared=False,
+    counts=True,
 )
 
 

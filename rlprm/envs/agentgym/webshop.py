@@ -6,7 +6,7 @@ from typing import Any
 
 from rlprm.envs import _openings
 from rlprm.envs._instructions import WEBSHOP
-from rlprm.envs.agentgym.connection import Server, ServerError
+from rlprm.envs.agentgym.connection import Repeat, Server, ServerError
 from rlprm.envs.agentgym.dialects import Dialect, Reply, Request, flag_in, score_in, session_id, text
 from rlprm.envs.agentgym.episode import ServedEpisode
 from rlprm.envs.agentgym.tasks import MISSING, episode_of, no_expert, tasks_of
@@ -19,11 +19,11 @@ CONCURRENT = 32
 
 
 def _create(server: Server) -> int:
-    return session_id(server.post("/create", repeat=True), f"{server.url}/create")
+    return session_id(server.post("/create", repeat=Repeat.REFUSED), f"{server.url}/create")
 
 
 def _reset(server: Server, session: int, data_idx: int) -> str:
-    answer = server.post("/reset", {"env_idx": session, "session_id": data_idx}, repeat=True)
+    answer = server.post("/reset", {"env_idx": session, "session_id": data_idx}, repeat=Repeat.HARMLESS)
     if not isinstance(answer, list) or len(answer) != 2:
         raise ServerError(f"{server.url}/reset: got {str(answer)[:200]!r}, allowed: an observation and null")
     # AgentGym's client takes the observation from here, too.
@@ -32,7 +32,7 @@ def _reset(server: Server, session: int, data_idx: int) -> str:
 
 def _step(server: Server, session: int, action: str) -> Reply:
     where = f"{server.url}/step"
-    answer = server.post("/step", {"env_idx": session, "action": action}, repeat=False)
+    answer = server.post("/step", {"env_idx": session, "action": action}, repeat=Repeat.UNSENT)
     if not isinstance(answer, dict):
         raise ServerError(f"{where}: got {str(answer)[:200]!r}, allowed: an object")
     reward, done = score_in(answer, "reward", where), flag_in(answer, "done", where)
@@ -40,7 +40,7 @@ def _step(server: Server, session: int, action: str) -> Reply:
 
 
 def _close(server: Server, session: int) -> None:
-    server.post("/close", {"env_idx": session}, repeat=True)
+    server.post("/close", {"env_idx": session}, repeat=Repeat.HARMLESS)
 
 
 def _read(message: str) -> Request:
@@ -63,6 +63,7 @@ DIALECT = Dialect(
     succeeds=lambda score: score == 1,
     definition="agentgym webshop: reward 1",
     declared=True,
+    counts=False,
 )
 
 
