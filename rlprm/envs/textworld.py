@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.envs import _openings
+from rlprm.envs._checks import user_path
 from rlprm.envs._openings import AGENTGYM_ACKNOWLEDGEMENT, Instructions
 from rlprm.envs._splits import numbered
 from rlprm.errors import ConfigError, DemonstrationError
@@ -370,7 +371,7 @@ def _files(game: Game) -> tuple[Path, Path]:
     """Return the paths of the compiled game and of what is known about it; both are made if missing."""
     if reason := requirements():
         raise ConfigError(reason)
-    folder = Path(os.environ.get("RLPRM_CACHE") or Path.home() / ".cache" / "rlprm")
+    folder = user_path("RLPRM_CACHE", os.environ.get("RLPRM_CACHE") or "~/.cache/rlprm")
     folder /= f"textworld-{importlib.metadata.version('textworld')}-{_FORMAT}"
     story, known = folder / f"{game.name}.z8", folder / f"{game.name}.json"
     if not (story.exists() and known.exists()):
@@ -440,7 +441,7 @@ def _game_of(task: Task) -> Game:
 
 
 def _check(challenge: Any, levels: Any, rooms: Any, objects: Any, brief: Any) -> None:
-    if challenge not in CHALLENGES:
+    if not isinstance(challenge, str) or challenge not in CHALLENGES:
         raise ConfigError(f"textworld challenge: got {challenge!r}, allowed: {', '.join(CHALLENGES)}")
     if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
         raise ConfigError(f"textworld levels: got {levels!r}, allowed: a list of numbers")

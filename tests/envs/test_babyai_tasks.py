@@ -39,7 +39,9 @@ def test_splits_keep_to_their_seeds() -> None:
         babyai.tasks(Split.TEST, 199_990, 11, levels=["GoToDoor", "Open"])
 
 
-@pytest.mark.parametrize("levels", [["GoToMars"], [], "GoToDoor", ["Open", "Open"]])
+@pytest.mark.parametrize(
+    "levels", [["GoToMars"], [], "GoToDoor", ["Open", "Open"], 5, None, {"Open": 1}, [["Open"]]]
+)
 def test_impossible_levels(levels: Any) -> None:
     with pytest.raises(ConfigError):
         babyai.tasks(Split.TRAIN, 0, 1, levels=levels)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.types import End, Split, StopReason, Task
+from tests.envs.shared import any_value, one_line_at_most
 
 LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
 
@@ -21,11 +24,18 @@ both_ends = pytest.mark.parametrize("end", list(End))
 # Anything at all, and near misses: words of real actions with something else around them.
 _WORDS = "go to pickup pick up toggle turn left move search click [ ] get craft 1 99 red ball Action: finish"
 _words = st.sampled_from(_WORDS.split(" "))
+HUGE = [
+    *(shape.format("a" * 100_000) for shape in ("{}", "search[{}e]", "click[{}]", "get 1 {}", "go to {}")),
+    "search[" + "ab " * 40_000 + "]",
+    "#### " + "9" * 100_000,
+    "craft 1 x using " + "1 a, " * 25_000,
+]
 any_action = st.one_of(
     st.text(max_size=60),
     st.text(alphabet=st.characters(categories=["Cc", "Cf", "Zs", "So"]), max_size=20),
     st.lists(_words, max_size=6).map(" ".join),
-    st.sampled_from(["", " ", "\n", "a" * 100_000, "go to " * 5_000, "\x00", "\ud800"]),
+    st.sampled_from(["", " ", "\n", "go to " * 5_000, "\x00", "\ud800"]),
+    st.sampled_from(HUGE),
 )
 
 
@@ -125,6 +135,30 @@ def test_any_action_string_is_answered(name: str, end: End) -> None:
         assert 0.0 <= env.outcome().score <= 1.0
 
     answers()
+
+
+def test_a_huge_action_is_answered_at_once(name: str) -> None:
+    module = envs.load(name)
+    start = module.make(module.tasks(Split.TRAIN, 0, 1)[0], end=End.DECLARED)
+    start.reset()
+    for action in HUGE:
+        started = time.process_time()
+        start.fork().step(action)
+        assert time.process_time() - started < 1, action[:20]
+
+
+def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str) -> None:
+    tasks = envs.load(name).tasks
+    parameters = inspect.signature(tasks).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    assert names
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.sampled_from(names), any_value)
+    def taken_or_refused(setting: str, value: object) -> None:
+        assert one_line_at_most(lambda: tasks(Split.TRAIN, 0, 1, **{setting: value}))
+
+    taken_or_refused()
 
 
 @both_ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
@@ -24,9 +25,9 @@ from rlprm.models.tokenizer import train_tokenizer
 from rlprm.policies.base import Completion
 from rlprm.rollout import Episode
 from rlprm.sft import render
-from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
+from rlprm.types import End, EpisodeSetting, Split, StopReason, Task, Turn
 from tests.data import templates
-from tests.envs.shared import shared_data
+from tests.envs.shared import any_value, one_line_at_most, shared_data
 from tests.toys import agents
 
 CLIPS = {
@@ -79,10 +80,27 @@ def test_answers_are_read_as_published(text: str, answer: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [("#### B", "B"), ("#### (c)", "C"), ("#### D.", "D"), ("#### Because", None), ("#### 2", None)],
+    [
+        ("#### B", "B"),
+        ("#### (c)", "C"),
+        ("#### D.", "D"),
+        ("#### B) Paris", "B"),
+        ("#### B: Paris", "B"),
+        ("#### b, I think", "B"),
+        ("#### B  \r\nbecause of it", "B"),
+        ("#### A good answer is B", None),
+        ("#### A good answer is\n#### B", "B"),
+        ("#### I think B", None),
+        ("#### B or C", None),
+        ("#### E", None),  # of four choices
+        ("#### E.\n#### D", "D"),
+        ("#### Because", None),
+        ("#### 2", None),
+        ("####B", None),
+    ],
 )
 def test_letters_of_choices_are_read(text: str, letter: str | None) -> None:
-    assert math.extract(text, letter=True) == letter
+    assert math.extract(text, letters="ABCD") == letter
 
 
 @pytest.mark.parametrize(
@@ -108,8 +126,8 @@ def test_answers_are_equal_as_text_or_as_numbers(one: str, other: str, equal: bo
 
 @given(st.text(max_size=30))
 def test_whatever_is_read_as_an_answer_equals_itself(text: str) -> None:
-    for letter in (False, True):
-        found = math.extract("#### " + text, letter=letter)
+    for letters in ("", "AB", "ABCDEFGHIJ"):
+        found = math.extract("#### " + text, letters=letters)
         assert found is None or math.same(found, found)
 
 
@@ -142,6 +160,25 @@ def test_a_number_is_no_answer_to_a_choice_and_a_letter_none_to_a_sum() -> None:
     assert episode("B").step("#### b").reward == 1.0
 
 
+def test_what_is_no_choice_of_the_problem_is_no_answer(tmp_path: Path) -> None:
+    write(tmp_path / "test.jsonl", [CAPITAL])
+    (task,) = math.tasks(Split.TEST, 0, 1, source="multiple_choice", data=str(tmp_path))
+    assert task.spec["letters"] == "ABCD"
+    env = math.make(task, end=End.DECLARED)
+    env.reset()
+    for line in ("#### A city on the Seine", "#### E", "#### I think B"):
+        assert env.step(line) == Turn("")
+    assert env.step("#### b) Paris").reward == 1.0
+
+
+def test_a_choice_stored_without_its_letters_is_still_a_task() -> None:
+    task = Task("math", "t", Split.TRAIN, {"question": "q", "solution": ["#### J"], "answer": "J"})
+    env = math.make(task, end=End.DECLARED)
+    assert env.reset() == "q"
+    assert env.fork().step("#### A").reward == 0.0
+    assert env.step("#### J").reward == 1.0
+
+
 @pytest.mark.parametrize("line", ["", "  \n\t"])
 def test_an_empty_line_is_not_valid_and_changes_nothing(line: str) -> None:
     env = episode()
@@ -168,6 +205,9 @@ def test_without_an_answer_the_round_limit_ends_in_failure() -> None:
         {"question": "q", "solution": ["#### 2"], "answer": "1"},
         {"question": "q", "solution": "#### 1", "answer": "1"},
         {"question": "q", "solution": ["#### 1"], "answer": 1},
+        {"question": "q", "solution": ["#### C"], "answer": "C", "letters": "AB"},
+        {"question": "q", "solution": ["#### B"], "answer": "B", "letters": ["A", "B"]},
+        {"question": "q", "solution": ["#### Q"], "answer": "Q"},
     ],
 )
 def test_the_task_of_something_else_is_refused(spec: dict[str, Any]) -> None:
@@ -273,16 +313,35 @@ def test_both_wordings_and_every_depth_and_sign_occur() -> None:
         ({"largest": 50, "operand": 51}, "from 2 to 50"),
         ({"wording": "Latin"}, "allowed: symbolic, worded, both"),
         ({"source": "algebra"}, "allowed: arithmetic, gsm8k, multiple_choice"),
+        ({"source": ["gsm8k"]}, "math source: got ['gsm8k'], allowed: arithmetic, gsm8k"),
         ({"data": "x.jsonl"}, "the math source arithmetic has no setting 'data'"),
         ({"source": "gsm8k", "depths": [2]}, "allowed: data, subset, annotations"),
         ({"source": "gsm8k", "annotations": 1}, "math annotations: got 1, allowed: true, false"),
         ({"source": "gsm8k", "data": 3}, "math data: got 3"),
+        ({"source": "gsm8k", "data": ""}, "math data: got '', allowed: a path"),
+        ({"source": "gsm8k", "data": "~no-such-user/x"}, "math data: got '~no-such-user/x', which cannot be"),
+        (
+            {"source": "multiple_choice", "data": "x" * 5_000},
+            "which cannot be a path here: File name too long",
+        ),
         ({"source": "gsm8k", "data": "no such/place at all"}, "a .jsonl file, a folder of them, or a hub id"),
     ],
 )
 def test_impossible_settings_are_named(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         math.tasks(Split.TRAIN, 0, 1, **setting)
+
+
+@settings(max_examples=150, deadline=None)
+@given(source=st.sampled_from(list(math.SOURCES)), value=any_value, data=st.data())
+def test_any_value_of_a_sources_setting_is_taken_or_refused(
+    source: str, value: Any, data: st.DataObject
+) -> None:
+    parameters = inspect.signature(math.SOURCES[source]).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    chosen = {"data": "no such/place at all"} if "data" in names else {}
+    chosen[data.draw(st.sampled_from(names))] = value
+    assert one_line_at_most(lambda: math.tasks(Split.TRAIN, 0, 1, source=source, **chosen))
 
 
 # --------------------------------------------------------------------------- GSM8K and other files
@@ -339,6 +398,10 @@ def test_a_dev_file_is_taken_where_there_is_one(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "train.jsonl:2 is not JSON"),
+        ("[" * 100_000, "train.jsonl:2 is not JSON: maximum recursion depth"),
+        ("9" * 5_000, "train.jsonl:2 is not JSON: Exceeds the limit"),
+        ('{"question": "q \\ud800", "answer": "#### 1"}', "train.jsonl:2 is not a problem"),
+        ('{"question": "q", "answer": "so \\udc00\\n#### 1"}', "half a surrogate pair"),
         ("[1]", "train.jsonl:2 is not a problem of this form"),
         ('{"question": "q"}', "KeyError('answer')"),
         ('{"question": "q", "answer": "no end"}', "'#### <number>'"),
@@ -359,6 +422,29 @@ def test_bytes_that_are_not_utf8_are_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot be read"):
         math.tasks(Split.TRAIN, 0, 1, source="gsm8k", data=str(tmp_path))
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps(CLIPS) + "\n", encoding="utf-8-sig")
+    (task,) = math.tasks(Split.TEST, 0, 1, source="gsm8k", data=str(tmp_path))
+    assert task.spec["question"] == CLIPS["question"]
+
+
+def test_data_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "mine" / "test.jsonl", [CLIPS])
+    assert len(math.tasks(Split.TEST, 0, 1, source="gsm8k", data="~/mine")) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(source=st.sampled_from(["gsm8k", "multiple_choice"]), content=st.binary(max_size=40))
+def test_any_bytes_are_tasks_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, source: str, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "train.jsonl"
+    path.write_bytes(content)
+    assert one_line_at_most(lambda: math.tasks(Split.TRAIN, 0, 1, source=source, data=str(path)))
 
 
 def test_a_folder_without_known_parts_is_a_config_error(tmp_path: Path) -> None:
@@ -405,11 +491,33 @@ def test_multiple_choice(tmp_path: Path) -> None:
     assert math.demonstrate(italy, end=End.DECLARED) == ["#### A"]
 
 
-@pytest.mark.parametrize("answer", [4, -1, "E", "b", None, "", [1]])
+@pytest.mark.parametrize("answer", [4, -1, "E", "b", None, "", [1], True, 1.0, "AB", {}])
 def test_a_choice_that_is_not_there_is_a_data_error(tmp_path: Path, answer: Any) -> None:
     write(tmp_path / "test.jsonl", [{**CAPITAL, "answer": answer}])
     with pytest.raises(DataError, match=r"test\.jsonl:1"):
         math.tasks(Split.TEST, 0, 1, source="multiple_choice", data=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"text": ["Rome", "Paris", "Oslo", "Bern"], "label": ["A", "B", "C", "D"]},  # as ARC has them
+        "abcd",
+        ["Rome", None],
+        ["Rome", True],
+        [1, 2],
+        ["Rome"],
+        ["city"] * 11,
+        [],
+        None,
+        ["Rome", "\ud800"],
+    ],
+)
+def test_choices_that_are_no_list_of_texts_are_a_data_error(tmp_path: Path, choices: Any) -> None:
+    write(tmp_path / "test.jsonl", [{**CAPITAL, "choices": choices}])
+    with pytest.raises(DataError, match=r"test\.jsonl:1 is not a problem of this form: ") as raised:
+        math.tasks(Split.TEST, 0, 1, source="multiple_choice", data=str(tmp_path))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("source", ["gsm8k", "multiple_choice"])

@@ -122,6 +122,9 @@ def test_a_folder_without_recipes_is_a_config_error(tmp_path: Path) -> None:
         json.dumps(shapeless([item("a")], {"count": 1})),
         json.dumps(shapeless([item("a")], {"item": "x", "count": "many"})),
         json.dumps(shapeless([item("a")], {"item": "x", "count": 0})),
+        json.dumps(shapeless([item("a")], {"item": "x", "count": float("inf")})),
+        "[" * 100_000,
+        '{"type": ' + "9" * 5_000 + "}",
         b"\xff\xfe",
     ],
 )
@@ -129,3 +132,28 @@ def test_a_damaged_recipe_file_is_named(tmp_path: Path, content: str | bytes) ->
     (tmp_path / "bad.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=r"bad\.json"):
         textcraft.tasks(Split.TRAIN, 0, 1, recipes=str(tmp_path))
+
+
+def test_a_byte_order_mark_is_no_damage(folder: str) -> None:
+    before = load_book(folder).recipes
+    load_book.cache_clear()
+    for path in Path(folder).iterdir():
+        path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_book(folder).recipes == before
+
+
+def test_a_folder_that_cannot_be_read_as_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").mkdir()
+    with pytest.raises(DataError, match=r"bad\.json"):
+        textcraft.tasks(Split.TRAIN, 0, 1, recipes=str(tmp_path))
+
+
+def test_a_folder_in_the_users_home(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(folder).parent))
+    at_home = f"~/{Path(folder).name}"
+    (task,) = textcraft.tasks(Split.TRAIN, 0, 1, recipes=at_home)
+    assert task.spec["recipes"] == at_home
+    assert textcraft.make(task, end=End.DECLARED).reset().startswith("Crafting commands:\n")
+    for path in ("", "x" * 5_000, "~no-such-user/recipes"):
+        with pytest.raises(ConfigError, match="textcraft recipes: got"):
+            textcraft.tasks(Split.TRAIN, 0, 1, recipes=path)

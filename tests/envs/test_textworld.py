@@ -39,6 +39,7 @@ def episode(end: End = End.DECLARED, **kwargs: Any) -> tuple[textworld.TextWorld
     ("setting", "message"),
     [
         ({"challenge": "chess"}, "allowed: quest, coin_collector, treasure_hunter"),
+        ({"challenge": ["quest"]}, "textworld challenge: got ['quest'], allowed: quest"),
         ({"levels": []}, "textworld levels: got []"),
         ({"levels": "3"}, "textworld levels: got '3'"),
         ({"levels": [0]}, "textworld levels: got 0, allowed: whole numbers from 1 to 15"),
@@ -75,6 +76,13 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'pip install "rlprm[textworld]"' in str(textworld.requirements())
     with pytest.raises(ConfigError, match="rlprm"):
+        textworld.make(task(), end=End.DECLARED)
+
+
+@needs_textworld
+def test_a_cache_that_is_no_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPRM_CACHE", "~no-such-user/cache")
+    with pytest.raises(ConfigError, match="RLPRM_CACHE: got '~no-such-user/cache'"):
         textworld.make(task(), end=End.DECLARED)
 
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rlprm.envs.webshop.streaming import elements, members
 from rlprm.envs.webshop.tasks import shop_and_goal
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import End, Split
-from tests.envs.shared import shared_data
+from tests.envs.shared import one_line_at_most, shared_data
 from tests.toys.webshop import options_of, raw_product, write_official
 
 # ------------------------------------------------------------------------------ reading in pieces
@@ -91,6 +92,112 @@ def test_what_came_before_an_error_is_there(tmp_path: Path) -> None:
         next(found)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[{"a": 1}, {"a" 2}]', "element 2, char 16: Expecting ':' delimiter"),
+        ("[1, 2] 3", "element 3, char 7: expected 'its end', got '3'"),
+        ('[1, "é\n"]', "element 2, char 6: Invalid control character"),
+        ("[" * 100_000, "element 1, char 1: maximum recursion depth"),
+        (f"[0, {'9' * 5_000}]", "element 2, char 4: Exceeds the limit"),
+        ("[1x, 2]", "element 2, char 2: expected ']', got 'x'"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [3, 1 << 20])
+def test_damage_is_told_with_its_place(tmp_path: Path, text: str, place: str, chunk: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=re.escape(f"a.json is not the JSON it should be: {place}")):
+        list(elements(path, chunk=chunk))
+
+
+def test_damage_in_an_object_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1,\r\n"b": [1, ], "c": 2}', newline="")
+    with pytest.raises(DataError, match=r"a\.json .*: element 2, char 19: "):
+        list(members(path))
+
+
+def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes('["é", "'.encode() + b"caf\xe9" + b'", "b"]')
+    with pytest.raises(DataError, match=r"a\.json is not UTF-8: byte 11, behind element \d: invalid"):
+        list(elements(path))
+    path.write_bytes(b"[" + b'"abc", ' * 100_000 + b'"\xe9"]')
+    with pytest.raises(DataError, match=r"a\.json is not UTF-8: byte 700002, "):
+        list(elements(path, chunk=1_000))
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[1, {"a": 2}]', encoding="utf-8-sig")
+    assert list(elements(path)) == [1, {"a": 2}]
+    path.write_text('{"a": 2}', encoding="utf-8-sig")
+    assert list(members(path)) == [("a", 2)]
+
+
+def peak_of_reading(path: Path, message: str) -> int:
+    """Most bytes that were held while a damaged file was read."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            for _ in elements(path, chunk=10_000):
+                pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ('{"asin" "B0"}', "element 1, char 9: Expecting ':' delimiter"),
+        ('{"asin": B0}', "element 1, char 10: Expecting value"),
+        ('{"asin": "B0"', "element 1, "),
+        ("1x", "element 2, char 2: expected"),
+        ('{"asin": "B0" "name": "x"}', "element 1, "),
+    ],
+)
+def test_a_damaged_file_is_not_held_in_memory(tmp_path: Path, first: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f"[{first}, " + ", ".join(['{"asin": "B000000001"}'] * 100_000) + "]")
+    assert path.stat().st_size > 2_000_000
+    assert peak_of_reading(path, message) < 400_000
+
+
+def test_an_element_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlprm.envs.webshop.streaming._LARGEST", 100_000)
+    path = tmp_path / "a.json"
+    for first, more in (("[", "1, "), ('"', "x"), ("0.", "1")):
+        path.write_text("[1, " + first + more * 1_500_000)
+        peak = peak_of_reading(path, "element 2, char 4: no end within 100000 characters")
+        assert peak < 3_000_000
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(_JSON, min_size=1, max_size=4), st.integers(1, 30), st.data(), st.sampled_from(["cut", "put"])
+)
+def test_what_is_read_of_damaged_files_is_what_python_says(
+    tmp_path_factory: pytest.TempPathFactory, array: list[Any], chunk: int, data: st.DataObject, how: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.json"
+    text = json.dumps(array)
+    place = data.draw(st.integers(0, len(text) - 1))
+    text = text[:place] + (data.draw(st.sampled_from(list('[]{},:"1x\\\x00'))) if how == "put" else "")
+    text += json.dumps(array)[place + 1 :] if how == "put" else ""
+    path.write_text(text, newline="")
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    if isinstance(expected, list):
+        assert list(elements(path, chunk=chunk)) == expected
+    else:
+        with pytest.raises(DataError, match=r"damaged\.json is not the JSON it should be: element \d"):
+            list(elements(path, chunk=chunk))
+
+
 # ------------------------------------------------------------------------------ products
 
 
@@ -144,7 +251,18 @@ def test_what_is_left_out_of_a_product() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"customization_options": {"color": [{}]}}, {"customization_options": [1]}]
+    "fields",
+    [
+        {"customization_options": {"color": [{}]}},
+        {"customization_options": [1]},
+        {"customization_options": {"color": [{"value": "\ud800"}]}},
+        {"pricing": "$" + "9" * 400},
+        {"pricing": 5},
+        {"name": {"a": 1}},
+        {"name": "boots \ud800"},
+        {"query": True},
+        {"small_description": ["fine", 1]},
+    ],
 )
 def test_a_damaged_product_is_said(fields: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="not a WebShop product: 'B1'"):
@@ -153,6 +271,109 @@ def test_a_damaged_product_is_said(fields: dict[str, Any]) -> None:
     del raw["name"]
     with pytest.raises(DataError, match="KeyError"):
         product_from(raw, None)
+
+
+def test_an_identifier_of_half_a_character_is_said(tmp_path: Path) -> None:
+    data = write_official(tmp_path, [raw_product("B\ud800")], {"B\ud800": {}})
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        open_store(str(data))
+
+
+ENTRY = {"attributes": ["warm"], "instruction": "Find me boots", "instruction_attributes": ["warm"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"attributes": [1, 2]}, r"\[1, 2\], allowed: a list of texts"),
+        ({"attributes": "warm"}, "'warm', allowed: a list of texts"),
+        ({"attributes": ["\ud800"]}, "half a surrogate pair"),
+        ({"instruction_attributes": [1]}, r"\[1\], allowed: a list of texts"),
+        ({"instruction_attributes": [None]}, r"\[None\], allowed: a list of texts"),
+        ({"instruction_attributes": "warm"}, "'warm', allowed: a list of texts"),
+        ({"instruction": 5}, "5, allowed: a text"),
+        ({"instruction": ["a"]}, r"\['a'\], allowed: a text"),
+    ],
+)
+def test_a_damaged_entry_is_said_when_the_index_is_built(
+    tmp_path: Path, change: dict[str, Any], received: str
+) -> None:
+    data = write_official(tmp_path, [raw_product("B000000001")], {"B000000001": ENTRY | change})
+    with pytest.raises(DataError, match=f"WebShop product: 'B000000001'.*{received}"):
+        open_store(str(data))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"instruction": None}, {"instruction": ""}, {"instruction_attributes": None}, {"attributes": None}],
+)
+def test_an_entry_may_lack_what_is_not_there(tmp_path: Path, change: dict[str, Any]) -> None:
+    data = write_official(tmp_path, [raw_product("B000000001")], {"B000000001": ENTRY | change})
+    assert open_store(str(data)).goals("synthetic") == ("attributes" in change)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        5,
+        "warm",
+        {"instruction": "boots"},
+        [{"instruction": 5, "instruction_attributes": ["warm"], "instruction_options": []}],
+        [{"instruction": "boots", "instruction_attributes": "warm", "instruction_options": []}],
+        [
+            {
+                "instruction": "boots",
+                "instruction_attributes": ["warm"],
+                "instruction_options": {"color": "red"},
+            }
+        ],
+        [{"instruction": "boots", "instruction_attributes": ["warm"], "instruction_options": [None]}],
+    ],
+)
+def test_damaged_human_instructions_are_said(tmp_path: Path, entries: Any) -> None:
+    data = write_official(tmp_path, [raw_product("B000000001")], {}, {"B000000001": entries})
+    with pytest.raises(DataError, match="not human instructions for a WebShop product: 'B000000001'"):
+        open_store(str(data))
+
+
+def test_more_combinations_than_anybody_holds_are_refused(tmp_path: Path) -> None:
+    options = options_of({f"option {n}": [f"value {v}" for v in range(10)] for n in range(8)})
+    raw = raw_product("B000000001", customization_options=options)
+    data = write_official(tmp_path, [raw], {"B000000001": ENTRY})
+    with pytest.raises(DataError, match="'B000000001': its options have 100000000 combinations"):
+        open_store(str(data))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([*raw_product("B1")]), _JSON, max_size=2),
+    st.dictionaries(st.sampled_from([*ENTRY]), _JSON, max_size=2) | _JSON,
+    _JSON,
+)
+def test_any_fields_are_a_shop_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], entry: Any, human: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("shop")
+    given_entry = ENTRY | entry if isinstance(entry, dict) else entry
+    write_official(
+        folder,
+        [raw_product("B1") | fields],
+        {"B1": given_entry},
+        {"B1": human, fields.get("asin", ""): human} if isinstance(fields.get("asin", ""), str) else None,
+    )
+    opened: list[store.Store] = []
+    assert one_line_at_most(lambda: opened.append(open_store(str(folder))))
+    for found, kind in itertools.product(opened, ("synthetic", "human")):
+        for number in range(found.goals(kind)):
+            goal = found.goal(kind, number)
+            assert goal.instruction.encode()
+            (task,) = webshop.tasks(Split.TEST, number, 1, data=str(folder), goals=kind)
+            env = webshop.make(task, end=End.DECLARED)
+            env.reset()
+            env.step(f"search[{goal.request.product.title}]")
+            env.step(f"click[{goal.request.product.asin}]")
+            env.step("click[buy now]")
+            assert 0 <= env.outcome().score <= 1
 
 
 # ------------------------------------------------------------------------------ files
@@ -167,6 +388,72 @@ def test_files_are_found_in_a_folder_or_beside_the_products(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"items_shuffle\.json, items_shuffle_1000\.json"):
         find_files(str(folder))
     assert find_files(str(folder / "items_shuffle.json")).attributes == folder / "items_ins_v2.json"
+
+
+def test_another_file_than_that_of_the_products_is_refused(tmp_path: Path) -> None:
+    folder = write_official(tmp_path, [], {}, {})
+    for name in ("items_ins_v2_1000.json", "items_human_ins.json"):
+        with pytest.raises(ConfigError, match=f"{name}' with none, allowed: a folder with one items_shuffle"):
+            find_files(str(folder / name))
+    (tmp_path / "inner" / "items_shuffle.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="with none"):
+        find_files(str(tmp_path / "inner"))
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = str(write_official(tmp_path, [], {}))
+
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigError, match=r"items_shuffle_1000\.json cannot be read: Permission denied"):
+        open_store(data)
+
+
+@pytest.mark.parametrize("path", ["", "x" * 5_000, "~no-such-user/x", "a\x00b"])
+def test_what_is_no_path_is_named(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match="webshop data: got"):
+        webshop.tasks(Split.TEST, 0, 1, data=path)
+    data = str(write_official(tmp_path, [], {}))
+    with pytest.raises(ConfigError, match="webshop cache: got"):
+        webshop.tasks(Split.TEST, 0, 1, data=data, cache=path)
+
+
+def test_data_and_cache_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small_data(tmp_path / "shop")
+    (task,) = webshop.tasks(Split.TEST, 0, 1, data="~/shop", cache="~/kept")
+    assert (task.spec["data"], task.spec["cache"]) == ("~/shop", "~/kept")
+    assert webshop.make(task, end=End.DECLARED).reset().startswith("WebShop [SEP] ")
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert not (tmp_path / "shop" / ".rlprm-webshop").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"asin": "B1", "name": "café"}]'.encode("latin-1"), "UTF-8: byte 28, "),
+        (b'[{"asin": ' + b"[" * 100_000, "the JSON it should be: element 1, .*recursion"),
+        (
+            b"[" + b'{"a": 1}, ' * 10 + b'{"a" 1}]',
+            "the JSON it should be: element 11, char 106: Expecting ':' delimiter",
+        ),
+    ],
+)
+def test_a_damaged_product_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    data = write_official(tmp_path, [], {})
+    (data / "items_shuffle_1000.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"items_shuffle_1000\.json is not {message}"):
+        webshop.tasks(Split.TEST, 0, 1, data=str(data))
+
+
+def test_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    data = small_data(tmp_path, 3, human=True)
+    for path in data.glob("*.json"):
+        path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    opened = open_store(str(data))
+    assert (opened.documents, opened.goals("synthetic"), opened.goals("human")) == (3, 12, 3)
 
 
 def test_missing_files_are_said(tmp_path: Path) -> None:
@@ -388,6 +675,16 @@ def test_a_cache_folder_can_be_given(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         open_store(str(data), cache=str(tmp_path / "file" / "cache"))
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlprm.envs.webshop.build.IndexBuilder.finish", full)
+    with pytest.raises(ConfigError, match=r"webshop cache: .* cannot be written .*No space left on device"):
+        open_store(str(small_data(tmp_path)))
+    assert list((tmp_path / ".rlprm-webshop").iterdir()) == []
 
 
 def test_data_in_a_read_only_place_use_the_users_cache(

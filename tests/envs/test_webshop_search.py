@@ -68,6 +68,14 @@ def test_a_stem_is_no_longer_than_its_word(word: str) -> None:
     assert stem(word)[:1] == word[:1]
 
 
+@pytest.mark.parametrize("ending", ["e", "eed", "ational", "y", "ing", "ll"])
+def test_stemming_is_linear(ending: str) -> None:
+    for letters in ("a", "y", "ab", "b"):
+        started = time.process_time()
+        stem(letters * 100_000 + ending)
+        assert time.process_time() - started < 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -90,6 +98,36 @@ def test_terms_of_anything(text: str) -> None:
     assert found == terms(text.lower())
     assert not STOP_WORDS & set(found) - {stem(word) for word in text.lower().split()}
     assert all(term for term in found)
+
+
+@pytest.mark.parametrize(
+    ("word", "pieces"),
+    [
+        ("b" * 255, ["b" * 255]),
+        ("b" * 256, ["b" * 255, "b"]),
+        ("b" * 600, ["b" * 255, "b" * 255, "b" * 90]),
+        ("b" * 254 + "'" + "b" * 300, ["b" * 254, "b" * 254, "b" * 46]),
+        ("1" * 255 + ".5", ["1" * 255, "5"]),
+    ],
+)
+def test_long_words_are_cut_as_by_lucenes_tokenizer(word: str, pieces: list[str]) -> None:
+    assert terms(f"red {word} shoes") == ["red", *pieces, "shoe"]
+
+
+@given(
+    st.lists(st.sampled_from(["red", "The", "of", "b" * 300, "it's", "1,000"]), max_size=12),
+    st.integers(0, 9),
+)
+def test_so_many_terms_are_the_first_of_all(words: list[str], most: int) -> None:
+    assert terms(" ".join(words), most) == terms(" ".join(words))[:most]
+
+
+def test_of_a_long_query_only_what_counts_is_stemmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = SearchIndex.of(["boots", "shoes"])
+    stemmed: list[str] = []
+    monkeypatch.setattr("rlprm.envs.webshop.terms.stem", lambda word: stemmed.append(word) or word)
+    assert index.search(" the ".join(["boots", *(f"w{n}" for n in range(1000))])) == (0,)
+    assert len(stemmed) <= 128
 
 
 # ------------------------------------------------------------------------------ ranking

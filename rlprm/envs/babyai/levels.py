@@ -133,8 +133,8 @@ def _generator(level: str) -> Any:
     return generator
 
 
-def _checked_levels(levels: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(levels, str) or not levels:
+def _checked_levels(levels: Any) -> tuple[str, ...]:
+    if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
         raise ConfigError(f"babyai levels must be a non-empty list of names, got {levels!r}")
     strangers = [name for name in levels if name not in LEVELS]
     if strangers:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-__all__ = ["declaration", "extract", "is_letter", "same"]
+__all__ = ["LETTERS", "declaration", "extract", "same"]
+
+LETTERS = "ABCDEFGHIJ"
+"""Of the choices a problem can have."""
 
 # The expression GSM8K was published with; what is behind a currency sign is none.
 _NUMBER = re.compile(r"#### (\-?[0-9\.\,]+)")
-_LETTER = re.compile(r"#### \(?([A-Za-z])(?![A-Za-z])")
+# A letter alone: the "A" of "#### A good answer is B" is a word.
+_LETTER = re.compile(r"#### \(?([A-Za-z])(?=[).:,]|[^\S\n]*$)", re.MULTILINE)
 
 
 def declaration(answer: str) -> str:
@@ -17,23 +21,20 @@ def declaration(answer: str) -> str:
     return f"#### {answer}"
 
 
-def is_letter(answer: str) -> bool:
-    """Whether an answer is the letter of a choice rather than a number."""
-    return len(answer) == 1 and "A" <= answer <= "Z"
-
-
-def extract(text: str, *, letter: bool = False) -> str | None:
+def extract(text: str, *, letters: str = "") -> str | None:
     """Return the first final answer in a text, or None.
 
     Args:
         text: one line or several, read anywhere in them, as published.
-        letter: the letter of a choice is looked for, and not a number; it may stand in brackets
-            and be a small one. Of a number, commas are dropped.
+        letters: those of a problem's choices, one of which is looked for instead of a number. It may
+            stand in brackets and be a small one; what follows it is one of ``).:,`` or the end of the
+            line. Of a number, commas are dropped.
     """
-    found = (_LETTER if letter else _NUMBER).search(text)
-    if found is None:
-        return None
-    return found[1].upper() if letter else found[1].replace(",", "")
+    if not letters:
+        number = _NUMBER.search(text)
+        return number[1].replace(",", "") if number else None
+    found = (match[1].upper() for match in _LETTER.finditer(text))
+    return next((letter for letter in found if letter in letters), None)
 
 
 def same(answer: str, other: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from rlprm.envs.math.answers import extract, is_letter, same
+from rlprm.envs.math.answers import extract, same
 from rlprm.envs.math.problems import Problem, problem_of
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Outcome, StopReason, Task, Turn
@@ -63,7 +63,7 @@ class Reasoning:
         """
         if self._answered:
             raise RuntimeError("this episode is over")
-        answer = extract(action, letter=is_letter(self._problem.answer))
+        answer = extract(action, letters=self._problem.letters)
         if answer is None:
             return Turn("", valid=bool(action.strip()))
         self._answered = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from rlprm.envs.math.answers import extract, is_letter
+from rlprm.envs.math.answers import LETTERS, extract
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
 
@@ -22,10 +22,14 @@ class Problem:
     """Lines of reasoning, the last of which declares the answer."""
     answer: str
     """A number without commas, or a capital letter."""
+    letters: str = ""
+    """Of its choices; none where the answer is a number."""
 
     def task(self, name: str, split: Split) -> Task:
         """Return the task, which holds the whole problem: whoever gets it needs no data set."""
         spec = {"question": self.question, "solution": list(self.solution), "answer": self.answer}
+        if self.letters:
+            spec["letters"] = self.letters
         return Task("math", name, split, spec)
 
     @property
@@ -41,13 +45,17 @@ def problem_of(task: Task) -> Problem:
         ConfigError: if its ``spec`` is not one of this environment.
     """
     question, solution, answer = (task.spec.get(key) for key in ("question", "solution", "answer"))
+    # Tasks were once stored without the letters of their choices.
+    letters = task.spec.get("letters", LETTERS if isinstance(answer, str) and answer.isalpha() else "")
     if (
         isinstance(question, str)
         and isinstance(answer, str)
         and isinstance(solution, list | tuple)
         and solution
         and all(isinstance(line, str) for line in solution)
-        and extract(solution[-1], letter=is_letter(answer)) == answer
+        and isinstance(letters, str)
+        and LETTERS.startswith(letters)
+        and extract(solution[-1], letters=letters) == answer
     ):
-        return Problem(question, tuple(solution), answer)
+        return Problem(question, tuple(solution), answer, letters)
     raise ConfigError(f"not a math task: {task.id!r} with spec {dict(task.spec)!r}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlprm.envs._checks import user_path
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import Split
 
@@ -37,7 +38,7 @@ def read_rows(data: str, subset: str | None) -> dict[Split, Rows]:
         ConfigError: if there is no such file, folder or data set.
         DataError: for a line that is not JSON.
     """
-    path = Path(data).expanduser()
+    path = user_path("math data", data)
     if path.is_file():
         return {Split.TRAIN: list(_lines(path))}
     if path.is_dir():
@@ -61,7 +62,7 @@ def _known(parts: Mapping[str, Any]) -> dict[Split, str]:
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     # Not splitlines: JSON strings may hold other line ends than \n.
@@ -69,7 +70,7 @@ def _lines(file: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"{file}:{number}", json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{file}:{number} is not JSON: {error}") from error
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from rlprm.components import check_kwargs
-from rlprm.envs.math.answers import declaration, extract
+from rlprm.envs._checks import encodable
+from rlprm.envs.math.answers import LETTERS, declaration, extract
 from rlprm.envs.math.arithmetic import arithmetic_tasks
 from rlprm.envs.math.problems import Problem
 from rlprm.envs.math.records import Rows, read_rows
@@ -19,7 +21,6 @@ __all__ = ["GSM8K", "MMLU", "SOURCES", "split_problems", "tasks"]
 
 GSM8K = "openai/gsm8k"
 MMLU = "cais/mmlu"
-MOST_CHOICES = 10
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _SHARE = 10  # one problem in so many is taken for a split that the data set does not have
@@ -41,7 +42,7 @@ def tasks(split: Split, start: int, count: int, *, source: str = "arithmetic", *
             split does not have.
         DataError: for damaged data.
     """
-    if source not in SOURCES:
+    if not isinstance(source, str) or source not in SOURCES:
         raise ConfigError(f"math source: got {source!r}, allowed: {', '.join(SOURCES)}")
     check_kwargs(SOURCES[source], settings, f"the math source {source}")
     return SOURCES[source](Split(split), start, count, **settings)
@@ -80,6 +81,8 @@ def multiple_choice_tasks(
     split: Split, start: int, count: int, *, data: str = MMLU, subset: str | None = None
 ) -> list[Task]:
     """Return problems of MMLU's form: ``question``, ``choices``, and ``answer`` as an index or a letter.
+
+    Choices are a list of texts; ARC's, an object of texts and labels, are refused.
 
     A solution is the answer alone: the data set has no reasoning.
 
@@ -146,7 +149,9 @@ def _read(read: Callable[[Any], Problem], data: str, subset: str | None) -> dict
 def _each(read: Callable[[Any], Problem], rows: Rows) -> Iterable[Problem]:
     for place, row in rows:
         try:
-            yield read(row)
+            problem = read(row)
+            encodable("\n".join((problem.question, *problem.solution)))
+            yield problem
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{place} is not a problem of this form: {error!r}") from error
 
@@ -164,15 +169,18 @@ def _gsm8k_without_annotations(row: Any) -> Problem:
 
 
 def _multiple_choice(row: Any) -> Problem:
-    choices, answer = list(row["choices"]), row["answer"]
-    letters = [chr(ord("A") + place) for place in range(len(choices))]
-    if not row["question"].strip() or not 2 <= len(choices) <= MOST_CHOICES:
-        raise ValueError(f"it needs a question and 2 to {MOST_CHOICES} choices")
-    letter = answer if isinstance(answer, str) else dict(enumerate(letters)).get(answer)
-    if letter not in letters:
-        raise ValueError(f"answer {answer!r} is neither an index nor a letter of its choices")
+    question, choices, answer = row["question"].strip(), row["choices"], row["answer"]
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise ValueError(f"choices {reprlib.repr(choices)} is not a list of texts")
+    if not question or not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"it needs a question and 2 to {len(LETTERS)} choices")
+    letters = LETTERS[: len(choices)]
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(letters):
+        answer = letters[answer]
+    if not isinstance(answer, str) or answer not in list(letters):
+        raise ValueError(f"answer {reprlib.repr(answer)} is neither an index nor a letter of its choices")
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True))
-    return Problem(f"{row['question'].strip()}\n{listed}", (declaration(letter),), letter)
+    return Problem(f"{question}\n{listed}", (declaration(answer),), answer, letters)
 
 
 def _tasks_of(

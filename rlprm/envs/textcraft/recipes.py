@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlprm.envs._checks import user_path
 from rlprm.errors import ConfigError, DataError
 
 __all__ = ["MINECRAFT_VERSION", "Recipe", "Slot", "builtin_recipes", "folder_recipes", "merge_variants"]
@@ -19,6 +20,16 @@ MINECRAFT_VERSION = "1.16.5"
 
 _MOST_ALTERNATIVES = 3  # of these without a common name, that stay recipes of their own
 
+_NOT_A_RECIPE = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,  # of an infinite count
+    RecursionError,
+)
 _Raw = tuple[str, int, list[tuple[str, int]], str]  # output, count, counted inputs, group
 
 
@@ -116,7 +127,7 @@ def folder_recipes(folder: str | Path) -> list[Recipe]:
         ConfigError: if there is no such folder or no such file in it.
         DataError: if a file is not a recipe.
     """
-    path = Path(folder)
+    path = user_path("textcraft recipes", str(folder))
     files = sorted(path.glob("*.json"))
     if not files:
         raise ConfigError(f"textcraft recipes: {str(folder)!r} is not a folder of recipe files (*.json)")
@@ -165,7 +176,7 @@ def _slot(name: str, count: int, members: Mapping[str, set[str]]) -> Slot:
 def _read(file: Path) -> _Raw | None:
     """Return output, count, counted inputs and group of a recipe file; None if it is not for crafting."""
     try:
-        recipe = json.loads(file.read_text(encoding="utf-8"))
+        recipe = json.loads(file.read_text(encoding="utf-8-sig"))
         kind = recipe["type"].removeprefix("minecraft:")
         if kind == "crafting_shaped":
             cells = "".join(recipe["pattern"])
@@ -187,7 +198,7 @@ def _read(file: Path) -> _Raw | None:
         if count < 1:
             raise ValueError(f"it makes {count} items")
         return output, count, list(totals.items()), "#" + _readable(recipe.get("group", ""))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except _NOT_A_RECIPE as error:
         raise DataError(f"{file} is not a Minecraft recipe: {error!r}") from error
 
 

@@ -9,18 +9,23 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlprm.envs.webshop.disk_index import IndexBuilder
-from rlprm.envs.webshop.official import Files, instructions_of, is_sold, product_from
+from rlprm.envs.webshop.official import (
+    Files,
+    human_instructions,
+    is_sold,
+    product_from,
+    written_instruction,
+)
 from rlprm.envs.webshop.official_goals import GoalLists
 from rlprm.envs.webshop.product import Product, documented
 from rlprm.envs.webshop.streaming import elements, members
 from rlprm.envs.webshop.terms import terms
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, DataError
 
 __all__ = ["META", "build"]
 
@@ -32,7 +37,12 @@ _LOG_EVERY = 100_000
 
 
 def build(files: Files, products: int | None, folder: Path) -> None:
-    """Build a store; if another process was faster, its is kept."""
+    """Build a store; if another process was faster, its is kept.
+
+    Raises:
+        ConfigError: where it cannot be written.
+        DataError: where a file is not what it should be.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
@@ -47,6 +57,12 @@ def build(files: Files, products: int | None, folder: Path) -> None:
         except OSError:
             if not (folder / META).is_file():
                 raise
+    except (OSError, sqlite3.Error) as error:  # such as a full disk
+        raise ConfigError(
+            f"webshop cache: the index cannot be written in {folder.parent}: {error}"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{files.attributes}: an entry is nested too deeply") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -61,11 +77,11 @@ def _fill(files: Files, products: int | None, folder: Path) -> None:
         database.execute("CREATE TABLE product (place INTEGER PRIMARY KEY, record TEXT)")
         database.execute("CREATE TABLE term (term TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID")
         for product, entry in _sold(files.products, products, entries):
-            instructions = instructions_of(human.get(product.asin, ()))
-            record = asdict(product) | {"human": instructions}
-            if entry is not None and entry.get("instruction") and entry.get("instruction_attributes"):
-                record["instruction"] = (entry["instruction"], entry["instruction_attributes"])
-            goals.add(place, product, synthetic="instruction" in record, human=len(instructions))
+            written = written_instruction(product.asin, entry)
+            spoken = human_instructions(product.asin, human.get(product.asin, ()))
+            record = {name: getattr(product, name) for name in Product.__slots__}
+            record |= {"instruction": written, "human": spoken}
+            goals.add(place, product, synthetic=written is not None, human=len(spoken))
             database.execute("INSERT INTO product VALUES (?, ?)", (place, json.dumps(record)))
             index.add(terms(documented(product)))
             place += 1
@@ -80,22 +96,25 @@ def _fill(files: Files, products: int | None, folder: Path) -> None:
 
 def _sold(path: Path, products: int | None, entries: Path) -> Iterator[tuple[Product, dict[str, Any] | None]]:
     """Read the products that upstream takes, each identifier once, with what the attributes file says."""
-    database = sqlite3.connect(entries)
-    met: set[str] = set()
-    for raw in itertools.islice(elements(path), products):
-        if isinstance(raw, Mapping) and is_sold(raw) and raw["asin"] not in met:
-            met.add(raw["asin"])
-            row = database.execute("SELECT entry FROM entry WHERE asin = ?", (raw["asin"],)).fetchone()
-            entry = None if row is None else json.loads(row[0])
-            yield product_from(raw, entry), entry
-    database.close()
+    met: set[bytes] = set()
+    with closing(sqlite3.connect(entries)) as database:
+        for raw in itertools.islice(elements(path), products):
+            if isinstance(raw, Mapping) and is_sold(raw) and (key := _key(raw["asin"])) not in met:
+                met.add(key)
+                row = database.execute("SELECT entry FROM entry WHERE asin = ?", (key,)).fetchone()
+                entry = None if row is None else json.loads(row[0])
+                yield product_from(raw, entry), entry
+
+
+def _key(asin: str) -> bytes:
+    return asin.encode(errors="surrogatepass")  # what is wrong with it is said where a product is made of it
 
 
 def _write_entries(attributes: Path, path: Path) -> None:
     """Make the attributes file a table, since it is needed in another order than its own."""
     with _written(path) as database:
-        database.execute("CREATE TABLE entry (asin TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID")
-        rows = ((asin, json.dumps(entry)) for asin, entry in members(attributes))
+        database.execute("CREATE TABLE entry (asin BLOB PRIMARY KEY, entry TEXT) WITHOUT ROWID")
+        rows = ((_key(asin), json.dumps(entry)) for asin, entry in members(attributes))
         database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?)", rows)
 
 

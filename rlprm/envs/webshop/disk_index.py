@@ -22,47 +22,52 @@ __all__ = ["IndexBuilder", "open_index"]
 _BLOCK = 1 << 21  # postings that are sorted at once
 
 
+class _Vocabulary(dict[str, int]):
+    """Numbers of the terms, in the order in which they are met."""
+
+    def __missing__(self, term: str) -> int:
+        number = self[term] = len(self)
+        return number
+
+
 class IndexBuilder:
     """Takes documents one by one, and writes the index at the end.
 
-    In memory are the vocabulary and two numbers for each document.
+    In memory are the vocabulary, and a number for each term and each document.
     """
 
     def __init__(self, folder: Path) -> None:
         """Start an index in a folder."""
         self._folder = folder
         self._postings = (folder / "postings.tmp").open("wb")
-        self._buffer = array("i")
-        self.vocabulary: dict[str, int] = {}
+        self._terms, self._counts, self._different = array("i"), array("i"), array("i")
+        self.vocabulary: dict[str, int] = _Vocabulary()
         """Numbers of the terms."""
-        self._with_term = array("q")
+        self._frequency = np.zeros(0, dtype=np.int64)
         """In how many documents each term is."""
         self._lengths = array("i")
 
     def add(self, terms: Iterable[str]) -> None:
         """Add the next document."""
         counts = Counter(terms)
-        document = len(self._lengths)
-        self._lengths.append(sum(counts.values()))
-        for term, count in counts.items():
-            number = self.vocabulary.setdefault(term, len(self.vocabulary))
-            if number == len(self._with_term):
-                self._with_term.append(0)
-            self._with_term[number] += 1
-            self._buffer.extend((number, document, count))
-        if len(self._buffer) > 3 * _BLOCK:
+        self._lengths.append(counts.total())
+        self._different.append(len(counts))
+        self._terms.extend(map(self.vocabulary.__getitem__, counts))
+        self._counts.extend(counts.values())
+        if len(self._terms) > _BLOCK:
             self._flush()
 
     def finish(self) -> None:
         """Write the index; the builder cannot be used afterwards."""
         self._flush()
         self._postings.close()
-        frequency = np.array(self._with_term, dtype=np.int64)
+        frequency = self._frequency
         indptr = np.concatenate(([0], np.cumsum(frequency)))
         np.save(self._folder / "indptr.npy", indptr)
         total = int(indptr[-1])
-        data = open_memmap(self._folder / "data.npy", mode="w+", dtype=np.float32, shape=(total,))
-        indices = open_memmap(self._folder / "indices.npy", mode="w+", dtype=np.int32, shape=(total,))
+        files = self._folder / "data.npy", self._folder / "indices.npy"
+        for file, dtype in zip(files, (np.float32, np.int32), strict=True):
+            open_memmap(file, mode="w+", dtype=dtype, shape=(total,))
         lengths = np.array(self._lengths, dtype=np.int64)
         documents = len(lengths)
         mean = lengths.mean() if lengths.any() else 1.0
@@ -71,22 +76,29 @@ class IndexBuilder:
         norm = K1 * (1 - B + B * lengths / mean)
         place = indptr[:-1].copy()
         path = self._folder / "postings.tmp"
-        with path.open("rb") as file:
+        with path.open("rb") as postings:
             for start in range(0, total, _BLOCK):
-                block = np.fromfile(file, dtype=np.int32, count=3 * min(_BLOCK, total - start))
+                block = np.fromfile(postings, dtype=np.int32, count=3 * min(_BLOCK, total - start))
                 term, document, count = block.reshape(-1, 3).T
                 order = np.argsort(term, kind="stable")
                 term, document, count = term[order], document[order], count[order]
                 at = _next_places(place, term)
+                # Opened for each block, so that no pages but its own are in memory.
+                data, indices = (np.load(file, mmap_mode="r+") for file in files)
                 data[at] = idf[term] * (count / (norm[document] + count))
                 indices[at] = document
-        data.flush()
-        indices.flush()
         path.unlink()
 
     def _flush(self) -> None:
-        self._buffer.tofile(self._postings)
-        self._buffer = array("i")
+        """Write the postings down: numbers of the term and the document, and how often it has it."""
+        term = np.frombuffer(self._terms, dtype=np.int32)
+        first = len(self._lengths) - len(self._different)
+        document = np.repeat(np.arange(first, len(self._lengths), dtype=np.int32), self._different)
+        np.stack((term, document, np.frombuffer(self._counts, dtype=np.int32)), axis=1).tofile(self._postings)
+        frequency = np.bincount(term, minlength=len(self.vocabulary))
+        frequency[: len(self._frequency)] += self._frequency
+        self._frequency = frequency
+        self._terms, self._counts, self._different = array("i"), array("i"), array("i")
 
 
 def _next_places(place: NDArray[np.int64], term: NDArray[np.int32]) -> NDArray[np.int64]:

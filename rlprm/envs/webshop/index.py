@@ -65,7 +65,7 @@ class SearchIndex:
 
         Among equals the first document comes first, as in Lucene.
         """
-        return self._found(tuple(terms(query)[:_MOST_TERMS]))
+        return self._found(tuple(terms(query, _MOST_TERMS)))
 
     def _search(self, query: tuple[str, ...]) -> tuple[int, ...]:
         ids = [number for term in query if (number := self._term_id(term)) is not None]

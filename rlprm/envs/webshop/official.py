@@ -8,17 +8,36 @@ generated instructions are in ``items_ins_v2.json`` (``items_ins_v2_1000.json``)
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprm.envs._checks import encodable, user_path
 from rlprm.envs.webshop.product import Option, Product
 from rlprm.errors import ConfigError, DataError
 
-__all__ = ["Files", "find_files", "fingerprint", "instructions_of", "is_sold", "product_from"]
+__all__ = [
+    "Files",
+    "find_files",
+    "fingerprint",
+    "human_instructions",
+    "is_sold",
+    "product_from",
+    "written_instruction",
+]
+
+Instruction = tuple[str, tuple[str, ...]]
+"""A generated instruction, with its attributes."""
+HumanInstruction = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""A human instruction, with its attributes and options."""
+
+_PRODUCTS = "items_shuffle*.json"
 
 _LONGEST_ASIN = 10
 _NO_PRICE = 100.0
@@ -47,12 +66,13 @@ def find_files(data: str) -> Files:
     Raises:
         ConfigError: where they are missing, or there are several product files.
     """
-    path = Path(data)
-    found = [path] if path.is_file() else sorted(path.glob("items_shuffle*.json"))
+    path = user_path("webshop data", data)
+    inside = [path] if path.is_file() else sorted(path.glob("*.json"))
+    found = [file for file in inside if file.match(_PRODUCTS) and file.is_file()]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise ConfigError(
-            f"webshop data: got {data!r} with {names}, allowed: a folder with one items_shuffle*.json, or it"
+            f"webshop data: got {data!r} with {names}, allowed: a folder with one {_PRODUCTS}, or that file"
         )
     (products,) = found
     folder, ending = products.parent, products.stem.removeprefix("items_shuffle")
@@ -64,14 +84,21 @@ def find_files(data: str) -> Files:
 
 
 def fingerprint(files: Files) -> str:
-    """Return a hash that tells data from other data: of the sizes, beginnings and ends of the files."""
+    """Return a hash that tells data from other data: of the sizes, beginnings and ends of the files.
+
+    Raises:
+        ConfigError: where a file cannot be read.
+    """
     digest = hashlib.sha256()
     for path in files.all:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(_SAMPLE)
-            file.seek(max(0, size - _SAMPLE))
-            digest.update(f"{size} ".encode() + head + file.read())
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                head = file.read(_SAMPLE)
+                file.seek(max(0, size - _SAMPLE))
+                digest.update(f"{size} ".encode() + head + file.read())
+        except OSError as error:
+            raise ConfigError(f"webshop data: {path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -94,7 +121,7 @@ def product_from(raw: Mapping[str, Any], entry: Mapping[str, Any] | None) -> Pro
     Raises:
         DataError: where a field is missing or is not what it should be.
     """
-    try:
+    with _naming("a WebShop product", raw.get("asin")):
         prices, tag = _prices(raw.get("pricing"))
         price = prices[0]
         if len(prices) > 1:
@@ -102,53 +129,84 @@ def product_from(raw: Mapping[str, Any], entry: Mapping[str, Any] | None) -> Pro
         bullets = raw["small_description"]
         attributes = None if entry is None else entry.get("attributes")
         return Product(
-            asin=raw["asin"],
+            asin=encodable(raw["asin"]),
             title=_text(raw["name"]),
             description=_text(raw["full_description"]),
-            bullets=tuple(_text(line) for line in (bullets if isinstance(bullets, list) else [bullets])),
+            bullets=tuple(map(_text, bullets if isinstance(bullets, list) else [bullets])),
             price=price,
             price_tag=tag,
             options=tuple(_options(raw.get("customization_options"))),
-            attributes=_NO_ATTRIBUTES if attributes is None else tuple(attributes),
+            attributes=_NO_ATTRIBUTES if attributes is None else _texts(attributes),
             category=_text(raw["category"]),
             query=_text(raw["query"]).lower().strip(),
             product_category=_text(raw["product_category"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"not a WebShop product: {raw.get('asin')!r}: {error!r}") from error
 
 
-def instructions_of(entry: Any) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Return the human instructions of a product, each with its attributes and options.
+def written_instruction(asin: str, entry: Mapping[str, Any] | None) -> Instruction | None:
+    """Return the generated instruction that the attributes file has of a product; None where it has none.
+
+    Raises:
+        DataError: where a field is not what it should be.
+    """
+    if entry is None:
+        return None
+    with _naming("an instruction for a WebShop product", asin):
+        text, attributes = entry.get("instruction"), entry.get("instruction_attributes")
+        given = _text(text), () if attributes is None else _texts(attributes)
+        return given if all(given) else None
+
+
+def human_instructions(asin: str, entries: Any) -> list[HumanInstruction]:
+    """Return the human instructions of a product.
 
     Those without attributes are left out, as upstream does.
 
     Raises:
         DataError: where a field is missing or is not what it should be.
     """
-    try:
+    with _naming("human instructions for a WebShop product", asin):
         return [
             (
-                str(given["instruction"]).strip("."),
-                tuple(map(str, given["instruction_attributes"])),
-                tuple(map(str, given["instruction_options"])),
+                _text(given["instruction"]).strip("."),
+                _texts(given["instruction_attributes"]),
+                _texts(given["instruction_options"]),
             )
-            for given in entry
+            for given in entries
             if given["instruction_attributes"]
         ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not human instructions of a WebShop product: {error!r}") from error
+
+
+@contextmanager
+def _naming(what: str, asin: Any) -> Iterator[None]:
+    """Say of what is wrong whose it is."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"not {what}: {asin!r}: {error!r}") from error
 
 
 def _text(value: Any) -> str:
     """Return text; a missing one (null) is empty."""
-    return "" if value is None else str(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"got {reprlib.repr(value)}, allowed: a text")
+    return encodable(value)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"got {reprlib.repr(values)}, allowed: a list of texts")
+    return tuple(map(encodable, values))
 
 
 def _prices(pricing: Any) -> tuple[list[float], str]:
     """Return the one or two prices of ``"$9.99"`` or ``"$9.99 $19.99"``, 100 dollars if none, and a tag."""
-    numbers = [re.sub(r"[^\d.]", "", part) for part in str(pricing or "").split("$")[1:]]
+    numbers = [re.sub(r"[^\d.]", "", part) for part in _text(pricing or None).split("$")[1:]]
     prices = [float(number) for number in numbers if number.strip(".")][:2] or [_NO_PRICE]
+    if not all(map(math.isfinite, prices)):
+        raise ValueError(f"pricing is {reprlib.repr(pricing)}")
     return prices, " to ".join(f"${price}" for price in prices)
 
 
@@ -157,5 +215,5 @@ def _options(given: Any) -> Iterator[Option]:
     for name, contents in (given or {}).items():
         if contents is not None:
             values = (content["value"].strip().replace("/", " | ").lower() for content in contents)
-            options[name.lower()] = tuple(values)
+            options[encodable(name.lower())] = tuple(map(encodable, values))
     return (Option(name, values) for name, values in options.items())

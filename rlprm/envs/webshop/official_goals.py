@@ -13,10 +13,12 @@ import numpy as np
 from rlprm.envs.webshop.goals import NO_CAP, Goal, price_caps, price_words
 from rlprm.envs.webshop.product import Option, Product
 from rlprm.envs.webshop.reward import Request
+from rlprm.errors import DataError
 
 __all__ = ["GOAL_KINDS", "GoalLists", "official_goal"]
 
 GOAL_KINDS = ("synthetic", "human")
+_MOST_COMBINATIONS = 10_000_000  # of a product's options; upstream holds all of them in memory
 _SEED = 233
 """Of price caps and of the order of goals: AgentGym's for the former, upstream's for the latter."""
 
@@ -51,10 +53,20 @@ class GoalLists:
         self._caps = {kind: random.Random(_SEED) for kind in GOAL_KINDS}
 
     def add(self, place: int, product: Product, *, synthetic: bool, human: int) -> None:
-        """Add the goals of the next product: a cap for all synthetic ones, one for each human one."""
+        """Add the goals of the next product: a cap for all synthetic ones, one for each human one.
+
+        Raises:
+            DataError: where its options have more combinations than could be goals.
+        """
         if synthetic:
+            count = _combinations(product)
+            if count > _MOST_COMBINATIONS:
+                raise DataError(
+                    f"WebShop product {product.asin!r}: its options have {count} combinations, "
+                    f"allowed: {_MOST_COMBINATIONS}"
+                )
             cap = self._cap("synthetic", product)
-            for number in range(_combinations(product)):
+            for number in range(count):
                 self._rows["synthetic"].extend((place, number, cap))
         for number in range(human):
             self._rows["human"].extend((place, number, self._cap("human", product)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
-
 __all__ = ["stem"]
 
 _VOWELS = "aeiou"
@@ -24,7 +21,6 @@ _STEP_4 = (
 )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=100_000)
 def stem(word: str) -> str:
     """Return the stem of a lower-case word; words of one or two letters stay as they are."""
     if len(word) <= 2:
@@ -37,16 +33,16 @@ def stem(word: str) -> str:
 
 def _shape(stem: str) -> str:
     """Return for each letter ``v`` or ``c``, vowel or consonant; ``y`` is one first and after a vowel."""
-    shape = ""
+    shape: list[str] = []
     for place, letter in enumerate(stem):
         vowel = letter in _VOWELS or (letter == "y" and place > 0 and shape[-1] == "c")
-        shape += "v" if vowel else "c"
-    return shape
+        shape.append("v" if vowel else "c")
+    return "".join(shape)
 
 
 def _measure(stem: str) -> int:
     """Return how often a run of vowels is followed by one of consonants."""
-    return len(re.findall("v+c+", _shape(stem)))
+    return _shape(stem).count("vc")
 
 
 def _has_vowel(stem: str) -> bool:

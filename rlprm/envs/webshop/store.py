@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprm.envs._checks import user_path
 from rlprm.envs.webshop.build import META, build
 from rlprm.envs.webshop.disk_index import open_index
 from rlprm.envs.webshop.goals import Goal
@@ -30,7 +31,7 @@ from rlprm.envs.webshop.shop import Shop
 
 __all__ = ["Store", "open_store"]
 
-_FORMAT = 1
+_FORMAT = 2
 _PRODUCTS_KEPT = 4096
 
 
@@ -112,7 +113,7 @@ def _opened(
 
 def _cache_folder(files: Files, cache: str | None) -> Path:
     if cache is not None:
-        return Path(cache)
+        return user_path("webshop cache", cache)
     beside = files.products.resolve().parent
     if os.access(beside, os.W_OK):
         return beside / ".rlprm-webshop"

@@ -12,30 +12,35 @@ from rlprm.errors import DataError
 __all__ = ["elements", "members"]
 
 _CHUNK = 1 << 20  # characters
+_LARGEST = 1 << 24  # characters of an element; WebShop's have some thousands
 _WHITE_SPACE = " \t\n\r"
 _DELIMITERS = frozenset(_WHITE_SPACE + ",:]}")
+# How near to the window's end an error may come of that end: "-Infinity" or "\ud83d\ude00" is cut there.
+_NEAR = 16
+_EXPONENT = 2  # characters of a number that may be left over where it is cut, "e+"
 
 
 def elements(path: str | Path, *, chunk: int = _CHUNK) -> Iterator[Any]:
     """Read the elements of a JSON file that holds one array, one at a time.
 
-    Memory is bounded by the largest element (and a few chunks).
+    Memory is bounded by the largest element (and a few chunks), also where the file is damaged.
 
     Args:
-        path: UTF-8.
+        path: UTF-8, with a byte order mark or without.
         chunk: Characters to read at once.
 
     Raises:
-        DataError: where the file is not such an array.
+        DataError: where the file is not such an array; says at which element, counted from 1, and at which
+            character (or byte, where it is not UTF-8), counted from 0.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = _Reader(file, str(path), chunk)
         reader.expect("[")
         if reader.peek() != "]":
-            yield reader.value()
+            yield reader.element()
             while reader.peek() == ",":
                 reader.expect(",")
-                yield reader.value()
+                yield reader.element()
         reader.expect("]")
         reader.expect("")
 
@@ -44,13 +49,13 @@ def members(path: str | Path, *, chunk: int = _CHUNK) -> Iterator[tuple[str, Any
     """Read keys and values of a JSON file that holds one object, one at a time.
 
     Args:
-        path: UTF-8.
+        path: UTF-8, with a byte order mark or without.
         chunk: Characters to read at once.
 
     Raises:
-        DataError: where the file is not such an object.
+        DataError: where the file is not such an object; says where as :func:`elements` does.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = _Reader(file, str(path), chunk)
         reader.expect("{")
         if reader.peek() != "}":
@@ -68,6 +73,8 @@ class _Reader:
     def __init__(self, file: TextIO, name: str, chunk: int) -> None:
         self._file, self._name, self._chunk = file, name, chunk
         self._window, self._at, self._ended = "", 0, False
+        self._before = 0  # characters of the file before the window
+        self._done = 0  # elements that were read
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
@@ -84,41 +91,62 @@ class _Reader:
         """Move past a character; "" is the end of the file."""
         found = self.peek()
         if found != character:
-            raise self._broken(f"expected {character or 'its end'!r}, got {found or 'its end'!r}")
+            raise self._broken(f"expected {character or 'its end'!r}, got {found or 'its end'!r}", self._at)
         self._at += len(character)
 
-    def value(self) -> Any:
-        """Read a value."""
+    def element(self) -> Any:
+        """Read an element of the array."""
+        value = self._value()
+        self._done += 1
+        return value
+
+    def member(self) -> tuple[str, Any]:
+        """Read a key and its value."""
+        if self.peek() != '"':
+            raise self._broken(f"expected a key, got {self.peek() or 'its end'!r}", self._at)
+        key = self._value()
+        self.expect(":")
+        return key, self.element()
+
+    def _value(self) -> Any:
         self.peek()
         wanted = self._chunk
         while True:
             try:
                 value, end = self._decode(self._window, self._at)
             except json.JSONDecodeError as error:
-                # The value may go on behind the window; ever more is read, so that this stays linear.
-                if not self._more(wanted):
-                    raise self._broken(error.msg) from error
-                wanted *= 2
-                continue
-            if self._window[end : end + 1] not in _DELIMITERS and self._more():
-                continue  # a number may go on
-            self._at = end
-            return value
+                broken = self._broken(error.msg, error.pos)
+                if not self._may_be_cut(error) or not self._more(wanted):
+                    raise broken from error
+            except (ValueError, RecursionError) as error:  # a number too long for Python; too deep
+                raise self._broken(str(error), self._at) from error
+            else:
+                length = end - self._at
+                left = self._window[end : end + _EXPONENT + 1]
+                if len(left) > _EXPONENT or left[:1] in _DELIMITERS or not self._more(wanted):
+                    self._at += length
+                    return value
+            wanted *= 2  # ever more is read, so that this stays linear
 
-    def member(self) -> tuple[str, Any]:
-        """Read a key and its value."""
-        if self.peek() != '"':
-            raise self._broken(f"expected a key, got {self.peek() or 'its end'!r}")
-        key = self.value()
-        self.expect(":")
-        return key, self.value()
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        """Return whether the value may go on behind the window; an error elsewhere is one of the file."""
+        return error.msg.startswith("Unterminated string") or error.pos >= len(self._window) - _NEAR
 
     def _more(self, wanted: int = 0) -> bool:
         """Drop what was read and add to the window; False at the end of the file."""
-        read = "" if self._ended else self._file.read(max(wanted, self._chunk))
+        if len(self._window) - self._at > _LARGEST:
+            raise self._broken(f"no end within {_LARGEST} characters", self._at)
+        try:
+            read = "" if self._ended else self._file.read(max(wanted, self._chunk))
+        except UnicodeDecodeError as error:
+            byte = self._file.buffer.tell() - len(error.object) + error.start
+            where = f"byte {byte}, behind element {self._done}"
+            raise DataError(f"{self._name} is not UTF-8: {where}: {error.reason}") from error
         self._ended = not read
+        self._before += self._at
         self._window, self._at = self._window[self._at :] + read, 0
         return not self._ended
 
-    def _broken(self, what: str) -> DataError:
-        return DataError(f"{self._name} is not the JSON it should be: {what}")
+    def _broken(self, what: str, place: int) -> DataError:
+        where = f"element {self._done + 1}, char {self._before + place}"
+        return DataError(f"{self._name} is not the JSON it should be: {where}: {what}")

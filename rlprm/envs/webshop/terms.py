@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
+from collections.abc import Iterator
 
 from rlprm.envs.webshop.stemmer import stem
 
@@ -17,14 +20,36 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 # Letters and digits, joined by what Unicode's word boundaries let stand inside of words and numbers.
 _WORD = re.compile(r"\w+(?:['’]\w+|(?<=\d)[.,](?=\d)\w+|(?<=[^\W\d])\.(?=[^\W\d])\w+)*")
+_LONGEST = 255  # characters of a word; as Lucene's tokenizer does, what follows is another word
 _POSSESSIVE = ("'s", "’s")
 
 
-def terms(text: str) -> list[str]:
-    """Return the stems of a text's words in their order, without stop words."""
-    found = []
-    for word in _WORD.findall(text.lower()):
-        bare = word[:-2] if word.endswith(_POSSESSIVE) else word
-        if bare not in STOP_WORDS:
-            found.append(stem(bare))
-    return found
+def terms(text: str, most: int | None = None) -> list[str]:
+    """Return the stems of a text's words in their order, without stop words.
+
+    Args:
+        text: In any case.
+        most: How many words are read, stop words not counted; all if None.
+    """
+    found = (term for word in _words(text.lower()) if (term := _term(word)) is not None)
+    return list(itertools.islice(found, most))
+
+
+def _words(text: str) -> Iterator[str]:
+    words: list[str] = _WORD.findall(text)
+    if max(map(len, words), default=0) <= _LONGEST:
+        return iter(words)
+    return (piece for word in words for piece in _pieces(word))
+
+
+def _pieces(word: str) -> Iterator[str]:
+    start = 0
+    while found := _WORD.search(word, start, start + _LONGEST):
+        yield found[0]
+        start = found.end()
+
+
+@functools.lru_cache(maxsize=100_000)
+def _term(word: str) -> str | None:
+    bare = word[:-2] if word.endswith(_POSSESSIVE) else word
+    return None if bare in STOP_WORDS else stem(bare)
