@@ -40,6 +40,7 @@ class Progress:
     best_iteration: int = -1
     """Iterations that the best policy on dev tasks had seen; -1: none was measured."""
     best_success: float = -1.0
+    """What it reached there: the mean of the outcome that is learned from, success or score."""
     alarms: dict[str, str] = field(default_factory=dict)
     """Each sign that was seen, with the iteration it was first seen in."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -92,7 +92,9 @@ class RLConfig(TuningConfig, PolicyConfig):
         None, "Correct for a sampler that differs from the trainer, with weights cut here; 2 is common."
     )
     weight_decay: float = setting(0.0, "AdamW's weight decay.")
-    max_grad_norm: float = setting(1.0, "Gradients are cut to this norm; 0: not at all.")
+    max_grad_norm: float = setting(
+        1.0, "Gradients are cut to this norm, policy and separate critic each by itself; 0: not at all."
+    )
     bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
     gradient_checkpointing: bool = setting(False, "Compute activations again on the way back: less memory.")
     dtype: str = setting(
@@ -102,7 +104,7 @@ class RLConfig(TuningConfig, PolicyConfig):
     refresh_every: int = setting(0, "Train the PRM on fresh trajectories every so many iterations; 0: never.")
     refresh_kwargs: dict[str, Any] = setting({}, "Settings of that training, as for rlprm train-prm.")
     # Looking at it
-    eval_every: int = setting(10, "Iterations between evaluations on dev tasks; 0: none.")
+    eval_every: int = setting(10, "Iterations between evaluations on dev tasks, the last included; 0: none.")
     eval_tasks: int = setting(128, "Dev tasks of such an evaluation.")
     eval_samples: int = setting(1, "Rollouts of each.")
     select: str = setting("best", "Which policy is kept: best (on dev tasks) or last.")

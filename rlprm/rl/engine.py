@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from rlprm.errors import TrainingError
 from rlprm.launch import PATIENCE
 from rlprm.models import zero
 
-__all__ = ["gathered", "join", "settle_engine"]
+__all__ = ["forget_policy", "gathered", "join", "settle_engine"]
 
 
 def join(*, bf16: bool | None) -> Accelerator:
@@ -46,6 +47,34 @@ def settle_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
         plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=max_grad_norm
         )
+
+
+def forget_policy(optimizer: Any) -> None:
+    """Let Adam know nothing of the policy's weights, as before its first step.
+
+    Args:
+        optimizer: as accelerate has wrapped it, its groups told apart by ``of_policy``.
+    """
+    for state in _states_of_policy(optimizer):
+        for name, kept in state.items():
+            if isinstance(kept, Tensor):
+                kept.zero_()
+            elif name == "step":  # DeepSpeed's Adam for CPUs counts in a number
+                state[name] = 0
+
+
+def _states_of_policy(optimizer: Any) -> Iterator[dict[str, Any]]:
+    """Yield what the optimiser keeps of the policy's weights, or of this process's share of them."""
+    inner = optimizer.optimizer  # in accelerate's wrapper
+    plain = getattr(inner, "optimizer", inner)  # in ZeRO's
+    pairs = [(weight, group) for group in plain.param_groups for weight in group["params"]]
+    if group_of := getattr(inner, "sub_group_to_group_id", None):
+        # ZeRO-3 puts weights into their groups for the time of a step only.
+        flat = inner.fp32_partitioned_groups_flat
+        pairs = [(weight, plain.param_groups[group_of[number]]) for number, weight in enumerate(flat)]
+    for weight, group in pairs:
+        if group["of_policy"] and weight in plain.state:
+            yield plain.state[weight]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from rlprm.rl.actor_critic import ActorCritic, Reading
 from rlprm.rl.batch import Batch, micro_batches
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated
-from rlprm.rl.engine import gathered, settle_engine
+from rlprm.rl.engine import forget_policy, gathered, settle_engine
 
 __all__ = ["Learner", "UpdateStats"]
 
@@ -63,9 +63,22 @@ class UpdateStats:
     value_clip_fraction: float
     kl_loss: float
     grad_norm: float
+    """Of all weights that learn, before it is cut."""
+    policy_grad_norm: float | None
+    """Of the policy's; a body that is shared has the critic's gradient, too. None under DeepSpeed."""
+    critic_grad_norm: float | None
+    """Of the critic's; None without one, and under DeepSpeed."""
     steps: int
     stopped_early: bool
     """Whether ``target_kl`` ended it."""
+
+
+class _Norms(NamedTuple):
+    """Of the gradients of one optimiser step."""
+
+    total: float
+    policy: float | None = None
+    critic: float | None = None
 
 
 class Learner:
@@ -87,6 +100,7 @@ class Learner:
         optimizer = AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay)
         settle_engine(accelerator, max_grad_norm=config.max_grad_norm)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self._policy_rests = False
 
     @property
     def whole(self) -> ActorCritic:
@@ -136,7 +150,8 @@ class Learner:
         if not rows:
             rows_N, positions_N = rows_N[:1], positions_N[:1]
         device = self.accelerator.device
-        reading = self.model(
+        model = self.whole if self._policy_rests else self.model
+        reading = model(
             batch.token_ids_BL[chosen, :width].to(device), rows_N.to(device), positions_N.to(device),
             with_entropy=with_entropy, with_reference=with_reference,
         )  # fmt: skip
@@ -177,13 +192,18 @@ class Learner:
     ) -> UpdateStats:
         """Go over the batch: PPO's losses, in minibatches drawn by a seed.
 
+        Gradients are cut to ``max_grad_norm``, those of the policy and those of a critic of its own each by
+        themselves: the size of the critic's errors must not decide how far the policy goes. Under DeepSpeed,
+        and with a shared critic, whose body has the gradients of both, they are cut together.
+
         Args:
             batch: the episodes.
             credit: of them.
             evaluated: the policy that acted.
             seed: of the order of the rows, the same in every process.
             factor: of the step sizes, from the schedule.
-            critic_only: whether the policy is left as it is.
+            critic_only: whether the policy is left as it is, a shared body with it. What Adam knows of it
+                begins afterwards.
 
         Raises:
             TrainingError: for a loss or gradient that is not finite.
@@ -192,9 +212,19 @@ class Learner:
             rests = critic_only and group["of_policy"]
             group["lr"] = 0.0 if rests else self.config.learning_rate * group["factor"] * factor
         self.model.train()
-        generator = np.random.default_rng(seed)
+        with self._without_policy() if critic_only else nullcontext():
+            return self._pass_over(batch, credit, evaluated, np.random.default_rng(seed), critic_only)
+
+    def _pass_over(
+        self,
+        batch: Batch,
+        credit: Credit,
+        evaluated: Evaluated,
+        generator: np.random.Generator,
+        critic_only: bool,
+    ) -> UpdateStats:
         sums: list[Tensor] = []
-        norms: list[float] = []
+        norms: list[_Norms] = []
         stopped = False
         for _ in range(self.config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
@@ -210,12 +240,41 @@ class Learner:
                 break
         means = dict(zip(_SUMS, torch.stack(sums).mean(0).tolist(), strict=True))
         means["approx_kl"] = float(sums[-1][_SUMS.index("approx_kl")])
-        return UpdateStats(**means, grad_norm=float(np.mean(norms)), steps=len(sums), stopped_early=stopped)
+        return UpdateStats(
+            **means,
+            grad_norm=float(np.mean([norm.total for norm in norms])),
+            policy_grad_norm=_mean([norm.policy for norm in norms]),
+            critic_grad_norm=_mean([norm.critic for norm in norms]),
+            steps=len(sums),
+            stopped_early=stopped,
+        )
+
+    @contextmanager
+    def _without_policy(self) -> Iterator[None]:
+        """Let the critic learn alone.
+
+        The policy has no gradient meanwhile, and nothing goes back through it. DeepSpeed has settled which
+        weights have one: there it is 0, or in a shared body the value's, and the step size is 0.
+
+        Afterwards Adam knows nothing of the policy. Its bias correction would count steps without a
+        gradient, too, and the policy's first real ones would be up to three times as long as meant.
+        """
+        resting = [] if self._has_engine else self.whole.policy_parameters()
+        self._policy_rests = bool(resting)
+        for parameter in resting:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self._policy_rests = False
+            for parameter in resting:
+                parameter.requires_grad_(True)
+        forget_policy(self.optimizer)
 
     def _step(
         self, rows: list[int], batch: Batch, credit: Credit, evaluated: Evaluated, critic_only: bool
-    ) -> tuple[Tensor, float]:
-        """Take one optimiser step over some rows; returns the reports, and the gradient's norm unclipped."""
+    ) -> tuple[Tensor, _Norms]:
+        """Take one optimiser step over some rows; returns the reports, and the gradient's norms uncut."""
         tokens = int(batch.layout.sampled[rows].sum())
         targets = max(1, int(credit.has_return_BL[rows].sum()))
         parts = list(self._micro_batches(rows, batch))
@@ -229,9 +288,9 @@ class Learner:
                 self.accelerator.backward(loss * self.processes.count)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
         self._refuse_non_finite(dict(zip(_SUMS, reduced.tolist(), strict=True)))
-        norm = self._descend()
-        self._refuse_non_finite({"grad_norm": norm})
-        return reduced.cpu(), norm
+        norms = self._descend()
+        self._refuse_non_finite({"grad_norm": norms.total})
+        return reduced.cpu(), norms
 
     def _losses(
         self,
@@ -295,16 +354,30 @@ class Learner:
     def _has_engine(self) -> bool:
         return self.accelerator.state.deepspeed_plugin is not None
 
-    def _descend(self) -> float:
-        """Clip the gradient, take the step, forget the gradient."""
+    def _descend(self) -> _Norms:
+        """Cut the gradients, take the step, forget the gradients."""
         if self._has_engine:  # has done so in the last backward
-            return float(self.model.get_global_grad_norm() or 0.0)
+            return _Norms(float(self.model.get_global_grad_norm() or 0.0))
+        parts = [group["params"] for group in self.optimizer.param_groups]
+        if self._policy_rests and self.processes.count > 1:
+            self._average(parts[1])
         limit = self.config.max_grad_norm or math.inf
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        if bool(torch.isfinite(norm)):
+        is_shared = self.whole.value_head is not None
+        cut = self.accelerator.clip_grad_norm_
+        norms = [float(cut(part, math.inf if is_shared else limit)) for part in parts]
+        total = math.hypot(*norms)
+        if is_shared:
+            cut([parameter for part in parts for parameter in part], limit)
+        if math.isfinite(total):
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
+        return _Norms(total, *norms)
+
+    def _average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average gradients over the processes; who else does so would wait for the policy's, too."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def _refuse_non_finite(self, reports: Mapping[str, float]) -> None:
         for name, value in reports.items():
@@ -339,6 +412,11 @@ class Learner:
             save_whole(policy, str(folder), weights, lambda: load_causal_lm(self.config.model, **IN_FULL))
             tokenizer.save_pretrained(folder)
         self.processes.wait()
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _: str) -> None:

@@ -1,9 +1,10 @@
-"""How often a policy succeeds, task by task, so that two policies can be compared on the same tasks."""
+"""How well a policy does, task by task, so that two policies can be compared on the same tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
 from rlprm.failures import has_failed, report_failures
 from rlprm.functional.bootstrap import Interval, mean_interval, paired_interval
@@ -12,23 +13,33 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["Success", "compare", "measure", "run_shared"]
+__all__ = ["Measured", "compare", "measure", "run_shared"]
 
 
 @dataclass(frozen=True)
-class Success:
-    """Mean success of each task, sampled and greedy."""
+class Measured:
+    """What came out of each task, a mean over its episodes, sampled and greedy."""
 
     sample: dict[str, float]
+    """Success, sampled."""
     greedy: dict[str, float]
+    """Success, greedy."""
+    sample_score: dict[str, float]
+    """The environment's graded score, sampled."""
+    greedy_score: dict[str, float]
+
+    def means(self) -> dict[str, float]:
+        """Return the means over tasks, sampled under the outcome's own name."""
+        named = {
+            "success": self.sample, "score": self.sample_score,
+            "greedy": self.greedy, "greedy_score": self.greedy_score,
+        }  # fmt: skip
+        return {name: fmean(per_task.values()) for name, per_task in named.items()}
 
     def as_json(self) -> dict[str, object]:
-        """Both means with their 95 % intervals over tasks."""
-        return {
-            "sample": _json(mean_interval(list(self.sample.values()))),
-            "greedy": _json(mean_interval(list(self.greedy.values()))),
-            "tasks": len(self.sample),
-        }
+        """All means with their 95 % intervals over tasks."""
+        found = {name: _json(mean_interval(list(x.values()))) for name, x in asdict(self).items()}
+        return {**found, "tasks": len(self.sample)}
 
 
 def measure(
@@ -40,10 +51,10 @@ def measure(
     wave_size: int,
     seed: int,
     processes: Processes,
-) -> Success:
+) -> Measured:
     """Run every task ``samples`` times at the policy's temperature, and once greedily.
 
-    Failed episodes count as failures: nothing is known of them but that they did not succeed.
+    Failed episodes count as failures with score 0: nothing is known of them but that they did not succeed.
 
     Raises:
         EpisodesFailedError: if none worked: a dead environment must not look like a policy that collapsed.
@@ -55,17 +66,20 @@ def measure(
         [(task, 0) for task in tasks], cold, setting, wave_size=wave_size, seed=seed, processes=processes
     )
     report_failures("measured episodes", [*sampled, *greedy])
-    return Success(_per_task(sampled), _per_task(greedy))
+    return Measured(
+        sample=_per_task(sampled, "success"),
+        greedy=_per_task(greedy, "success"),
+        sample_score=_per_task(sampled, "score"),
+        greedy_score=_per_task(greedy, "score"),
+    )
 
 
-def compare(before: Success, after: Success) -> dict[str, object]:
+def compare(before: Measured, after: Measured) -> dict[str, object]:
     """Return the differences of the means with paired 95 % intervals over tasks."""
+    old = asdict(before)
     return {
-        name: _json(paired_interval(list(b.values()), list(a.values())))
-        for name, a, b in (
-            ("sample", before.sample, after.sample),
-            ("greedy", before.greedy, after.greedy),
-        )
+        name: _json(paired_interval(list(new.values()), list(old[name].values())))
+        for name, new in asdict(after).items()
     }
 
 
@@ -85,11 +99,12 @@ def run_shared(
     return [trajectory for wave in processes.gather(own) for trajectory in wave]
 
 
-def _per_task(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def _per_task(trajectories: Sequence[Trajectory], outcome: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for t in trajectories:
-        found.setdefault(t.task.id, []).append(float(not has_failed(t) and t.outcome.success))
-    return {task: sum(successes) / len(successes) for task, successes in found.items()}
+        reached = 0.0 if has_failed(t) else t.outcome.value(outcome)
+        found.setdefault(t.task.id, []).append(reached)
+    return {task: sum(outcomes) / len(outcomes) for task, outcomes in found.items()}
 
 
 def _json(interval: Interval) -> dict[str, float]:

@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.curves import plot_curves
 from rlprm.rl.engine import join
 from rlprm.rl.learner import Learner
-from rlprm.rl.measure import Success, compare
+from rlprm.rl.measure import Measured, compare
 from rlprm.rl.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.trainer import RLTrainer
 from rlprm.scorers.checkpoint import CheckpointScorer
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 _TRIES_OF_A_PROBE = 4  # episodes that are run for each one that is looked for
 _NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
 """Settings that say how, not what."""
+_COMPARED = ("before", "after", "difference")
 
 
 def run(config: RLConfig) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def run(config: RLConfig) -> dict[str, Any]:
                 tracker.log_artifact(folder, folder.name)
         tracker.finish()
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
-        results.update({k: summary[k] for k in ("before", "after", "difference") if k in summary})
+        results.update({k: summary[k] for k in _COMPARED if k in summary})
     return summary
 
 
@@ -231,14 +233,18 @@ def _models(config: RLConfig) -> Mapping[str, str]:
     return {name: path for name, path in named.items() if path}
 
 
-def _before(trainer: RLTrainer, folder: Path) -> Success | None:
+def _before(trainer: RLTrainer, folder: Path) -> Measured | None:
     """Measure the policy before RL on test tasks, once: a run that goes on has it on disk."""
     config, file = trainer.config, folder / "before.json"
     if not config.test_tasks:
         return None
-    if file.exists() and trainer.progress.iteration:
-        return Success(**read_json(file))
-    found = trainer.measured(Split.TEST, config.test_tasks, config.test_samples)
+    measured = trainer.measured
+    if trainer.progress.iteration:
+        if file.exists() and "sample_score" in (known := read_json(file)):
+            return Measured(**known)
+        # Earlier versions kept no scores; by now the policy under training is another one.
+        measured = partial(trainer.measured_from, Path(config.model))
+    found = measured(Split.TEST, config.test_tasks, config.test_samples)
     if trainer.processes.is_main:
         write_json(file, asdict(found))
     return found
@@ -274,7 +280,7 @@ def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
 def _finish(
     trainer: RLTrainer,
     tokenizer: PreTrainedTokenizerBase,
-    before: Success | None,
+    before: Measured | None,
     probe: RepeatProbe | None,
 ) -> dict[str, Any]:
     """Choose the policy that is kept, save it, measure it on test tasks."""
@@ -290,6 +296,7 @@ def _finish(
     summary: dict[str, Any] = {
         "reward": config.reward,
         "estimator": config.estimator,
+        "outcome": config.outcome,
         "iterations": progress.iteration,
         "selected_iteration": chosen,
         "env_steps": progress.env_steps,
@@ -311,10 +318,13 @@ def _finish(
 
 
 def _say(summary: Mapping[str, Any]) -> None:
-    for how in ("sample", "greedy"):
-        b, a, d = (summary[k][how] for k in ("before", "after", "difference"))
+    told = {"sample": "sample success", "greedy": "greedy success"}
+    if any(summary[when][f"{how}_score"] != summary[when][how] for when in _COMPARED for how in told):
+        told |= {"sample_score": "sample score", "greedy_score": "greedy score"}
+    for name, what in told.items():
+        b, a, d = (summary[when][name] for when in _COMPARED)
         log.info(
-            "%s success on %d test tasks: %.1f %% -> %.1f %%, %+.1f points, 95 %% [%+.1f, %+.1f]",
-            how, summary["after"]["tasks"], 100 * b["mean"], 100 * a["mean"],
+            "%s on %d test tasks: %.1f %% -> %.1f %%, %+.1f points, 95 %% [%+.1f, %+.1f]",
+            what, summary["after"]["tasks"], 100 * b["mean"], 100 * a["mean"],
             100 * d["mean"], 100 * d["low"], 100 * d["high"],
         )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated, assign_credit
 from rlprm.rl.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.learner import Learner, UpdateStats
-from rlprm.rl.measure import Success, measure, run_shared
+from rlprm.rl.measure import Measured, measure, run_shared
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
 from rlprm.scorers.base import Scorer
@@ -93,17 +93,17 @@ class RLTrainer:
             if done == 0 and config.eval_every and config.select == "best":
                 self._evaluate()  # a run that only hurts keeps the policy it began with
             for iteration in range(done, config.iterations):
-                row = self._iterate(iteration)
+                row, is_last = self._iterate(iteration)
                 bar.update(1)
-                bar.set_postfix(success=f"{row['rollout/success']:.2f}", kl=f"{row['ppo/approx_kl']:.3f}")
-                if self._rings(iteration) and config.stop_on_alarm:
-                    break
-                if 0 < config.max_env_steps <= self.progress.env_steps:
-                    break
+                reached = f"{row[f'rollout/{config.outcome}']:.2f}"
+                bar.set_postfix({config.outcome: reached, "kl": f"{row['ppo/approx_kl']:.3f}"})
+                if is_last and iteration + 1 < config.iterations:
+                    break  # unsaved: a run that went on from here would train on
                 if config.save_every and (iteration + 1) % config.save_every == 0:
                     self._save()
 
-    def _iterate(self, iteration: int) -> dict[str, Any]:
+    def _iterate(self, iteration: int) -> tuple[dict[str, Any], bool]:
+        """Run an iteration; returns its metrics, and whether it is the last."""
         config, progress = self.config, self.progress
         with self._watch.measure("rollout"):
             trajectories = self.collect(iteration)
@@ -130,9 +130,10 @@ class RLTrainer:
         progress.env_steps += sum(len(t.steps) for t in trajectories)
         progress.tokens += sum(t.action_tokens for t in trajectories)
         row = self._metrics(trajectories, batch, reads, credit, evaluated, stats, iteration)
-        if config.eval_every and (iteration + 1) % config.eval_every == 0:
+        is_last = self._is_last(iteration, row)
+        if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
             row |= self._evaluate()
-        if self.fresh.add(iteration, usable):
+        if self.fresh.add(iteration, usable) and not is_last:  # nothing would be scored by it
             with self._watch.measure("refresh"):
                 progress.prm = self.fresh.train(iteration, progress.prm)
                 self.scorer = self.load_scorer(progress.prm)
@@ -142,7 +143,15 @@ class RLTrainer:
             self.tracker.log(row, iteration)
             if config.table_every and iteration % config.table_every == 0:
                 self._log_table(usable, scores, iteration)
-        return row
+        return row, is_last
+
+    def _is_last(self, iteration: int, row: Mapping[str, Any]) -> bool:
+        rings = self._rings(iteration, row)
+        return (
+            iteration + 1 == self.config.iterations
+            or (rings and self.config.stop_on_alarm)
+            or 0 < self.config.max_env_steps <= self.progress.env_steps
+        )
 
     # --- collecting -------------------------------------------------------------------------------------
 
@@ -195,14 +204,14 @@ class RLTrainer:
 
     # --- looking ----------------------------------------------------------------------------------------
 
-    def measured(self, split: Split, count: int, samples: int) -> Success:
+    def measured(self, split: Split, count: int, samples: int) -> Measured:
         """Measure the policy as it is now on the first tasks of a split."""
         config = self.config
         tasks = envs.load(config.environment).tasks(split, 0, count, **config.env_kwargs)
         with self.learner.acting() as whole:
             return self._measure(self.acting_policy(whole), tasks, samples)
 
-    def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Success:
+    def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Measured:
         """Measure a policy that was saved, on the same tasks with the same random numbers."""
         tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
         # As precise as the policy under training computes, which was measured before.
@@ -211,23 +220,23 @@ class RLTrainer:
             policy = replace(self.config, model=str(folder), dtype=dtype).load_policy()
         return self._measure(policy, tasks, samples)
 
-    def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Success:
+    def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Measured:
         return measure(
             policy, tasks, self.config.episode_setting(), samples=samples,
             wave_size=self.config.wave_size, seed=self.config.seed, processes=self.processes,
         )  # fmt: skip
 
     def _evaluate(self) -> dict[str, float]:
-        """Measure on dev tasks; the best policy so far is kept."""
+        """Measure on dev tasks; the best policy so far is kept, judged by the outcome it learns from."""
         config, progress = self.config, self.progress
         with self._watch.measure("eval"):
-            found = self.measured(Split.DEV, config.eval_tasks, config.eval_samples)
-        success = float(np.mean(list(found.sample.values())))
-        greedy = float(np.mean(list(found.greedy.values())))
-        if success > progress.best_success:
-            progress.best_success, progress.best_iteration = success, progress.iteration
+            found = self.measured(Split.DEV, config.eval_tasks, config.eval_samples).means()
+        reached = found[config.outcome]
+        # Of equals the earlier stays: training on has moved the policy, with nothing to show for it.
+        if reached > progress.best_success:
+            progress.best_success, progress.best_iteration = reached, progress.iteration
             self.learner.save_policy(self.best_folder(), self.renderer.tokenizer)
-        return {"eval/success": success, "eval/greedy": greedy}
+        return {f"eval/{name}": mean for name, mean in found.items()}
 
     def best_folder(self) -> Path:
         """Where the best policy so far is; its iteration is in the name, as a later one may not count yet."""
@@ -249,7 +258,7 @@ class RLTrainer:
             "rollout/env_steps": self.progress.env_steps,
             "rollout/policy_tokens": self.progress.tokens,
             **credit_metrics(batch, credit, evaluated),
-            **{f"ppo/{name}": value for name, value in asdict(stats).items()},
+            **{f"ppo/{name}": value for name, value in asdict(stats).items() if value is not None},
             "ppo/learning_rate": self.config.learning_rate * self._rate_factor(iteration),
             **{f"prm/{name}": value for name, value in prm.items()},
         }
@@ -272,16 +281,21 @@ class RLTrainer:
             minimum=self.config.min_learning_rate,
         )
 
-    def _rings(self, iteration: int) -> bool:
-        """Look for signs that the PRM is pleased instead of the task being done; each is said once."""
+    def _rings(self, iteration: int, row: Mapping[str, Any]) -> bool:
+        """Look for signs that the PRM is pleased instead of the task being done; each is said once.
+
+        Args:
+            iteration: the present one.
+            row: its metrics, which are not in the journal yet.
+        """
         if self.scorer is None:
             return False
         config = self.config
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
+        outcome = f"rollout/{config.outcome}"
+        pleased = "prm/final_value" if is_potential else "reward/prm"
         found = alarms(
-            self.journal.column("prm/overrating"),
-            self.journal.column("prm/final_value" if is_potential else "reward/prm"),
-            self.journal.column("rollout/success"),
+            *([*self.journal.column(name), row[name]] for name in ("prm/overrating", pleased, outcome)),
             window=config.alarm_window,
             gap=config.alarm_gap,
             measure="value at the end of an episode" if is_potential else "pay for an episode",
@@ -304,13 +318,14 @@ class RLTrainer:
                 shown = [
                     trajectory.task.id,
                     trajectory.outcome.success,
+                    trajectory.outcome.score,
                     t + 1,
                     step.action,
                     promise,
                     progress,
                 ]
                 rows.append(shown)
-        columns = ["task", "success", "step", "action", "promise", "progress"]
+        columns = ["task", "success", "score", "step", "action", "promise", "progress"]
         self.tracker.log_table("rollout/trajectories", columns, rows, iteration)
 
     # --- keeping ----------------------------------------------------------------------------------------

@@ -48,6 +48,22 @@ def test_it_leaves_a_policy_and_says_what_it_did(trained: Path, pipeline: Pipeli
     assert config["revisions"].keys() == {"policy", "prm"}
 
 
+def test_a_graded_outcome_is_told_beside_success(
+    pipeline: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graded = ["--prm", "", "--reward", "outcome", "--outcome", "score"]
+    measured = ["--eval_every", "5", "--eval_tasks", "3"]
+    with caplog.at_level("INFO"):
+        assert cli.main(arguments(pipeline, tmp_path, *graded, *measured)) == 0
+    for what in ("sample success", "sample score", "greedy success", "greedy score"):
+        assert f"{what} on 4 test tasks: " in caplog.text
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["after"].keys() == {"sample", "greedy", "sample_score", "greedy_score", "tasks"}
+    assert summary["selected_iteration"] in (0, 2)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"eval/success", "eval/score", "eval/greedy", "eval/greedy_score"} <= last.keys()
+
+
 def test_the_policy_can_act_in_the_stages_that_follow(trained: Path, tmp_path: Path) -> None:
     collect = ["collect", *EPISODES, "--model", str(trained), "--num_tasks", "2", "--samples_per_task", "2"]
     assert cli.main([*collect, "--output_dir", str(tmp_path / "rollouts")]) == 0

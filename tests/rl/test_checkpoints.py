@@ -52,6 +52,24 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     assert not torch.equal(toy.weights(again), at_checkpoint)
 
 
+@pytest.mark.parametrize("settings", [{}, {"critic": "shared"}, {"lora_r": 4}])
+def test_a_run_that_is_killed_after_the_critics_warm_up_goes_on_the_same(
+    tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Adam has moments of the critic alone by then."""
+    going = toy.learner(tiny_folder, **settings)
+    toy.update(going, BATCH, CREDIT, going.evaluate(BATCH, with_reference=False), critic_only=True)
+    save(going, tmp_path, 1)
+    again = toy.learner(tiny_folder, **settings)
+    load_newest(again, tmp_path, SETTINGS)
+    before = toy.weights(again)
+    for seed in (1, 2):
+        step(going, seed)
+        step(again, seed)
+    assert torch.equal(toy.weights(again), toy.weights(going))
+    assert not torch.equal(toy.weights(again, "policy"), before[: len(toy.weights(again, "policy"))])
+
+
 def test_frozen_weights_are_in_no_checkpoint_and_adapters_come_back(
     tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -123,7 +123,8 @@ def test_what_an_update_reports(build: Build) -> None:
     assert stats.entropy == pytest.approx(float(entropy), abs=1e-4)
     assert (stats.approx_kl, stats.clip_fraction, stats.steps, stats.stopped_early) == (0, 0, 1, False)
     assert stats.kl_loss == pytest.approx(0, abs=1e-6)
-    assert stats.grad_norm > 0
+    assert min(stats.policy_grad_norm, stats.critic_grad_norm) > 0
+    assert stats.grad_norm == pytest.approx(math.hypot(stats.policy_grad_norm, stats.critic_grad_norm))
     # After it the policy is elsewhere.
     again = toy.update(learner, BATCH, CREDIT, evaluate(build(kl_coef=0.1)))
     assert again.approx_kl > 1e-4
@@ -206,6 +207,58 @@ def test_trap_while_the_critic_warms_up_the_policy_stays_bit_for_bit(build: Buil
     assert (toy.weights(learner, "policy") - policy).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("lora_r", [0, 4])
+def test_trap_the_critics_warm_up_does_not_lengthen_the_policys_first_steps(
+    build: Build, critic: str, lora_r: int
+) -> None:
+    """Adam would count the steps without a gradient, and take its moments for better known than they are."""
+    epochs = 2 if critic == "separate" else 1  # after a step a shared body has another head's gradient
+    warmed, fresh = (
+        build(critic=critic, learning_rate=0.01, lora_r=lora_r, ppo_epochs=epochs) for _ in range(2)
+    )
+    for _ in range(3):
+        toy.update(warmed, BATCH, CREDIT, evaluate(warmed), critic_only=True)
+    for there, here in zip(fresh.whole.critic_parameters(), warmed.whole.critic_parameters(), strict=True):
+        there.data.copy_(here)
+    moved = [changes(each, "policy") for each in (warmed, fresh)]
+    assert moved[0].abs().max() > 1e-3
+    assert torch.equal(*moved)
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+def test_nothing_goes_back_through_a_policy_that_rests(build: Build, critic: str) -> None:
+    learner = build(critic=critic, ppo_epochs=2, gradient_checkpointing=True)
+    parameters = list(learner.whole.policy.parameters())
+    seen: list[bool] = []
+    descend = learner._descend
+
+    def watched() -> Any:
+        assert all(parameter.grad is not None for parameter in learner.whole.critic_parameters())
+        seen.extend(parameter.grad is None for parameter in parameters)
+        return descend()
+
+    learner._descend = watched  # type: ignore[method-assign]
+    stats = toy.update(learner, BATCH, CREDIT, evaluate(learner), critic_only=True)
+    assert len(seen) == 2 * len(parameters)
+    assert all(seen)
+    assert stats.policy_grad_norm == 0
+    assert stats.critic_grad_norm == stats.grad_norm > 0
+    assert all(parameter.requires_grad for parameter in parameters)
+
+
+def test_what_adam_had_seen_of_the_policy_is_forgotten_and_of_the_critic_is_not(build: Build) -> None:
+    """Where the policy takes part in the warm-up, as under DeepSpeed, or in a checkpoint of before."""
+    learner = build()
+    toy.update(learner, BATCH, CREDIT, evaluate(learner))
+    states = learner.optimizer.state
+    policy, critic = learner.whole.policy_parameters(), learner.whole.critic_parameters()
+    assert all(states[parameter]["exp_avg"].any() for parameter in (*policy, *critic))
+    toy.update(learner, BATCH, CREDIT, evaluate(learner), critic_only=True)
+    assert not any(number.any() for parameter in policy for number in states[parameter].values())
+    assert {float(states[parameter]["step"]) for parameter in critic} == {2.0}
+
+
 def _critic(learner: Learner) -> Tensor:
     return torch.cat([p.detach().flatten().clone() for p in learner.whole.critic_parameters()])
 
@@ -222,12 +275,31 @@ def test_policy_and_critic_have_step_sizes_of_their_own(build: Build) -> None:
 
 
 @pytest.mark.usefixtures("plain_descent")
-def test_gradients_are_cut_to_a_norm_or_not_at_all(build: Build) -> None:
-    whole = changes(build(max_grad_norm=0.0, critic_learning_rate_factor=1.0))
-    norm = float(whole.norm()) / RATE
-    for limit, expected in ((norm / 4, norm / 4), (10 * norm, norm)):
-        found = changes(build(max_grad_norm=limit, critic_learning_rate_factor=1.0))
-        assert float(found.norm()) / RATE == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize(("critic", "part"), [("separate", "critic"), ("shared", "value_head")])
+def test_gradients_are_cut_to_a_norm_or_not_at_all(build: Build, critic: str, part: str) -> None:
+    def with_limit(limit: float) -> Learner:
+        return build(max_grad_norm=limit, critic=critic, critic_learning_rate_factor=1.0)
+
+    def norms(limit: float) -> list[float]:
+        return [float(changes(with_limit(limit), of).norm()) / RATE for of in ("policy", part)]
+
+    free = norms(0.0)
+    whole = math.hypot(*free)
+    for limit in (min(free) / 2, math.sqrt(free[0] * free[1]), 10 * whole):
+        each = [min(norm, limit) for norm in free]
+        together = [min(1.0, limit / whole) * norm for norm in free]
+        assert norms(limit) == pytest.approx(each if critic == "separate" else together, rel=1e-4)
+    cut = with_limit(min(free) / 2)
+    stats = toy.update(cut, BATCH, CREDIT, evaluate(cut))
+    assert [stats.policy_grad_norm, stats.critic_grad_norm] == pytest.approx(free, rel=1e-4)  # as they were
+
+
+@pytest.mark.usefixtures("plain_descent")
+def test_trap_the_size_of_the_critics_errors_does_not_shorten_the_policys_step(build: Build) -> None:
+    settings = {"max_grad_norm": 1.0, "learning_rate": 0.001, "critic_learning_rate_factor": 1e-3}
+    moved = [changes(build(value_coef=value_coef, **settings), "policy") for value_coef in (0.1, 1e4)]
+    assert moved[0].abs().max() > 1e-5
+    torch.testing.assert_close(moved[1], moved[0], atol=1e-7, rtol=0)
 
 
 @pytest.mark.usefixtures("plain_descent")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from rlprm import envs
 from rlprm.launch import ALONE, Processes
-from rlprm.rl.measure import Success, compare, measure, run_shared
+from rlprm.rl.measure import Measured, compare, measure, run_shared
 from rlprm.types import EpisodeSetting, Split, Task, Turn
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy
@@ -36,22 +37,29 @@ def tasks(count: int = 5) -> list[Task]:
     return found
 
 
-def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> Success:
+def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> Measured:
     return measure(
         policy or Walker(), tasks(), SETTING, samples=samples, wave_size=wave_size, seed=7, processes=ALONE
     )
 
 
-def test_success_is_counted_task_by_task() -> None:
-    success = found()
-    assert list(success.sample) == list(success.greedy) == [f"test-{i}" for i in range(5)]
+def test_success_and_score_are_counted_task_by_task() -> None:
+    measured = found()
+    names = [f"test-{i}" for i in range(5)]
+    assert all(list(of) == names for of in asdict(measured).values())
     jobs = [(task, sample) for task in tasks() for sample in range(3)]
     episodes = run_shared(jobs, Walker(), SETTING, wave_size=99, seed=7, processes=ALONE)  # type: ignore[arg-type]
-    for number, share in enumerate(success.sample.values()):
-        own = [t.outcome.success for t in episodes[3 * number : 3 * number + 3]]
-        assert share == sum(own) / 3
-    assert 0 < sum(success.sample.values()) < 5
-    assert set(success.greedy.values()) == {0.0}  # always right, never done
+    for number, name in enumerate(names):
+        own = [t.outcome for t in episodes[3 * number : 3 * number + 3]]
+        assert measured.sample[name] == sum(o.success for o in own) / 3
+        assert measured.sample_score[name] == pytest.approx(sum(o.score for o in own) / 3)
+    assert 0 < sum(measured.sample.values()) < sum(measured.sample_score.values()) < 5
+    assert set(measured.greedy.values()) == {0.0}  # always right, never done
+    assert {*measured.greedy_score.values()} <= {0.5 / (1 + distance) for distance in range(4)}
+    means = measured.means()
+    assert means.keys() == {"success", "score", "greedy", "greedy_score"}
+    assert means["success"] == pytest.approx(sum(measured.sample.values()) / 5)
+    assert means["greedy_score"] == pytest.approx(sum(measured.greedy_score.values()) / 5)
 
 
 def test_waves_change_nothing() -> None:
@@ -85,7 +93,7 @@ def test_each_process_runs_its_waves_and_gets_all(monkeypatch: pytest.MonkeyPatc
     assert [len(waves) for waves in held] == [2, 2]
 
 
-def test_failed_episodes_count_as_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
     step = corridor.Corridor.step
 
     def breaks(self: corridor.Corridor, action: str) -> Turn:
@@ -94,18 +102,26 @@ def test_failed_episodes_count_as_failures(monkeypatch: pytest.MonkeyPatch) -> N
         return step(self, action)
 
     monkeypatch.setattr(corridor.Corridor, "step", breaks)
-    assert set(found().sample.values()) == {0.0}
+    measured = found()
+    assert set(measured.sample.values()) == {0.0}
+    ended_at_once = [share for share in measured.sample_score.values() if share > 0]
+    assert len(ended_at_once) < 5  # who declares at once has a score; who goes on has failed, with 0
 
 
 def test_two_policies_are_compared_task_by_task() -> None:
-    before = Success({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0})
-    after = Success({"a": 0.25, "b": 0.75, "c": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0})
+    score = {"a": 0.5, "b": 0.5, "c": 1.0}
+    before = Measured({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0}, score, score)
+    better = {"a": 0.8, "b": 0.8, "c": 1.0}
+    after = Measured({"a": 0.25, "b": 0.75, "c": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0}, better, score)
     difference: Any = compare(before, after)
     assert difference["sample"]["mean"] == pytest.approx(1 / 6, abs=1e-4)
     # No task got worse: neither does any sample of tasks.
     assert 0.0 <= difference["sample"]["low"] < 1 / 6 < difference["sample"]["high"] <= 0.25
     assert difference["greedy"]["mean"] == 0.0
     assert difference["greedy"]["low"] < 0 < difference["greedy"]["high"]
+    assert difference["sample_score"]["mean"] == pytest.approx(0.2, abs=1e-4)
+    assert difference["greedy_score"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     told: Any = after.as_json()
     assert told["tasks"] == 3
+    assert told["sample_score"]["mean"] == pytest.approx(2.6 / 3, abs=1e-4)
     assert told["sample"]["mean"] == pytest.approx(2 / 3, abs=1e-4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlprm.data.files import read_json, write_json
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
@@ -27,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "outcome": {"save_every": 2, "reward": "outcome", "estimator": "leave_one_out", "prm": "",
                 "select": "last", "kl_coef": 0.05, "warmup_iterations": 3},
     "adapters": {"save_every": 2, "lora_r": 4, "learning_rate": 1e-2, "critic": "shared", "ppo_epochs": 2},
+    "last measured": {"save_every": 2, "eval_every": 3, "eval_tasks": 6, "critic_warmup_iterations": 3},
 }  # fmt: skip
 
 
@@ -106,6 +108,21 @@ def test_what_was_measured_before_training_is_not_measured_again(
     assert kept == {name: (tmp_path / "rl" / name).read_text() for name in kept}
     assert ("repeat_probe" in summary) == (kept["repeat_probe.json"] != "null\n")
     assert summary["before"]["tasks"] == 4
+
+
+def test_a_file_without_scores_of_an_earlier_version_is_made_again_with_the_policy_before_rl(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"iterations": 3, "save_every": 2, "test_tasks": 4, "test_samples": 2}
+    kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(**settings)
+    monkeypatch.undo()
+    file = tmp_path / "rl/before.json"
+    kept = read_json(file)
+    write_json(file, {name: kept[name] for name in ("sample", "greedy")})
+    run(**settings)
+    assert read_json(file) == kept
 
 
 def test_no_run_goes_on_with_other_settings(

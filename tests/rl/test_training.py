@@ -16,6 +16,8 @@ from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
 from rlprm.models.loading import revision_of
 from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
+from rlprm.rl.measure import Measured
+from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
 from rlprm.stage import read_record
 from rlprm.types import Split, StopReason, Trajectory, Turn
@@ -94,12 +96,14 @@ def test_a_summary_compares_before_and_after_on_the_same_tasks(finished: Path) -
     for name in ("before", "after"):
         found = summary[name]
         assert found["tasks"] == 20
-        for how in ("sample", "greedy"):
-            assert found[how]["low"] <= found[how]["mean"] <= found[how]["high"]
         per_task = json.loads((finished / f"{name}.json").read_text())
-        assert sorted(per_task["sample"]) == sorted(f"test-{i}" for i in range(20))
-        assert found["sample"]["mean"] == pytest.approx(sum(per_task["sample"].values()) / 20, abs=1e-4)
-    difference = summary["after"]["sample"]["mean"] - summary["before"]["sample"]["mean"]
+        for how in ("sample", "greedy", "sample_score", "greedy_score"):
+            assert found[how]["low"] <= found[how]["mean"] <= found[how]["high"]
+            assert sorted(per_task[how]) == sorted(f"test-{i}" for i in range(20))
+            assert found[how]["mean"] == pytest.approx(sum(per_task[how].values()) / 20, abs=1e-4)
+    before = summary["before"]
+    assert before["sample"]["mean"] < before["sample_score"]["mean"]  # a failure nearby has a score, too
+    difference = summary["after"]["sample"]["mean"] - before["sample"]["mean"]
     assert summary["difference"]["sample"]["mean"] == pytest.approx(difference, abs=1e-3)
     assert difference > 0.1
     assert summary["iterations"] == 4
@@ -119,17 +123,20 @@ def test_a_summary_compares_before_and_after_on_the_same_tasks(finished: Path) -
 def test_every_iteration_is_in_the_journal(finished: Path) -> None:
     found = rows(finished)
     assert [row["iteration"] for row in found] == [0, 1, 2, 3]
-    assert [("eval/success" in row, "eval/greedy" in row) for row in found] == [(False,) * 2, (True,) * 2] * 2
+    measured = {"eval/success", "eval/greedy", "eval/score", "eval/greedy_score"}
+    assert [len(measured & row.keys()) for row in found] == [0, 4, 0, 4]
     expected = {
         "rollout/success", "rollout/turns", "rollout/failed", "rollout/repeated_actions", "reward/prm",
         "reward/outcome", "reward/kl_penalty", "reward/total", "prm/overrating", "prm/final_value",
         "ppo/policy_loss", "ppo/value_loss", "ppo/entropy", "ppo/approx_kl", "ppo/clip_fraction",
-        "ppo/grad_norm", "ppo/learning_rate", "ppo/kl_to_reference", "ppo/sampler_mismatch", "time/update",
+        "ppo/grad_norm", "ppo/policy_grad_norm", "ppo/critic_grad_norm", "ppo/learning_rate",
+        "ppo/kl_to_reference", "ppo/sampler_mismatch", "time/update",
     }  # fmt: skip
     for row in found:
         assert expected <= row.keys()
         assert row["reward/total"] == pytest.approx(row["reward/prm"] + row["reward/outcome"], abs=1e-6)
     assert found[0]["ppo/approx_kl"] < 1e-9  # the critic's warm-up
+    assert [row["ppo/policy_grad_norm"] > 0 for row in found] == [False, True, True, True]
     assert found[0]["ppo/kl_to_reference"] == pytest.approx(0, abs=1e-6)
     assert found[3]["ppo/kl_to_reference"] > 1e-4
 
@@ -243,6 +250,92 @@ def test_a_run_is_tracked_by_wandb_without_a_key(
     content = next(folder.glob("run-*.wandb")).read_bytes()
     assert all(name in content for name in (b"rollout/success", b"reward/prm", b"turn_gae", b"curves"))
     assert len(list((folder / "files/media/table/rollout").glob("trajectories_*.table.json"))) == 2
+
+
+# --- which policy is kept ---
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, float]) -> None:
+    """Have the policy measured as these, success and score, one evaluation after another."""
+    left = list(found)
+
+    def measured(*_: object) -> Measured:
+        success, score = left.pop(0)
+        return Measured({"a": success}, {"a": success}, {"a": score}, {"a": score})
+
+    monkeypatch.setattr(RLTrainer, "measured", measured)
+
+
+def test_trap_what_is_learned_after_the_last_multiple_of_eval_every_is_not_thrown_away(
+    run: Run, tmp_path: Path, trainers: list[RLTrainer]
+) -> None:
+    summary = run(iterations=5, eval_every=10, eval_tasks=20)
+    assert list(column_of_those_that_have(tmp_path / "rl", "eval/success")) == [4]
+    assert summary["selected_iteration"] == 5
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "rl", dtype="float32").state_dict()
+    assert torch.equal(
+        saved["model.norm.weight"], trainers[0].learner.whole.policy.state_dict()["model.norm.weight"]
+    )
+
+
+def test_the_last_policy_is_measured_wherever_training_ends(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walker_prm: Path
+) -> None:
+    def evaluated(folder: str, **changes: Any) -> tuple[int, list[int]]:
+        measuring(monkeypatch, *[(0.1 * n, 0.0) for n in range(9)])
+        summary = run(folder, eval_every=2, **{**BASELINE, **changes})
+        assert summary["selected_iteration"] == summary["iterations"]
+        return summary["iterations"], list(column_of_those_that_have(tmp_path / folder, "eval/success"))
+
+    assert evaluated("planned", iterations=4) == (4, [1, 3])  # once
+    assert evaluated("odd", iterations=5) == (5, [1, 3, 4])
+    steps = column(tmp_path / "odd", "rollout/env_steps")
+    assert evaluated("steps", iterations=50, max_env_steps=int(steps[2])) == (3, [1, 2])
+    rings = iter([{}, {}, {"overrating": "much"}])
+    monkeypatch.setattr("rlprm.rl.trainer.alarms", lambda *_, **__: next(rings))
+    assert evaluated("alarm", iterations=50, prm=str(walker_prm), stop_on_alarm=True) == (3, [1, 2])
+
+
+@pytest.mark.parametrize(("outcome", "kept"), [("success", 2), ("score", 3)])
+def test_the_best_policy_is_the_one_with_the_best_of_what_it_learns_from(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str, kept: int
+) -> None:
+    measuring(monkeypatch, (0.25, 0.5), (0.25, 0.5), (0.5, 0.5), (0.25, 0.75), (0.5, 0.75))
+    summary = run(iterations=4, eval_every=1, outcome=outcome, **BASELINE)
+    assert summary["selected_iteration"] == kept  # and of equals the first
+    assert summary["outcome"] == outcome
+    assert column(tmp_path / "rl", "eval/score") == [0.5, 0.5, 0.75, 0.75]
+
+
+def test_success_and_graded_score_are_told_where_they_differ(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(RLTrainer, "measured_from", lambda self, _, *asked: self.measured(*asked))
+    settings = {"iterations": 1, "test_tasks": 1, **BASELINE}
+    with caplog.at_level("INFO"):
+        measuring(monkeypatch, (0.25, 0.5), (0.25, 0.75))
+        run("graded", **settings)
+        assert "sample success on 1 test tasks: 25.0 % -> 25.0 %, +0.0 points" in caplog.text
+        assert "greedy score on 1 test tasks: 50.0 % -> 75.0 %, +25.0 points" in caplog.text
+        caplog.clear()
+        measuring(monkeypatch, (0.0, 0.0), (1.0, 1.0))
+        run("strict", **settings)
+        assert "greedy success on 1 test tasks: 0.0 % -> 100.0 %" in caplog.text
+        assert "score on" not in caplog.text
+
+
+def test_no_prm_is_trained_on_when_nothing_will_be_scored_by_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(
+        FreshTrajectories, "train", lambda self, iteration, prm: trained.append(iteration) or prm
+    )
+    run("planned", iterations=4, refresh_every=2)
+    assert trained == [1]
+    steps = column(tmp_path / "planned", "rollout/env_steps")
+    run("steps", iterations=50, refresh_every=2, max_env_steps=int(steps[3]))
+    assert trained == [1, 1]
 
 
 # --- which episodes ---
@@ -386,18 +479,38 @@ def test_a_prm_that_is_pleased_while_success_falls_rings_where_its_pay_is_settle
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under ``progress`` an episode is paid -v_0 whatever happens in it: the value at the end has to tell."""
-    seen: dict[str, list[float]] = {}
+    seen = watch_alarms(monkeypatch)
+    run("a")
+    value, success = (column(tmp_path / "a", name) for name in ("prm/final_value", "rollout/success"))
+    assert seen == {"value at the end of an episode": (value, success)}
+    seen.clear()
+    run("b", reward="promise")
+    pay, success = (column(tmp_path / "b", name) for name in ("reward/prm", "rollout/success"))
+    assert seen == {"pay for an episode": (pay, success)}
+
+
+def test_where_a_graded_outcome_is_learned_the_alarm_watches_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Success alone may stand still while the score rises, or falls."""
+    monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
+    seen = watch_alarms(monkeypatch)
+    run(outcome="score", critic="shared", iterations=2)
+    score, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("score", "success"))
+    ((_, watched),) = seen.values()
+    assert watched == score != success
+
+
+def watch_alarms(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[float], list[float]]]:
+    """What pleased the PRM and what came out, as the alarm was last told, by the name of the first."""
+    seen: dict[str, tuple[list[float], list[float]]] = {}
 
     def looks(*columns: list[float], measure: str, **_: object) -> dict[str, str]:
-        seen[measure] = columns[1]
+        seen[measure] = columns[1], columns[2]
         return {}
 
     monkeypatch.setattr("rlprm.rl.trainer.alarms", looks)
-    run("a")
-    assert seen == {"value at the end of an episode": column(tmp_path / "a", "prm/final_value")}
-    seen.clear()
-    run("b", reward="promise")
-    assert seen == {"pay for an episode": column(tmp_path / "b", "reward/prm")}
+    return seen
 
 
 def test_a_run_that_only_hurts_keeps_the_policy_it_began_with(
