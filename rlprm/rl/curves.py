@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 __all__ = ["plot_curves"]
 
 _PANELS = (
-    ("success", ("rollout/success", "eval/success", "eval/greedy")),
+    ("outcome", ("rollout/success", "eval/success", "eval/greedy", "rollout/score", "eval/score")),
     ("reward per episode", ("reward/prm", "reward/outcome", "reward/total")),
     ("PRM: value at the end of episodes", ("prm/final_value", "prm/failures", "prm/overrating")),
     ("KL to the old policy and share clipped", ("ppo/approx_kl", "ppo/clip_fraction")),
@@ -30,8 +30,9 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(2, 4, figsize=(18, 7), layout="constrained")
     for axis, (title, names) in zip(axes.flat, _PANELS, strict=True):
         for name in names:
-            points = [(row["iteration"], row[name]) for row in rows if name in row]
-            if points:
+            points = _points(rows, name)
+            says_it_again = name.endswith("/score") and points == _points(rows, name[:-5] + "success")
+            if points and not says_it_again:
                 marker = "o" if name.startswith("eval") else None
                 axis.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3)
         axis.set_title(title)
@@ -41,3 +42,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(row["iteration"], row[name]) for row in rows if name in row]
