@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import time
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.types import End, Split, StopReason, Task
+from tests.envs.given import GIVEN, Cases, environment_of
 from tests.envs.shared import any_value, one_line_at_most
 
 LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
 
-pytestmark = pytest.mark.parametrize("name", envs.available())
+pytestmark = pytest.mark.parametrize("name", [*envs.available(), *GIVEN])
 
 both_ends = pytest.mark.parametrize("end", list(End))
 
@@ -39,18 +41,30 @@ any_action = st.one_of(
 )
 
 
+_cases: list[Cases] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _data_are_there(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _cases[:] = [Cases(tmp_path_factory.mktemp("given"))]
+
+
 @pytest.fixture(autouse=True)
 def _can_run_here(name: str) -> None:
-    if reason := envs.missing(name):
+    if reason := envs.missing(environment_of(name)):
         pytest.skip(reason)
+
+
+def load(name: str) -> Any:
+    return _cases[0].load(name)
 
 
 def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]]:
     """The first tasks that the expert solves, with its actions."""
     found = []
-    for task in envs.load(name).tasks(Split.TRAIN, 0, 40):
+    for task in load(name).tasks(Split.TRAIN, 0, 40):
         try:
-            found.append((task, envs.load(name).demonstrate(task, end=end)))
+            found.append((task, load(name).demonstrate(task, end=end)))
         except DemonstrationError:
             continue
         if len(found) == count:
@@ -60,7 +74,7 @@ def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]
 
 def play(name: str, task: Task, end: End, actions: list[str]) -> list[object]:
     """Everything an episode shows."""
-    env = envs.load(name).make(task, end=end)
+    env = load(name).make(task, end=end)
     return [env.reset(), *(env.step(action) for action in actions), env.outcome()]
 
 
@@ -72,7 +86,7 @@ def test_the_same_task_and_actions_give_the_same_episode(name: str, end: End) ->
 
 @both_ends
 def test_fork_continues_like_the_original_and_apart_from_it(name: str, end: End) -> None:
-    module = envs.load(name)
+    module = load(name)
     for task, actions in solvable(name, end):
         whole = play(name, task, end, actions)
         for cut in range(len(actions)):
@@ -89,25 +103,25 @@ def test_fork_continues_like_the_original_and_apart_from_it(name: str, end: End)
 
 
 def test_splits_have_no_instance_in_common(name: str) -> None:
-    tasks = envs.load(name).tasks
+    tasks = load(name).tasks
     lists = {split: tasks(split, 0, 50) for split in Split}
     for split, members in lists.items():
         assert {task.split for task in members} == {split}
-        assert {task.environment for task in members} == {name}
+        assert {task.environment for task in members} == {environment_of(name)}
     every = [task for members in lists.values() for task in members]
     assert len({task.id for task in every}) == len(every)
     assert len({repr(sorted(task.spec.items())) for task in every}) == len(every)
 
 
 def test_task_ranges_are_slices_of_one_list(name: str) -> None:
-    tasks = envs.load(name).tasks
+    tasks = load(name).tasks
     for split in Split:
         assert tasks(split, 7, 13) == tasks(split, 0, 30)[7:20]
         assert tasks(split, 3, 0) == []
 
 
 def test_impossible_task_settings_are_config_errors(name: str) -> None:
-    tasks = envs.load(name).tasks
+    tasks = load(name).tasks
     with pytest.raises(ConfigError):
         tasks(Split.TRAIN, 0, 1, no_such_setting=True)
     with pytest.raises(ConfigError):
@@ -118,8 +132,8 @@ def test_impossible_task_settings_are_config_errors(name: str) -> None:
 
 @both_ends
 def test_any_action_string_is_answered(name: str, end: End) -> None:
-    task = envs.load(name).tasks(Split.TRAIN, 0, 1)[0]
-    start = envs.load(name).make(task, end=end)
+    task = load(name).tasks(Split.TRAIN, 0, 1)[0]
+    start = load(name).make(task, end=end)
     start.reset()
 
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -138,7 +152,7 @@ def test_any_action_string_is_answered(name: str, end: End) -> None:
 
 
 def test_a_huge_action_is_answered_at_once(name: str) -> None:
-    module = envs.load(name)
+    module = load(name)
     start = module.make(module.tasks(Split.TRAIN, 0, 1)[0], end=End.DECLARED)
     start.reset()
     for action in HUGE:
@@ -148,7 +162,7 @@ def test_a_huge_action_is_answered_at_once(name: str) -> None:
 
 
 def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str) -> None:
-    tasks = envs.load(name).tasks
+    tasks = load(name).tasks
     parameters = inspect.signature(tasks).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     assert names
@@ -163,13 +177,13 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str) -> No
 
 @both_ends
 def test_expert_succeeds_within_the_round_limit_and_the_episode_stops(name: str, end: End) -> None:
-    module = envs.load(name)
+    module = load(name)
     for task, actions in solvable(name, end, count=8):
         assert 0 < len(actions) <= module.ROUND_LIMIT
         first, *turns, outcome = play(name, task, end, actions)
         assert first
         assert outcome.success
-        assert outcome.definition.startswith(f"{name}: ")
+        assert outcome.definition.startswith(f"{environment_of(name)}: ")
         assert all(turn.stop is None for turn in turns[:-1])
         assert turns[-1].stop in (StopReason.SUCCESS, StopReason.DECLARED)
 
@@ -182,7 +196,7 @@ def test_observations_are_bounded_along_demonstrations(name: str) -> None:
 
 @both_ends
 def test_outcome_is_valid_right_after_reset(name: str, end: End) -> None:
-    module = envs.load(name)
+    module = load(name)
     env = module.make(module.tasks(Split.DEV, 0, 1)[0], end=end)
     env.reset()
     assert not env.outcome().success
@@ -195,24 +209,24 @@ def test_nothing_is_printed(name: str, capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_tasks_survive_pickling(name: str) -> None:
-    for task in envs.load(name).tasks(Split.TEST, 0, 5):
+    for task in load(name).tasks(Split.TEST, 0, 5):
         assert pickle.loads(pickle.dumps(task)) == task
 
 
 @both_ends
 @pytest.mark.parametrize("style", ["none", "short", "agentgym"])
 def test_opening_ends_before_the_users_turn(name: str, end: End, style: str) -> None:
-    messages = envs.load(name).opening(end=end, style=style)
+    messages = load(name).opening(end=end, style=style)
     assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
     assert (style == "none") == (messages == [])
 
 
 def test_an_unknown_opening_style_is_a_config_error(name: str) -> None:
     with pytest.raises(ConfigError):
-        envs.load(name).opening(end=End.DECLARED, style="no such style")
+        load(name).opening(end=End.DECLARED, style="no such style")
 
 
 def test_fixed_phrases_are_distinct_and_not_empty(name: str) -> None:
-    phrases = envs.load(name).FIXED_PHRASES
+    phrases = load(name).FIXED_PHRASES
     assert all(phrases)
     assert len(set(phrases)) == len(phrases)

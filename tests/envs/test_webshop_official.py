@@ -28,7 +28,7 @@ from rlprm.envs.webshop.tasks import shop_and_goal
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import End, Split
 from tests.envs.shared import one_line_at_most, shared_data
-from tests.toys.webshop import options_of, raw_product, write_official
+from tests.toys.webshop import COLORS, SIZES, options_of, raw_product, small_data, write_official
 
 # ------------------------------------------------------------------------------ reading in pieces
 
@@ -465,44 +465,6 @@ def test_missing_files_are_said(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------ goals
-
-COLORS, SIZES = ["red", "blue", "green"], ["8", "9"]
-
-
-def small_data(folder: Path, count: int = 30, *, colors: int = 3, human: bool = False) -> Path:
-    """So many products, of which every second has an instruction, with colours and two sizes."""
-    names = [f"color {n}" for n in range(colors)] if colors > 3 else COLORS[:colors]
-    products = [
-        raw_product(
-            f"B{n:09}",
-            f"Norvia boots number{n}",
-            pricing=f"${n + 5}.00",
-            customization_options=options_of({"Size": SIZES, "Color": names}),
-        )
-        for n in range(count)
-    ]
-    entries = {
-        p["asin"]: {"attributes": ["water resistant"]}
-        | (
-            {"instruction": f"Find me boots number{n}", "instruction_attributes": ["water resistant"]}
-            if n % 2 == 0
-            else {}
-        )
-        for n, p in enumerate(products)
-    }
-    spoken = {
-        p["asin"]: [
-            {
-                "instruction": f"i want boots number{n}.",
-                "instruction_attributes": ["water resistant"],
-                "instruction_options": ["red"],
-                "worker_id": "x",
-            },
-            {"instruction": "no attributes", "instruction_attributes": [], "instruction_options": []},
-        ]
-        for n, p in enumerate(products)
-    }
-    return write_official(folder, products, entries, spoken if human else None)
 
 
 def test_goals_are_products_times_options_in_upstreams_order(tmp_path: Path) -> None:

@@ -111,3 +111,42 @@ def write_official(
     if human is not None:
         (folder / "items_human_ins.json").write_text(json.dumps(human))
     return folder
+
+
+COLORS, SIZES = ["red", "blue", "green"], ["8", "9"]
+
+
+def small_data(folder: Path, count: int = 30, *, colors: int = 3, human: bool = False) -> Path:
+    """So many products, of which every second has an instruction, with colours and two sizes."""
+    names = [f"color {n}" for n in range(colors)] if colors > 3 else COLORS[:colors]
+    products = [
+        raw_product(
+            f"B{n:09}",
+            f"Norvia boots number{n}",
+            pricing=f"${n + 5}.00",
+            customization_options=options_of({"Size": SIZES, "Color": names}),
+        )
+        for n in range(count)
+    ]
+    entries = {
+        p["asin"]: {"attributes": ["water resistant"]}
+        | (
+            {"instruction": f"Find me boots number{n}", "instruction_attributes": ["water resistant"]}
+            if n % 2 == 0
+            else {}
+        )
+        for n, p in enumerate(products)
+    }
+    spoken = {
+        p["asin"]: [
+            {
+                "instruction": f"i want boots number{n}.",
+                "instruction_attributes": ["water resistant"],
+                "instruction_options": ["red"],
+                "worker_id": "x",
+            },
+            {"instruction": "no attributes", "instruction_attributes": [], "instruction_options": []},
+        ]
+        for n, p in enumerate(products)
+    }
+    return write_official(folder, products, entries, spoken if human else None)

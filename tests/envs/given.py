@@ -1,0 +1,70 @@
+"""Environments whose tasks come from data that are given: they promise what those promise that need none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rlprm import envs
+from tests.toys.webshop import small_data
+
+
+def _official(folder: Path) -> dict[str, Any]:
+    return {"data": str(small_data(folder, 300, colors=6))}
+
+
+def _gsm8k(folder: Path) -> dict[str, Any]:
+    rows = [
+        {"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(600)
+    ]
+    return {"source": "gsm8k", "data": _written(folder, rows)}
+
+
+def _multiple_choice(folder: Path) -> dict[str, Any]:
+    rows = [
+        {"question": f"What is {n} + 1?", "choices": [str(n + k) for k in range(4)], "answer": 1}
+        for n in range(600)
+    ]
+    return {"source": "multiple_choice", "data": _written(folder, rows)}
+
+
+def _written(folder: Path, rows: list[dict[str, Any]]) -> str:
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "train.jsonl")
+
+
+GIVEN: Mapping[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+    "webshop, official data": ("webshop", _official),
+    "math, gsm8k": ("math", _gsm8k),
+    "math, multiple choice": ("math", _multiple_choice),
+}
+"""Name of a case → environment, and what writes its data into a new folder and returns its settings."""
+
+
+class Cases:
+    """The environments under test by name: modules, or modules with settings for data in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, SimpleNamespace] = {}
+
+    def load(self, name: str) -> Any:
+        """Return a module, or what stands for one."""
+        if name not in GIVEN:
+            return envs.load(name)
+        if name not in self._made:
+            environment, write = GIVEN[name]
+            module = envs.load(environment)
+            tasks = partial(module.tasks, **write(self._folder / name.replace(" ", "-")))
+            self._made[name] = SimpleNamespace(**vars(module) | {"tasks": tasks})
+        return self._made[name]
+
+
+def environment_of(name: str) -> str:
+    """Return the environment that a case is of."""
+    return GIVEN[name][0] if name in GIVEN else name
