@@ -6,27 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.reads import HEADS, LIKELIHOOD, SCALAR, Read
 from rlprm.models.likelihood_head import LikelihoodHead
-from rlprm.models.loading import head_of, load_likelihood_model, load_scalar_model
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.scalar import read_sequences
+from tests.toys.heads import with_random_head
 
 
 @pytest.fixture(scope="module", params=HEADS)
 def model(request: pytest.FixtureRequest, tiny_folder: Path) -> PreTrainedModel:
-    path, generator = str(tiny_folder), torch.Generator().manual_seed(0)
-    found: PreTrainedModel = (
-        load_scalar_model(path, dtype="float32")
-        if request.param == SCALAR
-        else load_likelihood_model(path, scale=0.3, dtype="float32")
-    )
-    for name in head_of(found):
-        torch.nn.init.normal_(found.get_submodule(name).weight, std=0.3, generator=generator)
-    return found.eval()
+    return with_random_head(tiny_folder, request.param)
 
 
 def grow(

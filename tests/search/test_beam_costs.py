@@ -7,12 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import PreTrainedModel
 
-from rlprm.data.reads import HEADS, SCALAR
+from rlprm.data.reads import HEADS
 from rlprm.data.rendering import ChatRenderer
-from rlprm.models.loading import head_of, load_likelihood_model, load_scalar_model
 from rlprm.scorers import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.confident import Confident
@@ -22,6 +19,7 @@ from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task
 from tests.scorers.test_checkpoint import manifest
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy
+from tests.toys.heads import with_random_head
 
 TASK = Task("tests.toys.corridor", "by-hand", Split.TEST, {"goal": 1, "length": 4, "budget": None})
 LIMITED = EpisodeSetting(end=End.DECLARED, round_limit=4)
@@ -31,16 +29,9 @@ Make = Callable[[], CheckpointScorer]
 @pytest.fixture(scope="module", params=HEADS)
 def make(request: pytest.FixtureRequest, tiny_folder: Path, renderer: ChatRenderer) -> Make:
     """Build scorers of one model, with a random head; each has read nothing yet."""
-    path, generator = str(tiny_folder), torch.Generator().manual_seed(0)
-    model: PreTrainedModel = (
-        load_scalar_model(path, dtype="float32")
-        if request.param == SCALAR
-        else load_likelihood_model(path, scale=0.3, dtype="float32")
-    )
-    for name in head_of(model):
-        torch.nn.init.normal_(model.get_submodule(name).weight, std=0.3, generator=generator)
+    model = with_random_head(tiny_folder, request.param)
     made = manifest(renderer.template_hash, head=request.param, value_reads="state_and_action")
-    return lambda: CheckpointScorer("prm", model.eval(), made)
+    return lambda: CheckpointScorer("prm", model, made)
 
 
 class FromScratch:
