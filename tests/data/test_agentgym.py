@@ -469,3 +469,9 @@ def test_a_trajectory_without_actions_has_no_such_form() -> None:
         to_item(replace(made, steps=(), messages=made.messages[:1]))
     with pytest.raises(DataError, match="do not hold its"):
         to_item(replace(made, messages=made.messages[:1]))
+
+
+@pytest.mark.parametrize("source", ["~no-such-user/x", "x" * 5_000, "a\x00b"])
+def test_what_cannot_be_a_path_is_one_line(source: str) -> None:
+    with pytest.raises(ConfigError, match=r"agentgym data: got .*cannot be a path here"):
+        read_items(source, "textcraft")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlprm.envs._checks import user_path
 from rlprm.errors import ArtifactError, DataError
 
 __all__ = ["Items", "data_index", "index_in", "read_items"]
@@ -35,6 +36,7 @@ def read_items(source: str, name: str) -> Items:
         name: of the environment; item ids begin with it.
 
     Raises:
+        ConfigError: for what cannot be a path.
         ArtifactError: if there is no such file, folder or data set.
         DataError: if a file is damaged or has no items of this environment; says which it has.
     """
@@ -68,7 +70,7 @@ def index_in(identity: str) -> int | None:
 
 
 def _files(source: str, name: str) -> list[Path]:
-    path = Path(source).expanduser()
+    path = user_path("agentgym data", source)
     if path.is_file():
         return [path]
     names = [pattern.format(name) for pattern in _FILES]
