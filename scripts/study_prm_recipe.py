@@ -110,6 +110,12 @@ VARIANTS = {
         model="policy",
         rollouts="rollouts1536x4",
     ),
+    "head_192x16": Variant(
+        "the same, 4 epochs of 192 tasks with 16 trajectories",
+        _HEAD_STATES,
+        model="policy",
+        rollouts="rollouts192x16",
+    ),
     "head_pretrained": Variant("likelihood head, states read too, from the pretrained model", _HEAD_STATES),
     "head0.03": Variant(
         "likelihood head, τ 0.03", {**_HEAD_STATES, "likelihood_scale": 0.03}, model="policy"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,23 +47,23 @@ GIVEN: Mapping[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
 """Name of a case → environment, and what writes its data into a new folder and returns its settings."""
 
 
-class Cases:
-    """The environments under test by name: modules, or modules with settings for data in a folder."""
+@cache
+def _data() -> TemporaryDirectory[str]:
+    """Return the folder that all data are written into; it goes with the process."""
+    return TemporaryDirectory(prefix="given-")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: dict[str, SimpleNamespace] = {}
 
-    def load(self, name: str) -> Any:
-        """Return a module, or what stands for one."""
-        if name not in GIVEN:
-            return envs.load(name)
-        if name not in self._made:
-            environment, write = GIVEN[name]
-            module = envs.load(environment)
-            tasks = partial(module.tasks, **write(self._folder / name.replace(" ", "-")))
-            self._made[name] = SimpleNamespace(**vars(module) | {"tasks": tasks})
-        return self._made[name]
+@cache
+def _with_data(name: str) -> SimpleNamespace:
+    environment, write = GIVEN[name]
+    module = envs.load(environment)
+    tasks = partial(module.tasks, **write(Path(_data().name, name.replace(" ", "-"))))
+    return SimpleNamespace(**vars(module) | {"tasks": tasks})
+
+
+def load(name: str) -> Any:
+    """Return the environment under test of that name: a module, or one with settings for data in a folder."""
+    return _with_data(name) if name in GIVEN else envs.load(name)
 
 
 def environment_of(name: str) -> str:

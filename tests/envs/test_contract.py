@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import pickle
 import time
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.types import End, Split, StopReason, Task
-from tests.envs.given import GIVEN, Cases, environment_of
+from tests.envs.given import GIVEN, environment_of, load
 from tests.envs.shared import any_value, one_line_at_most
 
 LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
@@ -41,22 +40,10 @@ any_action = st.one_of(
 )
 
 
-_cases: list[Cases] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _data_are_there(tmp_path_factory: pytest.TempPathFactory) -> None:
-    _cases[:] = [Cases(tmp_path_factory.mktemp("given"))]
-
-
 @pytest.fixture(autouse=True)
 def _can_run_here(name: str) -> None:
     if reason := envs.missing(environment_of(name)):
         pytest.skip(reason)
-
-
-def load(name: str) -> Any:
-    return _cases[0].load(name)
 
 
 def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from rlprm import envs
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Split, Task
-from tests.envs.given import GIVEN, Cases, environment_of
+from tests.envs.given import GIVEN, environment_of, load
 
 
 def play(task: Task, actions: list[str]) -> list[object]:
@@ -19,19 +18,18 @@ def play(task: Task, actions: list[str]) -> list[object]:
     return [env.reset(), *(env.step(action) for action in actions), env.outcome()]
 
 
-def demonstrated(cases: Cases, name: str) -> tuple[Task, list[str]]:
-    for task in cases.load(name).tasks(Split.TRAIN, 0, 40):
+def demonstrated(name: str) -> tuple[Task, list[str]]:
+    for task in load(name).tasks(Split.TRAIN, 0, 40):
         try:
-            return task, cases.load(name).demonstrate(task, end=End.DECLARED)
+            return task, load(name).demonstrate(task, end=End.DECLARED)
         except DemonstrationError:
             continue
     pytest.fail(f"the expert of {name} solves none of 40 tasks")
 
 
-def test_a_new_process_plays_the_same_episodes(tmp_path: Path) -> None:
-    cases = Cases(tmp_path)
+def test_a_new_process_plays_the_same_episodes() -> None:
     names = [name for name in (*envs.available(), *GIVEN) if not envs.missing(environment_of(name))]
-    jobs = [demonstrated(cases, name) for name in names]
+    jobs = [demonstrated(name) for name in names]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
         there = list(other.map(play, *zip(*jobs, strict=True)))
     assert there == [play(*job) for job in jobs]
