@@ -89,6 +89,7 @@ VARIANTS = {
     "tasks192x16": Variant(
         "192 tasks with 16 trajectories each: as many as 768 with 4", {}, rollouts="rollouts192x16"
     ),
+    "tasks1536x4": Variant("1536 tasks with 4 trajectories: twice the data", {}, rollouts="rollouts1536x4"),
     "tasks3072x1": Variant("3072 tasks with one trajectory each", {}, rollouts="rollouts3072x1"),
     "tasks3072x4": Variant(
         "3072 tasks with 4 trajectories: four times the data", {}, rollouts="rollouts3072x4"
@@ -141,6 +142,12 @@ VARIANTS = {
         for name in (BASELINE, "bce", "orm", "head_states")
     },
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
+    "orm_1536x4": Variant(
+        "ORM, one epoch of 1536 tasks with 4 trajectories",
+        {"num_train_epochs": 1},
+        recipe="train_orm",
+        rollouts="rollouts1536x4",
+    ),
     "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
     "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
@@ -200,7 +207,8 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
             "best_of_n": {rule: _successes(best_of_n(scored, name, rule, BUDGETS)) for rule in AGGREGATIONS},
             "sample": sample_mean(pool).successes,
             "oracle": _successes(oracle(pool, BUDGETS)),
-            "beam": _beam(config, scorer),
+            "beam": _beam(config, scorer, "last"),
+            "beam_min": _beam(config, scorer, "min"),
             "auc": quality.mid_auc,
             "auc_within_task": quality.mid_auc_within_task,
             "actions": evaluate_discrimination(probe, scorer).as_json(),
@@ -234,7 +242,7 @@ def _probe(root: Path, seed: int) -> str:
     return config.output_dir
 
 
-def _beam(config: CollectConfig, scorer: Scorer) -> dict[str, float]:
+def _beam(config: CollectConfig, scorer: Scorer, rule: str) -> dict[str, float]:
     policy, (n, m) = config.load_policy(), BEAM
     tasks = envs.load(config.environment).tasks(Split.DEV, 0, BEAM_TASKS, **config.env_kwargs)
     portion = WAVE // (n * m)
@@ -249,6 +257,7 @@ def _beam(config: CollectConfig, scorer: Scorer) -> dict[str, float]:
             run_seed=config.seed,
             n=n,
             m=m,
+            aggregation=rule,
         )
     ]
     return {result.trajectory.task.id: float(result.trajectory.outcome.success) for result in results}

@@ -1,6 +1,8 @@
 """Puts the variants of study_prm_recipe.py side by side: a table, and docs/results/prm-recipe.json.
 
     python scripts/study_prm_report.py --folder runs/study --seeds 0 1 2
+    python scripts/study_prm_report.py --baseline head_states \
+      --variants head_beta0 head_lam1 --output docs/results/prm-recipe-head.json
 
 Only variants that were measured with every one of the seeds appear.
 """
@@ -17,24 +19,31 @@ from rich.table import Table
 from study_prm_recipe import BASELINE, BEAM_TASKS, BUDGETS, POOL_TASKS, VARIANTS, N
 
 from rlprm.data.files import read_json, write_json
+from rlprm.errors import ConfigError
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.functional.bootstrap import mean_interval, paired_interval
 
 
-def report(root: Path, seeds: Sequence[int], output: Path) -> None:
-    """Put all measured variants side by side; intervals are paired over dev tasks, seeds averaged."""
+def report(root: Path, seeds: Sequence[int], output: Path, *, baseline: str, names: Sequence[str]) -> None:
+    """Put measured variants side by side; intervals are paired over dev tasks, seeds averaged.
+
+    Raises:
+        ConfigError: if the baseline was not measured with every seed.
+    """
     runs = {
         name: [read_json(root / f"s{seed}" / "measured" / f"{name}.json") for seed in seeds]
-        for name in VARIANTS
+        for name in dict.fromkeys([baseline, *names])
         if all((root / f"s{seed}" / "measured" / f"{name}.json").exists() for seed in seeds)
     }
-    rows = [_row(name, of_variant, runs[BASELINE]) for name, of_variant in runs.items()]
-    table = Table(title=f"dev tasks, {len(seeds)} seeds; differences from '{BASELINE}' with 95 % intervals")
+    if baseline not in runs:
+        raise ConfigError(f"{baseline} was not measured with each of the seeds {list(seeds)} in {root}")
+    rows = [_row(name, of_variant, runs[baseline]) for name, of_variant in runs.items()]
+    table = Table(title=f"dev tasks, {len(seeds)} seeds; differences from '{baseline}' with 95 % intervals")
     for heading in _COLUMNS:
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for row in rows:
         table.add_row(*_cells(row))
-    Console(width=170).print(table)
+    Console(width=200).print(table)
     write_json(
         output,
         {
@@ -44,6 +53,7 @@ def report(root: Path, seeds: Sequence[int], output: Path) -> None:
                 "python scripts/study_prm_recipe.py measure",
                 "python scripts/study_prm_report.py",
             ],
+            "baseline": baseline,
             "seeds": list(seeds),
             "dev_tasks": POOL_TASKS,
             "beam_tasks": BEAM_TASKS,
@@ -76,7 +86,10 @@ def _row(
             for rule in AGGREGATIONS
         },
         "gap_closed": {"mean": sum(gap) / len(gap), "seeds": gap},
-        "beam": _compared([run["beam"] for run in runs], [run["beam"] for run in baseline]),
+        **{
+            beam: _compared(*([run[beam] for run in side] for side in (runs, baseline)))
+            for beam in ("beam", "beam_min")
+        },
         **{key: [run[key] for run in runs] for key in ("auc", "auc_within_task", "seconds")},
         "actions": {
             key: [None if of_seed[key] is None else of_seed[key]["mean"] for of_seed in actions]
@@ -111,8 +124,8 @@ def _mean_of(successes: Mapping[str, float]) -> float:
 
 
 _COLUMNS = (
-    "variant", f"BoN@{N}", "difference", "gap closed", "best rule", "beam", "difference", "AUC",
-    "in task", "rank corr.", "pairs", "gain", "spread",
+    "variant", f"BoN@{N}", "difference", "gap closed", "best rule", "beam", "difference",
+    "beam (min)", "difference", "AUC", "in task", "rank corr.", "pairs", "gain", "spread",
 )  # fmt: skip
 
 
@@ -128,6 +141,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{best} {100 * at_n[best]['mean']:.1f}",
         f"{100 * row['beam']['mean']:.1f}",
         _difference(row["beam"]),
+        f"{100 * row['beam_min']['mean']:.1f}",
+        _difference(row["beam_min"]),
         f"{_average(row['auc']):.3f}",
         f"{_average(row['auc_within_task']):.3f}",
         f"{actions['rank_correlation']:.2f}",
@@ -154,9 +169,19 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--baseline", default=BASELINE, choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/results/prm-recipe.json"))
     arguments = parser.parse_args()
-    report(arguments.folder, arguments.seeds, arguments.output)
+    report(
+        arguments.folder,
+        arguments.seeds,
+        arguments.output,
+        baseline=arguments.baseline,
+        names=arguments.variants,
+    )
 
 
 if __name__ == "__main__":

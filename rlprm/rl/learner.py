@@ -23,8 +23,6 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from rlprm.errors import TrainingError
-from rlprm.functional.kl import kl_loss
-from rlprm.functional.ppo import policy_loss, truncated_importance_weights, value_loss
 from rlprm.launch import Processes
 from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm
@@ -34,19 +32,12 @@ from rlprm.rl.batch import Batch, micro_batches
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated
 from rlprm.rl.engine import forget_policy, gathered, settle_engine
+from rlprm.rl.losses import REPORTS, Denominators, Targets, total_loss
 
 __all__ = ["Learner", "UpdateStats"]
 
 _BETAS = (0.9, 0.999)
-_SUMS = (
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "approx_kl",
-    "clip_fraction",
-    "value_clip_fraction",
-    "kl_loss",
-)
+_APPROX_KL = REPORTS.index("approx_kl")
 
 
 @dataclass(frozen=True)
@@ -225,6 +216,8 @@ class Learner:
     ) -> UpdateStats:
         sums: list[Tensor] = []
         norms: list[_Norms] = []
+        target = self.config.target_kl
+        limit = math.inf if target is None or critic_only else target
         stopped = False
         for _ in range(self.config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
@@ -232,14 +225,13 @@ class Learner:
                 found, norm = self._step(part.tolist(), batch, credit, evaluated, critic_only)
                 sums.append(found)
                 norms.append(norm)
-                target = self.config.target_kl
-                if target is not None and not critic_only and float(found[_SUMS.index("approx_kl")]) > target:
+                if float(found[_APPROX_KL]) > limit:
                     stopped = True
                     break
             if stopped:
                 break
-        means = dict(zip(_SUMS, torch.stack(sums).mean(0).tolist(), strict=True))
-        means["approx_kl"] = float(sums[-1][_SUMS.index("approx_kl")])
+        means = dict(zip(REPORTS, torch.stack(sums).mean(0).tolist(), strict=True))
+        means["approx_kl"] = float(sums[-1][_APPROX_KL])
         return UpdateStats(
             **means,
             grad_norm=float(np.mean([norm.total for norm in norms])),
@@ -275,19 +267,18 @@ class Learner:
         self, rows: list[int], batch: Batch, credit: Credit, evaluated: Evaluated, critic_only: bool
     ) -> tuple[Tensor, _Norms]:
         """Take one optimiser step over some rows; returns the reports, and the gradient's norms uncut."""
-        tokens = int(batch.layout.sampled[rows].sum())
-        targets = max(1, int(credit.has_return_BL[rows].sum()))
+        of = Denominators.of(batch, credit, rows)
         parts = list(self._micro_batches(rows, batch))
-        sums = torch.zeros(len(_SUMS), device=self.accelerator.device)
+        sums = torch.zeros(len(REPORTS), device=self.accelerator.device)
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
             with self._accumulating(is_last):
-                loss, found = self._losses(part, batch, credit, evaluated, tokens, targets, critic_only)
+                loss, found = self._losses(part, batch, credit, evaluated, of, critic_only)
                 sums += found
                 # Gradients are averaged over processes, while the denominators count the rows of all.
                 self.accelerator.backward(loss * self.processes.count)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
-        self._refuse_non_finite(dict(zip(_SUMS, reduced.tolist(), strict=True)))
+        self._refuse_non_finite(dict(zip(REPORTS, reduced.tolist(), strict=True)))
         norms = self._descend()
         self._refuse_non_finite({"grad_norm": norms.total})
         return reduced.cpu(), norms
@@ -298,49 +289,17 @@ class Learner:
         batch: Batch,
         credit: Credit,
         evaluated: Evaluated,
-        tokens: int,
-        targets: int,
+        of: Denominators,
         critic_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        config, device = self.config, self.accelerator.device
+        device = self.accelerator.device
         reading, where_BL = self._read(rows, batch, with_entropy=True)
         if not rows:
             # Takes part in the collectives of the others, and adds nothing.
             nothing = 0.0 * (reading.logprobs.sum() + reading.values.sum())
-            return nothing, torch.zeros(len(_SUMS), device=device)
-
-        def chosen(x_BL: Tensor) -> Tensor:
-            return x_BL[rows, : where_BL.shape[1]][where_BL].to(device)
-
-        ones_N = torch.ones_like(reading.logprobs)
-        sampler_N, trainer_N = chosen(batch.sampler_logprobs_BL), chosen(evaluated.logprobs_BL)
-        old_N = sampler_N if config.old_logprobs == "sampler" else trainer_N
-        weights_N = None
-        if config.importance_cap is not None:
-            weights_N = truncated_importance_weights(trainer_N, sampler_N, ones_N, cap=config.importance_cap)
-        policy = policy_loss(
-            reading.logprobs, old_N, chosen(credit.advantages_BL), ones_N, denominator=tokens,
-            clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip,
-            weights=weights_N,
-        )  # fmt: skip
-        value = value_loss(
-            reading.values, chosen(evaluated.values_BL), chosen(credit.returns_BL),
-            chosen(credit.has_return_BL), denominator=targets, clip=config.value_clip,
-        )  # fmt: skip
-        entropy = reading.entropy.sum() / tokens
-        if not config.entropy_coef:
-            entropy = entropy.detach()  # a report alone: its way back would cost as much as the logits'
-        held = torch.zeros((), device=device)
-        if config.kl_coef and config.kl_in == "loss" and evaluated.ref_logprobs_BL is not None:
-            ref_N = chosen(evaluated.ref_logprobs_BL)
-            held = kl_loss(reading.logprobs, ref_N, old_N, ones_N, denominator=tokens, kind=config.kl_loss)
-        actor = policy.loss - config.entropy_coef * entropy + config.kl_coef * held
-        total = (0.0 if critic_only else 1.0) * actor + config.value_coef * value.loss
-        found = [
-            policy.loss, value.loss, entropy, policy.approx_kl, policy.clip_fraction,
-            value.clip_fraction, held,
-        ]  # fmt: skip
-        return total, torch.stack([part.detach().float() for part in found])
+            return nothing, torch.zeros(len(REPORTS), device=device)
+        targets = Targets.of(batch, credit, evaluated, rows=rows, where=where_BL, device=device)
+        return total_loss(reading, targets, self.config, of, critic_only=critic_only)
 
     def _accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
         """Let gradients add up; only the last micro-batch of a step exchanges them."""
