@@ -61,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:  # a bug, or of a library's own making
+            raise
+        print(f"rlprm: {type(error).__name__}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

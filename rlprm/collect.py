@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from tqdm.auto import tqdm
 from rlprm import envs
 from rlprm.config import TaskConfig, own_settings, setting
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.shards import Shards
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.failures import has_failed, report_failures
 from rlprm.launch import ALONE, Processes, join
-from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.models.loading import context_length_of, load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
@@ -48,7 +50,7 @@ class PolicyConfig(TaskConfig):
         super().__post_init__()
         if not self.model:
             raise ConfigError("model: nothing given; set it in the recipe or with --model")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature: got {self.temperature}, allowed: 0 or more")
         for name in ("max_new_tokens", "wave_size"):
             if getattr(self, name) < 1:
@@ -58,8 +60,8 @@ class PolicyConfig(TaskConfig):
         if self.seed < 0:
             raise ConfigError(f"seed: got {self.seed}, allowed: 0 or more")
 
-    def require_setting_of(self, store: TrajectoryStore) -> None:
-        """Refuse trajectories collected in another setting than their episodes are to go on in.
+    def require_setting_of(self, store: Shards) -> None:
+        """Refuse episodes, or states of them, of another setting than this one.
 
         Raises:
             MismatchError: naming the differences.
@@ -68,7 +70,7 @@ class PolicyConfig(TaskConfig):
         different = {n: (store.meta.get(n), getattr(self, n)) for n in names}
         details = ", ".join(f"{n}: {a!r} there, {b!r} now" for n, (a, b) in different.items() if a != b)
         if details:
-            raise MismatchError(f"{store.folder} was collected in another setting ({details})")
+            raise MismatchError(f"{store.folder} was made in another setting ({details})")
 
     def load_policy(self) -> HFPolicy:
         """Load the policy.
@@ -76,7 +78,11 @@ class PolicyConfig(TaskConfig):
         Raises:
             ArtifactError: if it is missing.
             ChatTemplateError: if its chat template cannot be used.
+            ConfigError: if conversations may be longer than it has learned positions for.
         """
+        own = context_length_of(self.model)
+        if self.context_length is not None and self.context_length > own:
+            raise ConfigError(f"context_length: got {self.context_length}, allowed: up to the model's {own}")
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
             ChatRenderer(load_tokenizer(self.model)),
@@ -131,7 +137,12 @@ def run(config: CollectConfig) -> TrajectoryStore:
             samples_per_task=config.samples_per_task,
             wave_size=config.wave_size,
             seed=config.seed,
-            meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+            meta={
+                "environment": config.environment,
+                "env_kwargs": config.env_kwargs,
+                # Waves of several precisions would be of several policies.
+                "dtype": str(policy.model.dtype).removeprefix("torch."),
+            },
             processes=processes,
         )
         trajectories = store.read()

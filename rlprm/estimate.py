@@ -26,7 +26,9 @@ from rlprm.config import own_settings, setting
 from rlprm.data.label_files import LABELS, write_labels
 from rlprm.data.shards import Shards
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError, DataError
+from rlprm.errors import ConfigError
+from rlprm.failures import with_outcome
+from rlprm.launch import ALONE, Processes, join
 from rlprm.models.loading import revision_of
 from rlprm.monte_carlo import Estimate, estimate, replay, state_key, state_seed
 from rlprm.policies.base import Policy
@@ -105,6 +107,8 @@ class EstimateStore(Shards):
 def run(config: EstimateConfig) -> None:
     """Estimate and label; waves of rollouts that are already there are kept.
 
+    Several processes share the waves; the first one labels when all are there.
+
     Raises:
         ArtifactError: if policy or trajectories are missing.
         DataError: if there is nothing to label, or the trajectories cannot be replayed.
@@ -121,10 +125,18 @@ def run(config: EstimateConfig) -> None:
         log.warning(
             "the rollouts are of policy %s, the trajectories of %s", revision, store.meta.get("policy")
         )
+    if store.meta.get("temperature") != config.temperature:
+        log.warning(
+            "the rollouts are at temperature %s, the trajectories at %s: labels of another policy",
+            config.temperature, store.meta.get("temperature"),
+        )  # fmt: skip
     trajectories = select(store.read(), config.num_tasks, config.samples_per_task)
+    processes = join()
     with recorded(config.output_dir, "estimate", identity) as results:
         folder = EstimateStore.create(config.output_dir, identity)
-        found = estimate_states(trajectories, config.load_policy(), config, folder)
+        found = estimate_states(trajectories, config.load_policy(), config, folder, processes)
+        if not processes.is_main:
+            return
         results.update(
             trajectories=len(trajectories), states=len(found),
             rollouts=sum(e.rollouts for e in found.values()),
@@ -138,7 +150,11 @@ def run(config: EstimateConfig) -> None:
                 trajectories,
                 [monte_carlo_labels(t, found, outcome=config.outcome, hard=hard) for t in trajectories],
                 estimator="monte_carlo",
-                estimator_kwargs={"rollouts": config.rollouts, "hard": hard},
+                estimator_kwargs={
+                    "rollouts": config.rollouts,
+                    "hard": hard,
+                    "temperature": config.temperature,
+                },
                 outcome="success" if hard else config.outcome,
                 policy=revision,
                 data=dict(store.meta),
@@ -159,11 +175,8 @@ def select(
         rows.setdefault(trajectory.task.id, []).append(trajectory)
     chosen: list[Trajectory] = []
     for row in list(rows.values())[:num_tasks]:
-        first = sorted(row, key=lambda t: t.sample)[:samples_per_task]
-        chosen += [t for t in first if t.steps and t.error is None]
-    if not chosen:
-        raise DataError(f"none of the {len(trajectories)} trajectories can be labelled (failed, or no step)")
-    return chosen
+        chosen += sorted(row, key=lambda t: t.sample)[:samples_per_task]
+    return with_outcome(chosen)
 
 
 def prefixes(trajectories: Sequence[Trajectory]) -> list[Prefix]:
@@ -177,24 +190,32 @@ def prefixes(trajectories: Sequence[Trajectory]) -> list[Prefix]:
 
 
 def estimate_states(
-    trajectories: Sequence[Trajectory], policy: Policy, config: EstimateConfig, store: EstimateStore
+    trajectories: Sequence[Trajectory],
+    policy: Policy,
+    config: EstimateConfig,
+    store: EstimateStore,
+    processes: Processes = ALONE,
 ) -> dict[int, Estimate]:
     """Estimate every state of the trajectories, wave by wave.
 
     A state's estimate is a function of the seed, its task and its tokens, not of the
-    trajectories or the size of the wave.
+    trajectories or the size of the wave. Several processes, each of which takes its share of the
+    waves, therefore come to the same estimates; all of them return when all waves are there.
 
     Returns:
         Key of a prefix → its estimate.
     """
     states = prefixes(trajectories)
     size = max(1, config.wave_size // config.rollouts)
-    with tqdm(total=len(states), desc="states", unit="state") as bar:
-        for number, start in enumerate(range(0, len(states), size)):
-            portion = states[start : start + size]
+    portions = [states[start : start + size] for start in range(0, len(states), size)]
+    own = processes.share(list(enumerate(portions)))
+    total = sum(len(portion) for _, portion in own)
+    with tqdm(total=total, desc="states", unit="state", disable=not processes.is_main) as bar:
+        for number, portion in own:
             if not store.has(number):
                 store.write(number, portion, _estimate(portion, policy, config))
             bar.update(len(portion))
+    processes.wait()
     return {prefix.key: found for prefix, found in zip(states, store.read(), strict=True)}
 
 

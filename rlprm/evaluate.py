@@ -22,6 +22,7 @@ from rlprm.collect import PolicyConfig, collect
 from rlprm.config import own_settings, setting
 from rlprm.data.confidence import check_per
 from rlprm.data.files import write_json
+from rlprm.data.probes import ActionProbe
 from rlprm.errors import ConfigError
 from rlprm.evaluation import plots
 from rlprm.evaluation.bon import choose_aggregation, comparisons, evaluate_pool, gap_closed, headline
@@ -41,6 +42,7 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.confident import Confident
 from rlprm.scorers.likelihood import Likelihood
 from rlprm.scorers.random import Random
+from rlprm.scorers.shared import Shared
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
 from rlprm.stage import FAILED, Stopwatch, is_finished, recorded
@@ -139,7 +141,7 @@ class EvaluateConfig(PolicyConfig):
 def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print the table, write ``summary.json`` and plots; returns the summary.
 
-    Several processes share whatever is generated; the first one prints and writes.
+    Several processes share whatever is generated, and the scoring of it; the first one prints and writes.
 
     Raises:
         ArtifactError: if the policy or a scorer is missing.
@@ -156,11 +158,14 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         return {}
     processes = join()
     checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
+    if config.action_probe:
+        config.require_setting_of(ActionProbe.open(config.action_probe))
     policy = config.load_policy()
     with recorded(folder, "evaluate", identity) as results:
         watch = Stopwatch()
+        shared = [Shared(scorer, processes) for scorer in checkpoints]
         probe = config.action_probe
-        told_apart = [evaluate_discrimination(probe, scorer) for scorer in checkpoints if probe]
+        told_apart = [evaluate_discrimination(probe, scorer) for scorer in shared if probe]
         tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
         dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
         with watch.measure("dev pool"):
@@ -171,7 +176,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         confident = [Confident(scorer, config.likelihood_per) for scorer in checkpoints if config.confident]
         searched: list[Scorer] = [*checkpoints, *confident]
         with watch.measure("scoring"):
-            asked = [*checkpoints, likelihood, *others]
+            asked = [*shared, likelihood, *others]
             for scorer in tqdm(asked, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
             for weighing in confident:
@@ -258,10 +263,16 @@ def _pool(
 def _greedy(
     config: EvaluateConfig, policy: HFPolicy, processes: Processes, tasks: Sequence[Task]
 ) -> Measurement:
-    greedy, setting, own = search.load("greedy"), config.episode_setting(), processes.share(tasks)
-    cold = policy.at_temperature(0.0)
-    results = greedy.search(own, cold, Shortest(), setting, run_seed=config.seed) if own else []
-    return measure_results(processes.gather(results), strategy=GREEDY)
+    """Decode in portions of tasks that fit into one wave."""
+    greedy, setting = search.load("greedy"), config.episode_setting()
+    cold, own = policy.at_temperature(0.0), processes.share(tasks)
+    found: list[SearchResult] = []
+    with tqdm(total=len(own), desc="greedy", unit="task", disable=not processes.is_main) as bar:
+        for start in range(0, len(own), config.wave_size):
+            portion = own[start : start + config.wave_size]
+            found += greedy.search(portion, cold, Shortest(), setting, run_seed=config.seed)
+            bar.update(len(portion))
+    return measure_results(processes.gather(found), strategy=GREEDY)
 
 
 def _beam(

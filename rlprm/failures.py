@@ -6,10 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from rlprm.errors import EpisodesFailedError
+from rlprm.errors import DataError, EpisodesFailedError
 from rlprm.types import StopReason, Trajectory
 
-__all__ = ["has_failed", "report_failures"]
+__all__ = ["has_failed", "has_outcome", "report_failures", "with_outcome"]
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,28 @@ log = logging.getLogger(__name__)
 def has_failed(trajectory: Trajectory) -> bool:
     """Whether nothing is known of an episode but why it could not go on."""
     return trajectory.stop is StopReason.ERROR
+
+
+def has_outcome(trajectory: Trajectory) -> bool:
+    """Whether an agent acted to an end that can be learned from: neither failed nor unfinished."""
+    if has_failed(trajectory) or trajectory.error is not None:
+        return False
+    return bool(trajectory.steps) and trajectory.stop is not None
+
+
+def with_outcome(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Return those that can be learned from.
+
+    Raises:
+        DataError: if there is none.
+    """
+    found = [t for t in trajectories if has_outcome(t)]
+    if not found:
+        raise DataError(
+            f"none of the {len(trajectories)} trajectories can be learned from: all failed, are unfinished, "
+            "or have no step"
+        )
+    return found
 
 
 def report_failures(what: str, trajectories: Sequence[Trajectory]) -> int:

@@ -18,7 +18,8 @@ from rlprm.config import setting
 from rlprm.data.batching import budget_batches
 from rlprm.data.label_files import write_labels
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError, DataError
+from rlprm.errors import ConfigError
+from rlprm.failures import with_outcome
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import StepLabels, StepScores, Trajectory
 
@@ -61,10 +62,7 @@ def run(config: LabelConfig) -> None:
         MismatchError: if the PRM was trained in another setting than the trajectories come from.
     """
     store = TrajectoryStore.open(config.trajectories)
-    trajectories = store.read()
-    usable = [t for t in trajectories if t.steps and t.error is None]
-    if not usable:
-        raise DataError(f"none of the {len(trajectories)} trajectories can be labelled (failed, or no step)")
+    usable = with_outcome(store.read())
     scores = _scores(config, store, usable) if config.model else None
     rows = label_trajectories(usable, scores, config)
     write_labels(

@@ -74,6 +74,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def local_count() -> int:
+    """Return how many processes of the launch run on this machine; known before they have met."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def join() -> Processes:
     """Meet the other processes of the launch, if any, and take the device that is this one's.
 

@@ -58,6 +58,11 @@ def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> l
     for step in trajectory.steps:
         episode.advance(_sampled(trajectory, step.start, step.end))
         states.append(episode.fork())
+    over = next((state for state in states[:-1] if state.stop is not None), None)
+    if over is not None:
+        ended = f"now it ends after {over.turn} of {len(trajectory.steps)} actions ({over.stop})"
+        advice = "take the context_length and max_new_tokens it was collected with"
+        raise DataError(f"{what}: {over.error or f'{ended}; {advice}'}")
     again = episode.trajectory()
     if (again.token_ids, again.stop) != (trajectory.token_ids, trajectory.stop):
         cause = "its environment answers differently now, or the setting is not the one it was collected in"

@@ -21,6 +21,8 @@ from rlprm.config import own_settings, setting
 from rlprm.data.probes import ActionProbe, ProbedAction
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError
+from rlprm.failures import has_outcome
+from rlprm.launch import ALONE, Processes, join
 from rlprm.models.loading import revision_of
 from rlprm.monte_carlo import estimate, replay, state_key, state_seed, waves
 from rlprm.policies.base import Completion, Policy, action_seed
@@ -53,7 +55,7 @@ class ProbeActionsConfig(PolicyConfig):
             raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
         if self.temperature == 0:
             raise ConfigError("temperature: got 0, allowed: above 0 (all actions of a state would be one)")
-        least = {"num_states": 1, "samples_per_state": 2, "actions_per_state": 2, "rollouts": 1}
+        least = {"num_states": 1, "samples_per_state": 2, "actions_per_state": 2, "rollouts": 4}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: {lowest} or more")
@@ -85,6 +87,8 @@ class Candidates:
 def run(config: ProbeActionsConfig) -> ActionProbe:
     """Probe states of stored trajectories; waves of rollouts that are already there are kept.
 
+    Several processes share the waves; the first one records the run when all are there.
+
     Raises:
         ArtifactError: if policy or trajectories are missing.
         DataError: if no state has two different actions, or the trajectories cannot be replayed.
@@ -97,24 +101,31 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
         return ActionProbe.open(config.output_dir)
     config.require_setting_of(store)
     trajectories = store.read()
+    processes = join()
     with recorded(config.output_dir, "probe-actions", identity) as results:
         probe = ActionProbe.create(config.output_dir, identity)
-        results.update(probe_actions(trajectories, config.load_policy(), config, probe))
+        results.update(probe_actions(trajectories, config.load_policy(), config, probe, processes))
     return probe
 
 
 def probe_actions(
-    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig, probe: ActionProbe
+    trajectories: Sequence[Trajectory],
+    policy: Policy,
+    config: ProbeActionsConfig,
+    probe: ActionProbe,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Choose states, try actions in them and estimate what these are worth, wave by wave.
+
+    Several processes share the estimating, which is nearly all of the work; each finds all actions itself.
 
     Returns:
         Counts and costs.
 
     Raises:
-        DataError: if no state has two different actions.
+        DataError: if no state has two different actions, or the processes found different ones.
     """
-    candidates = find_candidates(trajectories, policy, config)
+    candidates = find_candidates(trajectories, policy, config, shown=processes.is_main)
     if not candidates.found:
         raise DataError(
             f"none of {candidates.alike} states has two different actions among {config.samples_per_state}; "
@@ -122,14 +133,20 @@ def probe_actions(
         )
     if candidates.states < config.num_states:
         log.warning("only %d of %d states have two different actions", candidates.states, config.num_states)
+    _require_the_same(candidates, processes)
     children = [candidate.child for candidate in candidates.found]
     remaining = iter(candidates.found)
-    with tqdm(total=len(children), desc="actions", unit="action") as bar:
-        for number, wave in enumerate(waves(children, config.rollouts, config.wave_size)):
-            portion = list(islice(remaining, len(wave)))
+    portions = [
+        list(islice(remaining, len(wave))) for wave in waves(children, config.rollouts, config.wave_size)
+    ]
+    own = processes.share(list(enumerate(portions)))
+    total = sum(len(portion) for _, portion in own)
+    with tqdm(total=total, desc="actions", unit="action", disable=not processes.is_main) as bar:
+        for number, portion in own:
             if not probe.has(number):
                 probe.write(number, _estimate(portion, policy, config))
-            bar.update(len(wave))
+            bar.update(len(portion))
+    processes.wait()
     estimated = [action for of_state in probe.read() for action in of_state]
     return {
         "states": candidates.states, "actions": len(estimated), "states_with_one_action": candidates.alike,
@@ -148,7 +165,7 @@ def choose_states(trajectories: Sequence[Trajectory], seed: int) -> Iterator[tup
     """
     rows: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
-        if trajectory.steps and trajectory.error is None:
+        if has_outcome(trajectory):
             rows.setdefault(trajectory.task.id, []).append(trajectory)
     generator = np.random.default_rng(seed)
     order = [list(rows.values())[i] for i in generator.permutation(len(rows))]
@@ -165,13 +182,13 @@ def choose_states(trajectories: Sequence[Trajectory], seed: int) -> Iterator[tup
 
 
 def find_candidates(
-    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig
+    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig, *, shown: bool = True
 ) -> Candidates:
     """Sample actions in one state after another until enough states have two different ones."""
     setting, samples = config.episode_setting(), config.samples_per_state
     chosen = choose_states(trajectories, config.seed)
     result = Candidates()
-    with tqdm(total=config.num_states, desc="states", unit="state") as bar:
+    with tqdm(total=config.num_states, desc="states", unit="state", disable=not shown) as bar:
         while drawn := list(islice(chosen, max(1, config.wave_size // samples))):
             states = [_state(trajectory, turn, setting, policy, config.seed) for trajectory, turn in drawn]
             sampled = policy.act(
@@ -217,6 +234,16 @@ def distinct_children(
         if len(children) == limit:
             break
     return children
+
+
+def _require_the_same(candidates: Candidates, processes: Processes) -> None:
+    """Refuse to put waves together that are of different actions: devices of two kinds round differently."""
+    own = [
+        (c.state, c.frequency, state_key(c.child.task, c.child.conversation.token_ids))
+        for c in candidates.found
+    ]
+    if any(found != own for found in processes.gather_all(own)):
+        raise DataError("the processes sampled different actions; run probe-actions in one process")
 
 
 def _state(trajectory: Trajectory, turn: int, setting: EpisodeSetting, policy: Policy, seed: int) -> Episode:

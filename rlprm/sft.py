@@ -7,6 +7,7 @@ rollouts, so a policy is trained on exactly the token layout it will act in.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from rlprm.data.demonstrations import Demonstration, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
 from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
+from rlprm.launch import local_count
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
     IN_FULL,
@@ -51,6 +53,8 @@ from rlprm.types import End, Split, Step
 
 log = logging.getLogger(__name__)
 _IGNORED = -100
+_TASKS_OF_A_WORKER = 16
+"""To be worth the start of a process: it imports all libraries first."""
 
 
 @dataclass
@@ -73,7 +77,9 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
         "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
         "actions: teaches a model from scratch to read, and what actions lead to.",
     )
-    workers: int = setting(0, "Processes for the expert; 0 takes one per core.")
+    workers: int = setting(
+        0, "Processes for the expert; 0 takes one per core, or fewer where there is less work."
+    )
     output_dir: str = setting("runs/sft", "Where the policy goes.")
     bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
     gradient_checkpointing: bool | None = setting(None, "Old name of activation_checkpointing.")
@@ -158,12 +164,18 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
         end=episode.end,
         prompt=episode.prompt,
         action_format=episode.action_format,
-        workers=config.workers or os.cpu_count() or 1,
+        workers=config.workers or _useful_workers(len(tasks)),
     )
     found = [d for d in tqdm(solved, total=len(tasks), desc="demonstrations", unit="task") if d is not None]
     if not found:
         raise DataError(f"the expert solved none of the {len(tasks)} tasks of {config.environment}")
     return found
+
+
+def _useful_workers(tasks: int) -> int:
+    """Return how many processes of the expert find work and a core; every process of a launch starts them."""
+    cores = (os.cpu_count() or 1) // local_count()
+    return max(1, min(cores, math.ceil(tasks / _TASKS_OF_A_WORKER)))
 
 
 def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:

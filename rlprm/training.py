@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -20,18 +22,32 @@ from rlprm.data.files import read_json, write_json
 from rlprm.errors import TrainingError, refuse_other_settings
 from rlprm.models import zero
 
+log = logging.getLogger(__name__)
 _RUN = "run.json"
 """Settings of the run whose checkpoints are in the folder."""
 _OPTIMISATION = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs",
     "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "bf16", "seed",
 )  # fmt: skip
+_SELDOM_SET = (
+    "adam_beta1", "adam_beta2", "adam_epsilon", "optim_args", "optim_target_modules", "lr_scheduler_kwargs",
+    "warmup_ratio", "fp16", "tf32", "data_seed", "label_smoothing_factor", "neftune_noise_alpha",
+    "average_tokens_across_devices", "train_sampling_strategy", "group_by_length", "dataloader_drop_last",
+    "packing", "packing_strategy", "padding_free", "loss_type",
+)  # fmt: skip
+"""Those of optimisation that a record names only where they are not the library's own."""
 
 
 def stage_record(config: TrainingArguments) -> dict[str, Any]:
     """Return the settings that determine what a training stage produces, except where it puts it."""
     record = own_settings(config)
     record.update({name: getattr(config, name) for name in _OPTIMISATION})
+    known = {field.name: field for field in dataclasses.fields(config)}
+    record.update(
+        (name, getattr(config, name))
+        for name in _SELDOM_SET
+        if name in known and getattr(config, name) != known[name].default
+    )
     return {name: str(value) if isinstance(value, Enum) else value for name, value in record.items()}
 
 
@@ -59,10 +75,16 @@ def settle_device(arguments: TrainingArguments) -> None:
 def check_world_size(arguments: TrainingArguments) -> None:
     """Refuse processes that were launched together but would train apart, each the whole of the data.
 
+    One process that sees several GPUs uses the first: the trainer would spread every batch over all
+    (``DataParallel``), as many times as large as asked for and without mixed precision.
+
     Raises:
         TrainingError: if the launcher started another number of processes than the trainer sees.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if (seen := arguments.n_gpu) > 1:
+        arguments._n_gpu = 1
+        log.warning("one of %d GPUs is used; accelerate launch --num_processes %d ... takes all", seen, seen)
     if launched != arguments.world_size:
         raise TrainingError(
             f"{launched} processes were launched, but the trainer sees {arguments.world_size}; each would "

@@ -216,12 +216,23 @@ def test_the_stage_records_what_it_did_and_is_reused(
     record = read_record(tmp_path / "trajectories")
     assert record["stage"] == "collect"
     assert record["results"]["trajectories"] == 6
+    assert TrajectoryStore.open(tmp_path / "trajectories").meta["dtype"] == "float32"
     assert record["results"]["env_steps"] == 12
     assert record["results"]["stops"] == {"round_limit": 6}
     monkeypatch.setattr(CollectConfig, "load_policy", lambda _: pytest.fail("loaded the policy again"))
     assert len(stage.run(config(tiny_folder, tmp_path)).read()) == 6
     with pytest.raises(MismatchError, match=r"samples_per_task: 2 there, 3 now"):
         stage.run(config(tiny_folder, tmp_path, samples_per_task=3))
+
+
+def test_waves_of_another_precision_are_not_put_beside_those_that_are_there(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    stage.run(config(tiny_folder, tmp_path))
+    (tmp_path / "trajectories" / "stage.json").unlink()
+    (tmp_path / "trajectories" / "wave-00001.jsonl").unlink()
+    with pytest.raises(MismatchError, match="dtype: 'float32' there, 'bfloat16' now"):
+        stage.run(config(tiny_folder, tmp_path, dtype="bfloat16"))
 
 
 def test_a_killed_stage_leaves_no_record_and_goes_on(

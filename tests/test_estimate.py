@@ -174,7 +174,7 @@ def test_the_first_tasks_and_samples_are_labelled() -> None:
     assert [(t.task.id, t.sample) for t in chosen] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert len(select(shuffled, None, None)) == 9
     failed = [replace(t, error="RuntimeError: down") for t in shuffled]
-    with pytest.raises(DataError, match="none of the 9 trajectories can be labelled"):
+    with pytest.raises(DataError, match="none of the 9 trajectories can be learned from"):
         select(failed, None, None)
 
 

@@ -53,6 +53,14 @@ def test_an_environment_that_answers_differently_is_noticed() -> None:
         replay(elsewhere, SETTING, POLICY)
 
 
+def test_trap_a_shorter_context_does_not_turn_states_into_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    trajectory = next(t for t in collected() if len(t.steps) > 2)
+    short = trajectory.steps[1].start + POLICY.max_new_tokens - 1
+    monkeypatch.setattr(POLICY, "context_length", short)
+    with pytest.raises(DataError, match=r"now it ends after 1 of \d actions \(context_limit\)"):
+        replay(trajectory, SETTING, POLICY)
+
+
 def test_an_environment_that_fails_now_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     trajectory = next(t for t in collected() if len(t.steps) > 2)
 

@@ -241,7 +241,7 @@ def test_trajectories_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         ({"num_states": 0}, "num_states: got 0, allowed: 1 or more"),
         ({"samples_per_state": 1}, "samples_per_state: got 1, allowed: 2 or more"),
         ({"actions_per_state": 1}, "actions_per_state: got 1, allowed: 2 or more"),
-        ({"rollouts": 0}, "rollouts: got 0, allowed: 1 or more"),
+        ({"rollouts": 0}, "rollouts: got 0, allowed: 4 or more"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], complaint: str) -> None:

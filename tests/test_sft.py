@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from rlprm import sft
 from rlprm.config import parse
 from rlprm.data.agentgym import write_items
-from rlprm.data.demonstrations import Demonstration, demonstrate
+from rlprm.data.demonstrations import Demonstration, demonstrate, demonstrate_all
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
@@ -23,7 +24,7 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.rollout import rollout
 from rlprm.sft import SFTStageConfig, render, to_dataset
 from rlprm.stage import read_record
-from rlprm.types import End, EpisodeSetting, Split
+from rlprm.types import End, EpisodeSetting, Split, Task
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy
 
@@ -171,6 +172,35 @@ def test_training_leaves_a_policy_that_can_act(trained: tuple[Path, list[dict[st
     _, batches = trained
     prompt = renderer.prompt_ids([{"role": "system", "content": "Walk to the goal."}])[:-2]
     assert batches[0]["input_ids"][0].tolist()[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize(
+    ("cores", "local", "tasks", "started"),
+    [
+        (64, None, 2000, 64),
+        (64, "8", 2000, 8),
+        (4, "8", 2000, 1),
+        (64, None, 40, 3),
+        (None, None, 40, 1),
+    ],
+)
+def test_the_processes_of_a_launch_share_the_cores_and_start_no_idle_experts(
+    cores: int | None, local: str | None, tasks: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def spy(of: Sequence[Task], *, workers: int, **options: Any) -> Iterator[Demonstration | None]:
+        seen.append(workers)
+        return demonstrate_all(of[:1], workers=1, **options)
+
+    monkeypatch.setattr(sft, "demonstrate_all", spy)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    for workers in (0, 5):
+        sft.collect_demonstrations(config(Path("unused"), num_demonstrations=tasks, workers=workers))
+    assert seen == [started, 5]
 
 
 def test_training_leaves_a_record_and_is_reused(

@@ -51,14 +51,15 @@ class Conversation:
         self.steps[-1] = Step(newest.start, newest.end, action, reward, valid)
 
     def observe(self, observation: str) -> None:
-        """Append the environment's answer."""
+        """Append the environment's answer; half a surrogate pair, which is no text, becomes ``?``."""
+        observation = observation.encode(errors="replace").decode()
         ids = self.renderer.observation_ids(observation)
         self._append(ids, [0] * len(ids), [0.0] * len(ids))
         self.messages.append({"role": "user", "content": observation})
 
     def note(self, observation: str) -> None:
         """Keep the closing answer of a finished episode as text only: no model ever reads it."""
-        self.messages.append({"role": "user", "content": observation})
+        self.messages.append({"role": "user", "content": observation.encode(errors="replace").decode()})
 
     def fork(self) -> Conversation:
         """Return an independent copy."""

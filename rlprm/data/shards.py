@@ -22,6 +22,7 @@ from rlprm.errors import ArtifactError, DataError, refuse_other_settings
 __all__ = ["FORMAT", "Shards"]
 
 FORMAT = 1
+_KIND = "holds"
 _SHARD = re.compile(r"wave-(\d{5,})\.jsonl")
 _T = TypeVar("_T")
 
@@ -44,10 +45,11 @@ class Shards:
             MismatchError: if the folder holds rows made with other settings.
         """
         folder = Path(folder)
-        wanted = json.loads(json.dumps({"format": FORMAT, **meta}))
+        wanted = json.loads(json.dumps({"format": FORMAT, _KIND: cls.HOLDS, **meta}))
         path = folder / "meta.json"
         if path.exists() and _numbered(folder):
-            refuse_other_settings(f"{folder} holds {cls.HOLDS} made", _read_meta(folder), wanted)
+            before = {_KIND: cls.HOLDS, **_read_meta(folder)}
+            refuse_other_settings(f"{folder} holds {before[_KIND]} made", before, wanted)
         else:
             write_json(path, wanted)
         return cls(folder, wanted)
@@ -57,7 +59,7 @@ class Shards:
         """Open an existing folder for reading.
 
         Raises:
-            ArtifactError: if there is none.
+            ArtifactError: if there is none, or it holds something else.
             DataError: if another version of this package wrote it.
         """
         folder = Path(folder)
@@ -66,6 +68,8 @@ class Shards:
         meta = _read_meta(folder)
         if meta.get("format") != FORMAT:
             raise DataError(f"{folder} has format {meta.get('format')!r}, this version reads {FORMAT}")
+        if (kind := meta.get(_KIND, cls.HOLDS)) != cls.HOLDS:
+            raise ArtifactError(f"no {cls.HOLDS} at {folder}: it holds {kind}")
         return cls(folder, meta)
 
     def has(self, wave: int) -> bool:

@@ -11,12 +11,13 @@ What is decided here:
 * Rank correlation and pairwise accuracy are means over the *telling* states: those with
   at least one pair of actions whose values differ by more than two standard errors
   (``clearly_different``). Elsewhere the order is mostly noise; of states whose actions are all
-  worth the same, one in five still passes for telling, where four are tried. A scorer that gives all
-  actions of a telling state the same score has rank correlation 0 there.
-* The gain of choosing is over all states: the value of the action the scorer puts first
-  minus what the policy gets by sampling (the mean value weighted by how often each action
-  was sampled). Actions that tie are taken as the policy would take them, so that a
-  scorer without an opinion gains exactly 0.
+  worth the same, one in four still passes for telling, where four are tried with 8 to 32 rollouts.
+  A scorer that gives all actions of a telling state the same score has rank correlation 0 there.
+* The gain of choosing is over all states, among the actions that were kept: the value of the
+  one the scorer puts first minus what the policy gets by sampling among them (the mean value
+  weighted by how often each was sampled). ``coverage`` is their share of what the policy
+  sampled; rarer actions are in no number here. Actions that tie are taken as the policy would
+  take them, so that a scorer without an opinion gains exactly 0.
 * Two ceilings of the gain. ``ceiling``: the best estimated value; too high, since
   the best of several noisy estimates was partly lucky. ``attainable``: what
   choosing by one half of the rollouts gains in the other half, over many random halvings;
@@ -59,6 +60,8 @@ class ProbedState:
     """How many; 0 where the value is known exactly."""
     frequencies: tuple[int, ...]
     """How often the policy sampled each action."""
+    samples: int | None = None
+    """How many actions it sampled, those that were not kept included."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared.
@@ -79,6 +82,8 @@ class Discrimination:
 
     scorer: str
     states: int
+    coverage: float | None
+    """Mean share of the policy's samples in a state that were one of the actions; None where unknown."""
     telling_states: int
     """States in which at least one pair of actions clearly differs."""
     rank_correlation: Interval | None
@@ -131,6 +136,7 @@ def evaluate_discrimination(folder: str | Path, scorer: Scorer, *, seed: int = 0
                 values=tuple(action.success for action in actions),
                 rollouts=tuple(action.rollouts for action in actions),
                 frequencies=tuple(action.frequency for action in actions),
+                samples=actions[0].samples,
             )
         )
     return discrimination(found, scorer=scorer.name, seed=seed)
@@ -163,6 +169,7 @@ def discrimination(states: Sequence[ProbedState], *, scorer: str, seed: int = 0)
     return Discrimination(
         scorer=scorer,
         states=len(states),
+        coverage=_coverage(states),
         telling_states=len(accuracies),
         rank_correlation=mean_interval(correlations, seed=seed) if correlations else None,
         pairwise_accuracy=mean_interval(accuracies, seed=seed) if accuracies else None,
@@ -175,6 +182,11 @@ def discrimination(states: Sequence[ProbedState], *, scorer: str, seed: int = 0)
             [np.var(s.values, ddof=1) - binomial_variance(s.values, s.rollouts).mean() for s in states], seed
         ),
     )
+
+
+def _coverage(states: Sequence[ProbedState]) -> float | None:
+    shares = [sum(s.frequencies) / s.samples for s in states if s.samples]
+    return float(np.mean(shares)) if len(shares) == len(states) else None
 
 
 def _gain(scores: ArrayLike, values: ArrayLike, frequencies: Sequence[int]) -> NDArray[np.float64]:

@@ -181,7 +181,8 @@ def clearly_different(
     """Return the (A, A) matrix of pairs of means that differ by more than some standard errors.
 
     The standard error of a difference of shares is Agresti and Caffo's: one success and one
-    failure are added to each side, since ``p (1 - p) / n`` alone would call 0 of 8 certain.
+    failure are added to each side, since ``p (1 - p) / n`` alone would call 0 of 8 certain. The
+    difference itself is taken as it was found, which their interval would move towards 0.
     A count of 0 stands for a value that is known exactly.
     """
     p, n = _shares(means, counts)

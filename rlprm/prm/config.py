@@ -74,7 +74,7 @@ class PRMConfig(TuningConfig, TrainingArguments):
         if not 0.0 < self.held_out_fraction < 1.0:
             raise ConfigError(f"held_out_fraction: got {self.held_out_fraction}, allowed: between 0 and 1")
         for name in ("beta", "cold_start_epochs", "last_step_weight"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 0 or more")
         settle_device(self)
         super().__post_init__()

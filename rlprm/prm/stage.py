@@ -15,6 +15,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
+from rlprm.failures import with_outcome
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.models.loading import (
     context_length_of,
@@ -138,13 +139,9 @@ def usable_trajectories(trajectories: Sequence[Trajectory], outcome: str) -> tup
     Raises:
         DataError: if nothing remains, or all remaining outcomes are the same (no label could teach anything).
     """
-    usable = [t for t in trajectories if t.steps and t.error is None]
+    usable = with_outcome(trajectories)
     for trajectory in usable:
         check_no_intermediate_reward(trajectory)
-    if not usable:
-        raise DataError(
-            f"none of the {len(trajectories)} trajectories is usable (all failed or have no step)"
-        )
     if len({t.outcome.value(outcome) for t in usable}) == 1:
         way_out = "choose easier or harder tasks, or another policy"
         if len({t.outcome.score for t in usable}) > 1:

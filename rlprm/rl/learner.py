@@ -353,15 +353,21 @@ class Learner:
         # That weights which go by two names are stored once would be said each time, as a warning.
         logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
         hook = self.accelerator.register_save_state_pre_hook(_keep_trained)
-        self.accelerator.save_state(str(folder), safe_serialization=True)
+        # DeepSpeed writes the weights itself, and has to be told.
+        without_frozen = {"exclude_frozen_parameters": True} if self._has_engine and self._has_frozen else {}
+        self.accelerator.save_state(str(folder), safe_serialization=True, **without_frozen)
         hook.remove()
 
     def load_state(self, folder: Path) -> None:
         """Read what ``save_state`` wrote; to be called in every process."""
-        has_frozen = any(not parameter.requires_grad for parameter in self.whole.parameters())
-        # Frozen weights are not in it: they are as they were loaded. DeepSpeed's own files are whole.
-        lenient = {"strict": False} if has_frozen and not self._has_engine else {}
+        # Frozen weights are not in it: they are as they were loaded.
+        strict = "load_module_strict" if self._has_engine else "strict"
+        lenient = {strict: False} if self._has_frozen else {}
         self.accelerator.load_state(str(folder), **lenient)
+
+    @property
+    def _has_frozen(self) -> bool:
+        return any(not parameter.requires_grad for parameter in self.whole.parameters())
 
     def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Save the policy so that stock transformers loads it, adapters merged; in every process."""

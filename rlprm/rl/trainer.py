@@ -34,6 +34,7 @@ from rlprm.rl.measure import Measured, measure, run_shared
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
 from rlprm.scorers.base import Scorer
+from rlprm.scorers.shared import Shared
 from rlprm.stage import Stopwatch
 from rlprm.tracking import Tracker
 from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
@@ -73,7 +74,7 @@ class RLTrainer:
         self.folder = Path(config.output_dir)
         self.processes = learner.processes
         self.journal = Journal(self.folder, progress.iteration, writes=self.processes.is_main)
-        self.scorer = load_scorer(progress.prm) if progress.prm else None
+        self.scorer = self._load_scorer(progress.prm) if progress.prm else None
         self.fresh = FreshTrajectories(config, self.processes)
         self._watch = Stopwatch()
         self._told: dict[str, float] = {}
@@ -114,7 +115,7 @@ class RLTrainer:
             )
         batch = Batch.of(usable, outcome=config.outcome)
         with self._watch.measure("score"):
-            scores = self._score(usable)
+            scores = self.scorer.score(usable) if self.scorer else []
         reads = prm_reads(scores) if scores else None
         with self._watch.measure("evaluate"):
             evaluated = self.learner.evaluate(batch, with_reference=config.kl_coef > 0)
@@ -136,7 +137,7 @@ class RLTrainer:
         if self.fresh.add(iteration, usable) and not is_last:  # nothing would be scored by it
             with self._watch.measure("refresh"):
                 progress.prm = self.fresh.train(iteration, progress.prm)
-                self.scorer = self.load_scorer(progress.prm)
+                self.scorer = self._load_scorer(progress.prm)
         row |= self._time_spent()
         self.journal.write({"iteration": iteration, **row})
         if self.processes.is_main:
@@ -195,12 +196,8 @@ class RLTrainer:
                 processes=self.processes,
             )
 
-    def _score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
-        """Score the episodes, shared out over the processes."""
-        if self.scorer is None:
-            return []
-        own = self.processes.share(trajectories)
-        return self.processes.gather(self.scorer.score(own) if own else [])
+    def _load_scorer(self, folder: str) -> Scorer:
+        return Shared(self.load_scorer(folder), self.processes)
 
     # --- looking ----------------------------------------------------------------------------------------
 

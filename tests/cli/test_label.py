@@ -94,7 +94,7 @@ def test_nothing_is_written_where_nothing_can_be_labelled(pipeline: Pipeline, tm
     failed = [replace(t, error="RuntimeError: down") for t in store.read()]
     TrajectoryStore.create(tmp_path / "failed", store.meta).write(0, failed)
     output = tmp_path / "labels.jsonl"
-    with pytest.raises(DataError, match="none of the 64 trajectories can be labelled"):
+    with pytest.raises(DataError, match="none of the 64 trajectories can be learned from"):
         label.run(LabelConfig(trajectories=str(tmp_path / "failed"), output=str(output)))
     assert not output.exists()
 

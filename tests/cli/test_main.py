@@ -104,7 +104,9 @@ def test_an_unknown_stage(capfd: pytest.CaptureFixture[str]) -> None:
         ),
         (["collect", "--model", "m", "--num_tasks", "many"], "invalid int value: 'many'"),
         (["collect", "--model", "m", "--end", "never"], "end: got 'never', allowed: on_success, declared"),
+        (["collect", "--model", "m", "--temperature", "nan"], "temperature: got nan, allowed: 0 or more"),
         (["train-prm", "--trajectories", "t", "--model", "m", "--beta", "-1"], "beta: got -1.0"),
+        (["train-prm", "--trajectories", "t", "--model", "m", "--beta", "inf"], "beta: got inf"),
         (["train-prm", "--trajectories", "nowhere", "--model", "m"], "no trajectories at nowhere"),
         (["label", "--trajectories", "nowhere"], "no trajectories at nowhere"),
         (["label", "--trajectories", "t", "--estimator", "td_gae"], "name a PRM with --model"),
@@ -197,6 +199,25 @@ def test_a_folder_that_holds_another_run(
     line = refused(capfd, "train-prm", *arguments, "--output_dir", str(tmp_path / "orm"))
     assert "holds a finished run with other settings" in line
     assert (tmp_path / "orm/model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_folder_that_cannot_be_made(
+    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    output = str(tmp_path / "file")
+    line = refused(capfd, "collect", "--model", pipeline.policy, *EPISODES, "--output_dir", output)
+    assert line.startswith(f"rlprm: FileExistsError: {output}: ")
+    line = refused(capfd, "label", "--trajectories", pipeline.rollouts, "--output", str(tmp_path))
+    assert tmp_path.name in line
+
+
+def test_a_context_longer_than_the_models(
+    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--context_length", "100000", "--output_dir", str(tmp_path / "out")]
+    line = refused(capfd, "collect", "--model", pipeline.policy, *EPISODES, *settings)
+    assert "context_length: got 100000, allowed: up to the model's" in line
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,12 +97,32 @@ def test_a_probe_that_is_missing_is_noticed_before_anything_is_collected(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_probe_of_other_episodes_is_refused(probe: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    other = tmp_path / "probe"
+    shutil.copytree(probe, other)
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "end": "on_success"}))
+    arguments = [*pipeline.evaluation, "--action_probe", str(other), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(MismatchError, match=r"another setting \(end: 'on_success' there, 'declared' now\)"):
+        evaluate.run(parse(EvaluateConfig, arguments))
+
+
+def test_labels_of_a_policy_at_another_temperature_are_warned_of(
+    pipeline: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = ["--num_tasks", "1", "--samples_per_task", "1", "--rollouts", "1"]
+    cooler = ["--temperature", "0.5", "--output_dir", str(tmp_path / "out")]
+    with caplog.at_level(logging.WARNING):
+        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes, *cooler]))
+    assert "the rollouts are at temperature 0.5, the trajectories at 1.5" in caplog.text
+
+
 def test_estimates_become_labels_and_labels_a_step_value_model(
     estimates: Path, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     soft, hard = LabelFile.read(estimates), LabelFile.read(estimates / "labels_hard.jsonl")
-    assert soft.meta["estimator_kwargs"] == {"rollouts": 4, "hard": False}
-    assert hard.meta["estimator_kwargs"] == {"rollouts": 4, "hard": True}
+    assert soft.meta["estimator_kwargs"] == {"rollouts": 4, "hard": False, "temperature": 1.5}
+    assert hard.meta["estimator_kwargs"] == {"rollouts": 4, "hard": True, "temperature": 1.5}
     assert soft.meta["costs"]["policy_tokens"] == read_record(estimates)["results"]["policy_tokens"] > 0
     assert soft.rows.keys() == hard.rows.keys()
     for key, (_, labels) in soft.rows.items():

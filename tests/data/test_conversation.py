@@ -84,3 +84,11 @@ def test_a_fork_and_its_original_go_separate_ways() -> None:
     talk.note("x")
     assert snapshot(fork) == forked
     assert fork.renderer is talk.renderer
+
+
+def test_half_a_character_from_a_server_becomes_a_question_mark() -> None:
+    talk = conversation()
+    talk.act(RENDERER.action_ids("finish"), [0.0] * 2)
+    talk.observe("cell \ud800 2")
+    talk.note("done \udfff")
+    assert [m["content"] for m in talk.messages[-2:]] == ["cell ? 2", "done ?"]

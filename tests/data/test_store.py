@@ -15,6 +15,7 @@ from hypothesis import given, settings
 
 from rlprm.data import files
 from rlprm.data.files import read_json, write_atomically
+from rlprm.data.probes import ActionProbe
 from rlprm.data.store import FORMAT, TrajectoryStore, from_row, to_row
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.types import Outcome, StopReason, Trajectory
@@ -227,3 +228,22 @@ def test_a_store_without_rows_takes_other_settings(store: TrajectoryStore) -> No
     again.write(0, [trajectory()])
     with pytest.raises(MismatchError, match=r"seed: 1 there, 0 now"):
         TrajectoryStore.create(store.folder, {"seed": 0})
+
+
+def test_a_folder_of_something_else_is_not_taken_for_trajectories(tmp_path: Path) -> None:
+    # A probe's rows have all columns of a trajectory, and are states in the middle of one.
+    ActionProbe.create(tmp_path / "probe", {"seed": 0}).write_rows(0, [to_row(trajectory())])
+    with pytest.raises(ArtifactError, match=r"no trajectories at .*probe: it holds probed actions"):
+        TrajectoryStore.open(tmp_path / "probe")
+    with pytest.raises(MismatchError, match="holds probed actions made with other settings"):
+        TrajectoryStore.create(tmp_path / "probe", {"seed": 0})
+    assert ActionProbe.open(tmp_path / "probe").meta["seed"] == 0
+
+
+def test_folders_from_before_they_said_what_they_hold_are_still_read(store: TrajectoryStore) -> None:
+    store.write(0, [trajectory()])
+    path = store.folder / "meta.json"
+    meta = {name: value for name, value in json.loads(path.read_text()).items() if name != "holds"}
+    path.write_text(json.dumps(meta))
+    assert TrajectoryStore.open(store.folder).read() == [trajectory()]
+    assert TrajectoryStore.create(store.folder, {"seed": 0}).has(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -143,9 +144,12 @@ def test_deepspeed_rl_saves_a_policy_for_stock_transformers(launches: Launches, 
     assert json.loads((folder / "summary.json").read_text())["iterations"] == 3
 
 
-def test_deepspeed_rl_goes_on_where_it_was_killed(launches: Launches, arguments: list[str]) -> None:
+@pytest.mark.parametrize("kind", ["plain", "adapters"])
+def test_deepspeed_rl_goes_on_where_it_was_killed(
+    launches: Launches, arguments: list[str], kind: str
+) -> None:
     """Under ZeRO-3, killed some moment after the first checkpoint."""
-    folder = launches.root / "rl-killed"
+    folder = launches.root / f"rl-killed-{kind}"
     launcher = [
         sys.executable,
         "-m",
@@ -153,7 +157,7 @@ def test_deepspeed_rl_goes_on_where_it_was_killed(launches: Launches, arguments:
         "--config_file",
         "ds_configs/cpu_zero3.yaml",
     ]
-    command = [*launcher, "--module", "rlprm.cli", *arguments, "--output_dir", str(folder)]
+    command = [*launcher, "--module", "rlprm.cli", *arguments, *KINDS[kind], "--output_dir", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -167,10 +171,14 @@ def test_deepspeed_rl_goes_on_where_it_was_killed(launches: Launches, arguments:
         for victim in (launcher_process, *launcher_process.children(recursive=True)):
             victim.kill()
     assert not (folder / "stage.json").exists()
-    again = launches.run("rl-again", command[1:])
+    again = launches.run(f"rl-again-{kind}", command[1:])
     assert again.status == 0, again.output[-3000:]
     assert "going on after iteration" in again.output
-    whole = two(launches, arguments, 3, "plain").folder / "run"
+    # What is frozen (the reference; under adapters all else) is loaded again, not kept in checkpoints.
+    for file in (folder / "checkpoints").rglob("*_model_states.pt"):
+        frozen = torch.load(file, weights_only=False)["frozen_param_fragments"]
+        assert not frozen, f"{file}: {sorted(frozen)}"
+    whole = two(launches, arguments, 3, kind).folder / "run"
     assert largest_difference(
         load_file(folder / "model.safetensors"), load_file(whole / "model.safetensors")
     ) < 1e-6  # fmt: skip

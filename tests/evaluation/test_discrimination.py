@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,13 @@ def test_numbers_by_hand() -> None:
     assert both.pairwise_accuracy.mean == 0.5
     # (.1 - .9)² / 2 in both states
     assert both.score_spread.mean == pytest.approx(math.sqrt(0.32))
+
+
+def test_coverage_is_the_share_of_the_policys_actions_that_were_kept() -> None:
+    half = replace(state([0.1, 0.9], [0.5, 1.0], frequencies=[3, 1]), samples=8)
+    whole = replace(half, samples=4)
+    assert discrimination([half, whole], scorer="x").coverage == 0.75
+    assert discrimination([half, replace(half, samples=None)], scorer="x").coverage is None
 
 
 def test_states_that_tell_nothing_count_for_the_gain_alone() -> None:

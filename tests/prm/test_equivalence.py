@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import MismatchError, TrainingError
 from rlprm.prm import trainer as trainer_module
 from rlprm.prm.trainer import PRMTrainer
-from rlprm.training import check_world_size, last_checkpoint
+from rlprm.training import check_world_size, last_checkpoint, stage_record
 from tests.prm import toy
 from tests.prm.toy import Build
 
@@ -142,6 +143,25 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="2 processes were launched, but the trainer sees 1"):
         check_world_size(config)
+
+
+def test_trap_one_process_on_several_gpus_does_not_spread_its_batches(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = toy.config(tmp_path, per_device_train_batch_size=4)
+    assert config.n_gpu <= 1
+    config._n_gpu = 8  # as transformers counts them where there is no launch
+    with caplog.at_level(logging.WARNING):
+        check_world_size(config)
+    assert (config.n_gpu, config.train_batch_size) == (1, 4)
+    assert "one of 8 GPUs is used; accelerate launch --num_processes 8" in caplog.text
+
+
+def test_a_record_names_what_is_seldom_set_where_it_is_set(tmp_path: Path) -> None:
+    usual = stage_record(toy.config(tmp_path))
+    assert "adam_beta2" not in usual
+    changed = stage_record(toy.config(tmp_path, adam_beta2=0.5, lr_scheduler_kwargs={"num_cycles": 2}))
+    assert changed == {**usual, "adam_beta2": 0.5, "lr_scheduler_kwargs": {"num_cycles": 2}}
 
 
 @pytest.mark.slow

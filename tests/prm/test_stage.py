@@ -111,9 +111,10 @@ def test_failed_trajectories_are_left_out_and_counted() -> None:
     good = toy.separable(3)
     failed = replace(good[0], stop=StopReason.ERROR, error="RuntimeError: down")
     silent = replace(good[0], steps=())
-    assert usable_trajectories([failed, *good, silent], "success") == (good, 2)
-    with pytest.raises(DataError, match="none of the 2 trajectories is usable"):
-        usable_trajectories([failed, silent], "success")
+    unfinished = replace(good[0], stop=None)
+    assert usable_trajectories([failed, *good, silent, unfinished], "success") == (good, 3)
+    with pytest.raises(DataError, match="none of the 3 trajectories can be learned from"):
+        usable_trajectories([failed, silent, unfinished], "success")
 
 
 def test_data_without_a_difference_is_refused() -> None:

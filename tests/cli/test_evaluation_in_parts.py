@@ -1,0 +1,85 @@
+"""An evaluation does its work in parts, and shares them out: no number depends on how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprm import evaluate
+from rlprm.config import parse
+from rlprm.evaluate import EvaluateConfig
+from rlprm.launch import Processes
+from rlprm.scorers.random import Random
+from rlprm.scorers.shared import Shared
+from rlprm.search import greedy
+from rlprm.search.base import SearchResult
+from rlprm.types import StepScores, Task, Trajectory
+from tests.cli.conftest import Pipeline
+from tests.toys.pools import trajectory
+
+
+def test_the_greedy_pass_fits_into_waves_and_their_size_changes_no_record(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    decode = greedy.search
+
+    def spy(tasks: Sequence[Task], *rest: Any, **options: Any) -> list[SearchResult]:
+        sizes.append(len(tasks))
+        return decode(tasks, *rest, **options)
+
+    monkeypatch.setattr(greedy, "search", spy)
+
+    def records(wave_size: int) -> list[dict[str, Any]]:
+        arguments = [*pipeline.evaluation, "--wave_size", str(wave_size), "--num_tasks", "5"]
+        config = parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / str(wave_size))])
+        config.beams, config.confident = [], False
+        found: list[dict[str, Any]] = evaluate.run(config)["evaluation"]
+        return found
+
+    assert records(2) == records(64)
+    assert sizes == [2, 2, 1, 5]
+
+
+class Asked(Random):
+    """Remembers what it was asked about."""
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
+        self.about = list(trajectories)
+        return super().score(trajectories)
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_each_process_scores_its_share_and_has_all_the_scores(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [trajectory(steps=1 + i % 3, sample=i) for i in range(number)]
+    members = [Processes(rank, 2) for rank in range(2)]
+    shares = [Random().score(member.share(made)) for member in members]
+    monkeypatch.setattr(Processes, "gather_all", lambda *_: shares)
+    for member in members:
+        scorer = Asked()
+        scorer.about = []
+        assert Shared(scorer, member).score(made) == Random().score(made)
+        assert scorer.about == made[member.rank :: 2]
+
+
+def test_the_scoring_of_both_pools_is_shared_out(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[int] = []
+
+    class Watched(Processes):
+        def share(self, parts: Sequence[Any]) -> list[Any]:
+            if parts and isinstance(parts[0], Trajectory):
+                shared.append(len(parts))
+            return super().share(parts)
+
+    monkeypatch.setattr(evaluate, "join", Watched)
+    config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path / "out")])
+    config.beams = []
+    evaluate.run(config)
+    assert shared == [5 * 4, 6 * 4] * len(config.scorers)
