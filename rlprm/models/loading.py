@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -214,9 +215,15 @@ def revision_of(path: str) -> str:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise ArtifactError(f"no weights in {path!r} (expected *.safetensors or pytorch_model*.bin)")
+    return _hash(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache
+def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Return a hash of files (path, size, time of change): a stage asks several times, and they are large."""
     digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
+    for path, _, _ in files:
+        with Path(path).open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:12]
 
