@@ -31,7 +31,7 @@ class Conversation:
     def act(self, ids: Sequence[int], logprobs: Sequence[float]) -> str:
         """Append a sampled action and return its text.
 
-        Where the action was cut off by the length limit, the closing token is
+        Where the length limit or another token ended the action, the closing token is
         added with mask 0: it was not sampled, but the next turn needs it, and
         the step's value is read there.
         """

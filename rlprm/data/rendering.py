@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,6 +33,8 @@ class ChatRenderer:
 
     Attributes:
         closing_id: the token that ends an assistant message (Qwen: ``<|im_end|>``).
+        stop_ids: others a model may end its message with. They are sampled, and so stay among the ids; they
+            are no part of the text, and the closing token follows as it does where a message was cut off.
         template_hash: identifies template and vocabulary; artifacts with different hashes do not mix.
 
     Raises:
@@ -50,6 +53,13 @@ class ChatRenderer:
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.closing_id
         self._refuse_rewriting_template()
         self.template_hash = _hash_of(tokenizer)
+        self.stop_ids: frozenset[int] = frozenset()
+
+    def stopping_at(self, ids: Collection[int]) -> ChatRenderer:
+        """Return a renderer of messages that may end with any of these tokens, too."""
+        other = copy(self)
+        other.stop_ids = self.stop_ids | (set(ids) - {self.closing_id})
+        return self if other.stop_ids == self.stop_ids else other
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of everything up to the point where the assistant starts to write."""
@@ -64,8 +74,9 @@ class ChatRenderer:
         return [*self._encode(text), self.closing_id]
 
     def action_text(self, ids: Sequence[int]) -> str:
-        """Text of sampled action ids; the closing token may be present."""
+        """Text of sampled action ids; the token that ended it and the closing token may be present."""
         body = ids[:-1] if ids and ids[-1] == self.closing_id else ids
+        body = body[:-1] if body and body[-1] in self.stop_ids else body
         return str(self.tokenizer.decode(list(body), skip_special_tokens=False))
 
     def _encode(self, text: str) -> list[int]:

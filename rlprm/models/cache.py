@@ -41,6 +41,25 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :length], values[:, :, :length]
         return self.keys, self.values
 
+    def select(self, rows_B: Tensor, columns_BL: Tensor) -> None:
+        """Keep some rows, and of each of them some columns, in this order."""
+        self._buffers = None
+        self.keys = self.keys.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
+        self.values = self.values.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
+
+    # What is copied out of the buffers must not wait for the next update to free them: until then
+    # a cache would take its memory twice, layer by layer.
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        self._buffers = None
+        super().batch_select_indices(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        self._buffers = None
+        super().batch_repeat_interleave(repeats)
+
     def _has_room(self, length: int) -> bool:
         """Whether the buffers are still what ``keys`` views (rows may have been selected since) and fit."""
         if self._buffers is None or self.keys.data_ptr() != self._buffers[0].data_ptr():

@@ -119,7 +119,10 @@ def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int]) -> t
     """Take some rows and squeeze out the columns that hold no token of a row.
 
     Without this, ragged actions and observations would leave ever more holes in the cache.
+    Where all rows stay in place and have no holes, nothing is copied.
     """
+    if list(rows) == list(range(len(mask_BL))) and bool(mask_BL.all()):
+        return cache, mask_BL
     rows_B = torch.tensor(rows, device=mask_BL.device)
     mask_BL = mask_BL[rows_B]
     lengths_B = mask_BL.sum(1)
@@ -127,7 +130,6 @@ def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int]) -> t
     # A stable sort by "is a hole" moves each row's tokens to the left, in order.
     columns_BL = torch.argsort((~mask_BL).to(torch.uint8), dim=1, stable=True)[:, :width]
     for layer in cache.layers:
-        layer.keys = layer.keys.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
-        layer.values = layer.values.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
+        layer.select(rows_B, columns_BL)
     kept = torch.arange(width, device=mask_BL.device)[None] < lengths_B[:, None]
     return cache, kept

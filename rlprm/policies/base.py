@@ -18,7 +18,7 @@ class Completion:
     """One sampled action."""
 
     ids: tuple[int, ...]
-    """Sampled token ids; the closing token is among them unless the length limit cut the action off."""
+    """Sampled token ids; the closing token is among them unless another token or the limit ended it."""
     logprobs: tuple[float, ...]
     """Log-probability of each under the sampling distribution (the model's own where decoding is greedy)."""
 

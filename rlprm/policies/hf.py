@@ -30,7 +30,8 @@ class HFPolicy:
 
     Args:
         model: any decoder with ``past_key_values``; put into evaluation mode.
-        renderer: of the model's tokenizer.
+        renderer: of the model's tokenizer. An action ends with its closing token, or with another that
+            the model's generation config lists as an end (``<|endoftext|>`` for Qwen2.5-Instruct).
         revision: identifies the weights in stored trajectories.
         temperature: of the sampling distribution; 0 is greedy.
         max_new_tokens: length limit of one action, closing token included.
@@ -50,7 +51,8 @@ class HFPolicy:
         reuse_cache: bool = True,
     ) -> None:
         self.model = model.eval()
-        self.renderer = renderer
+        self.renderer = renderer.stopping_at(_ends_of(model))
+        self._ends = torch.tensor([renderer.closing_id, *sorted(self.renderer.stop_ids)])
         self.revision = revision
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
@@ -108,12 +110,13 @@ class HFPolicy:
     def _decode(
         self, logits_BV: Tensor, cache: Cache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[list[float]], Tensor]:
-        """Sample until every row has closed its action or reached the limit.
+        """Sample until every row has ended its action or reached the limit.
 
-        A row that closed early gets columns with mask 0 while the others go on.
+        A row that ended early gets columns with mask 0 while the others go on.
         """
         uniforms_BK = torch.from_numpy(uniforms(seeds, self.max_new_tokens)).to(logits_BV.device)
         alive_B = torch.ones(len(seeds), dtype=torch.bool, device=logits_BV.device)
+        ends = self._ends.to(logits_BV.device)
         ids: list[Tensor] = []
         logprobs: list[Tensor] = []
         counts_B = torch.zeros_like(lengths_B)
@@ -122,7 +125,7 @@ class HFPolicy:
             ids.append(next_B)
             logprobs.append(logprob_B)
             counts_B += alive_B
-            alive_B = alive_B & (next_B != self.renderer.closing_id)
+            alive_B = alive_B & ~torch.isin(next_B, ends)
             if k + 1 == self.max_new_tokens or not bool(alive_B.any()):
                 break
             mask_BL = torch.cat([mask_BL, alive_B[:, None]], dim=1)
@@ -146,6 +149,12 @@ class HFPolicy:
             [row[:n] for row, n in zip(logprobs_BK, counts, strict=True)],
             mask_BL,
         )
+
+
+def _ends_of(model: PreTrainedModel) -> set[int]:
+    """Return the tokens that end a text, as the model's generation config has them."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return {ends} if isinstance(ends, int) else set(ends or ())
 
 
 def sample(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

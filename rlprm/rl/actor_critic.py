@@ -76,7 +76,9 @@ class ActorCritic(nn.Module):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether activations are computed again on the way back."""
-        return bool(self.policy.is_gradient_checkpointing)
+        # Versions that have a new name for it warn of the old one.
+        new, old = "is_activation_checkpointing", "is_gradient_checkpointing"
+        return bool(getattr(self.policy, new if hasattr(self.policy, new) else old))
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Trained parameters of the critic."""

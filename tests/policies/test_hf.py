@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,72 @@ def test_an_action_ends_with_its_first_closing_token_or_at_the_limit(
         assert renderer.closing_id not in completion.ids[:-1]
         assert len(completion.logprobs) == len(completion.ids)
         assert len(completion.ids) == 5 or completion in closed
+
+
+@pytest.fixture(scope="module")
+def stopper(babbler: PreTrainedModel, renderer: ChatRenderer) -> PreTrainedModel:
+    """The babbler, as an instruct model that also ends texts with ``<|endoftext|>``, which it likes to do."""
+    model = deepcopy(babbler)
+    with torch.no_grad():
+        model.lm_head.bias[stop_id(renderer)] = 5.5
+    model.generation_config.eos_token_id = [renderer.closing_id, stop_id(renderer)]
+    return model
+
+
+def stop_id(renderer: ChatRenderer) -> int:
+    return int(renderer.tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+
+
+def test_an_action_ends_with_any_token_that_ends_texts_of_the_model(
+    stopper: PreTrainedModel, renderer: ChatRenderer
+) -> None:
+    talks = [conversation(renderer, "x") for _ in range(64)]
+    ends = {renderer.closing_id, stop_id(renderer)}
+    completions = act(hf(stopper, renderer, max_new_tokens=5), *talks)
+    ended = [c for c in completions if c.ids[-1] in ends]
+    assert {c.ids[-1] for c in ended} == ends
+    assert 10 < len(ended) < 64
+    for completion in completions:
+        assert not ends & set(completion.ids[:-1])
+        assert len(completion.logprobs) == len(completion.ids)
+        assert len(completion.ids) == 5 or completion in ended
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_a_token_that_ended_an_action_is_stored_as_sampled_and_is_not_in_its_text(
+    stopper: PreTrainedModel, renderer: ChatRenderer, temperature: float
+) -> None:
+    slow = hf(stopper, renderer, temperature=temperature, reuse_cache=False)
+    fast = hf(stopper, renderer, temperature=temperature).at_temperature(temperature)
+    expected, got = rollout(jobs(4), slow, CHAT), rollout(jobs(4), fast, CHAT)
+    stop, closing, stopped = stop_id(renderer), renderer.closing_id, 0
+    for a, b in zip(expected, got, strict=True):
+        assert_same(a, b)
+        ids = torch.tensor([b.token_ids])
+        with torch.no_grad():
+            logprobs = torch.log_softmax(stopper(input_ids=ids).logits[0, :-1] / temperature, dim=-1)
+        said = [m["content"] for m in b.messages if m["role"] == "assistant"]
+        for step, text in zip(b.steps, said, strict=True):
+            assert b.token_ids[step.end] == closing
+            at = step.end - 1
+            if step.start > at or b.token_ids[at] != stop:
+                continue
+            stopped += 1
+            assert b.action_mask[step.start : step.end + 1] == (1,) * (step.end - step.start) + (0,)
+            assert b.logprobs[at] == pytest.approx(float(logprobs[at - 1, stop]), abs=1e-4)
+            assert text == renderer.action_text(b.token_ids[step.start : at])
+            whole = b.token_ids[step.start : step.end + 1]
+            assert text == fast.renderer.action_text(whole) == fast.renderer.action_text(whole[:-1])
+    assert stopped > 10
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_model_with_no_other_end_than_the_closing_token_keeps_its_renderer(
+    babbler: PreTrainedModel, renderer: ChatRenderer, as_list: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [renderer.closing_id] if as_list else renderer.closing_id
+    monkeypatch.setattr(babbler.generation_config, "eos_token_id", ends)
+    assert hf(babbler, renderer).renderer is renderer
 
 
 def test_the_context_length_is_the_models_own_unless_given(
