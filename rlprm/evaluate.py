@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
+from rlprm.evaluation.search_store import SearchStore
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import results_table
 from rlprm.failures import report_failures
@@ -192,7 +193,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
                 fixed = config.beam_aggregation
                 rule = aggregation[scorer.name] if fixed == _CHOSEN else fixed
                 with watch.measure(f"beam {n}x{m} {scorer.name}"):
-                    measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m))
+                    store = _beam_store(config, revisions, scorer, rule, n, m)
+                    measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m, store))
         measured = headline(measured, aggregation)
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
         quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
@@ -275,6 +277,19 @@ def _greedy(
     return measure_results(processes.gather(found), strategy=GREEDY)
 
 
+def _beam_store(
+    config: EvaluateConfig, revisions: Mapping[str, str], scorer: Scorer, rule: str, n: int, m: int
+) -> SearchStore:
+    """Open the folder of a beam search's results; what else is evaluated beside it makes no difference."""
+    used = {field.name for field in fields(PolicyConfig)} | {"split", "first_task", "num_tasks"}
+    meta: dict[str, Any] = {name: value for name, value in own_settings(config).items() if name in used}
+    asked = scorer
+    if isinstance(scorer, Confident):
+        asked, meta["likelihood_per"] = scorer.scorer, scorer.per
+    meta |= {"policy": revisions["policy"], "scorer": revisions[asked.name], "aggregation": rule}
+    return SearchStore.create(Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}", meta)
+
+
 def _beam(
     config: EvaluateConfig,
     policy: HFPolicy,
@@ -284,19 +299,25 @@ def _beam(
     tasks: Sequence[Task],
     n: int,
     m: int,
+    store: SearchStore,
 ) -> Measurement:
-    """Search in portions of tasks whose expansions fit into one wave."""
+    """Search in portions of tasks whose expansions fit into one wave; those that are there are kept."""
     beam = search.load("beam")
     portion = max(1, config.wave_size // (n * m))
-    own = processes.share([tasks[start : start + portion] for start in range(0, len(tasks), portion)])
+    portions = [tasks[start : start + portion] for start in range(0, len(tasks), portion)]
+    own = processes.share(list(enumerate(portions)))
     found: list[list[SearchResult]] = []
     name = f"beam {n}x{m}, {scorer.name}"
-    with tqdm(total=sum(map(len, own)), desc=name, unit="task", disable=not processes.is_main) as bar:
-        for chunk in own:
-            setting = config.episode_setting()
-            results = beam.search(
-                chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m, aggregation=rule
-            )
+    total = sum(len(chunk) for _, chunk in own)
+    with tqdm(total=total, desc=name, unit="task", disable=not processes.is_main) as bar:
+        for number, chunk in own:
+            results = store.finished(number)
+            if results is None:
+                setting = config.episode_setting()
+                results = beam.search(
+                    chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m, aggregation=rule
+                )
+                store.write(number, results)
             found.append(results)
             bar.update(len(chunk))
     everyone = [result for of_chunk in processes.gather(found) for result in of_chunk]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from rlprm import evaluate
 from rlprm.config import parse
 from rlprm.evaluate import EvaluateConfig
+from rlprm.evaluation.search_store import SearchStore
 from rlprm.launch import Processes
 from rlprm.scorers.random import Random
 from rlprm.scorers.shared import Shared
-from rlprm.search import greedy
+from rlprm.search import beam, greedy
 from rlprm.search.base import SearchResult
-from rlprm.types import StepScores, Task, Trajectory
+from rlprm.types import StepScores, StopReason, Task, Trajectory
 from tests.cli.conftest import Pipeline
 from tests.toys.pools import trajectory
 
@@ -83,3 +85,40 @@ def test_the_scoring_of_both_pools_is_shared_out(
     config.beams = []
     evaluate.run(config)
     assert shared == [5 * 4, 6 * 4] * len(config.scorers)
+
+
+def test_a_killed_evaluation_keeps_the_searches_that_were_done(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*pipeline.evaluation, "--wave_size", "8", "--confident", "false"]  # 2 tasks a portion
+    whole = evaluate.run(parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "whole")]))
+    searched: list[str] = []
+    really = beam.search
+
+    def search(tasks: Sequence[Task], *rest: Any, **options: Any) -> list[SearchResult]:
+        if len(searched) == 4:
+            raise KeyboardInterrupt
+        searched.append(tasks[0].id)
+        return really(tasks, *rest, **options)
+
+    again = parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "killed")])
+    with monkeypatch.context() as patch:
+        patch.setattr(beam, "search", search)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(again)
+        searched.clear()
+        found = evaluate.run(again)
+    # Three portions under each of two scorers; four had been searched.
+    assert len(searched) == 2
+    assert {**found, "seconds": {}} == {**whole, "seconds": {}}
+
+
+def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> None:
+    store = SearchStore.create(tmp_path, {})
+    good = SearchResult(trajectory(True, 2), 0.5, 10, 20, 2)
+    unranked = SearchResult(trajectory(False, 1), None, 3, 0, 1)
+    store.write(0, [good, unranked])
+    assert store.finished(0) == [good, unranked]
+    store.write(1, [good, replace(good, trajectory=trajectory(steps=1, stop=StopReason.ERROR))])
+    assert store.finished(1) is None
+    assert store.finished(2) is None

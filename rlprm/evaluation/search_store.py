@@ -1,0 +1,46 @@
+"""Results of a search on disk, portion by portion: a killed evaluation goes on with what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlprm.data.shards import Shards
+from rlprm.data.store import from_row, to_row
+from rlprm.failures import has_failed
+from rlprm.search.base import SearchResult
+
+__all__ = ["SearchStore"]
+
+_COSTS = ("policy_tokens", "scorer_tokens", "env_steps")
+
+
+class SearchStore(Shards):
+    """A folder of search results: the columns of a trajectory, its score and what it cost."""
+
+    HOLDS = "results of a search"
+
+    def write(self, wave: int, results: Sequence[SearchResult]) -> None:
+        """Store one portion of tasks, atomically."""
+        self.write_rows(wave, map(_to_row, results))
+
+    def finished(self, wave: int) -> list[SearchResult] | None:
+        """Read one portion; None where it is not there, or where an episode of it failed.
+
+        Raises:
+            DataError: if a line is damaged; names shard and line.
+        """
+        if not self.has(wave):
+            return None
+        results = self.read_wave_rows(wave, _from_row)
+        return None if any(has_failed(result.trajectory) for result in results) else results
+
+
+def _to_row(result: SearchResult) -> dict[str, Any]:
+    costs = {name: getattr(result, name) for name in _COSTS}
+    return {"score": result.score, **costs, **to_row(result.trajectory)}
+
+
+def _from_row(row: Mapping[str, Any]) -> SearchResult:
+    score = None if row["score"] is None else float(row["score"])
+    return SearchResult(from_row(row), score, **{name: int(row[name]) for name in _COSTS})
