@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -92,8 +93,12 @@ def run_shared(
     seed: int,
     processes: Processes,
 ) -> list[Trajectory]:
-    """Run episodes in waves, shared out over the processes; all of them get all trajectories, in order."""
-    waves = [list(jobs[start : start + wave_size]) for start in range(0, len(jobs), wave_size)]
+    """Run episodes in waves, shared out over the processes; all of them get all trajectories, in order.
+
+    Waves are smaller than ``wave_size`` where some processes would have none.
+    """
+    size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
+    waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
     own = [rollout(wave, policy, setting, seed) for wave in processes.share(waves)]
     policy.forget()
     return [trajectory for wave in processes.gather(own) for trajectory in wave]

@@ -93,6 +93,22 @@ def test_each_process_runs_its_waves_and_gets_all(monkeypatch: pytest.MonkeyPatc
     assert [len(waves) for waves in held] == [2, 2]
 
 
+def test_no_process_is_idle_while_another_has_a_whole_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def gather(self: Processes, own: list[Any]) -> list[Any]:
+        sizes.extend(map(len, own))
+        return own
+
+    monkeypatch.setattr(Processes, "gather", gather)
+    for rank in range(2):
+        run_shared(
+            [(task, 0) for task in tasks(6)], Walker(), SETTING,  # type: ignore[arg-type]
+            wave_size=64, seed=7, processes=Processes(rank, 2),
+        )  # fmt: skip
+    assert sizes == [3, 3]
+
+
 def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
     step = corridor.Corridor.step
 
