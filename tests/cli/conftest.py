@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlprm import collect, sft
+from rlprm import cli, collect, sft
 from rlprm.collect import CollectConfig
 from rlprm.config import parse
 from rlprm.prm import stage as prm
@@ -24,6 +27,12 @@ class Pipeline:
     rollouts: str
     agentprm: str
     orm: str
+
+    @property
+    def acting(self) -> list[str]:
+        """Arguments of a stage in which the policy goes on from stored trajectories."""
+        source = ["--model", self.policy, "--trajectories", self.rollouts]
+        return [*EPISODES, *source, "--temperature", "1.5", "--max_new_tokens", "8"]
 
     @property
     def evaluation(self) -> list[str]:
@@ -67,3 +76,18 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
             )
         )  # fmt: skip
     return folders
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail the user's way, and return its one line."""
+    capfd.readouterr()
+    assert cli.main(arguments) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("rlprm: ")
+    return line
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What an evaluation has written down."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found

@@ -40,7 +40,7 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
 from rlprm.types import End, Split, Task
-from tests.cli.test_recipes import ROOT, stage_of
+from tests.cli.recipes import ROOT, stage_of
 from tests.data.templates import QWEN25
 from tests.toys.agentgym_server import open_world, serving, world_task
 

@@ -25,7 +25,7 @@ from rlprm.prm.config import PRMConfig
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search.base import score_all
 from rlprm.search.best_of_n import expected
-from tests.cli.conftest import Pipeline
+from tests.cli.conftest import Pipeline, summary_of
 
 RECORD = {
     "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",
@@ -39,11 +39,6 @@ def finished(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("evaluation") / "results"
     evaluate.run(parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(folder)]))
     return folder
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
 
 
 def test_the_summary_has_every_field(finished: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 from rlprm import cli
 from rlprm.data.store import TrajectoryStore
 from rlprm.stage import read_record
-from tests.cli.conftest import EPISODES, Pipeline
-from tests.cli.test_main import refused
+from tests.cli.conftest import EPISODES, Pipeline, refused
 
 
 def test_a_policy_learns_from_what_another_was_good_at(

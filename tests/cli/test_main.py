@@ -13,7 +13,7 @@ import pytest
 
 from rlprm import __version__, cli, collect, label
 from rlprm.data.store import TrajectoryStore
-from tests.cli.conftest import EPISODES, Pipeline
+from tests.cli.conftest import EPISODES, Pipeline, refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,15 +25,6 @@ def shell(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-
-
-def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must fail the user's way, and return its one line."""
-    capfd.readouterr()
-    assert cli.main(arguments) == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("rlprm: ")
-    return line
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])

@@ -25,13 +25,7 @@ from rlprm.prm.config import PRMConfig
 from rlprm.probe_actions import ProbeActionsConfig
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
-from tests.cli.conftest import EPISODES, Pipeline
-
-
-def acting(pipeline: Pipeline) -> list[str]:
-    """Arguments of a stage in which the policy goes on from stored trajectories."""
-    source = ["--model", pipeline.policy, "--trajectories", pipeline.rollouts]
-    return [*EPISODES, *source, "--temperature", "1.5", "--max_new_tokens", "8"]
+from tests.cli.conftest import Pipeline
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +33,7 @@ def probe(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished probe."""
     folder = tmp_path_factory.mktemp("probe") / "probe"
     sizes = ["--num_states", "8", "--rollouts", "8", "--output_dir", str(folder)]
-    probe_actions.run(parse(ProbeActionsConfig, [*acting(pipeline), *sizes]))
+    probe_actions.run(parse(ProbeActionsConfig, [*pipeline.acting, *sizes]))
     return folder
 
 
@@ -48,7 +42,7 @@ def estimates(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder of finished estimates."""
     folder = tmp_path_factory.mktemp("estimates") / "estimates"
     sizes = ["--samples_per_task", "2", "--rollouts", "4", "--output_dir", str(folder)]
-    estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes]))
+    estimate.run(parse(EstimateConfig, [*pipeline.acting, *sizes]))
     return folder
 
 
@@ -113,7 +107,7 @@ def test_labels_of_a_policy_at_another_temperature_are_warned_of(
     sizes = ["--num_tasks", "1", "--samples_per_task", "1", "--rollouts", "1"]
     cooler = ["--temperature", "0.5", "--output_dir", str(tmp_path / "out")]
     with caplog.at_level(logging.WARNING):
-        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes, *cooler]))
+        estimate.run(parse(EstimateConfig, [*pipeline.acting, *sizes, *cooler]))
     assert "the rollouts are at temperature 0.5, the trajectories at 1.5" in caplog.text
 
 
@@ -147,7 +141,7 @@ def test_estimates_become_labels_and_labels_a_step_value_model(
 def test_states_of_another_setting_are_refused(
     stage: object, kind: type[CollectConfig], pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    config = parse(kind, [*acting(pipeline), "--end", "on_success", "--output_dir", str(tmp_path / "out")])
+    config = parse(kind, [*pipeline.acting, "--end", "on_success", "--output_dir", str(tmp_path / "out")])
     with pytest.raises(MismatchError, match=r"another setting \(end: 'declared' there, 'on_success' now\)"):
         stage.run(config)  # type: ignore[attr-defined]
     assert not (tmp_path / "out").exists()
@@ -164,13 +158,13 @@ def test_finished_results_are_reused(
     monkeypatch.setattr(ProbeActionsConfig, "load_policy", lambda _: pytest.fail("loaded the policy again"))
     sizes = ["--samples_per_task", "2", "--rollouts", "4", "--output_dir", str(estimates)]
     with caplog.at_level(logging.INFO):
-        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes]))
+        estimate.run(parse(EstimateConfig, [*pipeline.acting, *sizes]))
         probe_actions.run(
             parse(
                 ProbeActionsConfig,
-                [*acting(pipeline), "--num_states", "8", "--rollouts", "8", "--output_dir", str(probe)],
+                [*pipeline.acting, "--num_states", "8", "--rollouts", "8", "--output_dir", str(probe)],
             )
         )
     assert caplog.text.count("reusing") == 2
     with pytest.raises(MismatchError, match="rollouts: 4 there, 5 now"):
-        estimate.run(parse(EstimateConfig, [*acting(pipeline), *sizes, "--rollouts", "5"]))
+        estimate.run(parse(EstimateConfig, [*pipeline.acting, *sizes, "--rollouts", "5"]))

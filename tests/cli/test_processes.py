@@ -19,9 +19,7 @@ from rlprm.estimate import HARD_LABELS, EstimateConfig
 from rlprm.evaluate import EvaluateConfig
 from rlprm.probe_actions import ProbeActionsConfig
 from rlprm.stage import read_record
-from tests.cli.conftest import EPISODES, Pipeline
-from tests.cli.test_evaluate import summary_of
-from tests.cli.test_monte_carlo_stages import acting
+from tests.cli.conftest import EPISODES, Pipeline, summary_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +85,7 @@ def test_two_processes_evaluate_to_the_numbers_of_one(pipeline: Pipeline, tmp_pa
 
 @pytest.mark.slow
 def test_two_processes_estimate_the_labels_of_one(pipeline: Pipeline, tmp_path: Path) -> None:
-    arguments = [*acting(pipeline), "--num_tasks", "3", "--samples_per_task", "2", "--rollouts", "4"]
+    arguments = [*pipeline.acting, "--num_tasks", "3", "--samples_per_task", "2", "--rollouts", "4"]
     arguments += ["--wave_size", "12"]
     estimate.run(parse(EstimateConfig, [*arguments, "--output_dir", str(tmp_path / "alone")]))
     states = read_record(tmp_path / "alone")["results"]["states"]
@@ -99,7 +97,7 @@ def test_two_processes_estimate_the_labels_of_one(pipeline: Pipeline, tmp_path: 
 
 @pytest.mark.slow
 def test_two_processes_probe_what_one_probes(pipeline: Pipeline, tmp_path: Path) -> None:
-    arguments = [*acting(pipeline), "--num_states", "4", "--rollouts", "4", "--wave_size", "12"]
+    arguments = [*pipeline.acting, "--num_states", "4", "--rollouts", "4", "--wave_size", "12"]
     probe_actions.run(parse(ProbeActionsConfig, [*arguments, "--output_dir", str(tmp_path / "alone")]))
     launch(["--module", "rlprm.cli", "probe-actions"], [*arguments, "--output_dir", str(tmp_path / "shared")])
     waves = len(list((tmp_path / "alone").glob("wave-*")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import re
 from pathlib import Path
 
@@ -11,27 +10,7 @@ import pytest
 
 from rlprm.cli import _STAGES
 from rlprm.config import parse
-
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
-STAGE_OF = {stage.replace("-", "_"): stage for stage in _STAGES} | {
-    "pretrain": "sft",
-    "train_orm": "train-prm",
-    "train_pvm": "train-prm",
-}
-"""First part of a recipe's file name → stage."""
-
-
-def stage_of(recipe: str) -> str:
-    """Stage of ``<stage>_<model>.yaml``."""
-    (found,) = (stage for name, stage in STAGE_OF.items() if Path(recipe).stem.startswith(name + "_"))
-    return found
-
-
-def header(recipe: str) -> dict[str, str]:
-    lines = (ROOT / recipe).read_text().splitlines()
-    comments = [line[1:].strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
-    return dict(re.split(r":\s+", c, maxsplit=1) for c in comments if re.match(r"\w+:\s", c))
+from tests.cli.recipes import RECIPES, ROOT, header, stage_of
 
 
 def test_there_are_recipes() -> None:

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM
 from rlprm import cli
 from rlprm.models.manifest import FILE
 from rlprm.stage import read_record
-from tests.cli.conftest import EPISODES, Pipeline
-from tests.cli.test_main import refused
+from tests.cli.conftest import EPISODES, Pipeline, refused
 
 SMALL = [
     *EPISODES, "--temperature", "1.5", "--max_new_tokens", "8", "--iterations", "2", "--tasks_per_iteration",

@@ -15,7 +15,7 @@ from accelerate.commands.launch import launch_command_parser
 from rlprm.accelerate_launch import STAGES, launch_of
 from rlprm.cli import _STAGES
 from rlprm.config import parse
-from tests.cli.test_recipes import header
+from tests.cli.recipes import header
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import ROOT
 

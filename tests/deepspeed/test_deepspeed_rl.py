@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from rlprm.data.rendering import ChatRenderer
-from rlprm.models.manifest import Manifest
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import PATIENCE, ROOT, Launched, Launches
+from tests.toys.manifests import manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, needs_deepspeed]
 
@@ -47,13 +47,7 @@ def arguments(launches: Launches, renderer: ChatRenderer) -> list[str]:
     if not folder.exists():
         making = launches.root / f"rl-prm-{os.getpid()}"
         shutil.copytree(launches.models / "prm", making)
-        Manifest(
-            estimator="td_gae", estimator_kwargs={"lam": 0.95}, beta=1.0, loss="mse", activation="identity",
-            refresh="epoch", cold_start_epochs=1, value_reads="action", outcome="success",
-            outcome_definition="corridor: there", environment="tests.toys.corridor", env_kwargs={},
-            end="declared", round_limit=4, prompt="none", action_format="action_only",
-            template=renderer.template_hash, base="base", policy="policy",
-        ).save(making)  # fmt: skip
+        manifest(renderer.template_hash, round_limit=4).save(making)
         making.rename(folder)
     models = ["--model", str(launches.models / "policy"), "--prm", str(folder)]
     return ["train-rl", *SETTINGS, *models]

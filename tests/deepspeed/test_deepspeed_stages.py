@@ -20,7 +20,7 @@ from rlprm.stage import read_record
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import Launched, Launches
 from tests.prm import toy
-from tests.prm.test_stage import META
+from tests.prm.toy import META
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, needs_deepspeed]
 

@@ -10,28 +10,9 @@ import pytest
 
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.models.manifest import FILE, Manifest
+from tests.toys.manifests import manifest
 
-MANIFEST = Manifest(
-    estimator="td_gae",
-    estimator_kwargs={"lam": 0.95},
-    beta=1.0,
-    loss="mse",
-    activation="identity",
-    refresh="epoch",
-    cold_start_epochs=1,
-    value_reads="action",
-    outcome="success",
-    outcome_definition="corridor: at the goal when the episode ends",
-    environment="tests.toys.corridor",
-    env_kwargs={"levels": ["a", "b"]},
-    end="declared",
-    round_limit=None,
-    prompt="none",
-    action_format="action_only",
-    template="0123456789abcdef",
-    base="a" * 12,
-    policy="b" * 12,
-)
+MANIFEST = manifest("0123456789abcdef", env_kwargs={"levels": ["a", "b"]})
 
 
 def test_a_manifest_comes_back_as_it_was_saved(tmp_path: Path) -> None:

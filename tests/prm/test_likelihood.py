@@ -23,8 +23,7 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
 from rlprm.types import Trajectory
 from tests.prm import toy
-from tests.prm.test_stage import META
-from tests.prm.toy import Build, trajectory
+from tests.prm.toy import META, Build, trajectory
 
 ADAM = {"head": LIKELIHOOD, "optim": "adamw_torch", "learning_rate": 3e-3}
 

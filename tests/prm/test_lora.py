@@ -22,8 +22,7 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
 from rlprm.training import last_checkpoint
 from tests.prm import toy
-from tests.prm.test_stage import META
-from tests.prm.toy import Build, trajectory
+from tests.prm.toy import META, Build, trajectory
 
 ADAM = {"optim": "adamw_torch", "learning_rate": 3e-3, "lr_scheduler_type": "cosine"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
-from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
 from rlprm.models.manifest import Manifest
 from rlprm.prm import stage
@@ -23,23 +21,10 @@ from rlprm.prm.stage import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stage import read_record
-from rlprm.types import End, StopReason, Trajectory
+from rlprm.types import End, StopReason
 from tests.data.templates import foreign
 from tests.prm import toy
-from tests.prm.toy import Build, trajectory
-
-META = {
-    "environment": "tests.toys.corridor",
-    "env_kwargs": {"length": 4},
-    "round_limit": 6,
-    "prompt": "none",
-    "action_format": "action_only",
-}
-
-
-def store(folder: Path, trajectories: Sequence[Trajectory]) -> str:
-    TrajectoryStore.create(folder, META).write(0, trajectories)
-    return str(folder)
+from tests.prm.toy import META, Build, store, trajectory
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,7 @@ from rlprm.prm.stored import StoredLabels, labelled_trajectories
 from rlprm.stage import read_record
 from rlprm.types import StepLabels, Trajectory
 from tests.prm import toy
-from tests.prm.test_stage import store
-from tests.prm.toy import Build
+from tests.prm.toy import Build, store
 
 META = {"estimator": "monte_carlo", "estimator_kwargs": {"rollouts": 4, "hard": False}, "outcome": "success"}
 

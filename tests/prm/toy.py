@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.store import TrajectoryStore
 from rlprm.labels.base import from_step_labels
 from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
@@ -22,6 +23,15 @@ from rlprm.types import End, Outcome, Split, StepLabels, StopReason, Task, Traje
 from tests.toys import agents
 
 Build = Callable[..., PRMTrainer]
+
+META = {
+    "environment": "tests.toys.corridor",
+    "env_kwargs": {"length": 4},
+    "round_limit": 6,
+    "prompt": "none",
+    "action_format": "action_only",
+}
+"""Of a folder of such trajectories."""
 
 PROCESS_KINDS: dict[str, dict[str, Any]] = {
     "plain": {"learning_rate": 2e-3},
@@ -144,3 +154,9 @@ def stored_labels(trajectories: Sequence[Trajectory], *, seed: int = 0) -> Store
 def weights(trainer: PRMTrainer) -> Tensor:
     """All parameters as one vector."""
     return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
+
+
+def store(folder: Path, trajectories: Sequence[Trajectory]) -> str:
+    """Write trajectories into a new folder; returns it."""
+    TrajectoryStore.create(folder, META).write(0, trajectories)
+    return str(folder)

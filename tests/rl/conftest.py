@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,8 @@ def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
 def descent(groups: Iterable[dict[str, Any]], **_: Any) -> torch.optim.SGD:
     """The same parameters and step sizes, and nothing else."""
     return torch.optim.SGD(groups)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of each iteration of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -34,19 +34,6 @@ def read(model: ActorCritic, batch: Batch, ids_BL: Tensor | None = None, **optio
     return reading
 
 
-def plain_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """(N, V): of each row alone, without padding, in one forward, shifted by hand."""
-    found = []
-    for row, width in enumerate(batch.widths_B):
-        logits_LV = model(input_ids=batch.token_ids_BL[row : row + 1, :width], use_cache=False).logits[0]
-        found.append(logits_LV[:-1][batch.layout.sampled[row, 1:width]])
-    return torch.cat(found)
-
-
-def sampled_ids(batch: Batch) -> Tensor:
-    return batch.token_ids_BL[batch.layout.sampled]
-
-
 @pytest.fixture
 def batch() -> Batch:
     return toy.batch(6)
@@ -60,12 +47,12 @@ def test_numbers_are_those_of_plain_forwards_at_the_temperature(
 ) -> None:
     model = toy.actor_critic(tiny_folder, critic=critic, lora_r=lora_r, temperature=TEMPERATURE).eval()
     reading = read(model, batch, with_entropy=True)
-    logprobs_NV = torch.log_softmax(plain_logits(model.policy, batch) / TEMPERATURE, dim=1)
-    expected = logprobs_NV.gather(1, sampled_ids(batch)[:, None])[:, 0]
+    logprobs_NV = torch.log_softmax(toy.plain_logits(model.policy, batch) / TEMPERATURE, dim=1)
+    expected = logprobs_NV.gather(1, toy.sampled_ids(batch)[:, None])[:, 0]
     torch.testing.assert_close(reading.logprobs, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(reading.entropy, -(logprobs_NV.exp() * logprobs_NV).sum(1), atol=1e-5, rtol=0)
     if model.critic is not None:
-        values_N = plain_logits(model.critic, batch).squeeze(1)
+        values_N = toy.plain_logits(model.critic, batch).squeeze(1)
     else:
         assert model.value_head is not None
         output = model.policy(input_ids=batch.token_ids_BL, output_hidden_states=True, use_cache=False)
@@ -187,9 +174,11 @@ def test_trap_quotients_of_half_precision_logits_are_not_rounded(tiny_folder: Pa
     reading = read(ActorCritic(policy, temperature=TEMPERATURE), batch)
     hidden = policy.get_decoder()(input_ids=batch.token_ids_BL, use_cache=False).last_hidden_state
     logits_NV = policy.lm_head(hidden[:, :-1][batch.layout.sampled[:, 1:]]).float() / TEMPERATURE
-    expected = torch.log_softmax(logits_NV, 1).gather(1, sampled_ids(batch)[:, None])[:, 0]
+    expected = torch.log_softmax(logits_NV, 1).gather(1, toy.sampled_ids(batch)[:, None])[:, 0]
     torch.testing.assert_close(reading.logprobs, expected, atol=1e-5, rtol=0)
-    rounded = torch.log_softmax(logits_NV.bfloat16().float(), 1).gather(1, sampled_ids(batch)[:, None])[:, 0]
+    rounded = torch.log_softmax(logits_NV.bfloat16().float(), 1).gather(1, toy.sampled_ids(batch)[:, None])[
+        :, 0
+    ]
     assert (rounded - expected).abs().max() > 1e-3
 
 

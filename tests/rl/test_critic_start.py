@@ -17,8 +17,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.stage import load_model
 from tests.data import templates
 from tests.rl import toy, walker
-from tests.rl.conftest import Run
-from tests.rl.test_training import rows
+from tests.rl.conftest import Run, rows
 
 BATCH = toy.batch(4)
 

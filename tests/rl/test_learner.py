@@ -23,7 +23,6 @@ from rlprm.rl.learner import Learner
 from rlprm.rollout import rollout
 from rlprm.types import EpisodeSetting, Split
 from tests.rl import toy
-from tests.rl.test_actor_critic import plain_logits, sampled_ids
 
 BATCH = toy.batch(12)
 CREDIT = toy.random_credit(BATCH)
@@ -97,8 +96,8 @@ def test_the_first_gradient_is_the_policy_gradient_and_the_critics_squared_error
 ) -> None:
     learner = build(critic=critic, temperature=1.3, value_coef=0.7, critic_learning_rate_factor=1.0)
     model = learner.whole
-    logprobs_NV = torch.log_softmax(plain_logits(model.policy, BATCH) / 1.3, dim=1)
-    logprobs_N = logprobs_NV.gather(1, sampled_ids(BATCH)[:, None])[:, 0]
+    logprobs_NV = torch.log_softmax(toy.plain_logits(model.policy, BATCH) / 1.3, dim=1)
+    logprobs_N = logprobs_NV.gather(1, toy.sampled_ids(BATCH)[:, None])[:, 0]
     rows_N, positions_N = BATCH.layout.sampled.nonzero(as_tuple=True)
     values_N = model(BATCH.token_ids_BL, rows_N, positions_N).values
     sampled, count = BATCH.layout.sampled, int(BATCH.layout.sampled.sum())
@@ -115,7 +114,7 @@ def test_what_an_update_reports(build: Build) -> None:
     learner = build(kl_coef=0.1, minibatches=1)
     sampled = BATCH.layout.sampled
     with torch.no_grad():
-        logprobs_NV = torch.log_softmax(plain_logits(learner.whole.policy, BATCH), 1)
+        logprobs_NV = torch.log_softmax(toy.plain_logits(learner.whole.policy, BATCH), 1)
     entropy = -(logprobs_NV.exp() * logprobs_NV).sum(1).mean()
     stats = toy.update(learner, BATCH, CREDIT, evaluate(learner))
     # At ratio 1 the objective is the mean advantage, nothing has moved and nothing is clipped.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +15,8 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.launch import ALONE
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.types import Trajectory
-from tests.models.test_manifest import MANIFEST
 from tests.rl import toy
+from tests.toys.manifests import manifest
 
 
 def fresh_in(folder: Path, **refresh_kwargs: Any) -> FreshTrajectories:
@@ -35,7 +34,7 @@ def prm(tmp_path: Path) -> Callable[..., str]:
     """Leave what a PRM says of itself in a folder."""
 
     def make(**changes: Any) -> str:
-        replace(MANIFEST, **changes).save(tmp_path / "prm")
+        manifest("t", **changes).save(tmp_path / "prm")
         return str(tmp_path / "prm")
 
     return make

@@ -19,8 +19,7 @@ from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
 from rlprm.rl.learner import Learner
 from rlprm.rl.trainer import RLTrainer
-from tests.rl.conftest import Run
-from tests.rl.test_training import rows
+from tests.rl.conftest import Run, rows
 
 KINDS: dict[str, dict[str, Any]] = {
     "progress": {"save_every": 2, "eval_every": 1, "eval_tasks": 6, "test_tasks": 6, "test_samples": 1,

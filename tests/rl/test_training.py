@@ -21,15 +21,11 @@ from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
 from rlprm.stage import read_record
 from rlprm.types import Split, StopReason, Trajectory, Turn
-from tests.rl.conftest import Run
+from tests.rl.conftest import Run, rows
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer
 
 BASELINE = {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def column(folder: Path, name: str) -> list[float]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.rl import two_processes
-from tests.rl.test_training import rows
+from tests.rl.conftest import rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -138,3 +138,17 @@ def weights(of: Learner | nn.Module, part: str = "") -> Tensor:
     module = of.whole if isinstance(of, Learner) else of
     chosen = [p for name, p in module.named_parameters() if name.startswith(part)]
     return torch.cat([p.detach().flatten().clone() for p in chosen])
+
+
+def plain_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """(N, V): of each row alone, without padding, in one forward, shifted by hand."""
+    found = []
+    for row, width in enumerate(batch.widths_B):
+        logits_LV = model(input_ids=batch.token_ids_BL[row : row + 1, :width], use_cache=False).logits[0]
+        found.append(logits_LV[:-1][batch.layout.sampled[row, 1:width]])
+    return torch.cat(found)
+
+
+def sampled_ids(batch: Batch) -> Tensor:
+    """(N,): the tokens the policy chose."""
+    return batch.token_ids_BL[batch.layout.sampled]

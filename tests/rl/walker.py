@@ -22,8 +22,8 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
 from rlprm.rollout import rollout
-from rlprm.types import End, EpisodeSetting, Split, Trajectory
-from tests.toys import agents
+from rlprm.types import EpisodeSetting, Split, Trajectory
+from tests.toys import agents, manifests
 
 ENVIRONMENT = "tests.toys.corridor"
 LENGTH = 4
@@ -101,14 +101,11 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
 def manifest(policy: Path, **changes: object) -> Manifest:
     """What such a PRM says of itself."""
     fields: dict[str, object] = {
-        "estimator": "returns", "estimator_kwargs": {}, "beta": 0.0, "loss": "mse", "activation": "identity",
-        "refresh": "epoch", "cold_start_epochs": 0, "value_reads": "action", "outcome": "success",
-        "outcome_definition": "corridor: at the goal when the episode ends", "environment": ENVIRONMENT,
-        "env_kwargs": {"length": LENGTH}, "end": End.DECLARED.value, "round_limit": SETTING.round_limit,
-        "prompt": "none", "action_format": "action_only", "template": agents.renderer().template_hash,
+        "estimator": "returns", "estimator_kwargs": {}, "beta": 0.0, "cold_start_epochs": 0,
+        "environment": ENVIRONMENT, "env_kwargs": {"length": LENGTH}, "round_limit": SETTING.round_limit,
         "base": revision_of(str(policy)), "policy": revision_of(str(policy)),
     }  # fmt: skip
-    return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
+    return manifests.manifest(agents.renderer().template_hash, **{**fields, **changes})
 
 
 def settings(policy: Path, prm: Path) -> dict[str, Any]:

@@ -22,31 +22,7 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import StopReason, Trajectory
 from tests.data.templates import foreign
 from tests.prm.toy import separable, trajectory
-
-
-def manifest(template: str, **changed: Any) -> Manifest:
-    fields: dict[str, Any] = {
-        "estimator": "td_gae",
-        "estimator_kwargs": {"lam": 0.95},
-        "beta": 1.0,
-        "loss": "mse",
-        "activation": "identity",
-        "refresh": "epoch",
-        "cold_start_epochs": 1,
-        "value_reads": "action",
-        "outcome": "success",
-        "outcome_definition": "toy",
-        "environment": "tests.toys.corridor",
-        "env_kwargs": {},
-        "end": "declared",
-        "round_limit": None,
-        "prompt": "none",
-        "action_format": "action_only",
-        "template": template,
-        "base": "b",
-        "policy": "p",
-    }
-    return Manifest(**{**fields, **changed})
+from tests.toys.manifests import manifest
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from rlprm.scorers.confident import Confident
 from rlprm.scorers.random import Random
 from rlprm.search import beam, best_of_n
 from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task, Trajectory
-from tests.scorers.test_checkpoint import manifest
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy
 from tests.toys.heads import with_random_head
+from tests.toys.manifests import manifest
 
 TASK = Task("tests.toys.corridor", "by-hand", Split.TEST, {"goal": 1, "length": 4, "budget": None})
 LIMITED = EpisodeSetting(end=End.DECLARED, round_limit=4)
