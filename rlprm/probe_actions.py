@@ -70,6 +70,11 @@ class Candidate:
     """The episode after the action."""
     frequency: int
 
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Equal for the same action in the same state, found as often."""
+        return _key(self.state, self.frequency, self.child.trajectory())
+
 
 @dataclass
 class Candidates:
@@ -123,9 +128,11 @@ def probe_actions(
         Counts and costs.
 
     Raises:
-        DataError: if no state has two different actions, or the processes found different ones.
+        DataError: if no state has two different actions, the processes found different ones, or others were
+            found when the probe was begun.
     """
     candidates = find_candidates(trajectories, policy, config, shown=processes.is_main)
+    _require_the_same(candidates, processes)
     if not candidates.found:
         raise DataError(
             f"none of {candidates.alike} states has two different actions among {config.samples_per_state}; "
@@ -133,7 +140,6 @@ def probe_actions(
         )
     if candidates.states < config.num_states:
         log.warning("only %d of %d states have two different actions", candidates.states, config.num_states)
-    _require_the_same(candidates, processes)
     children = [candidate.child for candidate in candidates.found]
     remaining = iter(candidates.found)
     portions = [
@@ -145,6 +151,13 @@ def probe_actions(
         for number, portion in own:
             if not probe.has(number):
                 probe.write(number, _estimate(portion, policy, config))
+            elif [_key(a.state, a.frequency, a.trajectory) for a in probe.read_wave(number)] != [
+                candidate.key for candidate in portion
+            ]:
+                raise DataError(
+                    f"{probe.folder} was begun with other actions (another device or library may round "
+                    "differently); delete it, or choose another output_dir"
+                )
             bar.update(len(portion))
     processes.wait()
     estimated = [action for of_state in probe.read() for action in of_state]
@@ -238,12 +251,13 @@ def distinct_children(
 
 def _require_the_same(candidates: Candidates, processes: Processes) -> None:
     """Refuse to put waves together that are of different actions: devices of two kinds round differently."""
-    own = [
-        (c.state, c.frequency, state_key(c.child.task, c.child.conversation.token_ids))
-        for c in candidates.found
-    ]
+    own = [candidate.key for candidate in candidates.found]
     if any(found != own for found in processes.gather_all(own)):
         raise DataError("the processes sampled different actions; run probe-actions in one process")
+
+
+def _key(state: int, frequency: int, trajectory: Trajectory) -> tuple[int, int, int]:
+    return state, frequency, state_key(trajectory.task, trajectory.token_ids)
 
 
 def _state(trajectory: Trajectory, turn: int, setting: EpisodeSetting, policy: Policy, seed: int) -> Episode:

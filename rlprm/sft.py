@@ -48,7 +48,14 @@ from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.models.zero import size_of
 from rlprm.stage import is_finished, recorded
-from rlprm.training import StopOnNonFiniteLoss, check_world_size, last_checkpoint, settle_device, stage_record
+from rlprm.training import (
+    StopOnNonFiniteLoss,
+    check_world_size,
+    last_checkpoint,
+    require_training,
+    settle_device,
+    stage_record,
+)
 from rlprm.types import End, Split, Step
 
 log = logging.getLogger(__name__)
@@ -89,6 +96,7 @@ class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
     def __post_init__(self) -> None:
         """Settle what depends on the hardware, then let transformers validate."""
         settle_device(self)
+        require_training(self)
         if self.num_demonstrations < 1:
             raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
         if self.first_task < 0:

@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from rlprm import tracking
 from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
-from rlprm.errors import TrainingError, refuse_other_settings
+from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,16 @@ def settle_device(arguments: TrainingArguments) -> None:
     arguments.logging_nan_inf_filter = False
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     tracking.prepare(arguments.report_to)
+
+
+def require_training(arguments: TrainingArguments) -> None:
+    """Refuse to save as trained what never was.
+
+    Raises:
+        ConfigError: for neither an epoch nor a step.
+    """
+    if arguments.num_train_epochs <= 0 and arguments.max_steps <= 0:
+        raise ConfigError(f"num_train_epochs: got {arguments.num_train_epochs:g}, allowed: above 0")
 
 
 def check_world_size(arguments: TrainingArguments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -160,6 +161,16 @@ def test_a_resumed_probe_repeats_no_rollouts(tmp_path: Path) -> None:
     probe(tmp_path, policy)
     assert max(policy.calls) <= 8 * 16
     assert len(policy.calls) == 1  # the actions of the states, and nothing else
+
+
+def test_a_probe_that_was_begun_with_other_actions_does_not_go_on(tmp_path: Path) -> None:
+    probe(tmp_path)
+    wave = tmp_path / "wave-00001.jsonl"
+    first, *rest = wave.read_text().splitlines()
+    row = json.loads(first)
+    wave.write_text("\n".join([json.dumps({**row, "frequency": row["frequency"] + 1}), *rest]) + "\n")
+    with pytest.raises(DataError, match="was begun with other actions"):
+        probe(tmp_path)
 
 
 def test_estimates_of_one_state_are_independent(tmp_path: Path) -> None:

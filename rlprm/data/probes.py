@@ -55,6 +55,14 @@ class ActionProbe(Shards):
         """Store one wave of rollouts, atomically."""
         self.write_rows(wave, map(_to_row, actions))
 
+    def read_wave(self, wave: int) -> list[ProbedAction]:
+        """Read the actions of one wave.
+
+        Raises:
+            DataError: if a line is damaged; names shard and line.
+        """
+        return self.read_wave_rows(wave, _from_row)
+
     def read(self) -> list[list[ProbedAction]]:
         """Read all actions, grouped by state, in the order of their frequency.
 

@@ -14,7 +14,7 @@ from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
 from rlprm.models.lora import TuningConfig
-from rlprm.training import settle_device
+from rlprm.training import require_training, settle_device
 
 
 @dataclass
@@ -76,6 +76,7 @@ class PRMConfig(TuningConfig, TrainingArguments):
         for name in ("beta", "cold_start_epochs", "last_step_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 0 or more")
+        require_training(self)
         settle_device(self)
         super().__post_init__()
 

@@ -98,6 +98,8 @@ def test_an_unknown_stage(capfd: pytest.CaptureFixture[str]) -> None:
         (["collect", "--model", "m", "--temperature", "nan"], "temperature: got nan, allowed: 0 or more"),
         (["train-prm", "--trajectories", "t", "--model", "m", "--beta", "-1"], "beta: got -1.0"),
         (["train-prm", "--trajectories", "t", "--model", "m", "--beta", "inf"], "beta: got inf"),
+        (["train-prm", "--trajectories", "t", "--model", "m", "--num_train_epochs", "0"], "allowed: above 0"),
+        (["sft", "--num_train_epochs", "0"], "num_train_epochs: got 0, allowed: above 0"),
         (["train-prm", "--trajectories", "nowhere", "--model", "m"], "no trajectories at nowhere"),
         (["label", "--trajectories", "nowhere"], "no trajectories at nowhere"),
         (["label", "--trajectories", "t", "--estimator", "td_gae"], "name a PRM with --model"),
