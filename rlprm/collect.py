@@ -72,17 +72,25 @@ class PolicyConfig(TaskConfig):
         if details:
             raise MismatchError(f"{store.folder} was made in another setting ({details})")
 
+    def require_positions(self) -> None:
+        """Refuse conversations longer than the model has positions for.
+
+        Raises:
+            ConfigError: naming both lengths.
+        """
+        own = context_length_of(self.model)
+        if self.context_length is not None and self.context_length > own:
+            raise ConfigError(f"context_length: got {self.context_length}, allowed: up to the model's {own}")
+
     def load_policy(self) -> HFPolicy:
         """Load the policy.
 
         Raises:
             ArtifactError: if it is missing.
             ChatTemplateError: if its chat template cannot be used.
-            ConfigError: if conversations may be longer than it has learned positions for.
+            ConfigError: see :meth:`require_positions`.
         """
-        own = context_length_of(self.model)
-        if self.context_length is not None and self.context_length > own:
-            raise ConfigError(f"context_length: got {self.context_length}, allowed: up to the model's {own}")
+        self.require_positions()
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
             ChatRenderer(load_tokenizer(self.model)),

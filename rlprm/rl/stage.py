@@ -73,6 +73,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         log.info("%s holds the finished policy of these settings; reusing it", folder)
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
+    config.require_positions()
     _check_tasks(config)
     accelerator = join(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:

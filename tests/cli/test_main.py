@@ -205,11 +205,14 @@ def test_a_folder_that_cannot_be_made(
     assert tmp_path.name in line
 
 
+@pytest.mark.parametrize("stage", ["collect", "train-rl"])
 def test_a_context_longer_than_the_models(
-    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    stage: str, pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["--context_length", "100000", "--output_dir", str(tmp_path / "out")]
-    line = refused(capfd, "collect", "--model", pipeline.policy, *EPISODES, *settings)
+    if stage == "train-rl":
+        settings += ["--prm", pipeline.agentprm]
+    line = refused(capfd, stage, "--model", pipeline.policy, *EPISODES, *settings)
     assert "context_length: got 100000, allowed: up to the model's" in line
 
 
