@@ -128,7 +128,7 @@ VARIANTS = {
     ),
     "policy_epochs4": Variant("from the policy, 4 epochs", {"num_train_epochs": 4}, model="policy"),
     "pvm": Variant(
-        "PVM: Monte-Carlo labels of 384 trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
+        "PVM: Monte-Carlo labels of half the trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
     ),
     "pvm_hard": Variant(
         "the same rollouts as hard labels: one may succeed",
