@@ -117,6 +117,9 @@ VARIANTS = {
         model="policy",
         rollouts="rollouts192x16",
     ),
+    "head_bce": Variant(
+        "likelihood head, cross-entropy on a probability", {**_HEAD_STATES, **_BCE}, model="policy"
+    ),
     "head_pretrained": Variant("likelihood head, states read too, from the pretrained model", _HEAD_STATES),
     "head0.03": Variant(
         "likelihood head, τ 0.03", {**_HEAD_STATES, "likelihood_scale": 0.03}, model="policy"
