@@ -51,7 +51,7 @@ def report(root: Path, seeds: Sequence[int], output: Path, *, baseline: str, nam
             "commands": [
                 "python scripts/study_prm_recipe.py train",
                 "python scripts/study_prm_recipe.py measure",
-                "python scripts/study_prm_report.py",
+                f"python scripts/study_prm_report.py --baseline {baseline} --variants {' '.join(names)}",
             ],
             "baseline": baseline,
             "seeds": list(seeds),
