@@ -103,9 +103,10 @@ def manifest(policy: Path, **changes: object) -> Manifest:
     fields: dict[str, object] = {
         "estimator": "returns", "estimator_kwargs": {}, "beta": 0.0, "cold_start_epochs": 0,
         "environment": ENVIRONMENT, "env_kwargs": {"length": LENGTH}, "round_limit": SETTING.round_limit,
-        "base": revision_of(str(policy)), "policy": revision_of(str(policy)),
+        "template": agents.renderer().template_hash, "base": revision_of(str(policy)),
+        "policy": revision_of(str(policy)), **changes,
     }  # fmt: skip
-    return manifests.manifest(agents.renderer().template_hash, **{**fields, **changes})
+    return manifests.manifest(**fields)  # type: ignore[arg-type]
 
 
 def settings(policy: Path, prm: Path) -> dict[str, Any]:
