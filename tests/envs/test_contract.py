@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
-from rlprm.types import End, Split, StopReason, Task
+from rlprm.rollout import rollout
+from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.envs.given import GIVEN, environment_of, load
 from tests.envs.shared import any_value, one_line_at_most
+from tests.toys.agents import SeededPolicy
 
 LONGEST_OBSERVATION = 20_000  # characters; about the context of a small model
 
@@ -87,6 +89,20 @@ def test_fork_continues_like_the_original_and_apart_from_it(name: str, end: End)
             assert fork.outcome() == whole[-1]
             assert idle.outcome() == before
             assert [env.step(action) for action in actions[cut:]] == whole[1 + cut : -1]
+
+
+@both_ends
+def test_an_agent_that_gets_nowhere_is_stopped_by_a_limit(name: str, end: End) -> None:
+    limit = load(name).ROUND_LIMIT
+    policy = SeededPolicy(("zzz",))
+    policy.context_length = 1_000_000
+    task = load(name).tasks(Split.TRAIN, 0, 1)[0]
+    (made,) = rollout([(task, 0)], policy, EpisodeSetting(end=end))
+    assert made.stop in (StopReason.ROUND_LIMIT, StopReason.ENV_LIMIT), made.error
+    assert len(made.steps) == limit or made.stop is StopReason.ENV_LIMIT
+    assert not made.outcome.success
+    (short,) = rollout([(task, 0)], policy, EpisodeSetting(end=end, round_limit=2))
+    assert (short.stop, len(short.steps)) == (StopReason.ROUND_LIMIT, 2)
 
 
 def test_splits_have_no_instance_in_common(name: str) -> None:
