@@ -72,6 +72,15 @@ class PolicyConfig(TaskConfig):
         if details:
             raise MismatchError(f"{store.folder} was made in another setting ({details})")
 
+    def collection_meta(self, policy: HFPolicy) -> dict[str, object]:
+        """Return what is stored with this policy's episodes beside what :func:`collect` knows itself."""
+        return {
+            "environment": self.environment,
+            "env_kwargs": self.env_kwargs,
+            # Waves of several precisions would be of several policies.
+            "dtype": str(policy.model.dtype).removeprefix("torch."),
+        }
+
     def require_positions(self) -> None:
         """Refuse conversations longer than the model has positions for.
 
@@ -145,12 +154,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
             samples_per_task=config.samples_per_task,
             wave_size=config.wave_size,
             seed=config.seed,
-            meta={
-                "environment": config.environment,
-                "env_kwargs": config.env_kwargs,
-                # Waves of several precisions would be of several policies.
-                "dtype": str(policy.model.dtype).removeprefix("torch."),
-            },
+            meta=config.collection_meta(policy),
             processes=processes,
         )
         trajectories = store.read()

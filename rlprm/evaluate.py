@@ -254,7 +254,7 @@ def _pool(
         samples_per_task=size,
         wave_size=config.wave_size,
         seed=config.seed,
-        meta={"environment": config.environment, "env_kwargs": config.env_kwargs},
+        meta=config.collection_meta(policy),
         processes=processes,
     )
     trajectories = store.read()

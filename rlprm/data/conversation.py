@@ -52,14 +52,14 @@ class Conversation:
 
     def observe(self, observation: str) -> None:
         """Append the environment's answer; half a surrogate pair, which is no text, becomes ``?``."""
-        observation = observation.encode(errors="replace").decode()
+        observation = _encodable(observation)
         ids = self.renderer.observation_ids(observation)
         self._append(ids, [0] * len(ids), [0.0] * len(ids))
         self.messages.append({"role": "user", "content": observation})
 
     def note(self, observation: str) -> None:
         """Keep the closing answer of a finished episode as text only: no model ever reads it."""
-        self.messages.append({"role": "user", "content": observation.encode(errors="replace").decode()})
+        self.messages.append({"role": "user", "content": _encodable(observation)})
 
     def fork(self) -> Conversation:
         """Return an independent copy."""
@@ -72,3 +72,7 @@ class Conversation:
         self.token_ids.extend(ids)
         self.action_mask.extend(mask)
         self.logprobs.extend(logprobs)
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="replace").decode()

@@ -13,6 +13,13 @@ from rlprm.errors import RlprmError
 _ROOT = Path(__file__).parents[2]
 _PLACES = (_ROOT / "shared" / "data", _ROOT.parent / "shared" / "data")
 
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
+)
+"""Whatever a JSON file may hold."""
+
 # What may be given for a setting: of every type, and what looks like a path but is none.
 any_value = st.recursive(
     st.one_of(

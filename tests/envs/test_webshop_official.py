@@ -1,14 +1,10 @@
-"""WebShop's own data: reading it in pieces, its goals in upstream's order, and what is kept on disk."""
+"""WebShop's own data: its products, its files, its goals in upstream's order."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import os
 import random
-import re
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -20,183 +16,15 @@ from rlprm.envs import webshop
 from rlprm.envs.webshop import Option, store
 from rlprm.envs.webshop.expert import query_of
 from rlprm.envs.webshop.nouns import by_rules
-from rlprm.envs.webshop.official import find_files, fingerprint, product_from
+from rlprm.envs.webshop.official import find_files, product_from
 from rlprm.envs.webshop.reward import RULES
 from rlprm.envs.webshop.store import open_store
-from rlprm.envs.webshop.streaming import elements, members
+from rlprm.envs.webshop.streaming import members
 from rlprm.envs.webshop.tasks import shop_and_goal
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import End, Split
-from tests.envs.shared import one_line_at_most, shared_data
+from tests.envs.shared import any_json, one_line_at_most, shared_data
 from tests.toys.webshop import COLORS, SIZES, options_of, raw_product, small_data, write_official
-
-# ------------------------------------------------------------------------------ reading in pieces
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(_JSON, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
-def test_elements_of_any_array(
-    tmp_path_factory: pytest.TempPathFactory,
-    array: list[Any],
-    chunk: int,
-    indent: int | None,
-    ascii_only: bool,
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "array.json"
-    text = json.dumps(array, indent=indent, ensure_ascii=ascii_only)
-    path.write_text(text, encoding="utf-8", errors="surrogatepass" if ascii_only else "replace")
-    expected = json.loads(path.read_text(encoding="utf-8"))
-    assert list(elements(path, chunk=chunk)) == expected
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.text(max_size=5), _JSON, max_size=5), st.integers(1, 9))
-def test_members_of_any_object(
-    tmp_path_factory: pytest.TempPathFactory, given_object: dict[str, Any], chunk: int
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "object.json"
-    path.write_text(json.dumps(given_object, indent=1))
-    assert list(members(path, chunk=chunk)) == list(given_object.items())
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[", "[1,", "[1 2]", "[1]]", "{}", '["a', "[1],", "[,]", "[1,]", "nothing"]
-)
-def test_what_is_no_array_is_said(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=r"a\.json is not the JSON it should be"):
-        list(elements(path, chunk=2))
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"a"}', '{"a": }', "{1: 2}", '{"a": 1,}', '{"a": 1'])
-def test_what_is_no_object_is_said(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=r"a\.json is not the JSON it should be"):
-        list(members(path, chunk=2))
-
-
-def test_what_came_before_an_error_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text('[{"asin": 1}, {"asin": 2}, {"as')
-    found = elements(path, chunk=4)
-    assert [next(found), next(found)] == [{"asin": 1}, {"asin": 2}]
-    with pytest.raises(DataError):
-        next(found)
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ('[{"a": 1}, {"a" 2}]', "element 2, char 16: Expecting ':' delimiter"),
-        ("[1, 2] 3", "element 3, char 7: expected 'its end', got '3'"),
-        ('[1, "é\n"]', "element 2, char 6: Invalid control character"),
-        ("[" * 100_000, "element 1, char 1: maximum recursion depth"),
-        (f"[0, {'9' * 5_000}]", "element 2, char 4: Exceeds the limit"),
-        ("[1x, 2]", "element 2, char 2: expected ']', got 'x'"),
-    ],
-)
-@pytest.mark.parametrize("chunk", [3, 1 << 20])
-def test_damage_is_told_with_its_place(tmp_path: Path, text: str, place: str, chunk: int) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(text, encoding="utf-8", newline="")
-    with pytest.raises(DataError, match=re.escape(f"a.json is not the JSON it should be: {place}")):
-        list(elements(path, chunk=chunk))
-
-
-def test_damage_in_an_object_is_told_with_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text('{"a": 1,\r\n"b": [1, ], "c": 2}', newline="")
-    with pytest.raises(DataError, match=r"a\.json .*: element 2, char 19: "):
-        list(members(path))
-
-
-def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes('["é", "'.encode() + b"caf\xe9" + b'", "b"]')
-    with pytest.raises(DataError, match=r"a\.json is not UTF-8: byte 11, behind element \d: invalid"):
-        list(elements(path))
-    path.write_bytes(b"[" + b'"abc", ' * 100_000 + b'"\xe9"]')
-    with pytest.raises(DataError, match=r"a\.json is not UTF-8: byte 700002, "):
-        list(elements(path, chunk=1_000))
-
-
-def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text('[1, {"a": 2}]', encoding="utf-8-sig")
-    assert list(elements(path)) == [1, {"a": 2}]
-    path.write_text('{"a": 2}', encoding="utf-8-sig")
-    assert list(members(path)) == [("a", 2)]
-
-
-def peak_of_reading(path: Path, message: str) -> int:
-    """Most bytes that were held while a damaged file was read."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match=message):
-            for _ in elements(path, chunk=10_000):
-                pass
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("first", "message"),
-    [
-        ('{"asin" "B0"}', "element 1, char 9: Expecting ':' delimiter"),
-        ('{"asin": B0}', "element 1, char 10: Expecting value"),
-        ('{"asin": "B0"', "element 1, "),
-        ("1x", "element 2, char 2: expected"),
-        ('{"asin": "B0" "name": "x"}', "element 1, "),
-    ],
-)
-def test_a_damaged_file_is_not_held_in_memory(tmp_path: Path, first: str, message: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(f"[{first}, " + ", ".join(['{"asin": "B000000001"}'] * 100_000) + "]")
-    assert path.stat().st_size > 2_000_000
-    assert peak_of_reading(path, message) < 400_000
-
-
-def test_an_element_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlprm.envs.webshop.streaming._LARGEST", 100_000)
-    path = tmp_path / "a.json"
-    for first, more in (("[", "1, "), ('"', "x"), ("0.", "1")):
-        path.write_text("[1, " + first + more * 1_500_000)
-        peak = peak_of_reading(path, "element 2, char 4: no end within 100000 characters")
-        assert peak < 3_000_000
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(_JSON, min_size=1, max_size=4), st.integers(1, 30), st.data(), st.sampled_from(["cut", "put"])
-)
-def test_what_is_read_of_damaged_files_is_what_python_says(
-    tmp_path_factory: pytest.TempPathFactory, array: list[Any], chunk: int, data: st.DataObject, how: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "damaged.json"
-    text = json.dumps(array)
-    place = data.draw(st.integers(0, len(text) - 1))
-    text = text[:place] + (data.draw(st.sampled_from(list('[]{},:"1x\\\x00'))) if how == "put" else "")
-    text += json.dumps(array)[place + 1 :] if how == "put" else ""
-    path.write_text(text, newline="")
-    try:
-        expected = json.loads(text)
-    except ValueError:
-        expected = None
-    if isinstance(expected, list):
-        assert list(elements(path, chunk=chunk)) == expected
-    else:
-        with pytest.raises(DataError, match=r"damaged\.json is not the JSON it should be: element \d"):
-            list(elements(path, chunk=chunk))
-
 
 # ------------------------------------------------------------------------------ products
 
@@ -346,9 +174,9 @@ def test_more_combinations_than_anybody_holds_are_refused(tmp_path: Path) -> Non
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from([*raw_product("B1")]), _JSON, max_size=2),
-    st.dictionaries(st.sampled_from([*ENTRY]), _JSON, max_size=2) | _JSON,
-    _JSON,
+    st.dictionaries(st.sampled_from([*raw_product("B1")]), any_json, max_size=2),
+    st.dictionaries(st.sampled_from([*ENTRY]), any_json, max_size=2) | any_json,
+    any_json,
 )
 def test_any_fields_are_a_shop_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], entry: Any, human: Any
@@ -548,143 +376,6 @@ def test_an_episode_over_official_data(tmp_path: Path, rule: str) -> None:
         assert env.step(f"click[{value}]").valid
     assert env.step("click[buy now]").reward == 1.0
     assert webshop.demonstrate(task, end=End.DECLARED)[-1] == "click[Buy Now]"
-
-
-# ------------------------------------------------------------------------------ what is kept
-
-
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Where stores were built, in order."""
-    folders: list[Path] = []
-    build = store.build
-
-    def counted(files: Any, products: int | None, folder: Path) -> None:
-        folders.append(folder)
-        build(files, products, folder)
-
-    monkeypatch.setattr(store, "build", counted)
-    store._opened.cache_clear()
-    return folders
-
-
-def test_an_index_is_built_once(tmp_path: Path, built: list[Path]) -> None:
-    data = str(small_data(tmp_path))
-    first = open_store(data)
-    store._opened.cache_clear()
-    again = open_store(data)
-    assert built == [first.folder]
-    assert first.folder.parent == tmp_path / ".rlprm-webshop"
-    assert again.shop.index.search("number7") == first.shop.index.search("number7") != ()
-    assert sorted(path.name for path in first.folder.iterdir()) == [
-        *(
-            "data.npy",
-            "human.npy",
-            "indices.npy",
-            "indptr.npy",
-            "meta.json",
-            "products.sqlite",
-            "synthetic.npy",
-        )
-    ]
-
-
-def test_other_data_and_settings_have_another_index(tmp_path: Path, built: list[Path]) -> None:
-    data = small_data(tmp_path)
-    first = open_store(str(data))
-    open_store(str(data), products=5)
-    small_data(tmp_path, 31)
-    assert open_store(str(data)).documents == 31
-    assert len(set(built)) == 3
-    os.utime(data / "items_shuffle_1000.json", ns=(1, 1))
-    store._opened.cache_clear()
-    assert open_store(str(data)).mark == fingerprint_mark(data)
-    assert len(set(built)) == 4
-    assert first.documents == 30
-
-
-def fingerprint_mark(data: Path) -> str:
-    """The mark of data that only changed their time is the same."""
-    assert fingerprint(find_files(str(data))) == fingerprint(find_files(str(data)))
-    return open_store(str(data)).mark
-
-
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path, built: list[Path]) -> None:
-    data = small_data(tmp_path)
-    whole = (data / "items_shuffle_1000.json").read_text()
-    (data / "items_shuffle_1000.json").write_text(whole[:-100])
-    with pytest.raises(DataError, match="items_shuffle_1000"):
-        open_store(str(data))
-    assert list((tmp_path / ".rlprm-webshop").iterdir()) == []
-    (data / "items_shuffle_1000.json").write_text(whole)
-    assert open_store(str(data)).documents == 30
-    assert len(list((tmp_path / ".rlprm-webshop").iterdir())) == 1
-
-
-def test_of_two_builds_at_once_the_first_is_kept(tmp_path: Path, built: list[Path]) -> None:
-    first = open_store(str(small_data(tmp_path)))
-    before = (first.folder / "meta.json").stat().st_ino
-    files = find_files(str(tmp_path))
-    store.build(files, None, first.folder)
-    assert (first.folder / "meta.json").stat().st_ino == before
-    assert len(list(first.folder.parent.iterdir())) == 1
-
-
-def test_a_cache_folder_can_be_given(tmp_path: Path) -> None:
-    data = small_data(tmp_path / "data")
-    assert open_store(str(data), cache=str(tmp_path / "cache")).folder.parent == tmp_path / "cache"
-    assert not (data / ".rlprm-webshop").exists()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        open_store(str(data), cache=str(tmp_path / "file" / "cache"))
-
-
-def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("rlprm.envs.webshop.build.IndexBuilder.finish", full)
-    with pytest.raises(ConfigError, match=r"webshop cache: .* cannot be written .*No space left on device"):
-        open_store(str(small_data(tmp_path)))
-    assert list((tmp_path / ".rlprm-webshop").iterdir()) == []
-
-
-def test_data_in_a_read_only_place_use_the_users_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = small_data(tmp_path / "data")
-    monkeypatch.setattr(store.os, "access", lambda *_: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert open_store(str(data)).folder.parent == tmp_path / "home" / "rlprm" / "webshop"
-
-
-def test_a_forked_process_reads_for_itself(tmp_path: Path) -> None:
-    opened = open_store(str(small_data(tmp_path)))
-    assert opened.shop.product(0).asin == "B000000000"
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: sending.send((opened.shop.product(3).asin, opened.shop.index.search("number4")))
-    )
-    child.start()
-    asin, found = receiving.recv()
-    child.join()
-    assert (asin, found) == ("B000000003", (4,))
-    assert opened.shop.product(5).asin == "B000000005"
-
-
-def test_building_does_not_hold_the_file_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    products = [raw_product(f"B{n:09}", full_description="rain" + "." * 28_000) for n in range(300)]
-    data = write_official(tmp_path, products, {})
-    size = (data / "items_shuffle_1000.json").stat().st_size
-    assert size > 8_000_000
-    del products
-    tracemalloc.start()
-    try:
-        assert open_store(str(data)).documents == 300
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 0.75 * size
 
 
 # ------------------------------------------------------------------------------ published files

@@ -174,11 +174,10 @@ def test_trap_quotients_of_half_precision_logits_are_not_rounded(tiny_folder: Pa
     reading = read(ActorCritic(policy, temperature=TEMPERATURE), batch)
     hidden = policy.get_decoder()(input_ids=batch.token_ids_BL, use_cache=False).last_hidden_state
     logits_NV = policy.lm_head(hidden[:, :-1][batch.layout.sampled[:, 1:]]).float() / TEMPERATURE
-    expected = torch.log_softmax(logits_NV, 1).gather(1, toy.sampled_ids(batch)[:, None])[:, 0]
+    ids_N1 = toy.sampled_ids(batch)[:, None]
+    expected = torch.log_softmax(logits_NV, 1).gather(1, ids_N1)[:, 0]
     torch.testing.assert_close(reading.logprobs, expected, atol=1e-5, rtol=0)
-    rounded = torch.log_softmax(logits_NV.bfloat16().float(), 1).gather(1, toy.sampled_ids(batch)[:, None])[
-        :, 0
-    ]
+    rounded = torch.log_softmax(logits_NV.bfloat16().float(), 1).gather(1, ids_N1)[:, 0]
     assert (rounded - expected).abs().max() > 1e-3
 
 
