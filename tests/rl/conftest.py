@@ -12,9 +12,12 @@ import torch
 
 from rlprm.rl import learner, stage
 from rlprm.rl.config import RLConfig
+from rlprm.rl.trainer import RLTrainer
 from tests.rl import walker
 
 Run = Callable[..., dict[str, Any]]
+BASELINE = {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
+"""The reward and estimator that need no PRM."""
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +65,30 @@ def descent(groups: Iterable[dict[str, Any]], **_: Any) -> torch.optim.SGD:
     return torch.optim.SGD(groups)
 
 
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RLTrainer]:
+    """The trainers of all runs, as they are when training ends."""
+    seen: list[RLTrainer] = []
+    train = RLTrainer.train
+
+    def watched(self: RLTrainer) -> None:
+        train(self)
+        seen.append(self)
+
+    monkeypatch.setattr(RLTrainer, "train", watched)
+    return seen
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The metrics of each iteration of a run."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def column(folder: Path, name: str) -> list[float]:
+    """One metric of every iteration of a run."""
+    return [row[name] for row in rows(folder)]
+
+
+def column_of_those_that_have(folder: Path, name: str) -> dict[int, float]:
+    """One metric of the iterations that have it."""
+    return {row["iteration"]: row[name] for row in rows(folder) if name in row}
