@@ -20,6 +20,8 @@ from torch import Tensor
 ROOT = Path(__file__).parents[2]
 PATIENCE = 480
 """Seconds: a launch that takes longer hangs."""
+_ABORTED_AT_EXIT = "terminate called without an active exception"
+"""Of gloo's threads, which now and then end a process while its interpreter is ending."""
 _OF_A_LAUNCH = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -75,6 +77,9 @@ class Launches:
                 folder.mkdir()
                 started = time.monotonic()
                 status, output = _run([sys.executable, *arguments])
+                if status != 0 and _ABORTED_AT_EXIT in output:  # a stage goes on where it was, or is reused
+                    status, again = _run([sys.executable, *arguments])
+                    output += again
                 content = {"status": status, "output": output, "seconds": time.monotonic() - started}
                 done.write_text(json.dumps(content))
         return Launched(folder, **json.loads(done.read_text()))
