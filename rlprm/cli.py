@@ -15,21 +15,33 @@ from dataclasses import fields
 from typing import Any
 
 from rlprm import __version__
-from rlprm.accelerate_launch import STAGES, launch_of, replace_process
 from rlprm.errors import RlprmError
+from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
 
 _STAGES = {
     # name: (module, configuration class, what it does)
-    "sft": ("rlprm.sft", "SFTStageConfig", "expert demonstrations -> a policy"),
-    "collect": ("rlprm.collect", "CollectConfig", "a policy acts -> trajectories"),
-    "estimate": ("rlprm.estimate", "EstimateConfig", "trajectories -> Monte-Carlo labels, by fresh rollouts"),
-    "label": ("rlprm.label", "LabelConfig", "trajectories -> step labels, to look at or train on"),
-    "train-prm": ("rlprm.prm.stage", "PRMConfig", "trajectories -> a process reward model"),
-    "probe-actions": ("rlprm.probe_actions", "ProbeActionsConfig", "states -> what some actions are worth"),
-    "train-rl": ("rlprm.rl.stage", "RLConfig", "a policy + a process reward model -> a better policy"),
-    "export": ("rlprm.export", "ExportConfig", "trajectories -> AgentGym's format"),
-    "evaluate": ("rlprm.evaluate", "EvaluateConfig", "policy + scorers -> best-of-N, beam, table, plots"),
-    "quickstart": ("rlprm.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
+    "sft": ("rlprm.stages.sft", "SFTStageConfig", "expert demonstrations -> a policy"),
+    "collect": ("rlprm.stages.collect", "CollectConfig", "a policy acts -> trajectories"),
+    "estimate": (
+        "rlprm.stages.estimate",
+        "EstimateConfig",
+        "trajectories -> Monte-Carlo labels (fresh rollouts)",
+    ),
+    "label": ("rlprm.stages.label", "LabelConfig", "trajectories -> step labels, to look at or train on"),
+    "train-prm": ("rlprm.stages.train_prm", "PRMConfig", "trajectories -> a process reward model"),
+    "probe-actions": (
+        "rlprm.stages.probe_actions",
+        "ProbeActionsConfig",
+        "states -> values of some actions",
+    ),
+    "train-rl": ("rlprm.stages.train_rl", "RLConfig", "a policy + a process reward model -> a better policy"),
+    "export": ("rlprm.stages.export", "ExportConfig", "trajectories -> AgentGym's format"),
+    "evaluate": (
+        "rlprm.stages.evaluate",
+        "EvaluateConfig",
+        "policy + scorers -> search, table, plots",
+    ),
+    "quickstart": ("rlprm.stages.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
 }
 
 
@@ -84,7 +96,7 @@ def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
     module_name, config_name, _ = _STAGES[name]
     # Imported late: `rlprm --help` should not wait for torch.
     module = importlib.import_module(module_name)
-    from rlprm.config import parse
+    from rlprm.runtime.config import parse
 
     config = parse(getattr(module, config_name), argv, prog=f"rlprm {name}")
     if refresh := getattr(config, "refresh_kwargs", {}):
@@ -94,7 +106,7 @@ def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
 
 def _check_handed_on(settings: Mapping[str, Any], name: str, *, where: str) -> None:
     """Refuse now what another stage would refuse after hours of this one."""
-    from rlprm.config import refuse_unknown
+    from rlprm.runtime.config import refuse_unknown
 
     module_name, config_name, _ = _STAGES[name]
     known = fields(getattr(importlib.import_module(module_name), config_name))

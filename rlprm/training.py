@@ -16,11 +16,11 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from rlprm import tracking
-from rlprm.config import own_settings
 from rlprm.data.files import read_json, write_json
 from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
+from rlprm.runtime import tracking
+from rlprm.runtime.config import own_settings
 
 log = logging.getLogger(__name__)
 _RUN = "run.json"

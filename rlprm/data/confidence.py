@@ -1,7 +1,7 @@
 """How sure a policy was of what it did, from the log-probabilities stored while it acted.
 
 This is what ``likelihood`` means in ``likelihood_per`` and in the scorers ``likelihood`` and
-``agentprm+likelihood``; the reward model's head of that name is :mod:`rlprm.models.likelihood_head`.
+``agentprm+likelihood``; the reward model's head of that name is :mod:`rlprm.models.lm_head`.
 """
 
 from __future__ import annotations

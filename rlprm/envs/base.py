@@ -4,7 +4,7 @@ An environment is a module (a file or a folder in ``rlprm/envs``, or a dotted
 path of the user's own) with the functions of :class:`EnvironmentModule`. It
 makes :class:`Environment` objects, one per episode. Everything around an
 episode (the round limit, token ids, stop bookkeeping) lives in
-``rlprm.rollout``; an environment only knows its world and its text.
+``rlprm.rollouts.episode``; an environment only knows its world and its text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class EnvironmentModule(Protocol):
     mend it, or None. It must be quick and import nothing heavy; see :func:`rlprm.envs.missing`.
 
     One whose environments wait on a network also has a constant ``CONCURRENT: int``: how many of them are
-    begun and stepped at once, each in a thread of its own; see :func:`rlprm.rollout.side_by_side`.
+    begun and stepped at once, each in a thread of its own; see :func:`rlprm.rollouts.episode.side_by_side`.
     """
 
     ROUND_LIMIT: int

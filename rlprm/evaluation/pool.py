@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
-from rlprm.failures import has_failed
 from rlprm.scorers.base import Scorer
-from rlprm.scorers.confident import Confident
+from rlprm.scorers.with_confidence import Confident
 from rlprm.search.base import score_all
 from rlprm.types import End, StepScores, Trajectory
 

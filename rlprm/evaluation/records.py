@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rlprm.data.failures import report_failures
 from rlprm.errors import DataError, MismatchError
-from rlprm.failures import report_failures
 from rlprm.functional.bootstrap import mean_interval, paired_interval
 from rlprm.search.base import SearchResult
 from rlprm.types import End

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlprm.data.failures import has_failed
 from rlprm.data.shards import Shards
 from rlprm.data.store import from_row, to_row
-from rlprm.failures import has_failed
 from rlprm.search.base import SearchResult
 
 __all__ = ["SearchStore"]

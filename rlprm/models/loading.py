@@ -19,11 +19,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlprm.data.reads import LIKELIHOOD
 from rlprm.errors import ArtifactError, ConfigError
-from rlprm.models.likelihood_head import HEAD, SCALE, LikelihoodHead, likelihood_class
+from rlprm.models.heads import LIKELIHOOD
+from rlprm.models.lm_head import HEAD, SCALE, LikelihoodHead, likelihood_class
+from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
-from rlprm.models.scalar import compute_in_float32
 from rlprm.models.zero import gathered, is_split, zero_stage
 
 _T = TypeVar("_T")
@@ -130,7 +130,7 @@ def load_likelihood_model(
 
     Args:
         path: folder or hub id, of a policy or of such a reward model. A policy's head starts at zero.
-        scale: τ, see ``rlprm.models.likelihood_head``; the checkpoint's own where unset.
+        scale: τ, see ``rlprm.models.lm_head``; the checkpoint's own where unset.
         dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
         device: where the model goes; the GPU of this process where unset and there is one.
 
@@ -171,7 +171,7 @@ def load_likelihood_model(
 
 
 def load_reward_model(path: str, head: str, *, scale: float | None = None, **options: Any) -> PreTrainedModel:
-    """Load a reward model, or the weights it starts from, under a head of ``rlprm.data.reads.HEADS``.
+    """Load a reward model, or the weights it starts from, under a head of ``rlprm.models.heads.HEADS``.
 
     Args:
         path: folder or hub id.

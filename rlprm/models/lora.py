@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from rlprm.config import setting
 from rlprm.errors import ConfigError
 from rlprm.models import zero
 from rlprm.models.loading import head_of
+from rlprm.runtime.config import setting
 
 log = logging.getLogger(__name__)
 IN_FULL: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}

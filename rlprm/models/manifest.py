@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.files import read_json, write_json
-from rlprm.data.reads import SCALAR
 from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.models.heads import SCALAR
 
 FILE = "prm_manifest.json"
 
@@ -33,7 +33,7 @@ class Manifest:
     refresh: str
     cold_start_epochs: int
     value_reads: str
-    """Where values are read: ``"action"`` or ``"state_and_action"``, see ``rlprm.data.reads``."""
+    """Where values are read: ``"action"`` or ``"state_and_action"``, see ``rlprm.models.value_positions``."""
     outcome: str
     """``"success"`` or ``"score"``: which number the labels were made of."""
     outcome_definition: str
@@ -50,7 +50,7 @@ class Manifest:
     policy: str
     """Revision of the policy whose trajectories were learned from."""
     head: str = SCALAR
-    """``"scalar"`` or ``"likelihood"``, see ``rlprm.data.reads``."""
+    """``"scalar"`` or ``"likelihood"``, see ``rlprm.models.value_positions``."""
     likelihood_scale: float | None = None
     """τ of a likelihood head."""
     last_step_weight: float = 1.0

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlprm.data.reads import Read
-from rlprm.models.likelihood_head import LikelihoodHead
+from rlprm.models.lm_head import LikelihoodHead
 from rlprm.models.prefix_cache import Extended, PrefixCache, sequence_key
-from rlprm.models.scalar import stack_reads
+from rlprm.models.reading import stack_reads
+from rlprm.models.value_positions import Read
 
 
 class Branch(NamedTuple):

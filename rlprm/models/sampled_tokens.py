@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.functional.entropy import entropy
-from rlprm.functional.logprobs import token_logprobs
+from rlprm.functional.logprobs import entropy, token_logprobs
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.zero import is_split
 

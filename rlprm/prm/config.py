@@ -9,11 +9,12 @@ from typing import Any
 from transformers import TrainingArguments
 
 from rlprm import labels
-from rlprm.config import setting
-from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
+from rlprm.models.heads import HEADS
 from rlprm.models.lora import TuningConfig
+from rlprm.models.value_positions import VALUE_READS
+from rlprm.runtime.config import setting
 from rlprm.training import require_training, settle_device
 
 

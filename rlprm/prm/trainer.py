@@ -28,12 +28,13 @@ from transformers import (
 )
 
 from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
-from rlprm.data.reads import ACTION, SCALAR, action_reads, chain_reads
 from rlprm.functional.activation import activate
 from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
-from rlprm.models.scalar import read_logits, read_sequences, stack_reads
+from rlprm.models.heads import SCALAR
+from rlprm.models.reading import read_logits, read_sequences, stack_reads
+from rlprm.models.value_positions import ACTION, action_reads, chain_reads
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.label_table import LabelTable
 from rlprm.prm.stored import StoredLabels
@@ -311,7 +312,7 @@ def collate(
     Args:
         trajectories: B trajectories.
         outcome: ``"success"`` or ``"score"``.
-        value_reads: where values are read, see ``rlprm.data.reads``. Where states are read too, a
+        value_reads: where values are read, see ``rlprm.models.value_positions``. Where states are read too, a
             trajectory of T steps is a chain of 2 T - 1, and T below is the length of that chain.
         head: what reads them.
         tokens: False leaves the token ids out.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
+from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import body_states, read_tokens
-from rlprm.models.scalar import compute_in_float32
 
 __all__ = ["ActorCritic", "Reading", "without_dropout"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlprm.data.batching import budget_batches, pad_right
-from rlprm.failures import has_failed
+from rlprm.data.failures import has_failed
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, Trajectory

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlprm.collect import PolicyConfig
-from rlprm.config import setting
 from rlprm.errors import ConfigError
 from rlprm.functional._checks import check_number, check_unit_interval
 from rlprm.functional.kl import KL_LOSSES
 from rlprm.models.lora import TuningConfig
+from rlprm.policies.config import PolicyConfig
 from rlprm.rl import advantages, rewards
 from rlprm.rl.combinations import check_combination
 from rlprm.rl.credit import WHITENINGS, CreditSetting
 from rlprm.rl.schedule import LR_SCHEDULES, round_limits
-from rlprm.tracking import TRACKERS
+from rlprm.runtime.config import setting
+from rlprm.runtime.tracking import TRACKERS
 
 _CRITICS = ("separate", "shared")
 _AT_LEAST = {

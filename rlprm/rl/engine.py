@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rlprm.errors import TrainingError
-from rlprm.launch import PATIENCE
 from rlprm.models import zero
+from rlprm.runtime.processes import PATIENCE
 
 __all__ = ["forget_policy", "gathered", "join", "settle_engine"]
 

@@ -23,7 +23,6 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from rlprm.errors import TrainingError
-from rlprm.launch import Processes
 from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm
 from rlprm.models.lora import IN_FULL, save_whole
@@ -33,6 +32,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated
 from rlprm.rl.engine import forget_policy, gathered, settle_engine
 from rlprm.rl.losses import REPORTS, Denominators, Targets, total_loss
+from rlprm.runtime.processes import Processes
 
 __all__ = ["Learner", "UpdateStats"]
 

@@ -21,9 +21,9 @@ import torch
 from rlprm import labels
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import TrainingError
-from rlprm.launch import Processes
 from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
+from rlprm.runtime.processes import Processes
 from rlprm.types import Trajectory
 
 __all__ = ["FreshTrajectories"]

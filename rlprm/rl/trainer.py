@@ -23,20 +23,20 @@ from rlprm.models import zero
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic
-from rlprm.rl.alarm import alarms
 from rlprm.rl.batch import Batch, PRMReads, prm_reads, split_failed
 from rlprm.rl.checkpoints import Journal, Progress, save_checkpoint
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated, assign_credit
-from rlprm.rl.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.learner import Learner, UpdateStats
-from rlprm.rl.measure import Measured, measure, run_shared
+from rlprm.rl.monitor.alarm import alarms
+from rlprm.rl.monitor.diagnostics import credit_metrics, prm_metrics, rollout_metrics
+from rlprm.rl.monitor.measure import Measured, measure, run_shared
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
+from rlprm.runtime.record import Stopwatch
+from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
-from rlprm.scorers.shared import Shared
-from rlprm.stage import Stopwatch
-from rlprm.tracking import Tracker
+from rlprm.scorers.distributed import Shared
 from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
 
 __all__ = ["RLTrainer"]

@@ -10,7 +10,6 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches
-from rlprm.data.reads import Read, chain_reads, step_scores
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
@@ -18,7 +17,8 @@ from rlprm.functional.activation import activate
 from rlprm.models.loading import load_reward_model, load_tokenizer
 from rlprm.models.manifest import Manifest
 from rlprm.models.prefix_reader import Branch, PrefixReader
-from rlprm.models.scalar import read_sequences
+from rlprm.models.reading import read_sequences
+from rlprm.models.value_positions import Read, chain_reads, step_scores
 from rlprm.types import StepScores, Trajectory
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlprm.data.failures import has_failed
 from rlprm.errors import DataError
-from rlprm.failures import has_failed
 from rlprm.functional.aggregation import aggregate
 from rlprm.scorers.base import Scorer
 from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory

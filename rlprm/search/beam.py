@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
-from rlprm.rollout import Episode, advance_all, episode_seed, start_episodes
+from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer, searching
 from rlprm.search.base import UNRANKED, SearchResult, rank_score, score_all, standing
 from rlprm.types import EpisodeSetting, Task, Trajectory

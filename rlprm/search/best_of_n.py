@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rlprm.errors import ConfigError, DataError
 from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult, rank_score, score_all, standing
 from rlprm.types import EpisodeSetting, StepScores, Task, Trajectory

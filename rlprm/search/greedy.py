@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
 from rlprm.types import EpisodeSetting, Task

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from rlprm import cli, collect, sft
-from rlprm.collect import CollectConfig
-from rlprm.config import parse
-from rlprm.prm import stage as prm
+from rlprm import cli
 from rlprm.prm.config import PRMConfig
-from rlprm.sft import SFTStageConfig
+from rlprm.runtime.config import parse
+from rlprm.stages import collect, sft
+from rlprm.stages import train_prm as prm
+from rlprm.stages.collect import CollectConfig
+from rlprm.stages.sft import SFTStageConfig
 
 EPISODES = ["--environment", "tests.toys.corridor", "--env_kwargs.length", "4", "--round_limit", "6"]
 

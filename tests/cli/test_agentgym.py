@@ -8,7 +8,7 @@ import pytest
 
 from rlprm import cli
 from rlprm.data.store import TrajectoryStore
-from rlprm.stage import read_record
+from rlprm.runtime.record import read_record
 from rlprm.types import StopReason
 from tests.toys.agentgym_server import serving
 

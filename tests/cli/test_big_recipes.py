@@ -37,8 +37,8 @@ from rlprm.models.manifest import Manifest
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
+from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.stage import read_record
 from rlprm.types import End, Split, Task
 from tests.cli.recipes import ROOT, stage_of
 from tests.data.templates import QWEN25

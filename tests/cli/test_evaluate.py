@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from rlprm import evaluate
-from rlprm.collect import CollectConfig
-from rlprm.config import parse
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ArtifactError, ConfigError, MismatchError
-from rlprm.evaluate import EvaluateConfig
 from rlprm.evaluation.bon import AggregationChoice, choose_aggregation
 from rlprm.evaluation.pool import Pool
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage as prm
 from rlprm.prm.config import PRMConfig
+from rlprm.runtime.config import parse
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search.base import score_all
 from rlprm.search.best_of_n import expected
+from rlprm.stages import evaluate
+from rlprm.stages import train_prm as prm
+from rlprm.stages.collect import CollectConfig
+from rlprm.stages.evaluate import EvaluateConfig
 from tests.cli.conftest import Pipeline, summary_of
 
 RECORD = {

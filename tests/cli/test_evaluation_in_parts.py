@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from rlprm import evaluate
-from rlprm.config import parse
-from rlprm.evaluate import EvaluateConfig
 from rlprm.evaluation.search_store import SearchStore
-from rlprm.launch import Processes
+from rlprm.runtime.config import parse
+from rlprm.runtime.processes import Processes
+from rlprm.scorers.distributed import Shared
 from rlprm.scorers.random import Random
-from rlprm.scorers.shared import Shared
 from rlprm.search import beam, greedy
 from rlprm.search.base import SearchResult
+from rlprm.stages import evaluate
+from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.types import StepScores, StopReason, Task, Trajectory
 from tests.cli.conftest import Pipeline
 from tests.toys.pools import trajectory

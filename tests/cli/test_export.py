@@ -9,7 +9,7 @@ import pytest
 
 from rlprm import cli
 from rlprm.data.store import TrajectoryStore
-from rlprm.stage import read_record
+from rlprm.runtime.record import read_record
 from tests.cli.conftest import EPISODES, Pipeline, refused
 
 

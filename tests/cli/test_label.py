@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rlprm import label
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError, MismatchError
-from rlprm.label import LabelConfig
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stages import label
+from rlprm.stages.label import LabelConfig
 from rlprm.types import Trajectory
 from tests.cli.conftest import Pipeline
 

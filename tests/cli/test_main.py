@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rlprm import __version__, cli, collect, label
+from rlprm import __version__, cli
 from rlprm.data.store import TrajectoryStore
+from rlprm.stages import collect, label
 from tests.cli.conftest import EPISODES, Pipeline, refused
 
 ROOT = Path(__file__).parents[2]

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from rlprm import estimate, evaluate, probe_actions
-from rlprm.collect import CollectConfig
-from rlprm.config import parse
 from rlprm.data.label_files import LabelFile
 from rlprm.data.probes import ActionProbe
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ArtifactError, MismatchError
-from rlprm.estimate import EstimateConfig
-from rlprm.evaluate import EvaluateConfig
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage as prm
 from rlprm.prm.config import PRMConfig
-from rlprm.probe_actions import ProbeActionsConfig
+from rlprm.runtime.config import parse
+from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.stage import read_record
+from rlprm.stages import estimate, evaluate, probe_actions
+from rlprm.stages import train_prm as prm
+from rlprm.stages.collect import CollectConfig
+from rlprm.stages.estimate import EstimateConfig
+from rlprm.stages.evaluate import EvaluateConfig
+from rlprm.stages.probe_actions import ProbeActionsConfig
 from tests.cli.conftest import Pipeline
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from rlprm import collect, estimate, evaluate, probe_actions
-from rlprm.collect import CollectConfig
-from rlprm.config import parse
 from rlprm.data.label_files import LABELS
-from rlprm.estimate import HARD_LABELS, EstimateConfig
-from rlprm.evaluate import EvaluateConfig
-from rlprm.probe_actions import ProbeActionsConfig
-from rlprm.stage import read_record
+from rlprm.runtime.config import parse
+from rlprm.runtime.record import read_record
+from rlprm.stages import collect, estimate, evaluate, probe_actions
+from rlprm.stages.collect import CollectConfig
+from rlprm.stages.estimate import HARD_LABELS, EstimateConfig
+from rlprm.stages.evaluate import EvaluateConfig
+from rlprm.stages.probe_actions import ProbeActionsConfig
 from tests.cli.conftest import EPISODES, Pipeline, summary_of
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rlprm import quickstart
 from rlprm.errors import ArtifactError
-from rlprm.quickstart import QuickstartConfig
+from rlprm.stages import quickstart
+from rlprm.stages.quickstart import QuickstartConfig
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlprm.cli import _STAGES
-from rlprm.config import parse
+from rlprm.runtime.config import parse
 from tests.cli.recipes import RECIPES, ROOT, header, stage_of
 
 

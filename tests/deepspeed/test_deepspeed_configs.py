@@ -12,9 +12,9 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from rlprm.accelerate_launch import STAGES, launch_of
 from rlprm.cli import _STAGES
-from rlprm.config import parse
+from rlprm.runtime.accelerate import STAGES, launch_of
+from rlprm.runtime.config import parse
 from tests.cli.recipes import header
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import ROOT

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rlprm import accelerate_launch, cli
-from rlprm.accelerate_launch import Launch, launch_of
+from rlprm import cli
 from rlprm.errors import ConfigError
+from rlprm.runtime import accelerate as accelerate_launch
+from rlprm.runtime.accelerate import Launch, launch_of
 from tests.deepspeed.launches import ROOT
 
 RECIPE = "recipes/babyai/train_prm_tiny.yaml"
@@ -114,7 +115,7 @@ def test_deepspeed_the_command_line_becomes_the_launch_once_its_settings_are_rig
         raise Replaced
 
     monkeypatch.setattr(accelerate_launch.os, "execv", replace)
-    monkeypatch.setattr("rlprm.prm.stage.run", lambda config: pytest.fail("ran in this process"))
+    monkeypatch.setattr("rlprm.stages.train_prm.run", lambda config: pytest.fail("ran in this process"))
     short = ["train-prm", "--accelerate_config", "cpu_zero2", "--config", RECIPE]
     with pytest.raises(Replaced):
         cli.main(short)

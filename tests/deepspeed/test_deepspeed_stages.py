@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from rlprm import sft
-from rlprm.config import parse
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage
+from rlprm.runtime.config import parse
+from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.sft import SFTStageConfig
-from rlprm.stage import read_record
+from rlprm.stages import sft
+from rlprm.stages import train_prm as stage
+from rlprm.stages.sft import SFTStageConfig
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import Launched, Launches
 from tests.prm import toy

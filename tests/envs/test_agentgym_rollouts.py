@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from rlprm.collect import collect
 from rlprm.data.formats import load_format
 from rlprm.data.store import TrajectoryStore
 from rlprm.envs.agentgym import NoServerError, sessions
 from rlprm.errors import RlprmError
-from rlprm.rollout import rollout
+from rlprm.rollouts.collection import collect
+from rlprm.rollouts.episode import rollout
 from rlprm.types import End, EpisodeSetting, StopReason
 from tests.toys.agentgym_episodes import Fault, policy, tasks
 from tests.toys.agentgym_server import (

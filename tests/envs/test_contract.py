@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.envs.given import GIVEN, environment_of, load
 from tests.envs.shared import any_value, one_line_at_most

@@ -21,8 +21,8 @@ from rlprm.envs.math import arithmetic
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.policies.base import Completion
-from rlprm.rollout import Episode
-from rlprm.sft import render
+from rlprm.rollouts.episode import Episode
+from rlprm.stages.sft import render
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task, Turn
 from tests.data import templates
 from tests.envs.shared import any_value, one_line_at_most

@@ -8,9 +8,9 @@ import pytest
 
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.evaluation.pool import Pool
-from rlprm.scorers.confident import Confident
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
+from rlprm.scorers.with_confidence import Confident
 from rlprm.types import End, StopReason
 from tests.toys.agents import FunctionScorer
 from tests.toys.pools import trajectory

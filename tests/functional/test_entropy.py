@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlprm.functional.entropy import entropy
+from rlprm.functional.logprobs import entropy
 
 
 def test_entropy_by_hand() -> None:

@@ -21,13 +21,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rlprm.data.reads import Read
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.loading import load_causal_lm, load_scalar_model
-from rlprm.models.scalar import read_logits, stack_reads
+from rlprm.models.reading import read_logits, stack_reads
+from rlprm.models.value_positions import Read
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.rl import walker

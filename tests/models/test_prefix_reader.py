@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from rlprm.data.reads import HEADS, LIKELIHOOD, SCALAR, Read
-from rlprm.models.likelihood_head import LikelihoodHead
+from rlprm.models.heads import HEADS, LIKELIHOOD, SCALAR
+from rlprm.models.lm_head import LikelihoodHead
 from rlprm.models.prefix_reader import Branch, PrefixReader
-from rlprm.models.scalar import read_sequences
+from rlprm.models.reading import read_sequences
+from rlprm.models.value_positions import Read
 from tests.toys.heads import with_random_head
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlprm.data.reads import HEADS, VALUE_READS
 from rlprm.errors import MismatchError, TrainingError
+from rlprm.models.heads import HEADS
+from rlprm.models.value_positions import VALUE_READS
 from rlprm.prm import trainer as trainer_module
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.training import check_world_size, last_checkpoint, stage_record

@@ -16,10 +16,10 @@ from rlprm.errors import MismatchError
 from rlprm.models.loading import load_scalar_model, revision_of
 from rlprm.models.lora import IN_FULL, save_trained
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.stage import read_record
+from rlprm.stages import train_prm as stage
 from rlprm.training import last_checkpoint
 from tests.prm import toy
 from tests.prm.toy import META, Build, trajectory

@@ -15,12 +15,12 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import ConfigError, DataError, MismatchError, TrainingError
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage
 from rlprm.prm.config import PRMConfig
-from rlprm.prm.stage import in_own_tokens, split_by_task, usable_trajectories
+from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.stage import read_record
+from rlprm.stages import train_prm as stage
 from rlprm.types import End, StopReason
 from tests.data.templates import foreign
 from tests.prm import toy

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from rlprm import label
 from rlprm.data.label_files import LABELS, LabelFile, write_labels
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError, MismatchError
-from rlprm.label import LabelConfig
 from rlprm.labels.base import from_step_labels
 from rlprm.models.manifest import Manifest
-from rlprm.prm import stage
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels, labelled_trajectories
-from rlprm.stage import read_record
+from rlprm.runtime.record import read_record
+from rlprm.stages import label
+from rlprm.stages import train_prm as stage
+from rlprm.stages.label import LabelConfig
 from rlprm.types import StepLabels, Trajectory
 from tests.prm import toy
 from tests.prm.toy import Build, store

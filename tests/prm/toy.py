@@ -16,9 +16,9 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.labels.base import from_step_labels
 from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
-from rlprm.prm.stage import load_base
 from rlprm.prm.stored import StoredLabels
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.stages.train_prm import load_base
 from rlprm.types import End, Outcome, Split, StepLabels, StopReason, Task, Trajectory
 from tests.toys import agents
 

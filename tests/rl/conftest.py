@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from rlprm.rl import learner, stage
+from rlprm.rl import learner
 from rlprm.rl.config import RLConfig
 from rlprm.rl.trainer import RLTrainer
+from rlprm.stages import train_rl as stage
 from tests.rl import walker
 
 Run = Callable[..., dict[str, Any]]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlprm.errors import DataError, MismatchError
-from rlprm.launch import Processes
 from rlprm.rl.checkpoints import Journal, Progress, load_newest, save_checkpoint
 from rlprm.rl.learner import Learner
+from rlprm.runtime.processes import Processes
 from tests.rl import toy
 
 BATCH = toy.batch(4)

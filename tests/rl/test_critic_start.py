@@ -14,7 +14,7 @@ from rlprm.models.loading import load_scalar_model
 from rlprm.models.manifest import Manifest
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.config import RLConfig
-from rlprm.rl.stage import load_model
+from rlprm.rl.loading import load_model
 from tests.data import templates
 from tests.rl import toy, walker
 from tests.rl.conftest import Run, rows

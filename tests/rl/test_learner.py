@@ -15,12 +15,12 @@ from torch import Tensor
 from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import TrainingError
-from rlprm.launch import Processes
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import Credit, Evaluated
 from rlprm.rl.learner import Learner
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
+from rlprm.runtime.processes import Processes
 from rlprm.types import EpisodeSetting, Split
 from tests.rl import toy
 

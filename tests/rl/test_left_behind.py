@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
-from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
 from rlprm.rl.trainer import RLTrainer
-from rlprm.stage import read_record
+from rlprm.runtime.record import read_record
+from rlprm.stages import train_rl as stage
 from tests.rl.conftest import Run, column, column_of_those_that_have, rows
 
 

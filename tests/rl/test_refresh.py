@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rlprm.data.store import TrajectoryStore
-from rlprm.launch import ALONE
 from rlprm.rl.refresh import FreshTrajectories
+from rlprm.runtime.processes import ALONE
 from rlprm.types import Trajectory
 from tests.rl import toy
 from tests.toys.manifests import manifest

@@ -15,10 +15,10 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
 from rlprm.models.manifest import Manifest
-from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
 from rlprm.rl.learner import Learner
 from rlprm.rl.trainer import RLTrainer
+from rlprm.stages import train_rl as stage
 from tests.rl.conftest import Run, rows
 
 KINDS: dict[str, dict[str, Any]] = {

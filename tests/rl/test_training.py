@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlprm.errors import ConfigError, DataError, TrainingError
-from rlprm.rl import stage
 from rlprm.rl.config import RLConfig
-from rlprm.rl.measure import Measured
+from rlprm.rl.monitor.measure import Measured
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
+from rlprm.stages import train_rl as stage
 from rlprm.types import Split, StopReason, Trajectory, Turn
 from tests.rl.conftest import BASELINE, Run, column, column_of_those_that_have, rows
 from tests.toys import corridor

@@ -17,8 +17,8 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, Evaluated
 from rlprm.rl.engine import join
 from rlprm.rl.learner import Learner
+from rlprm.rl.loading import load_model
 from rlprm.rl.rewards import StepRewards
-from rlprm.rl.stage import load_model
 from rlprm.types import End, Outcome, Split, Step, StopReason, Task, Trajectory
 from tests.prm.toy import separable
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import distributed
 
-from rlprm.launch import is_first
-from rlprm.rl import learner, stage
+from rlprm.rl import learner
 from rlprm.rl.config import RLConfig
 from rlprm.rl.trainer import RLTrainer
+from rlprm.runtime.processes import is_first
+from rlprm.stages import train_rl as stage
 from rlprm.types import Trajectory
 from tests.rl import walker
 from tests.rl.conftest import descent

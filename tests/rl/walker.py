@@ -12,16 +12,16 @@ import torch
 from rlprm import envs
 from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
-from rlprm.data.reads import chain_reads
 from rlprm.models.loading import load_causal_lm, load_scalar_model, revision_of
 from rlprm.models.manifest import Manifest
-from rlprm.models.scalar import read_logits, stack_reads
+from rlprm.models.reading import read_logits, stack_reads
 from rlprm.models.tiny import tiny_model
+from rlprm.models.value_positions import chain_reads
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.toys import agents, manifests
 

@@ -10,12 +10,12 @@ import pytest
 
 from rlprm.errors import ConfigError
 from rlprm.functional.best_of_n import oracle_at_k
-from rlprm.rollout import rollout
+from rlprm.rollouts.episode import rollout
 from rlprm.scorers import Scorer
-from rlprm.scorers.confident import Confident
-from rlprm.scorers.likelihood import Likelihood
+from rlprm.scorers.policy_confidence import Likelihood
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
+from rlprm.scorers.with_confidence import Confident
 from rlprm.search import best_of_n
 from rlprm.search.base import score_all
 from rlprm.types import End, EpisodeSetting, Split
@@ -68,7 +68,7 @@ def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far()
 
 
 def test_each_module_named_after_a_likelihood_says_which_one_and_names_the_other() -> None:
-    policys, head = "rlprm.data.confidence", "rlprm.models.likelihood_head"
+    policys, head = "rlprm.data.confidence", "rlprm.models.lm_head"
     for module, other in ((policys, head), (head, policys)):
         assert other in (importlib.import_module(module).__doc__ or "")
     for scorer in (Likelihood, Confident):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rlprm.data.reads import HEADS
 from rlprm.data.rendering import ChatRenderer
+from rlprm.models.heads import HEADS
 from rlprm.scorers import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.scorers.confident import Confident
 from rlprm.scorers.random import Random
+from rlprm.scorers.with_confidence import Confident
 from rlprm.search import beam, best_of_n
 from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task, Trajectory
 from tests.toys import corridor

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from rlprm.data.reads import SCALAR
+from rlprm.models.heads import SCALAR
 from rlprm.models.loading import head_of, load_likelihood_model, load_scalar_model
 
 

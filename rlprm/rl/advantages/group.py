@@ -16,7 +16,14 @@ of one, or of equal returns, teaches nothing: 0. Groups must be whole, on one pr
 
 from __future__ import annotations
 
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, against_group, check_needs
+from rlprm.rl.advantages.base import (
+    AdvantageInputs,
+    Advantages,
+    Level,
+    Whitening,
+    against_group,
+    check_needs,
+)
 
 __all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 

@@ -10,7 +10,14 @@ no others: 0.
 
 from __future__ import annotations
 
-from rlprm.rl.advantages.base import AdvantageInputs, Advantages, Level, Whitening, against_group, check_needs
+from rlprm.rl.advantages.base import (
+    AdvantageInputs,
+    Advantages,
+    Level,
+    Whitening,
+    against_group,
+    check_needs,
+)
 
 __all__ = ["CAN_BOOTSTRAP", "LEVEL", "NEEDS", "WHITENING", "estimate"]
 

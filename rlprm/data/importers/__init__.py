@@ -1,0 +1,1 @@
+"""Trajectories of other frameworks; each module reads one format."""

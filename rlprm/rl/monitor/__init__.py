@@ -1,0 +1,1 @@
+"""Watching a run of agent RL: metrics, evaluation, curves, and signs of reward hacking."""

@@ -1,0 +1,1 @@
+"""Tasks become trajectories: episodes, collections on disk, and Monte-Carlo estimates."""

@@ -1,0 +1,1 @@
+"""How a stage runs: its settings, its processes, its record on disk, and its tracker."""

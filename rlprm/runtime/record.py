@@ -1,0 +1,90 @@
+"""What a finished stage leaves behind, so that running it again reuses or refuses, and says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlprm import __version__
+from rlprm.data.files import read_json, write_json
+from rlprm.errors import refuse_other_settings
+from rlprm.runtime.processes import is_first
+
+_RECORD = "stage.json"
+FAILED = "failed_episodes"
+"""Name among a stage's results of how many episodes failed."""
+
+log = logging.getLogger(__name__)
+
+
+def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bool:
+    """Whether a folder already holds the result of this stage with this configuration.
+
+    A result with failed episodes is none: they are to be run again.
+
+    Raises:
+        MismatchError: if it holds the result of another stage or configuration.
+    """
+    path = Path(folder) / _RECORD
+    if not path.exists():
+        return False
+    found = read_json(path)
+    wanted = json.loads(json.dumps({"stage": stage, **config}))
+    before = {"stage": found["stage"], **found["config"]}
+    refuse_other_settings(f"{folder} holds a finished run", before, wanted)
+    if failed := found["results"].get(FAILED, 0):
+        log.info("%s: %d episodes had failed; running them again", folder, failed)
+    return not failed
+
+
+@contextmanager
+def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run a stage; if it succeeds, write ``stage.json`` with its settings, seconds and results.
+
+    Where several processes run it, the first one writes: it is the one that saves what was made.
+
+    Yields:
+        A mapping to put results into.
+    """
+    results: dict[str, Any] = {}
+    started = time.perf_counter()
+    yield results
+    if not is_first():
+        return
+    seconds = round(time.perf_counter() - started, 2)
+    record = {
+        "stage": stage,
+        "version": __version__,
+        "seconds": seconds,
+        "results": results,
+        "config": dict(config),
+    }
+    write_json(Path(folder) / _RECORD, record)
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Return the record of a finished stage."""
+    record: dict[str, Any] = read_json(Path(folder) / _RECORD)
+    return record
+
+
+class Stopwatch:
+    """Adds up the seconds of named parts of a stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Time the body and add it to ``name``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 2)

@@ -1,0 +1,351 @@
+"""Stage 5: a policy and scorers → best-of-N and beam search on held-out tasks → table, summary, plots.
+
+This file only turns names and paths into objects and strings the parts
+together; what is measured is in ``rlprm.evaluation``, what is searched in ``rlprm.search``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm.auto import tqdm
+
+from rlprm import envs, search
+from rlprm.data.confidence import check_per
+from rlprm.data.failures import report_failures
+from rlprm.data.files import write_json
+from rlprm.data.probes import ActionProbe
+from rlprm.errors import ConfigError
+from rlprm.evaluation import plots
+from rlprm.evaluation.bon import choose_aggregation, comparisons, evaluate_pool, gap_closed, headline
+from rlprm.evaluation.discrimination import evaluate_discrimination
+from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
+from rlprm.evaluation.search_store import SearchStore
+from rlprm.evaluation.summary import summarize
+from rlprm.evaluation.table import results_table
+from rlprm.functional.aggregation import AGGREGATIONS
+from rlprm.models.loading import revision_of
+from rlprm.policies.config import PolicyConfig
+from rlprm.policies.hf import HFPolicy
+from rlprm.rollouts.collection import collect
+from rlprm.runtime.config import own_settings, setting
+from rlprm.runtime.processes import Processes, is_first, join
+from rlprm.runtime.record import FAILED, Stopwatch, is_finished, recorded
+from rlprm.runtime.tracking import TRACKERS, log_results
+from rlprm.scorers.base import Scorer
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.distributed import Shared
+from rlprm.scorers.policy_confidence import Likelihood
+from rlprm.scorers.random import Random
+from rlprm.scorers.shortest import Shortest
+from rlprm.scorers.with_confidence import Confident
+from rlprm.search.base import SearchResult
+from rlprm.types import Split, Task
+
+log = logging.getLogger(__name__)
+_WIDTH = 150
+"""Of the table where there is no terminal to ask."""
+_BASELINES = ("likelihood", "shortest", "random")
+_CHOSEN = "chosen"
+_BEAM = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclass
+class EvaluateConfig(PolicyConfig):
+    """Settings of ``rlprm evaluate``."""
+
+    scorers: dict[str, Any] = setting({}, "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm.")
+    main_scorer: str = setting("", "The scorer that is compared with the others; the first if unset.")
+    split: str = setting("test", "Task list that is reported: test, or dev while choosing.")
+    first_task: int = setting(0, "First task of that split.")
+    num_tasks: int = setting(128, "Number of tasks.")
+    first_dev_task: int = setting(0, "First dev task.")
+    num_dev_tasks: int = setting(64, "Dev tasks on which each scorer's aggregation is chosen.")
+    budgets: list[int] = setting([1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.")
+    chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
+    action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
+    beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
+    beam_aggregation: str = setting(
+        "chosen",
+        "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
+        "last (the newest value, the paper's), min, mean or product.",
+    )
+    confident: bool = setting(
+        True, "Search with every checkpoint's values weighed by the policy's probabilities, too."
+    )
+    likelihood_per: str = setting("action", "Which probability: of a whole action, or of its token (mean).")
+    report_to: str = setting("none", "Tracker for the final numbers and plots: none, wandb, tensorboard.")
+    output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if not self.scorers:
+            raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
+        for name, folder in self.scorers.items():
+            if not isinstance(folder, str) or not folder:
+                raise ConfigError(f"scorers.{name}: got {folder!r}, allowed: the folder of a PRM or ORM")
+            if name in _BASELINES:
+                raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
+        self.main_scorer = self.main_scorer or next(iter(self.scorers))
+        if self.main_scorer not in self.scorers:
+            raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
+        if self.split not in (Split.TEST, Split.DEV):
+            raise ConfigError(f"split: got {self.split!r}, allowed: test, dev")
+        if not self.budgets or min(self.budgets) < 1 or len(set(self.budgets)) < len(self.budgets):
+            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")
+        if self.chosen_at not in self.budgets:
+            raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
+        if self.report_to not in TRACKERS:
+            raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
+        if self.beam_aggregation not in (_CHOSEN, *AGGREGATIONS):
+            allowed = ", ".join((*AGGREGATIONS, _CHOSEN))
+            raise ConfigError(f"beam_aggregation: got {self.beam_aggregation!r}, allowed: {allowed}")
+        check_per(self.likelihood_per)
+        self.beam_sizes()
+        for name in ("num_tasks", "num_dev_tasks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
+        if self.temperature == 0:
+            raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
+        own_tasks = range(self.first_task, self.first_task + self.num_tasks)
+        dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
+        if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
+            raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
+                              "set first_task behind them")  # fmt: skip
+
+    def beam_sizes(self) -> list[tuple[int, int]]:
+        """Return (N, M) of each beam search.
+
+        Raises:
+            ConfigError: for one that is not written as NxM.
+        """
+        found = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
+        sizes = [(int(match[1]), int(match[2])) for match in found if match]
+        if len(sizes) < len(self.beams) or any(n * m == 0 for n, m in sizes):
+            raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
+        return sizes
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate, print the table, write ``summary.json`` and plots; returns the summary.
+
+    Several processes share whatever is generated, and the scoring of it; the first one prints and writes.
+
+    Raises:
+        ArtifactError: if the policy or a scorer is missing.
+        MismatchError: if a scorer was trained in another setting than it is used in.
+    """
+    folder = Path(config.output_dir)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    revisions = {name: revision_of(path) for name, path in {"policy": config.model, **config.scorers}.items()}
+    identity = {**own_settings(config), "revisions": revisions}
+    if is_finished(folder, "evaluate", identity):
+        log.info("%s holds the finished evaluation of these settings; reusing it", folder)
+        if is_first():
+            console.print((folder / "table.txt").read_text(encoding="utf-8"))
+        return {}
+    processes = join()
+    checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
+    if config.action_probe:
+        config.require_setting_of(ActionProbe.open(config.action_probe))
+    policy = config.load_policy()
+    with recorded(folder, "evaluate", identity) as results:
+        watch = Stopwatch()
+        shared = [Shared(scorer, processes) for scorer in checkpoints]
+        probe = config.action_probe
+        told_apart = [evaluate_discrimination(probe, scorer) for scorer in shared if probe]
+        tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
+        dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
+        with watch.measure("dev pool"):
+            dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
+        with watch.measure("pool"):
+            pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
+        likelihood, others = Likelihood(config.likelihood_per), (Shortest(), Random(seed=config.seed))
+        confident = [Confident(scorer, config.likelihood_per) for scorer in checkpoints if config.confident]
+        searched: list[Scorer] = [*checkpoints, *confident]
+        with watch.measure("scoring"):
+            asked = [*shared, likelihood, *others]
+            for scorer in tqdm(asked, desc="scoring", unit="scorer", disable=not processes.is_main):
+                dev, pool = dev.scored(scorer), pool.scored(scorer)
+            for weighing in confident:
+                dev, pool = dev.weighed(weighing), pool.weighed(weighing)
+        with_rules = [scorer.name for scorer in (*searched, likelihood)]
+        choices = [choose_aggregation(dev, name, config.chosen_at) for name in with_rules]
+        aggregation = {c.scorer: c.name for c in choices} | {scorer.name: "last" for scorer in others}
+        measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
+        with watch.measure("greedy"):
+            measured.append(_greedy(config, policy, processes, tasks))
+        for n, m in config.beam_sizes():
+            for scorer in searched:
+                fixed = config.beam_aggregation
+                rule = aggregation[scorer.name] if fixed == _CHOSEN else fixed
+                with watch.measure(f"beam {n}x{m} {scorer.name}"):
+                    store = _beam_store(config, revisions, scorer, rule, n, m)
+                    measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m, store))
+        measured = headline(measured, aggregation)
+        paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
+        quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
+        summary = summarize(
+            measured, choices=choices, paired=paired, quality=quality, discrimination=told_apart,
+            seconds=watch.seconds,
+        )  # fmt: skip
+        if not processes.is_main:
+            return summary
+        write_json(folder / "summary.json", summary)
+        examples = plots.pick_examples(pool.trajectories, pool.scores_of(config.main_scorer))
+        images = plots.write_all(folder, [m.record for m in measured], quality, examples, config.main_scorer)
+        log_results(
+            config.report_to,
+            folder=folder,
+            config=identity,
+            metrics={m.record.name: m.record.success_rate for m in measured},
+            images=images,
+        )
+        _report(console, folder, config, measured, paired)
+        results.update(success_rate=summary["policy"], gap_closed=summary["gap_closed"])
+        results[FAILED] = dev.failed + max(m.record.failed for m in measured)
+    return summary
+
+
+def load_scorer(name: str, path: str, config: EvaluateConfig) -> CheckpointScorer:
+    """Load a checkpoint scorer and hold its manifest against the setting it is to be used in.
+
+    Raises:
+        ArtifactError: if it is missing.
+        MismatchError: if it was trained with another ``end``, prompt or action format.
+    """
+    scorer = CheckpointScorer.load(name, str(path), dtype=config.dtype)
+    scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
+    if scorer.manifest.environment != config.environment:
+        log.warning("%s was trained on %s: this is a transfer", name, scorer.manifest.environment)
+    return scorer
+
+
+def _tasks(config: EvaluateConfig, split: Split, first: int, count: int) -> list[Task]:
+    return envs.load(config.environment).tasks(split, first, count, **config.env_kwargs)
+
+
+def _pool(
+    config: EvaluateConfig,
+    policy: HFPolicy,
+    processes: Processes,
+    tasks: Sequence[Task],
+    folder: Path,
+    size: int,
+) -> Pool:
+    store = collect(
+        policy,
+        tasks,
+        config.episode_setting(),
+        folder=str(folder),
+        samples_per_task=size,
+        wave_size=config.wave_size,
+        seed=config.seed,
+        meta=config.collection_meta(policy),
+        processes=processes,
+    )
+    trajectories = store.read()
+    report_failures(folder.name, trajectories)
+    return Pool.of(trajectories)
+
+
+def _greedy(
+    config: EvaluateConfig, policy: HFPolicy, processes: Processes, tasks: Sequence[Task]
+) -> Measurement:
+    """Decode in portions of tasks that fit into one wave."""
+    greedy, setting = search.load("greedy"), config.episode_setting()
+    cold, own = policy.at_temperature(0.0), processes.share(tasks)
+    found: list[SearchResult] = []
+    with tqdm(total=len(own), desc="greedy", unit="task", disable=not processes.is_main) as bar:
+        for start in range(0, len(own), config.wave_size):
+            portion = own[start : start + config.wave_size]
+            found += greedy.search(portion, cold, Shortest(), setting, run_seed=config.seed)
+            bar.update(len(portion))
+    return measure_results(processes.gather(found), strategy=GREEDY)
+
+
+def _beam_store(
+    config: EvaluateConfig, revisions: Mapping[str, str], scorer: Scorer, rule: str, n: int, m: int
+) -> SearchStore:
+    """Open the folder of a beam search's results; what else is evaluated beside it makes no difference."""
+    used = {field.name for field in fields(PolicyConfig)} | {"split", "first_task", "num_tasks"}
+    meta: dict[str, Any] = {name: value for name, value in own_settings(config).items() if name in used}
+    asked = scorer
+    if isinstance(scorer, Confident):
+        asked, meta["likelihood_per"] = scorer.scorer, scorer.per
+    meta |= {"policy": revisions["policy"], "scorer": revisions[asked.name], "aggregation": rule}
+    return SearchStore.create(Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}", meta)
+
+
+def _beam(
+    config: EvaluateConfig,
+    policy: HFPolicy,
+    processes: Processes,
+    scorer: Scorer,
+    rule: str,
+    tasks: Sequence[Task],
+    n: int,
+    m: int,
+    store: SearchStore,
+) -> Measurement:
+    """Search in portions of tasks whose expansions fit into one wave; those that are there are kept."""
+    beam = search.load("beam")
+    portion = max(1, config.wave_size // (n * m))
+    portions = [tasks[start : start + portion] for start in range(0, len(tasks), portion)]
+    own = processes.share(list(enumerate(portions)))
+    found: list[list[SearchResult]] = []
+    name = f"beam {n}x{m}, {scorer.name}"
+    total = sum(len(chunk) for _, chunk in own)
+    with tqdm(total=total, desc=name, unit="task", disable=not processes.is_main) as bar:
+        for number, chunk in own:
+            results = store.finished(number)
+            if results is None:
+                setting = config.episode_setting()
+                results = beam.search(
+                    chunk, policy, scorer, setting, run_seed=config.seed, n=n, m=m, aggregation=rule
+                )
+                store.write(number, results)
+            found.append(results)
+            bar.update(len(chunk))
+    everyone = [result for of_chunk in processes.gather(found) for result in of_chunk]
+    return measure_results(everyone, strategy=BEAM, scorer=scorer.name, aggregation=rule, n=n, m=m)
+
+
+def _report(
+    console: Console,
+    folder: Path,
+    config: EvaluateConfig,
+    measured: Sequence[Measurement],
+    paired: Sequence[Comparison],
+) -> None:
+    """Print the table and the paired comparisons, and keep them as text."""
+    title = f"Success in %, {config.environment}, {config.split}"
+    lines = [results_table([m.record for m in measured], title=title), "", *map(_sentence, paired), ""]
+    for scorer, gaps in gap_closed(measured).items():
+        if (gap := gaps.get(config.chosen_at)) is not None:
+            lines.append(f"gap closed by {scorer} at N = {config.chosen_at}: {gap:.2f}")
+    with (folder / "table.txt").open("w", encoding="utf-8") as file:
+        text = Console(file=file, width=_WIDTH)
+        for line in lines:
+            console.print(line, highlight=False)
+            text.print(line, highlight=False)
+    console.print(f"\nsummary, table and plots are in {folder}")
+
+
+def _sentence(c: Comparison) -> str:
+    difference, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.ci_low, c.ci_high))
+    return f"{c.a} - {c.b}: {difference} points, 95 % [{low}, {high}]"

@@ -1,0 +1,117 @@
+"""Trajectories → step labels on disk, to look at or to train on.
+
+The PRM trainer makes its own labels at every refresh; this stage writes the
+same ones down: those that need no model (``outcome``, ``returns``) and, with ``--model``,
+TD-GAE labels under that model's values.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlprm import labels
+from rlprm.data.batching import budget_batches
+from rlprm.data.failures import with_outcome
+from rlprm.data.label_files import write_labels
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import ConfigError
+from rlprm.runtime.config import setting
+from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.types import StepLabels, StepScores, Trajectory
+
+log = logging.getLogger(__name__)
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass
+class LabelConfig:
+    """Settings of ``rlprm label``."""
+
+    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).")
+    estimator: str = setting("returns", "Label estimator: returns, outcome, td_gae (needs --model).")
+    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    model: str = setting("", "PRM whose values TD-GAE labels are made of.")
+    outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
+    output: str = setting("runs/labels.jsonl", "File the labels go to, one trajectory a line.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        if not self.trajectories:
+            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
+        if self.outcome not in ("success", "score"):
+            raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
+        labels.check_settings(self.estimator, self.estimator_kwargs)
+        if labels.load(self.estimator).NEEDS_VALUES and not self.model:
+            raise ConfigError(f"the estimator {self.estimator} needs values: name a PRM with --model")
+
+
+def run(config: LabelConfig) -> None:
+    """Label every trajectory that can be labelled, and write one line for each.
+
+    Raises:
+        ArtifactError: if trajectories or PRM are missing.
+        DataError: if no trajectory can be labelled.
+        MismatchError: if the PRM was trained in another setting than the trajectories come from.
+    """
+    store = TrajectoryStore.open(config.trajectories)
+    usable = with_outcome(store.read())
+    scores = _scores(config, store, usable) if config.model else None
+    rows = label_trajectories(usable, scores, config)
+    write_labels(
+        config.output,
+        usable,
+        rows,
+        estimator=config.estimator,
+        estimator_kwargs=config.estimator_kwargs,
+        outcome=config.outcome,
+        data=dict(store.meta),
+    )
+    log.info("%d trajectories labelled with %s: %s", len(usable), config.estimator, config.output)
+
+
+def label_trajectories(
+    trajectories: list[Trajectory], scores: list[StepScores] | None, config: LabelConfig
+) -> list[StepLabels]:
+    """Return the labels of each trajectory, in order.
+
+    Args:
+        trajectories: each with at least one step.
+        scores: values of a model; None where the estimator needs none.
+        config: names the estimator and the outcome.
+    """
+    estimator = labels.load(config.estimator)
+    found: dict[int, StepLabels] = {}
+    for batch in budget_batches([len(t.steps) for t in trajectories], _ROWS_AT_ONCE):
+        for index in batch:
+            labels.check_no_intermediate_reward(trajectories[index])
+        outcomes = [trajectories[i].outcome for i in batch]
+        lengths = torch.tensor([len(trajectories[i].steps) for i in batch])
+        values = None if scores is None else _values([scores[i] for i in batch], int(lengths.max()))
+        made = estimator.label(
+            values,
+            torch.tensor([o.value(config.outcome) for o in outcomes]),
+            lengths,
+            **config.estimator_kwargs,
+        )
+        found.update(zip(batch, labels.to_step_labels(made, lengths), strict=True))
+    return [found[index] for index in range(len(trajectories))]
+
+
+def _scores(config: LabelConfig, store: TrajectoryStore, trajectories: list[Trajectory]) -> list[StepScores]:
+    scorer = CheckpointScorer.load("prm", config.model)
+    setting = {name: store.meta[name] for name in ("prompt", "action_format") if name in store.meta}
+    scorer.manifest.require(end=trajectories[0].end.value, outcome=config.outcome, **setting)
+    return scorer.score(trajectories)
+
+
+def _values(scores: list[StepScores], width: int) -> torch.Tensor:
+    rows = [(s.initial, *s.values) for s in scores]
+    return torch.tensor([[*row, *[0.0] * (width + 1 - len(row))] for row in rows])

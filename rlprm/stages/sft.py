@@ -1,0 +1,290 @@
+"""Stage 1: supervised fine-tuning of a policy on demonstrations, of an expert or from AgentGym's data.
+
+Demonstrations are rendered by the same :class:`Conversation` that records
+rollouts, so a policy is trained on exactly the token layout it will act in.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from rlprm import envs
+from rlprm.data.conversation import Conversation
+from rlprm.data.demonstrations import Demonstration, demonstrate_all
+from rlprm.data.importers.agentgym import (
+    digest,
+    read_demonstrations,
+    require_end,
+    require_format,
+    with_opening,
+    without,
+)
+from rlprm.data.rendering import ChatRenderer
+from rlprm.envs.agentgym import environment_of, held_out
+from rlprm.errors import ConfigError, DataError
+from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.models.lora import (
+    IN_FULL,
+    TuningConfig,
+    effective,
+    save_trained,
+    trainable_parameters,
+    with_adapters,
+)
+from rlprm.models.tiny import tiny_model
+from rlprm.models.tokenizer import train_tokenizer
+from rlprm.models.zero import size_of
+from rlprm.policies.config import TaskConfig
+from rlprm.runtime.config import setting
+from rlprm.runtime.processes import local_count
+from rlprm.runtime.record import is_finished, recorded
+from rlprm.training import (
+    StopOnNonFiniteLoss,
+    check_world_size,
+    last_checkpoint,
+    require_training,
+    settle_device,
+    stage_record,
+)
+from rlprm.types import End, Split, Step
+
+log = logging.getLogger(__name__)
+_IGNORED = -100
+_TASKS_OF_A_WORKER = 16
+"""To be worth the start of a process: it imports all libraries first."""
+
+
+@dataclass
+class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
+    """Settings of ``rlprm sft``; everything of ``trl.SFTConfig`` is available too."""
+
+    model: str = setting("tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.")
+    size: str = setting("s", "Size of the tiny model: xs, s, m or l.")
+    vocab_size: int = setting(768, "Vocabulary of the tiny model's tokenizer, before fixed phrases.")
+    context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
+    demonstrations: str | None = setting(
+        None,
+        "Learn from trajectories in AgentGym's format instead of an expert's: a file, a folder or a hub id, "
+        "such as AgentGym/AgentTraj-L. Their instructions are replaced by those of prompt.",
+    )
+    first_task: int = setting(0, "First task of the train split to demonstrate; or first trajectory given.")
+    num_demonstrations: int = setting(2000, "Number of tasks to demonstrate; or of trajectories to learn.")
+    learn_observations: float = setting(
+        0.0,
+        "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
+        "actions: teaches a model from scratch to read, and what actions lead to.",
+    )
+    workers: int = setting(
+        0, "Processes for the expert; 0 takes one per core, or fewer where there is less work."
+    )
+    output_dir: str = setting("runs/sft", "Where the policy goes.")
+    bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
+    gradient_checkpointing: bool | None = setting(None, "Old name of activation_checkpointing.")
+    save_strategy: str = setting("no", "When to save resumable checkpoints: no, steps or epoch.")
+    report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
+
+    def __post_init__(self) -> None:
+        """Settle what depends on the hardware, then let transformers validate."""
+        settle_device(self)
+        require_training(self)
+        if self.num_demonstrations < 1:
+            raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
+        if self.first_task < 0:
+            raise ConfigError(f"first_task: got {self.first_task}, allowed: 0 or more")
+        if not 0.0 <= self.learn_observations <= 1.0:
+            raise ConfigError(f"learn_observations: got {self.learn_observations}, allowed: 0 to 1")
+        if self.model == "tiny" and self.lora_r:
+            raise ConfigError(
+                f"lora_r: got {self.lora_r}, allowed: 0 for model tiny, which has learned nothing yet"
+            )
+        # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
+        self.dataset_kwargs = {"skip_prepare_dataset": True}
+        if self.model == "tiny":
+            self.max_length = self.context_length
+        super().__post_init__()
+
+
+def run(config: SFTStageConfig) -> None:
+    """Demonstrate tasks, train the policy, save it."""
+    base = None if config.model == "tiny" else revision_of(config.model)
+    record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
+    del record["workers"]  # how fast, not what
+    given = import_demonstrations(config) if config.demonstrations is not None else []
+    if given:
+        record["data"] = digest(given)
+    if is_finished(config.output_dir, "sft", record):
+        log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
+        return
+    with recorded(config.output_dir, "sft", record) as results:
+        demonstrations = given or collect_demonstrations(config)
+        tokenizer, model = _tokenizer_and_model(config, demonstrations)
+        parameters = sum(map(size_of, model.parameters()))
+        dataset, dropped = to_dataset(
+            demonstrations,
+            ChatRenderer(tokenizer),
+            max_length=config.max_length,
+            learn_observations=config.learn_observations,
+            seed=config.seed,
+        )
+        trainer = SFTTrainer(
+            model=with_adapters(model, config, seed=config.seed),
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[StopOnNonFiniteLoss()],
+        )
+        check_world_size(config)
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, record))
+        model.config.use_cache = True  # switched off for training; the policy is to write
+        save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **IN_FULL))
+        results.update(
+            demonstrations=len(dataset),
+            expert_failures=0 if given else config.num_demonstrations - len(demonstrations),
+            too_long=dropped,
+            parameters=parameters,
+            trained_parameters=trainable_parameters(model),
+            tokens=sum(map(len, dataset["input_ids"])) * config.num_train_epochs,
+            **{k: v for k, v in trainer.state.log_history[-1].items() if k == "train_loss"},
+        )
+
+
+def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
+    """Let the expert solve the configured tasks; tasks it fails are left out and counted.
+
+    Raises:
+        DataError: if it solves none.
+    """
+    module = envs.load(config.environment)
+    episode = config.episode_setting()
+    tasks = module.tasks(Split.TRAIN, config.first_task, config.num_demonstrations, **config.env_kwargs)
+    solved = demonstrate_all(
+        tasks,
+        end=episode.end,
+        prompt=episode.prompt,
+        action_format=episode.action_format,
+        workers=config.workers or _useful_workers(len(tasks)),
+    )
+    found = [d for d in tqdm(solved, total=len(tasks), desc="demonstrations", unit="task") if d is not None]
+    if not found:
+        raise DataError(f"the expert solved none of the {len(tasks)} tasks of {config.environment}")
+    return found
+
+
+def _useful_workers(tasks: int) -> int:
+    """Return how many processes of the expert find work and a core; every process of a launch starts them."""
+    cores = (os.cpu_count() or 1) // local_count()
+    return max(1, min(cores, math.ceil(tasks / _TASKS_OF_A_WORKER)))
+
+
+def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
+    """Read the configured trajectories, with the instructions of the configured prompt.
+
+    Those of dev and test tasks, which a server's ``data_indices`` say, are left out.
+
+    Raises:
+        ArtifactError: if they are missing.
+        ConfigError: if their actions are written in another format, or their episodes end in another way.
+        DataError: if they are damaged, or none is of this environment and to be learned.
+    """
+    environment, source = config.environment, str(config.demonstrations)
+    if environment == "agentgym":
+        environment = environment_of(config.env_kwargs.get("protocol", ""))
+    module, end = envs.load(environment), config.episode_setting().end
+    opening = module.opening(end=end, style=config.prompt)
+    given = read_demonstrations(source, environment, environment.rpartition(".")[2])
+    found = without(given, held_out(environment, config.env_kwargs))
+    if len(found) < len(given):
+        count = len(given) - len(found)
+        log.info("%d of the %d trajectories in %s are left out: dev or test tasks", count, len(given), source)
+    if not found:
+        raise DataError(f"all {len(given)} trajectories in {source} are of dev or test tasks")
+    chosen = found[config.first_task : config.first_task + config.num_demonstrations]
+    if not chosen:
+        raise DataError(f"{source} has {len(found)} trajectories; first_task is {config.first_task}")
+    log.info("%d of the %d trajectories in %s are learned", len(chosen), len(found), source)
+    require_format(chosen, config.action_format)
+    declared, undeclared = (module.opening(end=e, style="agentgym") for e in (End.DECLARED, End.ON_SUCCESS))
+    if declared != undeclared:  # the agent is told of finish, or is not
+        require_end(chosen, end, config.action_format)
+    return [with_opening(demonstration, opening) for demonstration in chosen]
+
+
+def to_dataset(
+    demonstrations: Sequence[Demonstration],
+    renderer: ChatRenderer,
+    *,
+    max_length: int | None,
+    learn_observations: float = 0.0,
+    seed: int = 0,
+) -> tuple[Dataset, int]:
+    """Render demonstrations as ``input_ids`` and ``labels`` (-100 where nothing is learned).
+
+    All tokens of actions are learned (but of ``unlearned`` ones none), and a share of the others, drawn at
+    random. There are many more of the others: with a share of 1 they are most of the loss, and actions
+    are learned late.
+
+    Returns:
+        The data set, and the number of demonstrations left out because they
+        exceed ``max_length`` tokens (cutting them would teach half a task).
+    """
+    rows: list[dict[str, Any]] = []
+    generator = np.random.default_rng(seed)
+    for demonstration in demonstrations:
+        conversation = render(demonstration, renderer)
+        if max_length is None or len(conversation) <= max_length:
+            drawn = generator.random(len(conversation)) < learn_observations
+            for step in _unlearned_steps(demonstration, conversation):
+                drawn[step.start : step.end + 1] = False
+            learned = zip(conversation.token_ids, conversation.action_mask, drawn.tolist(), strict=True)
+            labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
+            rows.append({"input_ids": conversation.token_ids, "labels": labels})
+    if not rows:
+        raise DataError(f"no demonstration fits into {max_length} tokens")
+    return Dataset.from_list(rows), len(demonstrations) - len(rows)
+
+
+def render(demonstration: Demonstration, renderer: ChatRenderer) -> Conversation:
+    """Build the conversation of a demonstration, token by token as a rollout would."""
+    opening = demonstration.messages[: demonstration.first_action]
+    conversation = Conversation(renderer, opening)
+    for message in demonstration.messages[demonstration.first_action :]:
+        if message["role"] == "assistant":
+            ids = renderer.action_ids(message["content"])
+            conversation.act(ids, [0.0] * len(ids))
+        else:
+            conversation.observe(message["content"])
+    for step in _unlearned_steps(demonstration, conversation):
+        conversation.action_mask[step.start : step.end + 1] = [0] * (step.end + 1 - step.start)
+    return conversation
+
+
+def _unlearned_steps(demonstration: Demonstration, conversation: Conversation) -> list[Step]:
+    return [
+        step
+        for turn, step in enumerate(conversation.steps)
+        if demonstration.first_action + 2 * turn in demonstration.unlearned
+    ]
+
+
+def _tokenizer_and_model(
+    config: SFTStageConfig, demonstrations: Sequence[Demonstration]
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    if config.model != "tiny":
+        dtype = config.weights_dtype(bf16=config.bf16)
+        return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
+    corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
+    phrases = envs.load(config.environment).FIXED_PHRASES
+    tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
+    model = tiny_model(tokenizer, size=config.size, context_length=config.context_length, seed=config.seed)
+    return tokenizer, model

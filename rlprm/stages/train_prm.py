@@ -1,0 +1,123 @@
+"""Stage 4: trajectories → a trained PRM (or ORM), saved for stock transformers, with its manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from rlprm.data.label_files import LabelFile
+from rlprm.data.rendering import ChatRenderer
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import MismatchError
+from rlprm.models.heads import LIKELIHOOD, SCALAR
+from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
+from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
+from rlprm.models.manifest import Manifest
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
+from rlprm.prm.stored import StoredLabels, labelled_trajectories
+from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.record import is_finished, recorded
+from rlprm.training import last_checkpoint, stage_record
+from rlprm.types import Trajectory
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PRMConfig) -> None:
+    """Train a PRM and save it.
+
+    Raises:
+        ArtifactError: if trajectories or weights are missing.
+        DataError: if there is nothing to learn from.
+        MismatchError: if the trajectories were made by several policies, or in several settings.
+        TrainingError: if the loss is not finite.
+    """
+    store = TrajectoryStore.open(config.trajectories)
+    identity = {
+        **effective(stage_record(config)),
+        "base": revision_of(config.model),
+        "data": dict(store.meta),
+    }
+    if config.head == SCALAR:  # as before there was another
+        del identity["head"], identity["likelihood_scale"]
+    stored = LabelFile.read(config.labels) if config.labels else None
+    if stored is not None:
+        identity["label_file"] = dict(stored.meta)
+    if is_finished(config.output_dir, "train-prm", identity):
+        log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
+        return
+    tokenizer = load_tokenizer(config.model)
+    renderer = ChatRenderer(tokenizer)
+    fitting, too_long = in_own_tokens(store.read(), renderer, context_length_of(config.model))
+    usable, unusable = usable_trajectories(fitting, config.outcome)
+    labelled = usable if stored is None else labelled_trajectories(usable, stored, config.outcome)
+    train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
+    manifest = _manifest(config, store, stored, train, renderer.template_hash)
+    with recorded(config.output_dir, "train-prm", identity) as results:
+        model = load_base(config, dtype=config.weights_dtype(bf16=config.bf16))
+        model = with_adapters(model, config, seed=config.seed)
+        tables = None
+        if stored is not None:
+            tables = StoredLabels.of(stored, train, held_out, config.value_reads)
+        trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables)
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
+        metrics = trainer.evaluate()
+        save_trained(trainer, config.output_dir, lambda: load_base(config, **IN_FULL))
+        if trainer.is_world_process_zero():
+            manifest.save(config.output_dir)
+        results.update(
+            trajectories=len(train), held_out=len(held_out), unusable=unusable,
+            too_long=too_long, unlabelled=len(usable) - len(labelled),
+            tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
+            trained_parameters=trainable_parameters(model), **metrics,
+        )  # fmt: skip
+
+
+def load_base(config: PRMConfig, **options: Any) -> PreTrainedModel:
+    """Load the weights to start from, under the head that is to be trained."""
+    return load_reward_model(config.model, config.head, scale=config.likelihood_scale, **options)
+
+
+def _manifest(
+    config: PRMConfig,
+    store: TrajectoryStore,
+    stored: LabelFile | None,
+    train: Sequence[Trajectory],
+    template: str,
+) -> Manifest:
+    made_by = {"estimator": config.estimator, "estimator_kwargs": config.estimator_kwargs}
+    return Manifest(
+        **(made_by if stored is None else {name: stored.meta[name] for name in made_by}),
+        # Labels without targets of progress leave its loss out: that is what beta 0 says.
+        beta=config.beta if stored is None or stored.has_progress else 0.0,
+        loss=config.loss,
+        activation=config.activation,
+        refresh=config.refresh,
+        cold_start_epochs=config.cold_start_epochs if stored is None else 0,
+        value_reads=config.value_reads,
+        head=config.head,
+        likelihood_scale=config.likelihood_scale if config.head == LIKELIHOOD else None,
+        last_step_weight=config.last_step_weight,
+        outcome=config.outcome,
+        outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),
+        end=_one("end modes", {t.end.value for t in train}),
+        policy=_one("policies", {t.policy for t in train}),
+        template=template,
+        base=revision_of(config.model),
+        **{
+            key: store.meta[key]
+            for key in ("environment", "env_kwargs", "round_limit", "prompt", "action_format")
+        },
+    )
+
+
+def _one(what: str, found: set[str]) -> str:
+    if len(found) != 1:
+        raise MismatchError(
+            f"model and trajectories must agree, but there are several {what}: {sorted(found)}"
+        )
+    return found.pop()

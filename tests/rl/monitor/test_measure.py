@@ -1,0 +1,143 @@
+"""How often a policy succeeds, and whether another does so more often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from rlprm import envs
+from rlprm.rl.monitor.measure import Measured, compare, measure, run_shared
+from rlprm.runtime.processes import ALONE, Processes
+from rlprm.types import EpisodeSetting, Split, Task, Turn
+from tests.toys import corridor
+from tests.toys.agents import SeededPolicy
+
+SETTING = EpisodeSetting(round_limit=6)
+
+
+class Walker(SeededPolicy):
+    """Goes right or finishes, by chance; at temperature 0 it goes right."""
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__(("right", "finish"), temperature)
+        self.forgotten = 0
+
+    def at_temperature(self, temperature: float) -> Walker:
+        return Walker(temperature)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+def tasks(count: int = 5) -> list[Task]:
+    found: list[Task] = envs.load("tests.toys.corridor").tasks(Split.TEST, 0, count, length=4)
+    return found
+
+
+def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> Measured:
+    return measure(
+        policy or Walker(), tasks(), SETTING, samples=samples, wave_size=wave_size, seed=7, processes=ALONE
+    )
+
+
+def test_success_and_score_are_counted_task_by_task() -> None:
+    measured = found()
+    names = [f"test-{i}" for i in range(5)]
+    assert all(list(of) == names for of in asdict(measured).values())
+    jobs = [(task, sample) for task in tasks() for sample in range(3)]
+    episodes = run_shared(jobs, Walker(), SETTING, wave_size=99, seed=7, processes=ALONE)  # type: ignore[arg-type]
+    for number, name in enumerate(names):
+        own = [t.outcome for t in episodes[3 * number : 3 * number + 3]]
+        assert measured.sample[name] == sum(o.success for o in own) / 3
+        assert measured.sample_score[name] == pytest.approx(sum(o.score for o in own) / 3)
+    assert 0 < sum(measured.sample.values()) < sum(measured.sample_score.values()) < 5
+    assert set(measured.greedy.values()) == {0.0}  # always right, never done
+    assert {*measured.greedy_score.values()} <= {0.5 / (1 + distance) for distance in range(4)}
+    means = measured.means()
+    assert means.keys() == {"success", "score", "greedy", "greedy_score"}
+    assert means["success"] == pytest.approx(sum(measured.sample.values()) / 5)
+    assert means["greedy_score"] == pytest.approx(sum(measured.greedy_score.values()) / 5)
+
+
+def test_waves_change_nothing() -> None:
+    assert found(wave_size=1) == found(wave_size=4) == found(wave_size=100)
+
+
+def test_what_is_kept_of_a_policys_turns_is_dropped() -> None:
+    policy = Walker()
+    run_shared([(tasks()[0], 0)], policy, SETTING, wave_size=1, seed=0, processes=ALONE)  # type: ignore[arg-type]
+    assert policy.forgotten == 1
+
+
+def test_each_process_runs_its_waves_and_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [(task, sample) for task in tasks() for sample in range(2)]
+
+    def shared(processes: Processes) -> list[Any]:
+        return run_shared(jobs, Walker(), SETTING, wave_size=3, seed=1, processes=processes)  # type: ignore[arg-type]
+
+    alone = shared(ALONE)
+    held: list[list[Any]] = []
+
+    def gather(self: Processes, own: Sequence[Any]) -> list[Any]:
+        held.append(list(own))
+        if len(held) < 2:
+            return []
+        return [held[part % 2][part // 2] for part in range(4)]
+
+    monkeypatch.setattr(Processes, "gather", gather)
+    shared(Processes(0, 2))
+    assert shared(Processes(1, 2)) == alone
+    assert [len(waves) for waves in held] == [2, 2]
+
+
+def test_no_process_is_idle_while_another_has_a_whole_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def gather(self: Processes, own: list[Any]) -> list[Any]:
+        sizes.extend(map(len, own))
+        return own
+
+    monkeypatch.setattr(Processes, "gather", gather)
+    for rank in range(2):
+        run_shared(
+            [(task, 0) for task in tasks(6)], Walker(), SETTING,  # type: ignore[arg-type]
+            wave_size=64, seed=7, processes=Processes(rank, 2),
+        )  # fmt: skip
+    assert sizes == [3, 3]
+
+
+def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = corridor.Corridor.step
+
+    def breaks(self: corridor.Corridor, action: str) -> Turn:
+        if self.actions == 1:
+            raise RuntimeError("the corridor collapsed")
+        return step(self, action)
+
+    monkeypatch.setattr(corridor.Corridor, "step", breaks)
+    measured = found()
+    assert set(measured.sample.values()) == {0.0}
+    ended_at_once = [share for share in measured.sample_score.values() if share > 0]
+    assert len(ended_at_once) < 5  # who declares at once has a score; who goes on has failed, with 0
+
+
+def test_two_policies_are_compared_task_by_task() -> None:
+    score = {"a": 0.5, "b": 0.5, "c": 1.0}
+    before = Measured({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0}, score, score)
+    better = {"a": 0.8, "b": 0.8, "c": 1.0}
+    after = Measured({"a": 0.25, "b": 0.75, "c": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0}, better, score)
+    difference: Any = compare(before, after)
+    assert difference["sample"]["mean"] == pytest.approx(1 / 6, abs=1e-4)
+    # No task got worse: neither does any sample of tasks.
+    assert 0.0 <= difference["sample"]["low"] < 1 / 6 < difference["sample"]["high"] <= 0.25
+    assert difference["greedy"]["mean"] == 0.0
+    assert difference["greedy"]["low"] < 0 < difference["greedy"]["high"]
+    assert difference["sample_score"]["mean"] == pytest.approx(0.2, abs=1e-4)
+    assert difference["greedy_score"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    told: Any = after.as_json()
+    assert told["tasks"] == 3
+    assert told["sample_score"]["mean"] == pytest.approx(2.6 / 3, abs=1e-4)
+    assert told["sample"]["mean"] == pytest.approx(2 / 3, abs=1e-4)

@@ -1,0 +1,73 @@
+"""Monte-Carlo estimates by several processes: every wave by one of them, and the numbers of one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprm.data.probes import ActionProbe
+from rlprm.errors import DataError
+from rlprm.runtime.processes import Processes
+from rlprm.stages.estimate import EstimateStore, estimate_states
+from rlprm.stages.probe_actions import probe_actions
+from tests import test_estimate, test_probe_actions
+from tests.toys.agents import SeededPolicy
+
+
+class WaitingError(Exception):
+    """Raised where a process would wait for the others."""
+
+
+def estimated(folder: Path, processes: Processes) -> Any:
+    return estimate_states(
+        test_estimate.collected(),
+        SeededPolicy(),
+        test_estimate.config(wave_size=30),
+        EstimateStore.create(folder, {}),
+        processes,
+    )
+
+
+def probed(folder: Path, processes: Processes) -> Any:
+    store = ActionProbe.create(folder, {})
+    found = probe_actions(
+        test_probe_actions.pool(), SeededPolicy(), test_probe_actions.config(), store, processes
+    )
+    return found, store.read()
+
+
+def waves_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("wave-*")}
+
+
+@pytest.mark.parametrize("stage", [estimated, probed])
+def test_each_process_runs_its_waves_and_all_have_the_numbers_of_one(
+    stage: Callable[[Path, Processes], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = stage(tmp_path / "alone", Processes())
+    whole = waves_of(tmp_path / "alone")
+    assert len(whole) > 3
+
+    def leave(_: Processes) -> None:
+        raise WaitingError
+
+    monkeypatch.setattr(Processes, "gather_all", lambda self, own: [own] * self.count)
+    monkeypatch.setattr(Processes, "wait", leave)
+    with pytest.raises(WaitingError):
+        stage(tmp_path / "shared", Processes(1, 2))
+    assert sorted(waves_of(tmp_path / "shared")) == sorted(whole)[1::2]
+    monkeypatch.setattr(Processes, "wait", lambda _: None)
+    assert stage(tmp_path / "shared", Processes(0, 2)) == alone
+    assert waves_of(tmp_path / "shared") == whole
+
+
+def test_processes_that_sampled_different_actions_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Processes, "gather_all", lambda _, own: [own, own[:-1]])
+    with pytest.raises(DataError, match="the processes sampled different actions"):
+        probed(tmp_path, Processes(0, 2))
+    assert not waves_of(tmp_path)
