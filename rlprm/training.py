@@ -16,11 +16,12 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from rlprm.data.files import read_json, write_json
 from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
 from rlprm.runtime import tracking
 from rlprm.runtime.config import own_settings
+from rlprm.runtime.files import read_json, write_json
+from rlprm.runtime.renames import current_settings
 
 log = logging.getLogger(__name__)
 _RUN = "run.json"
@@ -117,7 +118,9 @@ def last_checkpoint(output_dir: str, record: Mapping[str, Any]) -> str | None:
     found = get_last_checkpoint(output_dir) if folder.is_dir() else None
     wanted = json.loads(json.dumps({**record, **zero.partitioning()}))
     if found is not None and (folder / _RUN).exists():
-        refuse_other_settings(f"{found} was made", read_json(folder / _RUN), wanted)
+        refuse_other_settings(
+            f"{found} was made", current_settings("train-prm", read_json(folder / _RUN)), wanted
+        )
     write_json(folder / _RUN, wanted)
     return found
 

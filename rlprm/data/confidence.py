@@ -1,7 +1,7 @@
 """How sure a policy was of what it did, from the log-probabilities stored while it acted.
 
-This is what ``likelihood`` means in ``likelihood_per`` and in the scorers ``likelihood`` and
-``agentprm+likelihood``; the reward model's head of that name is :mod:`rlprm.models.lm_head`.
+This is what ``likelihood`` means in ``confidence_per`` and in the scorers ``likelihood`` and
+``agentprm_x_policy``; the reward model's head of that name is :mod:`rlprm.models.lm_head`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check_per(per: str) -> str:
             geometric mean, for messages so long that their joint probability says little).
     """
     if per not in _PER:
-        raise ConfigError(f"likelihood_per: got {per!r}, allowed: {', '.join(_PER)}")
+        raise ConfigError(f"confidence_per: got {per!r}, allowed: {', '.join(_PER)}")
     return per
 
 

@@ -3,7 +3,7 @@
     labels.jsonl          task_id, sample, success, actions, promise, progress, weight
     labels.meta.json      the estimator that made them, its settings, the outcome they are made of
 
-To look at, and to train on (``rlprm train-prm --labels``).
+To look at, and to train on (``rlprm train-prm --label_file``).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprm.data.files import read_json, write_atomically, write_json
 from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.runtime.files import read_json, write_atomically, write_json
+from rlprm.runtime.renames import current_settings
 from rlprm.types import StepLabels, Trajectory
 
 __all__ = ["LABELS", "LabelFile", "write_labels"]
 
 LABELS = "labels.jsonl"
 """Name of a label file in a folder that is given instead of a file."""
-_NEEDED = ("estimator", "estimator_kwargs", "outcome")
+_NEEDED = ("label_estimator", "label_estimator_kwargs", "outcome")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class LabelFile:
         if not path.exists():
             raise ArtifactError(f"no labels at {path}")
         meta = read_json(_meta_path(path))
+        if isinstance(meta, dict):
+            meta = current_settings("label", meta)
         if not isinstance(meta, dict) or any(name not in meta for name in _NEEDED):
             raise DataError(f"{_meta_path(path)} must hold a mapping with {', '.join(_NEEDED)}")
         rows: dict[tuple[str, int], tuple[tuple[str, ...], StepLabels]] = {}
@@ -92,8 +95,8 @@ def write_labels(
     trajectories: Sequence[Trajectory],
     labels: Sequence[StepLabels],
     *,
-    estimator: str,
-    estimator_kwargs: Mapping[str, Any],
+    label_estimator: str,
+    label_estimator_kwargs: Mapping[str, Any],
     outcome: str,
     **found: Any,
 ) -> None:
@@ -103,8 +106,8 @@ def write_labels(
         path: of the file.
         trajectories: each with at least one step.
         labels: of each.
-        estimator: what made them.
-        estimator_kwargs: its settings.
+        label_estimator: what made them.
+        label_estimator_kwargs: its settings.
         outcome: ``"success"`` or ``"score"``: which number they are made of.
         **found: anything else that is worth knowing, costs for instance.
     """
@@ -113,7 +116,12 @@ def write_labels(
         json.dumps(_to_row(t, row), ensure_ascii=False) for t, row in zip(trajectories, labels, strict=True)
     )
     write_atomically(path, "".join(line + "\n" for line in lines))
-    meta = {"estimator": estimator, "estimator_kwargs": dict(estimator_kwargs), "outcome": outcome, **found}
+    meta = {
+        "label_estimator": label_estimator,
+        "label_estimator_kwargs": dict(label_estimator_kwargs),
+        "outcome": outcome,
+        **found,
+    }
     write_json(_meta_path(path), meta)
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from rlprm.data.files import read_json, write_atomically, write_json
 from rlprm.errors import ArtifactError, DataError, refuse_other_settings
+from rlprm.runtime.files import read_json, write_atomically, write_json
 
 __all__ = ["FORMAT", "Shards"]
 
@@ -48,7 +48,7 @@ class Shards:
         wanted = json.loads(json.dumps({"format": FORMAT, _KIND: cls.HOLDS, **meta}))
         path = folder / "meta.json"
         if path.exists() and _numbered(folder):
-            before = {_KIND: cls.HOLDS, **_read_meta(folder)}
+            before = {_KIND: cls.HOLDS, **cls.current_meta(_read_meta(folder))}
             refuse_other_settings(f"{folder} holds {before[_KIND]} made", before, wanted)
         else:
             write_json(path, wanted)
@@ -71,6 +71,11 @@ class Shards:
         if (kind := meta.get(_KIND, cls.HOLDS)) != cls.HOLDS:
             raise ArtifactError(f"no {cls.HOLDS} at {folder}: it holds {kind}")
         return cls(folder, meta)
+
+    @classmethod
+    def current_meta(cls, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return stored settings under the names of this version; a subclass knows which have changed."""
+        return meta
 
     def has(self, wave: int) -> bool:
         """Whether a wave's shard is complete."""

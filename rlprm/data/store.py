@@ -19,8 +19,8 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from rlprm.data.files import write_atomically
 from rlprm.data.shards import FORMAT, Shards
+from rlprm.runtime.files import write_atomically
 from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
 
 __all__ = ["FORMAT", "TrajectoryStore", "from_row", "to_row"]

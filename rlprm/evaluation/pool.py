@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.scorers.base import Scorer
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import score_all
 from rlprm.types import End, StepScores, Trajectory
 
@@ -26,7 +26,7 @@ class Pool:
     """Name of a scorer → its scores."""
 
     @classmethod
-    def of(cls, trajectories: Iterable[Trajectory]) -> Pool:
+    def from_trajectories(cls, trajectories: Iterable[Trajectory]) -> Pool:
         """Group trajectories by task, tasks in order of first appearance.
 
         Raises:
@@ -80,7 +80,7 @@ class Pool:
         rows = tuple(tuple(flat[start : start + self.n]) for start in range(0, len(flat), self.n))
         return replace(self, scores={**self.scores, scorer.name: rows})
 
-    def weighed(self, scorer: Confident) -> Pool:
+    def weighed(self, scorer: WithConfidence) -> Pool:
         """Return the pool with the scores of one more scorer, made from those that its own scorer gave.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from rlprm.data.failures import has_failed
 from rlprm.data.shards import Shards
 from rlprm.data.store import from_row, to_row
+from rlprm.runtime.renames import current_settings
 from rlprm.search.base import SearchResult
 
 __all__ = ["SearchStore"]
@@ -19,6 +20,11 @@ class SearchStore(Shards):
     """A folder of search results: the columns of a trajectory, its score and what it cost."""
 
     HOLDS = "results of a search"
+
+    @classmethod
+    def current_meta(cls, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return stored settings under the names of this version."""
+        return current_settings("evaluate", meta)
 
     def write(self, wave: int, results: Sequence[SearchResult]) -> None:
         """Store one portion of tasks, atomically."""

@@ -45,7 +45,7 @@ def load(name: str) -> EstimatorModule:
     return cast(EstimatorModule, load_component(__name__, name, "label estimator", exclude=_NOT_ESTIMATORS))
 
 
-def check_settings(name: str, estimator_kwargs: Mapping[str, Any]) -> None:
+def check_settings(name: str, label_estimator_kwargs: Mapping[str, Any]) -> None:
     """Refuse an unknown estimator or settings it does not take, before any data is read.
 
     The values of the settings are tried on a trajectory of one step.
@@ -54,5 +54,5 @@ def check_settings(name: str, estimator_kwargs: Mapping[str, Any]) -> None:
         ConfigError: saying what is allowed.
     """
     module = load(name)
-    check_kwargs(module, estimator_kwargs)
-    module.label(torch.zeros(1, 2), torch.zeros(1), torch.ones(1, dtype=torch.long), **estimator_kwargs)
+    check_kwargs(module, label_estimator_kwargs)
+    module.label(torch.zeros(1, 2), torch.zeros(1), torch.ones(1, dtype=torch.long), **label_estimator_kwargs)

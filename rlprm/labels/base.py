@@ -69,7 +69,7 @@ class EstimatorModule(Protocol):
     """Whether the labels depend on the current model, and so are made anew at every refresh."""
 
     def label(
-        self, values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor, **estimator_kwargs: Any
+        self, values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor, **label_estimator_kwargs: Any
     ) -> LabelBatch:
         """Return the labels of a padded batch; row b depends on row b alone, and not on its padding.
 
@@ -78,7 +78,7 @@ class EstimatorModule(Protocol):
                 Where given, it also sets the width of the result.
             outcomes_B: the outcome of each trajectory, in [0, 1]; 0 is a label like any other.
             lengths_B: number of steps of each trajectory.
-            **estimator_kwargs: the estimator's settings (keyword-only parameters by name).
+            **label_estimator_kwargs: the estimator's settings (keyword-only parameters by name).
 
         Raises:
             ConfigError: for a setting out of range, or missing values.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["HEADS", "LIKELIHOOD", "SCALAR"]
+__all__ = ["HEADS", "LM", "SCALAR"]
 
 SCALAR = "scalar"
-LIKELIHOOD = "likelihood"
-HEADS = (SCALAR, LIKELIHOOD)
+LM = "lm"
+HEADS = (SCALAR, LM)

@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from rlprm.errors import ArtifactError, ConfigError
-from rlprm.models.heads import LIKELIHOOD
-from rlprm.models.lm_head import HEAD, SCALE, LikelihoodHead, likelihood_class
+from rlprm.models.heads import LM
+from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
-from rlprm.models.zero import gathered, is_split, zero_stage
+from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -116,16 +116,16 @@ def load_scalar_model(
     head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
     _refuse_missing(path, set(report["missing_keys"]) - head)
     for parameter in map(model.get_parameter, sorted(head)):
-        with gathered([parameter], change=True):
+        with with_full_weights([parameter], change=True):
             torch.nn.init.zeros_(parameter)
     for name in head_of(model):
         compute_in_float32(model.get_submodule(name))
     return cast(PreTrainedModel, model.to(device or default_device()))
 
 
-def load_likelihood_model(
+def load_lm_reward_model(
     path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None
-) -> LikelihoodHead:
+) -> LMHead:
     """Load a causal language model as a reward model that judges actions by how probable it finds them.
 
     Args:
@@ -142,11 +142,10 @@ def load_likelihood_model(
     def load() -> Any:
         config = AutoConfig.from_pretrained(path, num_labels=1)
         config.classifier_dropout = 0.0  # for who loads the values of states alone
-        if scale is not None:
-            setattr(config, SCALE, scale)
-        if getattr(config, SCALE, None) is None:
-            raise ValueError(f"it has no likelihood head (no {SCALE} in its configuration)")
-        return likelihood_class(config).from_pretrained(
+        setattr(config, SCALE, scale_of(config) if scale is None else scale)
+        if getattr(config, SCALE) is None:
+            raise ValueError(f"it has no lm head (no {SCALE} in its configuration)")
+        return lm_head_class(config).from_pretrained(
             path,
             config=config,
             dtype=resolve_dtype(dtype),
@@ -160,14 +159,14 @@ def load_likelihood_model(
     own = {f"{name}.{part}" for name in HEAD for part in ("weight", "bias")}
     _refuse_missing(path, missing - own)
     for parameter in map(model.get_parameter, sorted(missing & own)):
-        with gathered([parameter], change=True):
+        with with_full_weights([parameter], change=True):
             torch.nn.init.zeros_(parameter)
     for name in HEAD:
         compute_in_float32(model.get_submodule(name))
     model.to(device or default_device())
     if not any(map(is_split, model.parameters())):  # split, it cannot be read before it is trained
         check_logits(model)
-    return cast(LikelihoodHead, model)
+    return cast(LMHead, model)
 
 
 def load_reward_model(path: str, head: str, *, scale: float | None = None, **options: Any) -> PreTrainedModel:
@@ -176,11 +175,11 @@ def load_reward_model(path: str, head: str, *, scale: float | None = None, **opt
     Args:
         path: folder or hub id.
         head: ``scalar`` or ``likelihood``.
-        scale: τ of a likelihood head; the checkpoint's own where unset.
-        **options: see :func:`load_scalar_model` and :func:`load_likelihood_model`.
+        scale: τ of a lm head; the checkpoint's own where unset.
+        **options: see :func:`load_scalar_model` and :func:`load_lm_reward_model`.
     """
-    if head == LIKELIHOOD:
-        return load_likelihood_model(path, scale=scale, **options)
+    if head == LM:
+        return load_lm_reward_model(path, scale=scale, **options)
     return load_scalar_model(path, **options)
 
 
@@ -195,7 +194,7 @@ def context_length_of(path: str) -> int:
 
 def head_of(model: PreTrainedModel) -> list[str]:
     """Names of the modules on top of a reward model's body; none for a causal model."""
-    if isinstance(model, LikelihoodHead):
+    if isinstance(model, LMHead):
         return sorted(HEAD)
     if model.get_output_embeddings() is not None:
         return []
@@ -233,7 +232,7 @@ def _refuse_other_head(path: str, *, labels: int | None) -> None:
     if zero_stage() != 3:
         return
     config = _load(path, "model", lambda: AutoConfig.from_pretrained(path))
-    if labels is None and getattr(config, SCALE, None) is not None:
+    if labels is None and scale_of(config) is not None:
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     if not any(name.endswith("Classification") for name in config.architectures or ()):
         return

@@ -25,7 +25,7 @@ from rlprm.models.loading import head_of
 from rlprm.runtime.config import setting
 
 log = logging.getLogger(__name__)
-IN_FULL: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
+FULL_PRECISION: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
 """How the weights are loaded that adapters are merged into: nothing is lost, and no GPU memory is taken."""
 _ADAPTER = "adapter"
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -136,7 +136,7 @@ def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrain
     Args:
         trainer: has trained the model.
         folder: where it goes.
-        load_base: loads the weights that training started from, :data:`IN_FULL`.
+        load_base: loads the weights that training started from, :data:`FULL_PRECISION`.
     """
     adapters = isinstance(trainer.model, PeftModel)
     target = str(Path(folder) / _ADAPTER) if adapters else folder
@@ -161,7 +161,7 @@ def _save_masters(trainer: Trainer, folder: str) -> None:
         trainer.processing_class.save_pretrained(folder)
 
 
-def save_whole(
+def save_full_model(
     model: PreTrainedModel | PeftModel,
     folder: str,
     weights: dict[str, Tensor],
@@ -173,7 +173,7 @@ def save_whole(
         model: with adapters or without.
         folder: where it goes.
         weights: of :func:`rlprm.models.zero.full_weights`; the adapters' alone where there are some.
-        load_base: loads the weights that adapters were added to, :data:`IN_FULL`.
+        load_base: loads the weights that adapters were added to, :data:`FULL_PRECISION`.
     """
     adapters = isinstance(model, PeftModel)
     _save_weights(model, str(Path(folder) / _ADAPTER) if adapters else folder, weights)
@@ -192,7 +192,7 @@ def _save_weights(model: PreTrainedModel | PeftModel, folder: str, weights: dict
 
 def _merge(folder: str, load_base: Callable[[], PreTrainedModel]) -> None:
     """Merge the adapter in a folder into its base; the model in training would be rounded by it."""
-    with zero.loading_whole():
+    with zero.loading_unsharded():
         merged = PeftModel.from_pretrained(load_base(), str(Path(folder) / _ADAPTER)).merge_and_unload()
     cast(PreTrainedModel, merged).save_pretrained(folder)
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprm.data.files import read_json, write_json
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.models.heads import SCALAR
+from rlprm.runtime.files import read_json, write_json
+from rlprm.runtime.renames import current_settings
 
 FILE = "prm_manifest.json"
 
@@ -23,14 +24,14 @@ FILE = "prm_manifest.json"
 class Manifest:
     """How a reward model was trained and how it is to be read."""
 
-    estimator: str
+    label_estimator: str
     """Label estimator; ``outcome`` is an ORM."""
-    estimator_kwargs: Mapping[str, Any]
+    label_estimator_kwargs: Mapping[str, Any]
     beta: float
     loss: str
     activation: str
     """From the head's output to a value, see ``rlprm.functional.activation``."""
-    refresh: str
+    relabel: str
     cold_start_epochs: int
     value_reads: str
     """Where values are read: ``"action"`` or ``"state_and_action"``, see ``rlprm.models.value_positions``."""
@@ -51,8 +52,8 @@ class Manifest:
     """Revision of the policy whose trajectories were learned from."""
     head: str = SCALAR
     """``"scalar"`` or ``"likelihood"``, see ``rlprm.models.value_positions``."""
-    likelihood_scale: float | None = None
-    """τ of a likelihood head."""
+    lm_scale: float | None = None
+    """τ of a lm head."""
     last_step_weight: float = 1.0
     """Weight of the last step's promise target; PRMs that do not say it were trained with 1."""
     format: int = 1
@@ -73,6 +74,8 @@ class Manifest:
         if not path.exists():
             raise ArtifactError(f"{folder} is not a PRM: no {FILE} in it")
         fields = read_json(path)
+        if isinstance(fields, dict):
+            fields = current_settings("train-prm", fields)
         try:
             manifest = cls(**fields)
         except TypeError as error:

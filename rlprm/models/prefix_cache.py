@@ -84,14 +84,14 @@ class PrefixCache:
         self._kept = (cache, mask_BL)
         self._rows = {sequence_key(sequence): row for row, sequence in enumerate(sequences)}
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop everything."""
         self._kept, self._rows = None, {}
 
     def _take(self, prefixes: Sequence[Sequence[int] | None]) -> tuple[Cache, Tensor] | None:
         """Hand over the rows of these prefixes, or None unless all of them are there."""
         kept, known = self._kept, self._rows
-        self.forget()
+        self.clear()
         found = [None if prefix is None else known.get(sequence_key(prefix)) for prefix in prefixes]
         rows = [row for row in found if row is not None]
         if kept is None or len(rows) < len(found):

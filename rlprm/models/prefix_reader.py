@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlprm.models.lm_head import LikelihoodHead
+from rlprm.models.lm_head import LMHead
 from rlprm.models.prefix_cache import Extended, PrefixCache, sequence_key
-from rlprm.models.reading import stack_reads
-from rlprm.models.value_positions import Read
+from rlprm.models.reading import stack_positions
+from rlprm.models.value_positions import ValuePosition
 
 
 class Branch(NamedTuple):
     """A sequence, where it is read, and how it came about."""
 
     ids: Sequence[int]
-    reads: Sequence[Read]
+    reads: Sequence[ValuePosition]
     parent: int
     """Length of the prefix that was a whole sequence in the previous call; 0 if there was none."""
     fork: int
@@ -38,7 +38,7 @@ class PrefixReader:
     """Reads growing, branching sequences; remembers one call.
 
     Args:
-        model: a token classification model with one label, or one with a likelihood head; read in
+        model: a token classification model with one label, or one with a lm head; read in
             evaluation mode, and left as it is.
         pad_id: any token id.
     """
@@ -47,21 +47,21 @@ class PrefixReader:
         self.model = model
         self.pad_id = pad_id
         self._prefixes = PrefixCache()
-        self._read: dict[bytes, dict[Read, float]] = {}
+        self._read: dict[bytes, dict[ValuePosition, float]] = {}
         """Sequence of the previous call → values of its reads."""
 
     def begin(self) -> None:
         """Forget, and hold the empty sequence: the parent of all first branches."""
-        self.forget()
+        self.clear()
         self._read = {sequence_key([]): {}}
 
     def holds(self, branches: Sequence[Branch]) -> bool:
         """Whether the parents of all these branches, at least one, are held: what is new is all they cost."""
         return bool(branches) and all(sequence_key(b.ids[: b.parent]) in self._read for b in branches)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Free all keys and values."""
-        self._prefixes.forget()
+        self._prefixes.clear()
         self._read = {}
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class PrefixReader:
     ) -> Extended:
         was_training = self.model.training
         self.model.eval()
-        body = self.model.get_decoder() if isinstance(self.model, LikelihoodHead) else self.model
+        body = self.model.get_decoder() if isinstance(self.model, LMHead) else self.model
         try:
             return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id)
         finally:
@@ -117,7 +117,7 @@ class PrefixReader:
         lengths: Sequence[int],
         done: Extended,
         states_BD: Tensor | None = None,
-    ) -> list[dict[Read, float]]:
+    ) -> list[dict[ValuePosition, float]]:
         """Return the values of the reads that end among the tokens that were just fed.
 
         Args:
@@ -135,20 +135,20 @@ class PrefixReader:
         width = done.logits.shape[1] + 1
         # Column of token i: i + shift. One more than was fed, for the token before.
         shift_B = torch.tensor([width - length for length in lengths], device=done.logits.device)
-        reads_BR3 = stack_reads(new).to(done.logits.device)
-        shifted_BR3 = (reads_BR3 + shift_B[:, None, None]).clamp(min=0)
+        reads_BP3 = stack_positions(new).to(done.logits.device)
+        shifted_BP3 = (reads_BP3 + shift_B[:, None, None]).clamp(min=0)
         columns_BKD = nn.functional.pad(done.logits, (0, 0, 1, 0))
         if states_BD is not None:
             before_B = [width - fed - 1 for fed in done.fed_B]
             columns_BKD[list(range(len(branches))), before_B] = states_BD
-        if isinstance(self.model, LikelihoodHead):
+        if isinstance(self.model, LMHead):
             rows = [[0] * (width - length) + list(b.ids[max(0, length - width) : length])
                     for b, length in zip(branches, lengths, strict=True)]  # fmt: skip
             ids_BK = torch.tensor(rows, device=columns_BKD.device)
-            values_BR = self.model.read_states(columns_BKD, ids_BK, shifted_BR3)
+            values_BP = self.model.read_states(columns_BKD, ids_BK, shifted_BP3)
         else:
-            values_BR = columns_BKD.squeeze(-1).gather(1, shifted_BR3[..., 0])
+            values_BP = columns_BKD.squeeze(-1).gather(1, shifted_BP3[..., 0])
         return [
             dict(zip(reads, values, strict=False))
-            for reads, values in zip(new, values_BR.float().tolist(), strict=True)
+            for reads, values in zip(new, values_BP.float().tolist(), strict=True)
         ]

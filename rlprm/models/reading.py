@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
-from rlprm.models.lm_head import LikelihoodHead
+from rlprm.models.lm_head import LMHead
 from rlprm.models.unwrap import unwrapped
-from rlprm.models.value_positions import Read
+from rlprm.models.value_positions import ValuePosition
 from rlprm.models.zero import is_split
 
 
@@ -39,7 +39,7 @@ def compute_in_float32(head: nn.Module) -> None:
         head.__class__ = _Float32Linear
 
 
-def read_logits(model: nn.Module, token_ids_BL: Tensor, reads_BR3: Tensor) -> Tensor:
+def read_logits(model: nn.Module, token_ids_BL: Tensor, reads_BP3: Tensor) -> Tensor:
     """Return what a reward model's head says at given reads.
 
     One causal forward serves all reads of a row. Rows are padded on the right and no
@@ -48,32 +48,34 @@ def read_logits(model: nn.Module, token_ids_BL: Tensor, reads_BR3: Tensor) -> Te
     a cache would make some versions of transformers treat the batch differently.
 
     Args:
-        model: a token classification model with one label, or one with a likelihood head.
+        model: a token classification model with one label, or one with a lm head.
         token_ids_BL: (B, L), padded on the right.
-        reads_BR3: (B, R, 3): ``rlprm.models.value_positions.Read`` of each value; padding reads may be any.
+        reads_BP3: (B, R, 3): each row a ``ValuePosition``; padding may be any.
 
     Returns:
         (B, R) in at least float32.
     """
-    if isinstance(unwrapped(model), LikelihoodHead):
-        values_BR: Tensor = model(input_ids=token_ids_BL, reads=reads_BR3)
-        return values_BR
+    if isinstance(unwrapped(model), LMHead):
+        values_BP: Tensor = model(input_ids=token_ids_BL, reads=reads_BP3)
+        return values_BP
     logits_BL = model(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
-    logits_BR: Tensor = logits_BL.gather(1, reads_BR3[..., 0])
-    return logits_BR.to(torch.promote_types(logits_BR.dtype, torch.float32))
+    logits_BP: Tensor = logits_BL.gather(1, reads_BP3[..., 0])
+    return logits_BP.to(torch.promote_types(logits_BP.dtype, torch.float32))
 
 
-def stack_reads(rows: Sequence[Sequence[Read]]) -> Tensor:
+def stack_positions(rows: Sequence[Sequence[ValuePosition]]) -> Tensor:
     """Stack the reads of B sequences into (B, R, 3), filled up with reads of the first token."""
     width = max(map(len, rows))
-    return torch.tensor([[*row, *[Read.at(0)] * (width - len(row))] for row in rows], dtype=torch.long)
+    return torch.tensor(
+        [[*row, *[ValuePosition.at(0)] * (width - len(row))] for row in rows], dtype=torch.long
+    )
 
 
 @torch.no_grad()
 def read_sequences(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
-    reads: Sequence[Sequence[Read]],
+    reads: Sequence[Sequence[ValuePosition]],
     batches: Iterable[Sequence[int]],
     *,
     on_batch: Callable[[int], None] | None = None,
@@ -96,7 +98,7 @@ def read_sequences(
     try:
         for batch in batches:
             ids = pad_right([sequences[i] for i in batch], 0).to(model.device)
-            of_batch = stack_reads([reads[i] for i in batch]).to(model.device)
+            of_batch = stack_positions([reads[i] for i in batch]).to(model.device)
             logits = read_logits(model, ids, of_batch).tolist()
             for index, row in zip(batch, logits, strict=True):
                 results[index] = row[: len(reads[index])]

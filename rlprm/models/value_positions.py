@@ -33,10 +33,10 @@ __all__ = [
     "ACTION",
     "STATE_AND_ACTION",
     "VALUE_READS",
-    "Read",
-    "action_reads",
+    "ValuePosition",
+    "action_values",
     "chain_labels",
-    "chain_reads",
+    "chain_positions",
     "step_scores",
 ]
 
@@ -45,7 +45,7 @@ STATE_AND_ACTION = "state_and_action"
 VALUE_READS = (ACTION, STATE_AND_ACTION)
 
 
-class Read(NamedTuple):
+class ValuePosition(NamedTuple):
     """Where one value comes from, as indices into a trajectory's tokens."""
 
     place: int
@@ -56,27 +56,31 @@ class Read(NamedTuple):
     """Behind the last of them; ``start`` where none counts."""
 
     @classmethod
-    def at(cls, place: int) -> Read:
+    def at(cls, place: int) -> ValuePosition:
         """Read the head alone."""
         return cls(place, place + 1, place + 1)
 
 
-def chain_reads(trajectory: Trajectory, value_reads: str = ACTION, head: str = SCALAR) -> tuple[Read, ...]:
+def chain_positions(
+    trajectory: Trajectory, value_reads: str = ACTION, head: str = SCALAR
+) -> tuple[ValuePosition, ...]:
     """Return where the values of the chain come from: T + 1 reads, or 2 T where states are read too."""
     if not trajectory.steps or (head == SCALAR and value_reads == ACTION):
-        return tuple(map(Read.at, trajectory.value_positions))
-    reads: list[Read] = []
+        return tuple(map(ValuePosition.at, trajectory.value_positions))
+    reads: list[ValuePosition] = []
     for t, step in enumerate(trajectory.steps):
-        state = Read.at(step.start - 1)
+        state = ValuePosition.at(step.start - 1)
         if t == 0 or value_reads == STATE_AND_ACTION:
             reads.append(state)
         # A closing token that was forced says nothing of the choice; it stands last. Alone it has to do.
         sampled = max(1, sum(trajectory.action_mask[step.start : step.end + 1]))
-        reads.append(Read.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled))
+        reads.append(
+            ValuePosition.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled)
+        )
     return tuple(reads)
 
 
-def action_reads(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
+def action_values(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
     """Pick ``v_1 ... v_T`` out of what was read along a chain."""
     return tuple(chain[1:] if value_reads == ACTION else chain[1::2])
 
@@ -85,12 +89,12 @@ def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: in
     """Turn what was read along a chain into scores of the steps.
 
     Args:
-        chain: one value per read of :func:`chain_reads`.
+        chain: one value per read of :func:`chain_positions`.
         value_reads: how it was read.
         tokens: model tokens it took.
     """
     states = tuple(chain[0::2]) if value_reads == STATE_AND_ACTION else ()
-    return StepScores(chain[0], action_reads(chain, value_reads), tokens, states)
+    return StepScores(chain[0], action_values(chain, value_reads), tokens, states)
 
 
 def chain_labels(labels: StepLabels, value_reads: str = ACTION) -> StepLabels:

@@ -25,14 +25,14 @@ from transformers.integrations import deepspeed as integration
 
 __all__ = [
     "full_weights",
-    "gathered",
     "is_split",
-    "join",
-    "loading_whole",
+    "loading_unsharded",
     "partitioning",
     "prepare",
     "prepare_frozen",
     "size_of",
+    "start_accelerator",
+    "with_full_weights",
     "zero_stage",
 ]
 
@@ -62,7 +62,7 @@ def prepare(*, on_cpu: bool) -> None:
         deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
 
 
-def join(*, on_cpu: bool, mixed_precision: str, timeout: timedelta) -> Accelerator:
+def start_accelerator(*, on_cpu: bool, mixed_precision: str, timeout: timedelta) -> Accelerator:
     """Meet the other processes of a launch, where no Trainer does it; under DeepSpeed if the launch is.
 
     On CPUs ``Accelerator(cpu=True)`` would quietly do without DeepSpeed, and ``Accelerator()`` without
@@ -103,7 +103,7 @@ def size_of(parameter: nn.Parameter) -> int:
 
 
 @contextmanager
-def gathered(parameters: Iterable[nn.Parameter], *, change: bool = False) -> Iterator[None]:
+def with_full_weights(parameters: Iterable[nn.Parameter], *, change: bool = False) -> Iterator[None]:
     """Have parameters whole in every process for a while; to be entered by all of them.
 
     Args:
@@ -121,7 +121,7 @@ def gathered(parameters: Iterable[nn.Parameter], *, change: bool = False) -> Ite
 
 
 @contextmanager
-def loading_whole() -> Iterator[None]:
+def loading_unsharded() -> Iterator[None]:
     """Make models that are loaded meanwhile whole in this process, under ZeRO-3, too.
 
     Without it every process must load the same model at the same time.
@@ -188,6 +188,6 @@ def _master(tensor: Any) -> Tensor:
 
         master: Tensor = safe_get_full_fp32_param(tensor)
         return master.detach().clone()
-    with gathered([tensor]):
+    with with_full_weights([tensor]):
         copy: Tensor = tensor.detach().clone()
     return copy.float() if isinstance(tensor, nn.Parameter) and copy.is_floating_point() else copy

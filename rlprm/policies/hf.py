@@ -103,9 +103,9 @@ class HFPolicy:
             self._prefixes.keep(done.cache, mask_BL, sequences)
         return [Completion(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop the kept keys and values."""
-        self._prefixes.forget()
+        self._prefixes.clear()
 
     def _decode(
         self, logits_BV: Tensor, cache: Cache, mask_BL: Tensor, lengths_B: Tensor, seeds: Sequence[int]

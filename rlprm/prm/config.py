@@ -24,15 +24,19 @@ class PRMConfig(TuningConfig, TrainingArguments):
 
     trajectories: str = setting("", "Folder of trajectories to learn from (made by rlprm collect).")
     model: str = setting("", "Weights to start from: a policy or a base model, folder or hub id.")
-    estimator: str = setting("td_gae", "Label estimator: td_gae (AgentPRM), outcome (ORM), returns, ...")
-    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
-    labels: str = setting(
+    label_estimator: str = setting(
+        "td_gae", "Label estimator: td_gae (AgentPRM), outcome (ORM), returns, ..."
+    )
+    label_estimator_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the estimator, e.g. label_estimator_kwargs.lam."
+    )
+    label_file: str = setting(
         "", "Stored step labels to learn from instead of an estimator's (made by rlprm estimate or label)."
     )
     beta: float = setting(1.0, "Weight of the progress loss.")
     loss: str = setting("mse", "Promise loss: mse (the paper's) or bce (cross-entropy on soft targets).")
     activation: str = setting("identity", "From head output to value: identity or sigmoid.")
-    refresh: str = setting("epoch", "When value-based labels are made anew: epoch (the paper's) or batch.")
+    relabel: str = setting("epoch", "When value-based labels are made anew: epoch (the paper's) or batch.")
     cold_start_epochs: int = setting(1, "First epochs that learn returns only, before values mean anything.")
     value_reads: str = setting(
         "action", "Where values are read: action (the paper's), or state_and_action (before each, too)."
@@ -42,9 +46,7 @@ class PRMConfig(TuningConfig, TrainingArguments):
         "What judges an action: scalar (a number read at its last token, the paper's), or likelihood (how "
         "probable the model finds its words; wants a model that writes such actions: the policy).",
     )
-    likelihood_scale: float = setting(
-        0.1, "With head likelihood: what a factor of e in probability is worth, in outcomes."
-    )
+    lm_scale: float = setting(0.1, "With head lm: what a factor of e in probability is worth, in outcomes.")
     last_step_weight: float = setting(1.0, "Weight of the last step's promise target.")
     outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
     held_out_fraction: float = setting(0.1, "Share of the tasks kept for evaluation.")
@@ -65,12 +67,12 @@ class PRMConfig(TuningConfig, TrainingArguments):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: nothing given; set it in the recipe or with --{name}")
         check_loss(self.loss, self.activation)
-        labels.check_settings(self.estimator, self.estimator_kwargs)
-        _allow("refresh", self.refresh, ("epoch", "batch"))
+        labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
+        _allow("relabel", self.relabel, ("epoch", "batch"))
         _allow("value_reads", self.value_reads, VALUE_READS)
         _allow("head", self.head, HEADS)
-        if not 0 < self.likelihood_scale < math.inf:
-            raise ConfigError(f"likelihood_scale: got {self.likelihood_scale}, allowed: above 0")
+        if not 0 < self.lm_scale < math.inf:
+            raise ConfigError(f"lm_scale: got {self.lm_scale}, allowed: above 0")
         _allow("outcome", self.outcome, ("success", "score"))
         if not 0.0 < self.held_out_fraction < 1.0:
             raise ConfigError(f"held_out_fraction: got {self.held_out_fraction}, allowed: between 0 and 1")

@@ -49,7 +49,7 @@ class LabelTable:
     @property
     def needs_values(self) -> bool:
         """Whether labels are made of the model's values."""
-        return self.stored is None and labels.load(self.settings.estimator).NEEDS_VALUES
+        return self.stored is None and labels.load(self.settings.label_estimator).NEEDS_VALUES
 
     @property
     def is_cold(self) -> bool:
@@ -59,7 +59,7 @@ class LabelTable:
     @property
     def is_due(self) -> bool:
         """Whether the labels of this epoch have to be made, of the values at its start, before it runs."""
-        by_epoch = self.settings.refresh == "epoch"
+        by_epoch = self.settings.relabel == "epoch"
         return by_epoch and self.rows is None and self.needs_values and not self.is_cold
 
     def start(self, epoch: int) -> None:
@@ -77,7 +77,7 @@ class LabelTable:
         """Return what the estimator makes of a batch in this epoch; returns while it is cold."""
         return self._by(self.is_cold, values_BT1, outcomes_B, lengths_B)
 
-    def of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
+    def labels_of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
         """Return the labels of a batch, without weight in rows that only fill it up.
 
         Args:
@@ -117,8 +117,8 @@ class LabelTable:
     ) -> LabelBatch:
         if without_values:
             return labels.load(_WITHOUT_VALUES).label(values_BT1, outcomes_B, lengths_B)
-        estimator = labels.load(self.settings.estimator)
-        return estimator.label(values_BT1, outcomes_B, lengths_B, **self.settings.estimator_kwargs)
+        estimator = labels.load(self.settings.label_estimator)
+        return estimator.label(values_BT1, outcomes_B, lengths_B, **self.settings.label_estimator_kwargs)
 
 
 def _read(folder: Path, epoch: int) -> LabelBatch | None:

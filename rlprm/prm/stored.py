@@ -24,7 +24,7 @@ class StoredLabels(NamedTuple):
     held_out: LabelBatch
 
     @classmethod
-    def of(
+    def from_file(
         cls, file: LabelFile, train: Sequence[Trajectory], held_out: Sequence[Trajectory], value_reads: str
     ) -> StoredLabels:
         """Lay the labels out along the chains of reads.

@@ -33,8 +33,8 @@ from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
 from rlprm.models.heads import SCALAR
-from rlprm.models.reading import read_logits, read_sequences, stack_reads
-from rlprm.models.value_positions import ACTION, action_reads, chain_reads
+from rlprm.models.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.value_positions import ACTION, action_values, chain_positions
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.label_table import LabelTable
 from rlprm.prm.stored import StoredLabels
@@ -49,7 +49,7 @@ class PRMTrainer(Trainer):
     """Trains a reward model on step labels.
 
     Args:
-        model: token classification model with one label, or one with a likelihood head.
+        model: token classification model with one label, or one with a lm head.
         args: settings; also everything ``transformers.TrainingArguments`` knows.
         train: trajectories to learn from; all have at least one step.
         held_out: trajectories of other tasks, for evaluation.
@@ -147,7 +147,7 @@ class PRMTrainer(Trainer):
         steps = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )
-        targets = self.label_table.of(inputs, activate(logits_BT1, self.args.activation))
+        targets = self.label_table.labels_of(inputs, activate(logits_BT1, self.args.activation))
         loss = self._loss(logits_BT1, targets, inputs["lengths"], steps)
         # Gradients are averaged over processes, while the denominator already counts all of them.
         total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
@@ -186,10 +186,10 @@ class PRMTrainer(Trainer):
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
             [trajectory.token_ids for trajectory in mine],
-            [chain_reads(trajectory, self.args.value_reads, self.args.head) for trajectory in mine],
+            [chain_positions(trajectory, self.args.value_reads, self.args.head) for trajectory in mine],
             sized_batches([len(trajectory.token_ids) for trajectory in mine], self.args.eval_batch_size),
         )
-        width = max(len(chain_reads(t, self.args.value_reads)) for t in trajectories)
+        width = max(len(chain_positions(t, self.args.value_reads)) for t in trajectories)
         padded = torch.tensor(
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
@@ -212,7 +212,7 @@ class PRMTrainer(Trainer):
         targets = self.label_table.held_out(values_BT1, batch["outcomes"], batch["lengths"])
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
         values = [
-            action_reads(row[: n + 1], self.args.value_reads)
+            action_values(row[: n + 1], self.args.value_reads)
             for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
         ]
         found = {"loss": float(loss.total), **_headline(values, [t.outcome.success for t in self.held_out])}
@@ -324,9 +324,9 @@ def collate(
     Raises:
         ConfigError: for another name of an outcome.
     """
-    reads = [chain_reads(t, value_reads, head) for t in trajectories]
+    reads = [chain_positions(t, value_reads, head) for t in trajectories]
     batch = {
-        "reads": stack_reads(reads),
+        "reads": stack_positions(reads),
         "lengths": torch.tensor([len(row) - 1 for row in reads]),
         "outcomes": torch.tensor([t.outcome.value(outcome) for t in trajectories]),
     }

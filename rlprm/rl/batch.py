@@ -14,7 +14,7 @@ from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["Batch", "PRMReads", "micro_batches", "prm_reads", "split_failed"]
+__all__ = ["Batch", "PRMValues", "micro_batches", "prm_values", "split_failed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Batch:
     """Equal for the rollouts of one task."""
 
     @classmethod
-    def of(cls, trajectories: Sequence[Trajectory], *, outcome: str = "success") -> Batch:
+    def from_trajectories(cls, trajectories: Sequence[Trajectory], *, outcome: str = "success") -> Batch:
         """Lay out trajectories, each with at least one step.
 
         Args:
@@ -80,7 +80,7 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class PRMReads:
+class PRMValues:
     """A PRM's values of a batch, padded with zeros."""
 
     values_BT1: Tensor
@@ -89,11 +89,11 @@ class PRMReads:
     """``x_1 ... x_T`` where the PRM reads states too."""
 
 
-def prm_reads(scores: Sequence[StepScores]) -> PRMReads:
+def prm_values(scores: Sequence[StepScores]) -> PRMValues:
     """Lay out the scores of a batch's trajectories."""
     values = _pad([[s.initial, *s.values] for s in scores])
     states = _pad([s.states for s in scores]) if scores[0].states else None
-    return PRMReads(values, states)
+    return PRMValues(values, states)
 
 
 def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -16,18 +16,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlprm.data.files import read_json, write_atomically, write_json
 from rlprm.errors import DataError, refuse_other_settings
 from rlprm.rl.learner import Learner
+from rlprm.runtime.files import read_json, write_atomically, write_json
+from rlprm.runtime.renames import current_settings
 
-__all__ = ["Journal", "Progress", "load_newest", "save_checkpoint"]
+__all__ = ["Journal", "RunState", "load_newest", "save_checkpoint"]
 
 _FOLDER = "checkpoints"
 _STATE = "state.json"
 
 
 @dataclass
-class Progress:
+class RunState:
     """What a run has to know to go on, besides weights and optimiser; all else follows from the iteration."""
 
     iteration: int = 0
@@ -85,10 +86,10 @@ class Journal:
 
 
 def save_checkpoint(
-    learner: Learner, folder: Path, progress: Progress, settings: Mapping[str, Any], *, keep: int
+    learner: Learner, folder: Path, state: RunState, settings: Mapping[str, Any], *, keep: int
 ) -> None:
     """Write a checkpoint, then drop the oldest; to be called in every process."""
-    final = folder / _FOLDER / f"iteration-{progress.iteration:06d}"
+    final = folder / _FOLDER / f"iteration-{state.iteration:06d}"
     partial = final.with_name(f"{final.name}.partial")
     if learner.processes.is_main:
         for path in (partial, final):
@@ -98,14 +99,14 @@ def save_checkpoint(
     learner.processes.wait()
     if learner.processes.is_main:
         world = learner.processes.count
-        write_json(partial / _STATE, {**asdict(progress), "processes": world, "settings": dict(settings)})
+        write_json(partial / _STATE, {**asdict(state), "processes": world, "settings": dict(settings)})
         partial.rename(final)
         for old in _whole(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     learner.processes.wait()
 
 
-def load_newest(learner: Learner, folder: Path, settings: Mapping[str, Any]) -> Progress | None:
+def load_newest(learner: Learner, folder: Path, settings: Mapping[str, Any]) -> RunState | None:
     """Load the newest whole checkpoint; None where there is none. To be called in every process.
 
     Raises:
@@ -115,11 +116,11 @@ def load_newest(learner: Learner, folder: Path, settings: Mapping[str, Any]) -> 
     if not found:
         return None
     state = read_json(found[-1] / _STATE)
-    before = {**state.pop("settings"), "processes": state.pop("processes")}
+    before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
     now = {**json.loads(json.dumps(dict(settings))), "processes": learner.processes.count}
     refuse_other_settings(f"{found[-1]} was made", before, now)
     learner.load_state(found[-1])
-    return Progress(**state)
+    return RunState(**state)
 
 
 def _whole(folder: Path) -> list[Path]:

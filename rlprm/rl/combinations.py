@@ -9,13 +9,13 @@ __all__ = ["check_combination"]
 
 
 def check_combination(
-    reward: str, estimator: str, *, samples_per_task: int = 1, bootstrap: bool = False
+    reward: str, advantage: str, *, samples_per_task: int = 1, bootstrap: bool = False
 ) -> None:
     """Refuse a reward and an estimator that cancel each other, or count the same thing twice.
 
     Args:
         reward: name or dotted path of a step reward.
-        estimator: name or dotted path of an advantage estimator.
+        advantage: name or dotted path of an advantage estimator.
         samples_per_task: rollouts of one task in one update.
         bootstrap: whether truncated episodes are taken to go on.
 
@@ -23,24 +23,24 @@ def check_combination(
         ConfigError: saying what the combination amounts to, and what to choose instead.
         UnknownComponentError: for an unknown name.
     """
-    paid, credited = rewards.load(reward), advantages.load(estimator)
+    paid, credited = rewards.load(reward), advantages.load(advantage)
     if credited.LEVEL == "trajectory" and paid.TOTAL_OF is not None:
         raise ConfigError(
-            f"{reward} with {estimator} is {paid.TOTAL_OF} with {estimator}: over a whole episode the "
+            f"{reward} with {advantage} is {paid.TOTAL_OF} with {advantage}: over a whole episode the "
             f"differences sum up to a constant of the task, which cancels between its episodes. Choose an "
             f"estimator that credits steps (turn_gae, token_gae), or the reward {paid.TOTAL_OF}"
         )
     if paid.NEEDS_VALUES and "prm_values_BT1" in credited.NEEDS:
         raise ConfigError(
-            f"{reward} with {estimator} counts the PRM twice, once as reward and once as critic; "
+            f"{reward} with {advantage} counts the PRM twice, once as reward and once as critic; "
             f"choose the reward outcome, or a critic that is trained on {reward} (turn_gae, token_gae)"
         )
     if "groups_B" in credited.NEEDS and samples_per_task < 2:
         raise ConfigError(
-            f"{estimator} compares the rollouts of one task and needs 2 of them or more, got "
+            f"{advantage} compares the rollouts of one task and needs 2 of them or more, got "
             f"{samples_per_task}: with fewer, every advantage is 0"
         )
     if bootstrap:
-        for name, module in ((reward, paid), (estimator, credited)):
+        for name, module in ((reward, paid), (advantage, credited)):
             if not module.CAN_BOOTSTRAP:
                 raise ConfigError(f"{name} cannot bootstrap truncated episodes; count truncations as ends")

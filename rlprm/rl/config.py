@@ -41,10 +41,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     prm: str = setting("", "Folder of the PRM whose values are the dense signal; none for reward outcome.")
     reward: str = setting("progress", "Step reward: progress, outcome, promise, min, terminal, ...")
     reward_kwargs: dict[str, Any] = setting({}, "Settings of the reward, e.g. reward_kwargs.scale.")
-    estimator: str = setting(
+    advantage: str = setting(
         "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ..."
     )
-    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    advantage_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. advantage_kwargs.lam.")
     gamma: float = setting(1.0, "Discount from turn to turn.")
     outcome: str = setting("success", "What the outcome is: success (0 or 1) or score (graded).")
     bootstrap_truncations: bool = setting(
@@ -161,16 +161,16 @@ class RLConfig(TuningConfig, PolicyConfig):
                 f"lora_dropout: got {self.lora_dropout}, allowed: 0 (the policy must act as it learns)"
             )
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
-        advantages.check_settings(self.estimator, self.estimator_kwargs, gamma=self.gamma)
+        advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
         check_combination(
             self.reward,
-            self.estimator,
+            self.advantage,
             samples_per_task=self.samples_per_task,
             bootstrap=self.bootstrap_truncations,
         )
         if not self.prm and self.uses_prm:
             raise ConfigError(
-                f"prm: nothing given, but reward {self.reward} with estimator {self.estimator} needs the "
+                f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
                 "values of a PRM; set it, or choose reward outcome and another estimator"
             )
         if self.bootstrap_truncations and not self.prm:
@@ -187,21 +187,21 @@ class RLConfig(TuningConfig, PolicyConfig):
     @property
     def uses_prm(self) -> bool:
         """Whether credit depends on the PRM (it is read for the diagnostics wherever it is given)."""
-        needs = advantages.load(self.estimator).NEEDS
+        needs = advantages.load(self.advantage).NEEDS
         return rewards.load(self.reward).NEEDS_VALUES or "prm_values_BT1" in needs
 
     @property
     def trains_critic(self) -> bool:
         """Whether the estimator learns from a critic's values."""
-        return bool(advantages.load(self.estimator).NEEDS & {"values_BT", "values_BL"})
+        return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
 
     def credit_setting(self) -> CreditSetting:
         """Return what decides who gets credit."""
         return CreditSetting(
             reward=self.reward,
             reward_kwargs=self.reward_kwargs,
-            estimator=self.estimator,
-            estimator_kwargs=self.estimator_kwargs,
+            advantage=self.advantage,
+            advantage_kwargs=self.advantage_kwargs,
             gamma=self.gamma,
             bootstrap_truncations=self.bootstrap_truncations,
             kl_penalty=self.kl_coef if self.kl_in == "reward" else 0.0,

@@ -18,10 +18,10 @@ from rlprm.functional.moments import moment_sums, moments, whiten
 from rlprm.functional.tokens import put_on_first_tokens, spread_over_tokens, sum_over_tokens
 from rlprm.rl import advantages, rewards
 from rlprm.rl.advantages import AdvantageInputs
-from rlprm.rl.batch import Batch, PRMReads
+from rlprm.rl.batch import Batch, PRMValues
 from rlprm.rl.rewards import StepRewards
 
-__all__ = ["WHITENINGS", "Credit", "CreditSetting", "Evaluated", "assign_credit"]
+__all__ = ["WHITENINGS", "Credit", "CreditSetting", "OldLogprobs", "assign_credit"]
 
 WHITENINGS = ("auto", "both", "scale", "none")
 
@@ -32,8 +32,8 @@ class CreditSetting:
 
     reward: str = "progress"
     reward_kwargs: Mapping[str, Any] | None = None
-    estimator: str = "turn_gae"
-    estimator_kwargs: Mapping[str, Any] | None = None
+    advantage: str = "turn_gae"
+    advantage_kwargs: Mapping[str, Any] | None = None
     gamma: float = 1.0
     bootstrap_truncations: bool = False
     kl_penalty: float = 0.0
@@ -43,7 +43,7 @@ class CreditSetting:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class OldLogprobs:
     """What the trainer computes of the policy that acted, before the update; 0 where nothing was sampled."""
 
     logprobs_BL: Tensor
@@ -71,7 +71,9 @@ class Credit:
     """Standard deviation of the advantages before whitening."""
 
 
-def assign_credit(batch: Batch, prm: PRMReads | None, evaluated: Evaluated, setting: CreditSetting) -> Credit:
+def assign_credit(
+    batch: Batch, prm: PRMValues | None, evaluated: OldLogprobs, setting: CreditSetting
+) -> Credit:
     """Return the credit of every sampled token.
 
     An estimator that works on steps gives each token of an action the advantage of its step, and its
@@ -81,7 +83,7 @@ def assign_credit(batch: Batch, prm: PRMReads | None, evaluated: Evaluated, sett
         ConfigError: where a reward or an estimator lacks what it needs.
         DataError: for values that cannot be.
     """
-    module = advantages.load(setting.estimator)
+    module = advantages.load(setting.advantage)
     reward_kwargs = dict(setting.reward_kwargs or {})
     bootstrapped_B = batch.truncated_B if setting.bootstrap_truncations else None
     values_BT1, states_BT = (None, None) if prm is None else (prm.values_BT1, prm.states_BT)
@@ -108,7 +110,7 @@ def assign_credit(batch: Batch, prm: PRMReads | None, evaluated: Evaluated, sett
             layout=batch.layout,
         ),
         gamma=setting.gamma,
-        **dict(setting.estimator_kwargs or {}),
+        **dict(setting.advantage_kwargs or {}),
     )
     stats = moments(moment_sums(estimated.advantages, estimated.mask))
     how = module.WHITENING if setting.whiten == "auto" else setting.whiten

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rlprm.errors import TrainingError
 from rlprm.models import zero
-from rlprm.runtime.processes import PATIENCE
+from rlprm.runtime.processes import TIMEOUT
 
-__all__ = ["forget_policy", "gathered", "join", "settle_engine"]
+__all__ = ["reset_policy_state", "settle_engine", "start_accelerator", "with_full_weights"]
 
 
-def join(*, bf16: bool | None) -> Accelerator:
+def start_accelerator(*, bf16: bool | None) -> Accelerator:
     """Meet the other processes of the launch and take the device that is this one's.
 
     Raises:
@@ -26,10 +26,10 @@ def join(*, bf16: bool | None) -> Accelerator:
     """
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    accelerator = zero.join(
+    accelerator = zero.start_accelerator(
         on_cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if bf16 else "no",
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
@@ -49,7 +49,7 @@ def settle_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
         )
 
 
-def forget_policy(optimizer: Any) -> None:
+def reset_policy_state(optimizer: Any) -> None:
     """Let Adam know nothing of the policy's weights, as before its first step.
 
     Args:
@@ -78,7 +78,7 @@ def _states_of_policy(optimizer: Any) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
+def with_full_weights(model: Any, accelerator: Accelerator) -> Iterator[Any]:
     """Yield the module itself, its policy with all weights in place in every process.
 
     Under ZeRO-3 they are gathered once (a critic and a reference stay split: nobody acts with them), and
@@ -91,7 +91,7 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[Any]:
         return
     from trl.models.utils import add_hooks, remove_hooks
 
-    with zero.gathered(whole.policy.parameters()):
+    with zero.with_full_weights(whole.policy.parameters()):
         remove_hooks(model)
         try:
             yield whole

@@ -25,12 +25,12 @@ from transformers import PreTrainedTokenizerBase
 from rlprm.errors import TrainingError
 from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm
-from rlprm.models.lora import IN_FULL, save_whole
+from rlprm.models.lora import FULL_PRECISION, save_full_model
 from rlprm.rl.actor_critic import ActorCritic, Reading
 from rlprm.rl.batch import Batch, micro_batches
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import Credit, Evaluated
-from rlprm.rl.engine import forget_policy, gathered, settle_engine
+from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.engine import reset_policy_state, settle_engine, with_full_weights
 from rlprm.rl.losses import REPORTS, Denominators, Targets, total_loss
 from rlprm.runtime.processes import Processes
 
@@ -103,13 +103,17 @@ class Learner:
     def acting(self) -> Iterator[ActorCritic]:
         """Yield the module with all its weights in place, to act with: no process waits for others inside."""
         self.model.eval()
-        with torch.no_grad(), gathered(self.model, self.accelerator) as whole, self.accelerator.autocast():
+        with (
+            torch.no_grad(),
+            with_full_weights(self.model, self.accelerator) as whole,
+            self.accelerator.autocast(),
+        ):
             yield whole
 
     # --- reading ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, *, with_reference: bool) -> Evaluated:
+    def evaluate(self, batch: Batch, *, with_reference: bool) -> OldLogprobs:
         """Read the policy (and critic, and reference) at every sampled token, before the first update."""
         self.model.eval()
         mine: list[tuple[list[int], list[Tensor]]] = []
@@ -124,7 +128,7 @@ class Learner:
             logprobs_BL[rows, :width] = logprobs
             values_BL[rows, :width] = values
             ref_logprobs_BL[rows, :width] = ref_logprobs
-        return Evaluated(logprobs_BL, values_BL, ref_logprobs_BL if with_reference else None)
+        return OldLogprobs(logprobs_BL, values_BL, ref_logprobs_BL if with_reference else None)
 
     def _read(
         self, rows: Sequence[int], batch: Batch, *, with_entropy: bool = False, with_reference: bool = False
@@ -175,7 +179,7 @@ class Learner:
         self,
         batch: Batch,
         credit: Credit,
-        evaluated: Evaluated,
+        evaluated: OldLogprobs,
         *,
         seed: int,
         factor: float,
@@ -210,7 +214,7 @@ class Learner:
         self,
         batch: Batch,
         credit: Credit,
-        evaluated: Evaluated,
+        evaluated: OldLogprobs,
         generator: np.random.Generator,
         critic_only: bool,
     ) -> UpdateStats:
@@ -261,13 +265,13 @@ class Learner:
             self._policy_rests = False
             for parameter in resting:
                 parameter.requires_grad_(True)
-        forget_policy(self.optimizer)
+        reset_policy_state(self.optimizer)
 
     def _step(
-        self, rows: list[int], batch: Batch, credit: Credit, evaluated: Evaluated, critic_only: bool
+        self, rows: list[int], batch: Batch, credit: Credit, evaluated: OldLogprobs, critic_only: bool
     ) -> tuple[Tensor, _Norms]:
         """Take one optimiser step over some rows; returns the reports, and the gradient's norms uncut."""
-        of = Denominators.of(batch, credit, rows)
+        of = Denominators.of_rows(batch, credit, rows)
         parts = list(self._micro_batches(rows, batch))
         sums = torch.zeros(len(REPORTS), device=self.accelerator.device)
         for number, part in enumerate(parts):
@@ -288,7 +292,7 @@ class Learner:
         rows: list[int],
         batch: Batch,
         credit: Credit,
-        evaluated: Evaluated,
+        evaluated: OldLogprobs,
         of: Denominators,
         critic_only: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -298,7 +302,7 @@ class Learner:
             # Takes part in the collectives of the others, and adds nothing.
             nothing = 0.0 * (reading.logprobs.sum() + reading.values.sum())
             return nothing, torch.zeros(len(REPORTS), device=device)
-        targets = Targets.of(batch, credit, evaluated, rows=rows, where=where_BL, device=device)
+        targets = Targets.select(batch, credit, evaluated, rows=rows, where=where_BL, device=device)
         return total_loss(reading, targets, self.config, of, critic_only=critic_only)
 
     def _accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
@@ -374,7 +378,9 @@ class Learner:
         policy = self.whole.policy
         weights = zero.full_weights(policy, trained_only=isinstance(policy, PeftModel))
         if self.processes.is_main:
-            save_whole(policy, str(folder), weights, lambda: load_causal_lm(self.config.model, **IN_FULL))
+            save_full_model(
+                policy, str(folder), weights, lambda: load_causal_lm(self.config.model, **FULL_PRECISION)
+            )
             tokenizer.save_pretrained(folder)
         self.processes.wait()
 

@@ -87,7 +87,7 @@ def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedMo
     if path != config.prm or factor is None or not _has_values_of_states(Manifest.load(path)):
         factor = 0.0
     head = [p for name in head_of(critic) for p in critic.get_submodule(name).parameters()]
-    with torch.no_grad(), zero.gathered(head, change=True):
+    with torch.no_grad(), zero.with_full_weights(head, change=True):
         for parameter in head:
             parameter.mul_(factor)
     return with_adapters(critic, config, seed=config.seed + 1)
@@ -106,7 +106,7 @@ def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:
         ArtifactError: if it is missing.
         MismatchError: if it was trained with another ``end``, prompt, action format or outcome.
     """
-    with zero.loading_whole():
+    with zero.loading_unsharded():
         scorer = CheckpointScorer.load("prm", path)
     scorer.manifest.require(
         end=config.end, prompt=config.prompt, action_format=config.action_format, outcome=config.outcome

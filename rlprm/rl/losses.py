@@ -13,7 +13,7 @@ from rlprm.functional.ppo import policy_loss, truncated_importance_weights, valu
 from rlprm.rl.actor_critic import Reading
 from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.credit import Credit, OldLogprobs
 
 __all__ = ["REPORTS", "Denominators", "Targets", "total_loss"]
 
@@ -38,7 +38,7 @@ class Denominators(NamedTuple):
     """The critic has targets for; at least 1."""
 
     @classmethod
-    def of(cls, batch: Batch, credit: Credit, rows: list[int]) -> Self:
+    def of_rows(cls, batch: Batch, credit: Credit, rows: list[int]) -> Self:
         """Count the rows of a step."""
         returns = int(credit.has_return_BL[rows].sum())
         return cls(int(batch.layout.sampled[rows].sum()), max(1, returns))
@@ -59,11 +59,11 @@ class Targets:
     has_return: Tensor
 
     @classmethod
-    def of(
+    def select(
         cls,
         batch: Batch,
         credit: Credit,
-        evaluated: Evaluated,
+        evaluated: OldLogprobs,
         *,
         rows: list[int],
         where: Tensor,

@@ -104,17 +104,21 @@ class FreshTrajectories:
         chosen = self.config.refresh_kwargs
         settings = {
             "model": prm, "trajectories": self._trajectories(iteration), "output_dir": output,
-            "seed": self.config.seed, "estimator": chosen.get("estimator") or _estimator_of(manifest),
+            "seed": self.config.seed,
+            "label_estimator": chosen.get("label_estimator") or _estimator_of(manifest),
             "beta": manifest.beta, "loss": manifest.loss, "activation": manifest.activation,
-            "refresh": manifest.refresh, "value_reads": manifest.value_reads, "outcome": manifest.outcome,
+            "relabel": manifest.relabel, "value_reads": manifest.value_reads, "outcome": manifest.outcome,
             "head": manifest.head, "last_step_weight": manifest.last_step_weight,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
         kwargs = {}
-        if settings["estimator"] == manifest.estimator:
-            kwargs = {f"estimator_kwargs.{name}": value for name, value in manifest.estimator_kwargs.items()}
-        if manifest.likelihood_scale is not None:
-            settings["likelihood_scale"] = manifest.likelihood_scale
+        if settings["label_estimator"] == manifest.label_estimator:
+            kwargs = {
+                f"label_estimator_kwargs.{name}": value
+                for name, value in manifest.label_estimator_kwargs.items()
+            }
+        if manifest.lm_scale is not None:
+            settings["lm_scale"] = manifest.lm_scale
         given = {**settings, **kwargs, **chosen}
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
@@ -129,11 +133,11 @@ def _estimator_of(manifest: Manifest) -> str:
 
     Labels that no estimator makes (Monte-Carlo ones) were a file, of other episodes than these.
     """
-    if manifest.estimator in labels.available() or "." in manifest.estimator:
-        return manifest.estimator
+    if manifest.label_estimator in labels.available() or "." in manifest.label_estimator:
+        return manifest.label_estimator
     log.warning(
         "the PRM learned %s labels from a file, which has none of fresh episodes; those learn %s",
-        manifest.estimator, _WITHOUT_FILE,
+        manifest.label_estimator, _WITHOUT_FILE,
     )  # fmt: skip
     return _WITHOUT_FILE
 

@@ -23,20 +23,20 @@ from rlprm.models import zero
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic
-from rlprm.rl.batch import Batch, PRMReads, prm_reads, split_failed
-from rlprm.rl.checkpoints import Journal, Progress, save_checkpoint
+from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
+from rlprm.rl.checkpoints import Journal, RunState, save_checkpoint
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import Credit, Evaluated, assign_credit
+from rlprm.rl.credit import Credit, OldLogprobs, assign_credit
 from rlprm.rl.learner import Learner, UpdateStats
 from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.diagnostics import credit_metrics, prm_metrics, rollout_metrics
-from rlprm.rl.monitor.measure import Measured, measure, run_shared
+from rlprm.rl.monitor.measure import TaskResults, measure_policy, run_distributed
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
 from rlprm.runtime.record import Stopwatch
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
-from rlprm.scorers.distributed import Shared
+from rlprm.scorers.distributed import DistributedScorer
 from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
 
 __all__ = ["RLTrainer"]
@@ -53,7 +53,7 @@ class RLTrainer:
         learner: holds the model.
         renderer: of the policy's tokenizer.
         load_scorer: makes a scorer from a PRM's folder.
-        progress: where to begin.
+        state: where to begin.
         settings: what is stored with checkpoints, so that no other run goes on from them.
         tracker: for metrics; used by the first process only.
     """
@@ -65,16 +65,16 @@ class RLTrainer:
         renderer: ChatRenderer,
         *,
         load_scorer: Callable[[str], Scorer],
-        progress: Progress,
+        state: RunState,
         settings: dict[str, Any],
         tracker: Tracker,
     ) -> None:
-        self.config, self.learner, self.renderer, self.progress = config, learner, renderer, progress
+        self.config, self.learner, self.renderer, self.state = config, learner, renderer, state
         self.load_scorer, self.settings, self.tracker = load_scorer, settings, tracker
         self.folder = Path(config.output_dir)
         self.processes = learner.processes
-        self.journal = Journal(self.folder, progress.iteration, writes=self.processes.is_main)
-        self.scorer = self._load_scorer(progress.prm) if progress.prm else None
+        self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
+        self.scorer = self._load_scorer(state.prm) if state.prm else None
         self.fresh = FreshTrajectories(config, self.processes)
         self._watch = Stopwatch()
         self._told: dict[str, float] = {}
@@ -85,7 +85,7 @@ class RLTrainer:
         Raises:
             TrainingError: if something is not finite, or every episode of an iteration failed.
         """
-        config, done = self.config, self.progress.iteration
+        config, done = self.config, self.state.iteration
         bar = tqdm(
             total=config.iterations, initial=done, desc="train-rl", unit="iteration",
             disable=not self.processes.is_main,
@@ -105,39 +105,39 @@ class RLTrainer:
 
     def _iterate(self, iteration: int) -> tuple[dict[str, Any], bool]:
         """Run an iteration; returns its metrics, and whether it is the last."""
-        config, progress = self.config, self.progress
-        with self._watch.measure("rollout"):
+        config, state = self.config, self.state
+        with self._watch.time("rollout"):
             trajectories = self.collect(iteration)
         usable, failed = split_failed(trajectories)
         if not usable:
             raise TrainingError(
                 f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
             )
-        batch = Batch.of(usable, outcome=config.outcome)
-        with self._watch.measure("score"):
+        batch = Batch.from_trajectories(usable, outcome=config.outcome)
+        with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
-        reads = prm_reads(scores) if scores else None
-        with self._watch.measure("evaluate"):
+        reads = prm_values(scores) if scores else None
+        with self._watch.time("evaluate"):
             evaluated = self.learner.evaluate(batch, with_reference=config.kl_coef > 0)
         credit = assign_credit(batch, reads, evaluated, config.credit_setting())
-        with self._watch.measure("update"):
+        with self._watch.time("update"):
             stats = self.learner.update(
                 batch, credit, evaluated,
                 seed=int(np.random.SeedSequence((config.seed, iteration)).generate_state(1)[0]),
                 factor=self._rate_factor(iteration),
                 critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
             )  # fmt: skip
-        progress.iteration = iteration + 1
-        progress.env_steps += sum(len(t.steps) for t in trajectories)
-        progress.tokens += sum(t.action_tokens for t in trajectories)
+        state.iteration = iteration + 1
+        state.env_steps += sum(len(t.steps) for t in trajectories)
+        state.tokens += sum(t.action_tokens for t in trajectories)
         row = self._metrics(trajectories, batch, reads, credit, evaluated, stats, iteration)
         is_last = self._is_last(iteration, row)
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
             row |= self._evaluate()
         if self.fresh.add(iteration, usable) and not is_last:  # nothing would be scored by it
-            with self._watch.measure("refresh"):
-                progress.prm = self.fresh.train(iteration, progress.prm)
-                self.scorer = self._load_scorer(progress.prm)
+            with self._watch.time("refresh"):
+                state.prm = self.fresh.train(iteration, state.prm)
+                self.scorer = self._load_scorer(state.prm)
         row |= self._time_spent()
         self.journal.write({"iteration": iteration, **row})
         if self.processes.is_main:
@@ -151,7 +151,7 @@ class RLTrainer:
         return (
             iteration + 1 == self.config.iterations
             or (rings and self.config.stop_on_alarm)
-            or 0 < self.config.max_env_steps <= self.progress.env_steps
+            or 0 < self.config.max_env_steps <= self.state.env_steps
         )
 
     # --- collecting -------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class RLTrainer:
         return HFPolicy(
             whole.policy,
             self.renderer,
-            revision=f"{Path(config.output_dir).name}-{self.progress.iteration}",
+            revision=f"{Path(config.output_dir).name}-{self.state.iteration}",
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
             context_length=config.context_length,
@@ -187,7 +187,7 @@ class RLTrainer:
             for sample in range(config.samples_per_task)
         ]
         with self.learner.acting() as whole:
-            return run_shared(
+            return run_distributed(
                 jobs[:at_most],
                 self.acting_policy(whole),
                 self.setting_at(iteration),
@@ -197,63 +197,63 @@ class RLTrainer:
             )
 
     def _load_scorer(self, folder: str) -> Scorer:
-        return Shared(self.load_scorer(folder), self.processes)
+        return DistributedScorer(self.load_scorer(folder), self.processes)
 
     # --- looking ----------------------------------------------------------------------------------------
 
-    def measured(self, split: Split, count: int, samples: int) -> Measured:
+    def measured(self, split: Split, count: int, samples: int) -> TaskResults:
         """Measure the policy as it is now on the first tasks of a split."""
         config = self.config
         tasks = envs.load(config.environment).tasks(split, 0, count, **config.env_kwargs)
         with self.learner.acting() as whole:
             return self._measure(self.acting_policy(whole), tasks, samples)
 
-    def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> Measured:
+    def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> TaskResults:
         """Measure a policy that was saved, on the same tasks with the same random numbers."""
         tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
         # As precise as the policy under training computes, which was measured before.
         dtype = "bfloat16" if self.learner.accelerator.mixed_precision == "bf16" else "float32"
-        with zero.loading_whole():
+        with zero.loading_unsharded():
             policy = replace(self.config, model=str(folder), dtype=dtype).load_policy()
         return self._measure(policy, tasks, samples)
 
-    def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> Measured:
-        return measure(
+    def _measure(self, policy: HFPolicy, tasks: Sequence[Task], samples: int) -> TaskResults:
+        return measure_policy(
             policy, tasks, self.config.episode_setting(), samples=samples,
             wave_size=self.config.wave_size, seed=self.config.seed, processes=self.processes,
         )  # fmt: skip
 
     def _evaluate(self) -> dict[str, float]:
         """Measure on dev tasks; the best policy so far is kept, judged by the outcome it learns from."""
-        config, progress = self.config, self.progress
-        with self._watch.measure("eval"):
+        config, state = self.config, self.state
+        with self._watch.time("eval"):
             found = self.measured(Split.DEV, config.eval_tasks, config.eval_samples).means()
         reached = found[config.outcome]
         # Of equals the earlier stays: training on has moved the policy, with nothing to show for it.
-        if reached > progress.best_success:
-            progress.best_success, progress.best_iteration = reached, progress.iteration
+        if reached > state.best_success:
+            state.best_success, state.best_iteration = reached, state.iteration
             self.learner.save_policy(self.best_folder(), self.renderer.tokenizer)
         return {f"eval/{name}": mean for name, mean in found.items()}
 
     def best_folder(self) -> Path:
         """Where the best policy so far is; its iteration is in the name, as a later one may not count yet."""
-        return self.folder / "best" / f"iteration-{self.progress.best_iteration:06d}"
+        return self.folder / "best" / f"iteration-{self.state.best_iteration:06d}"
 
     def _metrics(
         self,
         trajectories: Sequence[Trajectory],
         batch: Batch,
-        reads: PRMReads | None,
+        reads: PRMValues | None,
         credit: Credit,
-        evaluated: Evaluated,
+        evaluated: OldLogprobs,
         stats: UpdateStats,
         iteration: int,
     ) -> dict[str, Any]:
         prm = prm_metrics(batch, reads) if reads is not None else {}
         return {
             **{f"rollout/{name}": value for name, value in rollout_metrics(trajectories).items()},
-            "rollout/env_steps": self.progress.env_steps,
-            "rollout/policy_tokens": self.progress.tokens,
+            "rollout/env_steps": self.state.env_steps,
+            "rollout/policy_tokens": self.state.tokens,
             **credit_metrics(batch, credit, evaluated),
             **{f"ppo/{name}": value for name, value in asdict(stats).items() if value is not None},
             "ppo/learning_rate": self.config.learning_rate * self._rate_factor(iteration),
@@ -265,7 +265,7 @@ class RLTrainer:
         seconds, told = dict(self._watch.seconds), self._told
         spent = {f"time/{phase}": round(s - told.get(phase, 0.0), 3) for phase, s in seconds.items()}
         for name, more in spent.items():
-            self.progress.seconds[name] = round(self.progress.seconds.get(name, 0.0) + more, 3)
+            self.state.seconds[name] = round(self.state.seconds.get(name, 0.0) + more, 3)
         self._told = seconds
         return spent
 
@@ -298,10 +298,10 @@ class RLTrainer:
             measure="value at the end of an episode" if is_potential else "pay for an episode",
         )
         for sign, text in found.items():
-            if sign not in self.progress.alarms:
-                self.progress.alarms[sign] = f"iteration {iteration}: {text}"
+            if sign not in self.state.alarms:
+                self.state.alarms[sign] = f"iteration {iteration}: {text}"
                 if self.processes.is_main:
-                    log.warning("reward hacking alarm, %s", self.progress.alarms[sign])
+                    log.warning("reward hacking alarm, %s", self.state.alarms[sign])
         return bool(found)
 
     def _log_table(
@@ -328,9 +328,9 @@ class RLTrainer:
     # --- keeping ----------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        with self._watch.measure("save"):
+        with self._watch.time("save"):
             save_checkpoint(
-                self.learner, self.folder, self.progress, self.settings, keep=self.config.keep_checkpoints
+                self.learner, self.folder, self.state, self.settings, keep=self.config.keep_checkpoints
             )
             if self.processes.is_main:  # no run will go on from before
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:

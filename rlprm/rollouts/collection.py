@@ -11,7 +11,7 @@ from rlprm.data.failures import has_failed
 from rlprm.data.store import TrajectoryStore
 from rlprm.policies.base import Policy
 from rlprm.rollouts.episode import rollout
-from rlprm.runtime.processes import ALONE, Processes
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 __all__ = ["collect"]
@@ -29,7 +29,7 @@ def collect(
     wave_size: int,
     seed: int,
     meta: dict[str, object],
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrajectoryStore:
     """Run every task ``samples_per_task`` times and store the trajectories.
 
@@ -64,7 +64,7 @@ def collect(
     )
     waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
     own = processes.share(range(len(waves)))
-    missing = [number for number in own if not _is_whole(store, number)]
+    missing = [number for number in own if not _is_complete(store, number)]
     if len(missing) < len(own):
         log.info(
             "%s: %d of %d waves are there; collecting the rest", folder, len(own) - len(missing), len(own)
@@ -79,7 +79,7 @@ def collect(
     return store
 
 
-def _is_whole(store: TrajectoryStore, number: int) -> bool:
+def _is_complete(store: TrajectoryStore, number: int) -> bool:
     """Whether a wave is there and none of its episodes failed."""
     return store.has(number) and not any(map(has_failed, store.read_wave(number)))
 

@@ -79,14 +79,14 @@ class Episode:
 
     def advance(self, completion: Completion) -> None:
         """Take one sampled action; sets ``stop`` when the episode is over."""
-        parsed = self.say(completion)
-        self.hear(parsed, self.ask(parsed))
+        parsed = self.append_action(completion)
+        self.append_answer(parsed, self.query_environment(parsed))
 
-    def say(self, completion: Completion) -> Parsed:
+    def append_action(self, completion: Completion) -> Parsed:
         """Begin to advance: write the action down and read it."""
         return self.format.parse(self.conversation.act(completion.ids, completion.logprobs))
 
-    def ask(self, parsed: Parsed) -> Turn | Exception:
+    def query_environment(self, parsed: Parsed) -> Turn | Exception:
         """Go on: what the environment answers, or how it failed. Touches nothing but the environment."""
         if parsed.refusal is not None:
             return Turn(parsed.refusal, valid=False)
@@ -95,7 +95,7 @@ class Episode:
         except Exception as error:  # a failed episode is data, with its cause, not the end of a run
             return error
 
-    def hear(self, parsed: Parsed, answer: Turn | Exception) -> None:
+    def append_answer(self, parsed: Parsed, answer: Turn | Exception) -> None:
         """Finish: write the answer down, and see whether the episode is over."""
         if isinstance(answer, Exception):
             self.stop, self.error = StopReason.ERROR, _cause(answer)
@@ -211,11 +211,15 @@ def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[
 
 def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) -> None:
     """Take one sampled action in each of several episodes, as ``Episode.advance`` does one after another."""
-    said = [episode.say(completion) for episode, completion in zip(episodes, completions, strict=True)]
+    said = [
+        episode.append_action(completion) for episode, completion in zip(episodes, completions, strict=True)
+    ]
     pairs = list(zip(episodes, said, strict=True))
-    answers = side_by_side(lambda pair: pair[0].ask(pair[1]), pairs, [episode.task for episode in episodes])
+    answers = side_by_side(
+        lambda pair: pair[0].query_environment(pair[1]), pairs, [episode.task for episode in episodes]
+    )
     for (episode, parsed), answer in zip(pairs, answers, strict=True):
-        episode.hear(parsed, answer)
+        episode.append_answer(parsed, answer)
 
 
 def run_episodes(

@@ -20,7 +20,7 @@ from torch import distributed
 from rlprm.errors import ConfigError
 
 _T = TypeVar("_T")
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
 """How long a process waits for the others: their share of the work may take many hours more."""
 
 
@@ -66,7 +66,7 @@ class Processes:
             distributed.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def is_first() -> bool:
@@ -79,7 +79,7 @@ def local_count() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def join() -> Processes:
+def start_processes() -> Processes:
     """Meet the other processes of the launch, if any, and take the device that is this one's.
 
     Raises:
@@ -87,9 +87,9 @@ def join() -> Processes:
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched == 1:
-        return ALONE
+        return SINGLE_PROCESS
     # On CPUs this has to be said, or each process would be alone and do everything.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=TIMEOUT)
     if state.num_processes != launched:
         raise ConfigError(
             f"{launched} processes were launched, but this one sees {state.num_processes}; "

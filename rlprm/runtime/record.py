@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rlprm import __version__
-from rlprm.data.files import read_json, write_json
 from rlprm.errors import refuse_other_settings
+from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.processes import is_first
+from rlprm.runtime.renames import current_settings
 
 _RECORD = "stage.json"
 FAILED = "failed_episodes"
@@ -35,7 +36,7 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
         return False
     found = read_json(path)
     wanted = json.loads(json.dumps({"stage": stage, **config}))
-    before = {"stage": found["stage"], **found["config"]}
+    before = {"stage": found["stage"], **current_settings(found["stage"], found["config"])}
     refuse_other_settings(f"{folder} holds a finished run", before, wanted)
     if failed := found["results"].get(FAILED, 0):
         log.info("%s: %d episodes had failed; running them again", folder, failed)
@@ -80,7 +81,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
+    def time(self, name: str) -> Iterator[None]:
         """Time the body and add it to ``name``."""
         started = time.perf_counter()
         try:

@@ -18,7 +18,7 @@ from rlprm.models.loading import load_reward_model, load_tokenizer
 from rlprm.models.manifest import Manifest
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import Read, chain_reads, step_scores
+from rlprm.models.value_positions import ValuePosition, chain_positions, step_scores
 from rlprm.types import StepScores, Trajectory
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class CheckpointScorer:
 
     Args:
         name: shown in tables.
-        model: token classification model with one label, or one with a likelihood head.
+        model: token classification model with one label, or one with a lm head.
         manifest: how to read it.
         tokenizer: folder of its tokenizer, with which trajectories of other tokenizers are rendered
             again; they are refused where it is None.
@@ -70,7 +70,7 @@ class CheckpointScorer:
         manifest = Manifest.load(folder)
         return cls(
             name,
-            load_reward_model(folder, manifest.head, scale=manifest.likelihood_scale, dtype=dtype),
+            load_reward_model(folder, manifest.head, scale=manifest.lm_scale, dtype=dtype),
             manifest,
             tokenizer=folder,
             token_budget=token_budget,
@@ -83,7 +83,7 @@ class CheckpointScorer:
         try:
             yield
         finally:
-            self._reader.forget()
+            self._reader.clear()
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score every step; see :class:`rlprm.scorers.base.Scorer`.
@@ -106,7 +106,7 @@ class CheckpointScorer:
         ]
 
     def _read_whole(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]]:
-        self._reader.forget()
+        self._reader.clear()
         lengths = [len(trajectory.token_ids) for trajectory in trajectories]
         logits = read_sequences(
             self.model,
@@ -136,8 +136,8 @@ class CheckpointScorer:
             return None
         return self._reader.read(branches)
 
-    def _reads(self, trajectory: Trajectory) -> tuple[Read, ...]:
-        return chain_reads(trajectory, self.manifest.value_reads, self.manifest.head)
+    def _reads(self, trajectory: Trajectory) -> tuple[ValuePosition, ...]:
+        return chain_positions(trajectory, self.manifest.value_reads, self.manifest.head)
 
     def _in_own_tokens(self, trajectory: Trajectory) -> Trajectory:
         if trajectory.template != self.manifest.template:

@@ -8,10 +8,10 @@ from rlprm.runtime.processes import Processes
 from rlprm.scorers.base import Scorer
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["Shared"]
+__all__ = ["DistributedScorer"]
 
 
-class Shared:
+class DistributedScorer:
     """Scores as another scorer does, in every process of a launch at once.
 
     Args:

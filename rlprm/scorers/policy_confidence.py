@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from rlprm.data.confidence import action_probabilities, check_per
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["Likelihood"]
+__all__ = ["PolicyConfidence"]
 
 
-class Likelihood:
+class PolicyConfidence:
     """Score of a step: the probability that the policy gave its action, in (0, 1].
 
     Under aggregation ``product`` a trajectory's score is its likelihood, under ``min`` that of its most
@@ -32,7 +32,7 @@ class Likelihood:
     """
 
     def __init__(self, per: str = "action") -> None:
-        self.name = "likelihood"
+        self.name = "policy_confidence"
         self.per = check_per(per)
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:

@@ -3,9 +3,9 @@
 A reward model knows what it was taught to see; what it overlooks is often something the policy itself
 would hardly have done. The two err in different ways: by their product, best-of-N and beam search were
 better than by a scalar reward model alone wherever it was measured (docs/results.md), at the same price. A
-likelihood head holds such probabilities itself.
+lm head holds such probabilities itself.
 
-The likelihood in this scorer's name, ``agentprm+likelihood``, is the policy's stored confidence
+The likelihood in this scorer's name, ``agentprm_x_policy``, is the policy's stored confidence
 (:mod:`rlprm.data.confidence`), not the reward model's head (:mod:`rlprm.models.lm_head`).
 """
 
@@ -19,10 +19,10 @@ from rlprm.data.confidence import action_probabilities, check_per
 from rlprm.scorers.base import Scorer, searching
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["Confident"]
+__all__ = ["WithConfidence"]
 
 
-class Confident:
+class WithConfidence:
     """Score of step t: ``max(v_t, 0) · mean of π(a_k | s_k) over k = 1 ... t``.
 
     Args:
@@ -36,7 +36,7 @@ class Confident:
     def __init__(self, scorer: Scorer, per: str = "action") -> None:
         self.scorer = scorer
         self.per = check_per(per)
-        self.name = f"{scorer.name}+likelihood"
+        self.name = f"{scorer.name}_x_policy"
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score with the other scorer, and weigh; see :class:`rlprm.scorers.base.Scorer`."""

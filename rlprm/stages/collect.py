@@ -14,7 +14,7 @@ from rlprm.models.loading import revision_of
 from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.config import own_settings, setting
-from rlprm.runtime.processes import join
+from rlprm.runtime.processes import start_processes
 from rlprm.runtime.record import FAILED, is_finished, recorded
 from rlprm.types import Split
 
@@ -53,7 +53,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
     tasks = envs.load(config.environment).tasks(
         Split(config.split), config.first_task, config.num_tasks, **config.env_kwargs
     )
-    processes = join()
+    processes = start_processes()
     with recorded(config.output_dir, "collect", identity) as results:
         policy = config.load_policy()
         store = collect(

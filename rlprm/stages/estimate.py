@@ -31,7 +31,7 @@ from rlprm.policies.base import Policy
 from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.monte_carlo import Estimate, estimate, replay, state_key, state_seed
 from rlprm.runtime.config import own_settings, setting
-from rlprm.runtime.processes import ALONE, Processes, join
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.types import StepLabels, Trajectory
 
@@ -131,7 +131,7 @@ def run(config: EstimateConfig) -> None:
             config.temperature, store.meta.get("temperature"),
         )  # fmt: skip
     trajectories = select(store.read(), config.num_tasks, config.samples_per_task)
-    processes = join()
+    processes = start_processes()
     with recorded(config.output_dir, "estimate", identity) as results:
         folder = EstimateStore.create(config.output_dir, identity)
         found = estimate_states(trajectories, config.load_policy(), config, folder, processes)
@@ -149,8 +149,8 @@ def run(config: EstimateConfig) -> None:
                 Path(config.output_dir) / name,
                 trajectories,
                 [monte_carlo_labels(t, found, outcome=config.outcome, hard=hard) for t in trajectories],
-                estimator="monte_carlo",
-                estimator_kwargs={
+                label_estimator="monte_carlo",
+                label_estimator_kwargs={
                     "rollouts": config.rollouts,
                     "hard": hard,
                     "temperature": config.temperature,
@@ -194,7 +194,7 @@ def estimate_states(
     policy: Policy,
     config: EstimateConfig,
     store: EstimateStore,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> dict[int, Estimate]:
     """Estimate every state of the trajectories, wave by wave.
 

@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from rlprm import envs, search
 from rlprm.data.confidence import check_per
 from rlprm.data.failures import report_failures
-from rlprm.data.files import write_json
 from rlprm.data.probes import ActionProbe
 from rlprm.errors import ConfigError
 from rlprm.evaluation import plots
@@ -38,23 +37,24 @@ from rlprm.policies.config import PolicyConfig
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.config import own_settings, setting
-from rlprm.runtime.processes import Processes, is_first, join
+from rlprm.runtime.files import write_json
+from rlprm.runtime.processes import Processes, is_first, start_processes
 from rlprm.runtime.record import FAILED, Stopwatch, is_finished, recorded
 from rlprm.runtime.tracking import TRACKERS, log_results
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.scorers.distributed import Shared
-from rlprm.scorers.policy_confidence import Likelihood
+from rlprm.scorers.distributed import DistributedScorer
+from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import SearchResult
 from rlprm.types import Split, Task
 
 log = logging.getLogger(__name__)
 _WIDTH = 150
 """Of the table where there is no terminal to ask."""
-_BASELINES = ("likelihood", "shortest", "random")
+_BASELINES = ("policy_confidence", "shortest", "random")
 _CHOSEN = "chosen"
 _BEAM = re.compile(r"(\d+)x(\d+)")
 
@@ -79,10 +79,10 @@ class EvaluateConfig(PolicyConfig):
         "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
         "last (the newest value, the paper's), min, mean or product.",
     )
-    confident: bool = setting(
+    with_confidence: bool = setting(
         True, "Search with every checkpoint's values weighed by the policy's probabilities, too."
     )
-    likelihood_per: str = setting("action", "Which probability: of a whole action, or of its token (mean).")
+    confidence_per: str = setting("action", "Which probability: of a whole action, or of its token (mean).")
     report_to: str = setting("none", "Tracker for the final numbers and plots: none, wandb, tensorboard.")
     output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
 
@@ -114,7 +114,7 @@ class EvaluateConfig(PolicyConfig):
         if self.beam_aggregation not in (_CHOSEN, *AGGREGATIONS):
             allowed = ", ".join((*AGGREGATIONS, _CHOSEN))
             raise ConfigError(f"beam_aggregation: got {self.beam_aggregation!r}, allowed: {allowed}")
-        check_per(self.likelihood_per)
+        check_per(self.confidence_per)
         self.beam_sizes()
         for name in ("num_tasks", "num_dev_tasks"):
             if getattr(self, name) < 1:
@@ -158,26 +158,28 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         if is_first():
             console.print((folder / "table.txt").read_text(encoding="utf-8"))
         return {}
-    processes = join()
+    processes = start_processes()
     checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
     if config.action_probe:
         config.require_setting_of(ActionProbe.open(config.action_probe))
     policy = config.load_policy()
     with recorded(folder, "evaluate", identity) as results:
         watch = Stopwatch()
-        shared = [Shared(scorer, processes) for scorer in checkpoints]
+        shared = [DistributedScorer(scorer, processes) for scorer in checkpoints]
         probe = config.action_probe
         told_apart = [evaluate_discrimination(probe, scorer) for scorer in shared if probe]
         tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
         dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
-        with watch.measure("dev pool"):
+        with watch.time("dev pool"):
             dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
-        with watch.measure("pool"):
+        with watch.time("pool"):
             pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
-        likelihood, others = Likelihood(config.likelihood_per), (Shortest(), Random(seed=config.seed))
-        confident = [Confident(scorer, config.likelihood_per) for scorer in checkpoints if config.confident]
+        likelihood, others = PolicyConfidence(config.confidence_per), (Shortest(), Random(seed=config.seed))
+        confident = [
+            WithConfidence(scorer, config.confidence_per) for scorer in checkpoints if config.with_confidence
+        ]
         searched: list[Scorer] = [*checkpoints, *confident]
-        with watch.measure("scoring"):
+        with watch.time("scoring"):
             asked = [*shared, likelihood, *others]
             for scorer in tqdm(asked, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
@@ -187,13 +189,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         choices = [choose_aggregation(dev, name, config.chosen_at) for name in with_rules]
         aggregation = {c.scorer: c.name for c in choices} | {scorer.name: "last" for scorer in others}
         measured = evaluate_pool(pool, {name: [rule] for name, rule in aggregation.items()}, config.budgets)
-        with watch.measure("greedy"):
+        with watch.time("greedy"):
             measured.append(_greedy(config, policy, processes, tasks))
         for n, m in config.beam_sizes():
             for scorer in searched:
                 fixed = config.beam_aggregation
                 rule = aggregation[scorer.name] if fixed == _CHOSEN else fixed
-                with watch.measure(f"beam {n}x{m} {scorer.name}"):
+                with watch.time(f"beam {n}x{m} {scorer.name}"):
                     store = _beam_store(config, revisions, scorer, rule, n, m)
                     measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m, store))
         measured = headline(measured, aggregation)
@@ -260,7 +262,7 @@ def _pool(
     )
     trajectories = store.read()
     report_failures(folder.name, trajectories)
-    return Pool.of(trajectories)
+    return Pool.from_trajectories(trajectories)
 
 
 def _greedy(
@@ -285,10 +287,14 @@ def _beam_store(
     used = {field.name for field in fields(PolicyConfig)} | {"split", "first_task", "num_tasks"}
     meta: dict[str, Any] = {name: value for name, value in own_settings(config).items() if name in used}
     asked = scorer
-    if isinstance(scorer, Confident):
-        asked, meta["likelihood_per"] = scorer.scorer, scorer.per
+    if isinstance(scorer, WithConfidence):
+        asked, meta["confidence_per"] = scorer.scorer, scorer.per
     meta |= {"policy": revisions["policy"], "scorer": revisions[asked.name], "aggregation": rule}
-    return SearchStore.create(Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}", meta)
+    folder = Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}"
+    old = folder.with_name(folder.name.replace("_x_policy", "+likelihood"))  # the product's name in 0.1
+    if old != folder and old.exists() and not folder.exists():
+        old.rename(folder)
+    return SearchStore.create(folder, meta)
 
 
 def _beam(

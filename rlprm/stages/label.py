@@ -32,8 +32,10 @@ class LabelConfig:
     """Settings of ``rlprm label``."""
 
     trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).")
-    estimator: str = setting("returns", "Label estimator: returns, outcome, td_gae (needs --model).")
-    estimator_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. estimator_kwargs.lam.")
+    label_estimator: str = setting("returns", "Label estimator: returns, outcome, td_gae (needs --model).")
+    label_estimator_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the estimator, e.g. label_estimator_kwargs.lam."
+    )
     model: str = setting("", "PRM whose values TD-GAE labels are made of.")
     outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
     output: str = setting("runs/labels.jsonl", "File the labels go to, one trajectory a line.")
@@ -48,9 +50,9 @@ class LabelConfig:
             raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
         if self.outcome not in ("success", "score"):
             raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
-        labels.check_settings(self.estimator, self.estimator_kwargs)
-        if labels.load(self.estimator).NEEDS_VALUES and not self.model:
-            raise ConfigError(f"the estimator {self.estimator} needs values: name a PRM with --model")
+        labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
+        if labels.load(self.label_estimator).NEEDS_VALUES and not self.model:
+            raise ConfigError(f"the estimator {self.label_estimator} needs values: name a PRM with --model")
 
 
 def run(config: LabelConfig) -> None:
@@ -69,12 +71,12 @@ def run(config: LabelConfig) -> None:
         config.output,
         usable,
         rows,
-        estimator=config.estimator,
-        estimator_kwargs=config.estimator_kwargs,
+        label_estimator=config.label_estimator,
+        label_estimator_kwargs=config.label_estimator_kwargs,
         outcome=config.outcome,
         data=dict(store.meta),
     )
-    log.info("%d trajectories labelled with %s: %s", len(usable), config.estimator, config.output)
+    log.info("%d trajectories labelled with %s: %s", len(usable), config.label_estimator, config.output)
 
 
 def label_trajectories(
@@ -87,7 +89,7 @@ def label_trajectories(
         scores: values of a model; None where the estimator needs none.
         config: names the estimator and the outcome.
     """
-    estimator = labels.load(config.estimator)
+    estimator = labels.load(config.label_estimator)
     found: dict[int, StepLabels] = {}
     for batch in budget_batches([len(t.steps) for t in trajectories], _ROWS_AT_ONCE):
         for index in batch:
@@ -99,7 +101,7 @@ def label_trajectories(
             values,
             torch.tensor([o.value(config.outcome) for o in outcomes]),
             lengths,
-            **config.estimator_kwargs,
+            **config.label_estimator_kwargs,
         )
         found.update(zip(batch, labels.to_step_labels(made, lengths), strict=True))
     return [found[index] for index in range(len(trajectories))]

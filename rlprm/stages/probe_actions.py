@@ -26,7 +26,7 @@ from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import estimate, replay, state_key, state_seed, waves
 from rlprm.runtime.config import own_settings, setting
-from rlprm.runtime.processes import ALONE, Processes, join
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.types import EpisodeSetting, StopReason, Trajectory
 
@@ -106,7 +106,7 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
         return ActionProbe.open(config.output_dir)
     config.require_setting_of(store)
     trajectories = store.read()
-    processes = join()
+    processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:
         probe = ActionProbe.create(config.output_dir, identity)
         results.update(probe_actions(trajectories, config.load_policy(), config, probe, processes))
@@ -118,7 +118,7 @@ def probe_actions(
     policy: Policy,
     config: ProbeActionsConfig,
     probe: ActionProbe,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Choose states, try actions in them and estimate what these are worth, wave by wave.
 

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlprm.data.files import read_json, write_json
 from rlprm.errors import ArtifactError
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.config import parse, setting
+from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.record import read_record
 from rlprm.stages import collect, evaluate, sft
 from rlprm.stages import train_prm as prm

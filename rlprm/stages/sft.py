@@ -35,7 +35,7 @@ from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
-    IN_FULL,
+    FULL_PRECISION,
     TuningConfig,
     effective,
     save_trained,
@@ -147,7 +147,7 @@ def run(config: SFTStageConfig) -> None:
         check_world_size(config)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, record))
         model.config.use_cache = True  # switched off for training; the policy is to write
-        save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **IN_FULL))
+        save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **FULL_PRECISION))
         results.update(
             demonstrations=len(dataset),
             expert_failures=0 if given else config.num_demonstrations - len(demonstrations),

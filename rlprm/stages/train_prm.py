@@ -12,9 +12,9 @@ from rlprm.data.label_files import LabelFile
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
-from rlprm.models.heads import LIKELIHOOD, SCALAR
+from rlprm.models.heads import LM, SCALAR
 from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
-from rlprm.models.lora import IN_FULL, effective, save_trained, trainable_parameters, with_adapters
+from rlprm.models.lora import FULL_PRECISION, effective, save_trained, trainable_parameters, with_adapters
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
@@ -43,10 +43,10 @@ def run(config: PRMConfig) -> None:
         "data": dict(store.meta),
     }
     if config.head == SCALAR:  # as before there was another
-        del identity["head"], identity["likelihood_scale"]
-    stored = LabelFile.read(config.labels) if config.labels else None
+        del identity["head"], identity["lm_scale"]
+    stored = LabelFile.read(config.label_file) if config.label_file else None
     if stored is not None:
-        identity["label_file"] = dict(stored.meta)
+        identity["label_file_meta"] = dict(stored.meta)
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
@@ -62,11 +62,11 @@ def run(config: PRMConfig) -> None:
         model = with_adapters(model, config, seed=config.seed)
         tables = None
         if stored is not None:
-            tables = StoredLabels.of(stored, train, held_out, config.value_reads)
+            tables = StoredLabels.from_file(stored, train, held_out, config.value_reads)
         trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
-        save_trained(trainer, config.output_dir, lambda: load_base(config, **IN_FULL))
+        save_trained(trainer, config.output_dir, lambda: load_base(config, **FULL_PRECISION))
         if trainer.is_world_process_zero():
             manifest.save(config.output_dir)
         results.update(
@@ -79,7 +79,7 @@ def run(config: PRMConfig) -> None:
 
 def load_base(config: PRMConfig, **options: Any) -> PreTrainedModel:
     """Load the weights to start from, under the head that is to be trained."""
-    return load_reward_model(config.model, config.head, scale=config.likelihood_scale, **options)
+    return load_reward_model(config.model, config.head, scale=config.lm_scale, **options)
 
 
 def _manifest(
@@ -89,18 +89,21 @@ def _manifest(
     train: Sequence[Trajectory],
     template: str,
 ) -> Manifest:
-    made_by = {"estimator": config.estimator, "estimator_kwargs": config.estimator_kwargs}
+    made_by = {
+        "label_estimator": config.label_estimator,
+        "label_estimator_kwargs": config.label_estimator_kwargs,
+    }
     return Manifest(
         **(made_by if stored is None else {name: stored.meta[name] for name in made_by}),
         # Labels without targets of progress leave its loss out: that is what beta 0 says.
         beta=config.beta if stored is None or stored.has_progress else 0.0,
         loss=config.loss,
         activation=config.activation,
-        refresh=config.refresh,
+        relabel=config.relabel,
         cold_start_epochs=config.cold_start_epochs if stored is None else 0,
         value_reads=config.value_reads,
         head=config.head,
-        likelihood_scale=config.likelihood_scale if config.head == LIKELIHOOD else None,
+        lm_scale=config.lm_scale if config.head == LM else None,
         last_step_weight=config.last_step_weight,
         outcome=config.outcome,
         outcome_definition=_one("outcome definitions", {t.outcome.definition for t in train}),

@@ -19,7 +19,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlprm import envs
-from rlprm.data.files import read_json, write_json
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError
 from rlprm.models import zero
@@ -27,16 +26,17 @@ from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.lora import effective, trainable_parameters
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl.batch import split_failed
-from rlprm.rl.checkpoints import Progress, load_newest
+from rlprm.rl.checkpoints import RunState, load_newest
 from rlprm.rl.config import RLConfig
-from rlprm.rl.engine import join
+from rlprm.rl.engine import start_accelerator
 from rlprm.rl.learner import Learner
 from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
-from rlprm.rl.monitor.measure import Measured, compare
+from rlprm.rl.monitor.measure import TaskResults, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import own_settings
+from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.processes import is_first
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.runtime.tracking import Tracker
@@ -68,7 +68,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         return summary
     config.require_positions()
     _check_tasks(config)
-    accelerator = join(bf16=config.bf16)
+    accelerator = start_accelerator(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:
         tokenizer = load_tokenizer(config.model)
         model = load_model(config, on=accelerator.device, bf16=accelerator.mixed_precision == "bf16")
@@ -76,11 +76,11 @@ def run(config: RLConfig) -> dict[str, Any]:
         learner = Learner(model, config, accelerator)
         with learner.acting() as whole:
             check_logits(whole.policy)
-        progress = load_newest(learner, folder, identity)
-        if progress is None:
-            progress = Progress(prm=config.prm)
+        state = load_newest(learner, folder, identity)
+        if state is None:
+            state = RunState(prm=config.prm)
         else:
-            log.info("%s: going on after iteration %d", folder, progress.iteration)
+            log.info("%s: going on after iteration %d", folder, state.iteration)
         report_to = config.report_to if learner.processes.is_main else "none"
         tracker = Tracker(report_to, name=folder.name, config=identity, folder=folder)
         trainer = RLTrainer(
@@ -88,7 +88,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             learner,
             ChatRenderer(tokenizer),
             load_scorer=lambda path: load_scorer(path, config),
-            progress=progress,
+            state=state,
             settings=identity,
             tracker=tracker,
         )
@@ -101,7 +101,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         if learner.processes.is_main:
             write_json(folder / "summary.json", summary)
             plot_curves(trainer.journal.rows, folder / "curves.png")
-            tracker.log_images([folder / "curves.png"], progress.iteration)
+            tracker.log_images([folder / "curves.png"], state.iteration)
             if config.log_artifacts:
                 tracker.log_artifact(folder, folder.name)
         tracker.finish()
@@ -139,15 +139,15 @@ def _models(config: RLConfig) -> Mapping[str, str]:
     return {name: path for name, path in named.items() if path}
 
 
-def _before(trainer: RLTrainer, folder: Path) -> Measured | None:
+def _before(trainer: RLTrainer, folder: Path) -> TaskResults | None:
     """Measure the policy before RL on test tasks, once: a run that goes on has it on disk."""
     config, file = trainer.config, folder / "before.json"
     if not config.test_tasks:
         return None
     measured = trainer.measured
-    if trainer.progress.iteration:
+    if trainer.state.iteration:
         if file.exists() and "sample_score" in (known := read_json(file)):
-            return Measured(**known)
+            return TaskResults(**known)
         # Earlier versions kept no scores; by now the policy under training is another one.
         measured = partial(trainer.measured_from, Path(config.model))
     found = measured(Split.TEST, config.test_tasks, config.test_samples)
@@ -161,7 +161,7 @@ def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
     config, file = trainer.config, folder / "repeat_probe.json"
     if trainer.scorer is None or not config.repeat_probe:
         return None
-    if file.exists() and trainer.progress.iteration:
+    if file.exists() and trainer.state.iteration:
         return RepeatProbe(**known) if (known := read_json(file)) else None
     trajectories, _ = split_failed(trainer.collect(0, at_most=_TRIES_OF_A_PROBE * config.repeat_probe))
     try:
@@ -186,14 +186,14 @@ def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
 def _finish(
     trainer: RLTrainer,
     tokenizer: PreTrainedTokenizerBase,
-    before: Measured | None,
+    before: TaskResults | None,
     probe: RepeatProbe | None,
 ) -> dict[str, Any]:
     """Choose the policy that is kept, save it, measure it on test tasks."""
-    config, learner, progress, folder = trainer.config, trainer.learner, trainer.progress, trainer.folder
-    chosen = progress.iteration
-    if config.select == "best" and progress.best_iteration >= 0:
-        chosen = progress.best_iteration
+    config, learner, state, folder = trainer.config, trainer.learner, trainer.state, trainer.folder
+    chosen = state.iteration
+    if config.select == "best" and state.best_iteration >= 0:
+        chosen = state.best_iteration
         if learner.processes.is_main:
             shutil.copytree(trainer.best_folder(), folder, dirs_exist_ok=True)
         learner.processes.wait()
@@ -201,22 +201,24 @@ def _finish(
         learner.save_policy(folder, tokenizer)
     summary: dict[str, Any] = {
         "reward": config.reward,
-        "estimator": config.estimator,
+        "advantage": config.advantage,
         "outcome": config.outcome,
-        "iterations": progress.iteration,
+        "iterations": state.iteration,
         "selected_iteration": chosen,
-        "env_steps": progress.env_steps,
-        "tokens": progress.tokens,
-        "seconds": dict(progress.seconds),
-        "alarm": list(progress.alarms.values()),
+        "env_steps": state.env_steps,
+        "tokens": state.tokens,
+        "seconds": dict(state.seconds),
+        "alarm": list(state.alarms.values()),
     }
     if probe is not None:
         summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}
     if before is not None:
         after = trainer.measured_from(folder, Split.TEST, config.test_tasks, config.test_samples)
         summary |= {
-            "before": before.as_json(), "after": after.as_json(), "difference": compare(before, after),
-        }  # fmt: skip
+            "before": before.as_json(),
+            "after": after.as_json(),
+            "difference": paired_differences(before, after),
+        }
         if is_first():
             write_json(folder / "after.json", asdict(after))
             _say(summary)

@@ -27,9 +27,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlprm import envs
 from rlprm.cli import run_stage
-from rlprm.data.files import write_json
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.tokenizer import train_tokenizer
+from rlprm.runtime.files import write_json
 from rlprm.runtime.record import read_record
 from rlprm.types import End, Outcome, Split
 

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from study_prm_recipe import BASELINE, BEAM_TASKS, BUDGETS, POOL_TASKS, VARIANTS, N
 
-from rlprm.data.files import read_json, write_json
 from rlprm.errors import ConfigError
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.runtime.files import read_json, write_json
 
 
 def report(root: Path, seeds: Sequence[int], output: Path, *, baseline: str, names: Sequence[str]) -> None:

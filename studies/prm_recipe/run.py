@@ -21,7 +21,6 @@ from typing import Any
 from study_stages import collect_config, parsed, rollouts, trained_model
 
 from rlprm import envs, search
-from rlprm.data.files import write_json
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.pool import Pool
@@ -29,11 +28,12 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import Measurement
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.prm.config import PRMConfig
+from rlprm.runtime.files import write_json
 from rlprm.runtime.record import read_record
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.scorers.policy_confidence import Likelihood
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.policy_confidence import PolicyConfidence
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.stages import collect, estimate, probe_actions
 from rlprm.stages import train_prm as prm
 from rlprm.stages.collect import CollectConfig
@@ -65,9 +65,9 @@ class Variant:
 
 
 _BCE = {"loss": "bce", "activation": "sigmoid"}
-_BATCH = {"refresh": "batch"}
+_BATCH = {"relabel": "batch"}
 _STATES = {"value_reads": "state_and_action"}
-_HEAD = {"head": "likelihood", "num_train_epochs": 4}
+_HEAD = {"head": "lm", "num_train_epochs": 4}
 _HEAD_STATES = {**_HEAD, **_STATES}
 
 VARIANTS = {
@@ -79,8 +79,8 @@ VARIANTS = {
     "beta0.5": Variant("half the progress loss", {"beta": 0.5}),
     "batch": Variant("labels anew at every batch", _BATCH),
     "batch_beta0": Variant("labels anew at every batch, no progress loss", {**_BATCH, "beta": 0.0}),
-    "lam0.9": Variant("λ 0.9", {"estimator_kwargs.lam": 0.9}),
-    "lam1": Variant("λ 1: the return of the one trajectory", {"estimator_kwargs.lam": 1.0}),
+    "lam0.9": Variant("λ 0.9", {"label_estimator_kwargs.lam": 0.9}),
+    "lam1": Variant("λ 1: the return of the one trajectory", {"label_estimator_kwargs.lam": 1.0}),
     "last0.3": Variant("last step's promise weighs 0.3", {"last_step_weight": 0.3}),
     "last3": Variant("last step's promise weighs 3", {"last_step_weight": 3.0}),
     "epochs4": Variant("4 epochs", {"num_train_epochs": 4}),
@@ -102,9 +102,9 @@ VARIANTS = {
         rollouts="rollouts3072x4",
     ),
     "states": Variant("values read before each action, too", _STATES),
-    "head2": Variant("likelihood head, from the policy, 2 epochs", {"head": "likelihood"}, model="policy"),
-    "head": Variant("likelihood head, from the policy, 4 epochs", _HEAD, model="policy"),
-    "head_states": Variant("likelihood head, 4 epochs, states read too", _HEAD_STATES, model="policy"),
+    "head2": Variant("lm head, from the policy, 2 epochs", {"head": "lm"}, model="policy"),
+    "head": Variant("lm head, from the policy, 4 epochs", _HEAD, model="policy"),
+    "head_states": Variant("lm head, 4 epochs, states read too", _HEAD_STATES, model="policy"),
     "head_states8": Variant("the same, 8 epochs", {**_HEAD_STATES, "num_train_epochs": 8}, model="policy"),
     "head_1536x4": Variant(
         "the same, 2 epochs of 1536 tasks with 4 trajectories",
@@ -118,18 +118,12 @@ VARIANTS = {
         model="policy",
         rollouts="rollouts192x16",
     ),
-    "head_bce": Variant(
-        "likelihood head, cross-entropy on a probability", {**_HEAD_STATES, **_BCE}, model="policy"
-    ),
-    "head_pretrained": Variant("likelihood head, states read too, from the pretrained model", _HEAD_STATES),
-    "head0.03": Variant(
-        "likelihood head, τ 0.03", {**_HEAD_STATES, "likelihood_scale": 0.03}, model="policy"
-    ),
-    "head0.3": Variant("likelihood head, τ 0.3", {**_HEAD_STATES, "likelihood_scale": 0.3}, model="policy"),
-    "head_beta0": Variant("likelihood head, no progress loss", {**_HEAD_STATES, "beta": 0.0}, model="policy"),
-    "head_lam1": Variant(
-        "likelihood head, λ 1", {**_HEAD_STATES, "estimator_kwargs.lam": 1.0}, model="policy"
-    ),
+    "head_bce": Variant("lm head, cross-entropy on a probability", {**_HEAD_STATES, **_BCE}, model="policy"),
+    "head_pretrained": Variant("lm head, states read too, from the pretrained model", _HEAD_STATES),
+    "head0.03": Variant("lm head, τ 0.03", {**_HEAD_STATES, "lm_scale": 0.03}, model="policy"),
+    "head0.3": Variant("lm head, τ 0.3", {**_HEAD_STATES, "lm_scale": 0.3}, model="policy"),
+    "head_beta0": Variant("lm head, no progress loss", {**_HEAD_STATES, "beta": 0.0}, model="policy"),
+    "head_lam1": Variant("lm head, λ 1", {**_HEAD_STATES, "label_estimator_kwargs.lam": 1.0}, model="policy"),
     "policy_epochs4": Variant("from the policy, 4 epochs", {"num_train_epochs": 4}, model="policy"),
     "pvm": Variant(
         "PVM: Monte-Carlo labels of half the trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
@@ -142,7 +136,7 @@ VARIANTS = {
     ),
     "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
     **{
-        f"{name}+likelihood": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
+        f"{name}_x_policy": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
         for name in (BASELINE, "bce", "orm", "head_states")
     },
     "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
@@ -189,7 +183,7 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
     config = collect_config(root, seed, "dev-pool")
     config.split, config.first_task = "dev", 0
     config.num_tasks, config.samples_per_task = POOL_TASKS, POOL_SIZE
-    pool = Pool.of(collect.run(config).read())
+    pool = Pool.from_trajectories(collect.run(config).read())
     probe = _probe(root, seed)
     for name in names:
         file, trained = root / f"s{seed}" / "measured" / f"{name}.json", root / f"s{seed}" / "prm" / name
@@ -200,11 +194,11 @@ def measure(root: Path, seed: int, names: Sequence[str]) -> None:
         if file.exists() or (has_model and not (trained / "stage.json").exists()):
             continue
         log.info("measuring %s, seed %d", name, seed)
-        scorer: Scorer = Likelihood()
+        scorer: Scorer = PolicyConfidence()
         if has_model:
             scorer = CheckpointScorer.load(variant.weighs or name, str(trained))
         if variant.weighs:
-            scorer = Confident(scorer)
+            scorer = WithConfidence(scorer)
         scored = pool.scored(scorer)
         quality = step_quality(scored, name)
         found = {

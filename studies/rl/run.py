@@ -25,8 +25,8 @@ from rich.table import Table
 from study_prm_recipe import trained_prm
 from study_stages import parsed, trained_model
 
-from rlprm.data.files import read_json, write_json
 from rlprm.rl.config import RLConfig
+from rlprm.runtime.files import read_json, write_json
 from rlprm.stages import train_rl as rl
 
 ENVIRONMENT = "babyai: GoToLocalS8N7, PickupLoc, end declared"
@@ -46,33 +46,33 @@ class Variant:
 
 VARIANTS = {
     "filtered": Variant(
-        "cloning of its own successes", {"reward": "outcome", "estimator": "filtered"}, prm=""
+        "cloning of its own successes", {"reward": "outcome", "advantage": "filtered"}, prm=""
     ),
     "outcome": Variant("outcome, GAE with a critic that starts as the PRM", {"reward": "outcome"}),
     "outcome_plain": Variant(
         "outcome, GAE with a critic that starts at 0: no PRM at all", {"reward": "outcome"}, prm=""
     ),
     "outcome_loo": Variant(
-        "outcome, leave-one-out, no critic", {"reward": "outcome", "estimator": "leave_one_out"}, prm=""
+        "outcome, leave-one-out, no critic", {"reward": "outcome", "advantage": "leave_one_out"}, prm=""
     ),
     "progress": Variant("progress of the PRM, GAE with a critic", {}),
-    "progress_lam0.5": Variant("progress, λ 0.5", {"estimator_kwargs.lam": 0.5}),
+    "progress_lam0.5": Variant("progress, λ 0.5", {"advantage_kwargs.lam": 0.5}),
     "promise": Variant("promise of the PRM, GAE with a critic", {"reward": "promise"}),
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
-    "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "estimator": "prm_critic"}),
+    "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "advantage": "prm_critic"}),
     "head_critic": Variant(
-        "outcome, a PRM with a likelihood head as critic",
-        {"reward": "outcome", "estimator": "prm_critic"},
+        "outcome, a PRM with a lm head as critic",
+        {"reward": "outcome", "advantage": "prm_critic"},
         prm="head_states",
     ),
     "head_critic_lam0.5": Variant(
-        "outcome, a PRM with a likelihood head as critic, λ 0.5",
-        {"reward": "outcome", "estimator": "prm_critic", "estimator_kwargs.lam": 0.5},
+        "outcome, a PRM with a lm head as critic, λ 0.5",
+        {"reward": "outcome", "advantage": "prm_critic", "advantage_kwargs.lam": 0.5},
         prm="head_states",
     ),
     "head_critic_epochs4": Variant(
-        "outcome, a PRM with a likelihood head as critic, 4 PPO epochs an iteration",
-        {"reward": "outcome", "estimator": "prm_critic", "ppo_epochs": 4},
+        "outcome, a PRM with a lm head as critic, 4 PPO epochs an iteration",
+        {"reward": "outcome", "advantage": "prm_critic", "ppo_epochs": 4},
         prm="head_states",
     ),
     "outcome_plain_epochs4": Variant(
@@ -80,12 +80,12 @@ VARIANTS = {
     ),
     "filtered_epochs4": Variant(
         "cloning of its own successes, 4 passes over them",
-        {"reward": "outcome", "estimator": "filtered", "ppo_epochs": 4},
+        {"reward": "outcome", "advantage": "filtered", "ppo_epochs": 4},
         prm="",
     ),
     "head_critic_16": Variant(
-        "outcome, a PRM with a likelihood head as critic, 16 minibatches an iteration",
-        {"reward": "outcome", "estimator": "prm_critic", "minibatches": 16},
+        "outcome, a PRM with a lm head as critic, 16 minibatches an iteration",
+        {"reward": "outcome", "advantage": "prm_critic", "minibatches": 16},
         prm="head_states",
     ),
     "outcome_plain_16": Variant(
@@ -102,7 +102,7 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
         variant = VARIANTS[name]
         overrides = {
             "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
-            "max_env_steps": env_steps, "reward": "progress", "estimator": "turn_gae",
+            "max_env_steps": env_steps, "reward": "progress", "advantage": "turn_gae",
             "ppo_epochs": 1, "target_kl": "null", "refresh_every": 0,
             "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
             **variant.settings,
@@ -144,7 +144,7 @@ def _record(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "environment": ENVIRONMENT,
         "variant": name,
         "reward": summary["reward"],
-        "estimator": summary["estimator"],
+        "advantage": summary["advantage"],
         "seed": seed,
         "before": summary["before"],
         "after": summary["after"],

@@ -71,7 +71,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         prm.run(
             parse(
                 PRMConfig,
-                [*quiet, "--model", folders.policy, "--trajectories", folders.rollouts, "--estimator",
+                [*quiet, "--model", folders.policy, "--trajectories", folders.rollouts, "--label_estimator",
                  estimator, "--num_train_epochs", "2", "--learning_rate", "1e-3", "--held_out_fraction",
                  "0.25", "--output_dir", folder],
             )

@@ -346,7 +346,7 @@ def test_a_likelihood_head_is_a_setting_of_the_same_recipe(dry: DryRun) -> None:
     """Tied embeddings with rows that no token has, messages with a thought before the action."""
     learn = ["--model", str(dry.folder("sft")), "--trajectories", str(dry.folder("collect"))]
     output = dry.folder("train_prm_likelihood")
-    head = ["--head", "likelihood", "--likelihood_scale", "0.01", "--output_dir", str(output)]
+    head = ["--head", "lm", "--lm_scale", "0.01", "--output_dir", str(output)]
     dry.run("train_prm_lora", *learn, *head)
     trajectory = TrajectoryStore.open(dry.folder("collect")).read()[0]
     (scores,) = CheckpointScorer.load("prm", str(output)).score([trajectory])

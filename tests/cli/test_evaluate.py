@@ -47,7 +47,7 @@ def test_the_summary_has_every_field(finished: Path) -> None:
     assert all(0 <= rate <= 1 for rate in summary["policy"].values())
     assert all(set(record) >= RECORD for record in summary["evaluation"])
     rows = {(r["strategy"], r["scorer"], r["n"], r["m"]): r for r in summary["evaluation"]}
-    models = ("agentprm", "orm", "agentprm+likelihood", "orm+likelihood")
+    models = ("agentprm", "orm", "agentprm_x_policy", "orm_x_policy")
     scorers = (*models, "likelihood", "shortest", "random")
     assert set(rows) == {
         ("greedy", None, 1, 1),
@@ -70,7 +70,7 @@ def test_the_summary_has_every_field(finished: Path) -> None:
 
 def test_best_of_n_is_what_the_stored_pool_says(finished: Path, pipeline: Pipeline) -> None:
     summary = summary_of(finished)
-    pool = Pool.of(TrajectoryStore.open(finished / "pool").read())
+    pool = Pool.from_trajectories(TrajectoryStore.open(finished / "pool").read())
     assert len(pool.task_ids) == 6
     scorer = CheckpointScorer.load("agentprm", pipeline.agentprm)
     rule = summary["aggregation"]["agentprm"]["name"]
@@ -175,7 +175,7 @@ def test_a_prm_of_another_backbone_scores_pool_and_beam(
     spent = [rows["best_of_n", scorer, 4]["prm_tokens"] for scorer in ("agentprm", "foreign")]
     assert 2 * spent[0] < spent[1]
     assert rows["beam", "foreign", 2]["prm_tokens"] > 0
-    pool = Pool.of(TrajectoryStore.open(tmp_path / "results/pool").read())
+    pool = Pool.from_trajectories(TrajectoryStore.open(tmp_path / "results/pool").read())
     template = Manifest.load(tmp_path / "foreign").template
     assert {t.template for t in pool.flat} == {Manifest.load(pipeline.agentprm).template} != {template}
 

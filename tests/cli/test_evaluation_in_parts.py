@@ -12,7 +12,7 @@ import pytest
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.runtime.config import parse
 from rlprm.runtime.processes import Processes
-from rlprm.scorers.distributed import Shared
+from rlprm.scorers.distributed import DistributedScorer
 from rlprm.scorers.random import Random
 from rlprm.search import beam, greedy
 from rlprm.search.base import SearchResult
@@ -65,7 +65,7 @@ def test_each_process_scores_its_share_and_has_all_the_scores(
     for member in members:
         scorer = Asked()
         scorer.about = []
-        assert Shared(scorer, member).score(made) == Random().score(made)
+        assert DistributedScorer(scorer, member).score(made) == Random().score(made)
         assert scorer.about == made[member.rank :: 2]
 
 
@@ -80,7 +80,7 @@ def test_the_scoring_of_both_pools_is_shared_out(
                 shared.append(len(parts))
             return super().share(parts)
 
-    monkeypatch.setattr(evaluate, "join", Watched)
+    monkeypatch.setattr(evaluate, "start_accelerator", Watched)
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path / "out")])
     config.beams = []
     evaluate.run(config)
@@ -90,7 +90,7 @@ def test_the_scoring_of_both_pools_is_shared_out(
 def test_a_killed_evaluation_keeps_the_searches_that_were_done(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [*pipeline.evaluation, "--wave_size", "8", "--confident", "false"]  # 2 tasks a portion
+    arguments = [*pipeline.evaluation, "--wave_size", "8", "--with_confidence", "false"]  # 2 tasks a portion
     whole = evaluate.run(parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "whole")]))
     searched: list[str] = []
     really = beam.search

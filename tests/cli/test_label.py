@@ -43,7 +43,7 @@ def test_returns_put_the_outcome_at_every_read(pipeline: Pipeline, tmp_path: Pat
 def test_an_orm_has_one_target_and_may_be_graded(pipeline: Pipeline, tmp_path: Path) -> None:
     settings = LabelConfig(
         trajectories=pipeline.rollouts,
-        estimator="outcome",
+        label_estimator="outcome",
         outcome="score",
         output=str(tmp_path / "labels.jsonl"),
     )
@@ -56,8 +56,8 @@ def test_td_gae_follows_the_values_of_the_model(pipeline: Pipeline, tmp_path: Pa
     lam = 0.7
     settings = LabelConfig(
         trajectories=pipeline.rollouts,
-        estimator="td_gae",
-        estimator_kwargs={"lam": lam},
+        label_estimator="td_gae",
+        label_estimator_kwargs={"lam": lam},
         model=pipeline.agentprm,
         output=str(tmp_path / "labels.jsonl"),
     )
@@ -77,11 +77,11 @@ def test_td_gae_follows_the_values_of_the_model(pipeline: Pipeline, tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "td_gae"}, "td_gae needs values: name a PRM with --model"),
+        ({"label_estimator": "td_gae"}, "td_gae needs values: name a PRM with --model"),
         ({"trajectories": ""}, "trajectories: nothing given"),
         ({"outcome": "reward"}, "outcome: got 'reward'"),
-        ({"estimator": "gae"}, "unknown label estimator 'gae'"),
-        ({"estimator_kwargs": {"lam": 1.0}}, "no setting 'lam'"),
+        ({"label_estimator": "gae"}, "unknown label estimator 'gae'"),
+        ({"label_estimator_kwargs": {"lam": 1.0}}, "no setting 'lam'"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -102,7 +102,7 @@ def test_nothing_is_written_where_nothing_can_be_labelled(pipeline: Pipeline, tm
 def test_values_of_another_outcome_are_not_mixed_in(pipeline: Pipeline, tmp_path: Path) -> None:
     settings = LabelConfig(
         trajectories=pipeline.rollouts,
-        estimator="td_gae",
+        label_estimator="td_gae",
         model=pipeline.agentprm,
         outcome="score",
         output=str(tmp_path / "labels.jsonl"),

@@ -103,7 +103,7 @@ def test_an_unknown_stage(capfd: pytest.CaptureFixture[str]) -> None:
         (["sft", "--num_train_epochs", "0"], "num_train_epochs: got 0, allowed: above 0"),
         (["train-prm", "--trajectories", "nowhere", "--model", "m"], "no trajectories at nowhere"),
         (["label", "--trajectories", "nowhere"], "no trajectories at nowhere"),
-        (["label", "--trajectories", "t", "--estimator", "td_gae"], "name a PRM with --model"),
+        (["label", "--trajectories", "t", "--label_estimator", "td_gae"], "name a PRM with --model"),
         (["evaluate", "--model", "m"], "scorers: nothing given"),
         (["evaluate", "--model", "nowhere", "--scorers.a", "prm"], "no model at 'nowhere'"),
         (["quickstart", "--recipes", "nowhere"], "no recipes at 'nowhere'"),
@@ -239,7 +239,14 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 def test_label_from_the_command_line(pipeline: Pipeline, tmp_path: Path) -> None:
     output = tmp_path / "labels.jsonl"
-    arguments = ["--trajectories", pipeline.rollouts, "--estimator", "td_gae", "--model", pipeline.agentprm]
-    arguments += ["--estimator_kwargs.lam", "0.5", "--output", str(output)]
+    arguments = [
+        "--trajectories",
+        pipeline.rollouts,
+        "--label_estimator",
+        "td_gae",
+        "--model",
+        pipeline.agentprm,
+    ]
+    arguments += ["--label_estimator_kwargs.lam", "0.5", "--output", str(output)]
     assert cli.main(["label", *arguments]) == 0
     assert all(json.loads(line)["promise"] for line in output.read_text().splitlines())

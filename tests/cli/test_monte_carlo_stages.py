@@ -115,8 +115,8 @@ def test_estimates_become_labels_and_labels_a_step_value_model(
     estimates: Path, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     soft, hard = LabelFile.read(estimates), LabelFile.read(estimates / "labels_hard.jsonl")
-    assert soft.meta["estimator_kwargs"] == {"rollouts": 4, "hard": False, "temperature": 1.5}
-    assert hard.meta["estimator_kwargs"] == {"rollouts": 4, "hard": True, "temperature": 1.5}
+    assert soft.meta["label_estimator_kwargs"] == {"rollouts": 4, "hard": False, "temperature": 1.5}
+    assert hard.meta["label_estimator_kwargs"] == {"rollouts": 4, "hard": True, "temperature": 1.5}
     assert soft.meta["costs"]["policy_tokens"] == read_record(estimates)["results"]["policy_tokens"] > 0
     assert soft.rows.keys() == hard.rows.keys()
     for key, (_, labels) in soft.rows.items():
@@ -128,12 +128,12 @@ def test_estimates_become_labels_and_labels_a_step_value_model(
         parse(
             PRMConfig,
             ["--disable_tqdm", "true", "--bf16", "false", "--model", pipeline.policy, "--trajectories",
-             pipeline.rollouts, "--labels", str(estimates), "--num_train_epochs", "1", "--held_out_fraction",
-             "0.25", "--output_dir", str(tmp_path / "pvm")],
+             pipeline.rollouts, "--label_file", str(estimates), "--num_train_epochs", "1",
+             "--held_out_fraction", "0.25", "--output_dir", str(tmp_path / "pvm")],
         )
     )  # fmt: skip
     manifest = Manifest.load(tmp_path / "pvm")
-    assert (manifest.estimator, manifest.beta) == ("monte_carlo", 0.0)
+    assert (manifest.label_estimator, manifest.beta) == ("monte_carlo", 0.0)
     assert CheckpointScorer.load("pvm", str(tmp_path / "pvm")).score(usable[:2])[0].values
 
 

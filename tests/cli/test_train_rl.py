@@ -38,7 +38,7 @@ def test_it_leaves_a_policy_and_says_what_it_did(trained: Path, pipeline: Pipeli
     AutoModelForCausalLM.from_pretrained(trained)
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["reward"] == "progress"
-    assert summary["estimator"] == "turn_gae"
+    assert summary["advantage"] == "turn_gae"
     assert summary["iterations"] == 2
     assert {"before", "after", "difference"} <= summary.keys()
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 2
@@ -71,7 +71,7 @@ def test_the_policy_can_act_in_the_stages_that_follow(trained: Path, tmp_path: P
 def test_a_prm_with_a_likelihood_head_scores_searches_and_pays(pipeline: Pipeline, tmp_path: Path) -> None:
     folder = str(tmp_path / "prm")
     learn = ["--model", pipeline.policy, "--trajectories", pipeline.rollouts, "--output_dir", folder]
-    head = ["--head", "likelihood", "--value_reads", "state_and_action", "--learning_rate", "1e-3"]
+    head = ["--head", "lm", "--value_reads", "state_and_action", "--learning_rate", "1e-3"]
     assert cli.main(["train-prm", *learn, *head, "--bf16", "false", "--disable_tqdm", "true"]) == 0
     searched = ["--scorers.agentprm", folder, "--output_dir", str(tmp_path / "search")]
     assert cli.main(["evaluate", *pipeline.evaluation, *searched, "--beam_aggregation", "min"]) == 0
@@ -79,7 +79,7 @@ def test_a_prm_with_a_likelihood_head_scores_searches_and_pays(pipeline: Pipelin
     beams = {r["scorer"]: r for r in rows if r["strategy"] == "beam"}
     assert beams["agentprm"]["aggregation"] == "min"
     assert beams["agentprm"]["prm_tokens"] > 0
-    paid = ["--reward", "outcome", "--estimator", "prm_critic", "--estimator_kwargs.lam", "0.5"]
+    paid = ["--reward", "outcome", "--advantage", "prm_critic", "--advantage_kwargs.lam", "0.5"]
     for number, how in enumerate((paid, [])):
         output = tmp_path / str(number)
         assert cli.main(arguments(pipeline, output, "--prm", folder, *how)) == 0
@@ -105,19 +105,19 @@ def test_another_run_is_refused_its_folder(
     ("settings", "message"),
     [
         (["--reward", "progres"], "unknown step reward 'progres'; known: "),
-        (["--estimator", "gae"], "unknown advantage estimator 'gae'; known: "),
-        (["--estimator", "group"], "progress with group is outcome with group"),
-        (["--estimator", "prm_critic"], "progress with prm_critic counts the PRM twice"),
+        (["--advantage", "gae"], "unknown advantage estimator 'gae'; known: "),
+        (["--advantage", "group"], "progress with group is outcome with group"),
+        (["--advantage", "prm_critic"], "progress with prm_critic counts the PRM twice"),
         (["--reward_kwargs.scal", "2"], "the step reward progress has no setting 'scal'"),
         (["--reward_kwargs.scale", "0"], "scale must be a finite number above 0, got 0"),
-        (["--estimator_kwargs.lam", "1.5"], "lam must lie in [0, 1]"),
+        (["--advantage_kwargs.lam", "1.5"], "lam must lie in [0, 1]"),
         (["--prm", ""], "prm: nothing given, but reward progress with estimator turn_gae needs"),
         (["--prm", "", "--reward", "outcome", "--refresh_every", "2"], "refresh_every: there is no PRM"),
         (
             ["--refresh_kwargs.learning_rat", "1e-3"],
             "'learning_rat' in refresh_kwargs; did you mean 'learning_rate'?",
         ),
-        (["--reward", "outcome", "--estimator", "group", "--samples_per_task", "1"], "needs 2 of them"),
+        (["--reward", "outcome", "--advantage", "group", "--samples_per_task", "1"], "needs 2 of them"),
         (["--learning_rate", "-1"], "learning_rate: got -1.0, allowed: above 0"),
         (["--learning_rate", "nan"], "learning_rate: got nan, allowed: above 0"),
         (["--temperature", "0"], "temperature: got 0.0, allowed: above 0"),
@@ -210,7 +210,7 @@ def test_help_explains_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Step reward: progress, outcome, promise, min, terminal" in output
     for name in (
         "--reward",
-        "--estimator",
+        "--advantage",
         "--critic_learning_rate_factor",
         "--target_kl",
         "--refresh_every",

@@ -13,7 +13,7 @@ from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.table import results_table
 from rlprm.rl.monitor.measure import measure
 from rlprm.rollouts.episode import rollout
-from rlprm.runtime.processes import ALONE
+from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.scorers.random import Random
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.toys import corridor
@@ -48,7 +48,7 @@ def test_no_episode_that_worked_is_an_error_and_no_rate_of_zero() -> None:
 def test_every_row_of_a_pool_tells_how_many_of_it_failed() -> None:
     made = episodes("right", "left", "finish", "crash")
     failed = report_failures("pool", made)
-    pool = Pool.of(made).scored(Random())
+    pool = Pool.from_trajectories(made).scored(Random())
     for measured in (sample_mean(pool), *best_of_n(pool, "random", "last", [1, 4])):
         assert measured.record.failed == failed
         title = str(results_table([measured.record]).title)
@@ -60,11 +60,11 @@ def test_a_policy_is_not_measured_in_an_environment_that_is_dead() -> None:
         def at_temperature(self, temperature: float) -> Crashing:
             return self
 
-        def forget(self) -> None:
+        def clear(self) -> None:
             pass
 
     with pytest.raises(EpisodesFailedError):
         measure(
             Crashing(("crash",)), TASKS, EpisodeSetting(),  # type: ignore[arg-type]
-            samples=2, wave_size=8, seed=0, processes=ALONE,
+            samples=2, wave_size=8, seed=0, processes=SINGLE_PROCESS,
         )  # fmt: skip

@@ -27,8 +27,8 @@ def write(path: Path, count: int = 3) -> Path:
         path,
         MADE[:count],
         ROWS[:count],
-        estimator="mine",
-        estimator_kwargs={"n": 8},
+        label_estimator="mine",
+        label_estimator_kwargs={"n": 8},
         outcome="success",
         cost=7,
     )
@@ -38,7 +38,12 @@ def write(path: Path, count: int = 3) -> Path:
 def test_labels_come_back_with_what_they_are(tmp_path: Path) -> None:
     found = LabelFile.read(write(tmp_path / "x.jsonl"))
     assert [found.labels_of(t) for t in MADE] == ROWS
-    assert found.meta == {"estimator": "mine", "estimator_kwargs": {"n": 8}, "outcome": "success", "cost": 7}
+    assert found.meta == {
+        "label_estimator": "mine",
+        "label_estimator_kwargs": {"n": 8},
+        "outcome": "success",
+        "cost": 7,
+    }
     assert found.has_progress
     assert not LabelFile.read(write(tmp_path / "y.jsonl", 1)).has_progress
 
@@ -85,8 +90,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no labels at"):
         LabelFile.read(tmp_path)
     path = write(tmp_path / "x.jsonl")
-    (tmp_path / "x.meta.json").write_text('{"estimator": "mine"}')
-    with pytest.raises(DataError, match="must hold a mapping with estimator, estimator_kwargs, outcome"):
+    (tmp_path / "x.meta.json").write_text('{"label_estimator": "mine"}')
+    with pytest.raises(
+        DataError, match="must hold a mapping with estimator, label_estimator_kwargs, outcome"
+    ):
         LabelFile.read(path)
     (tmp_path / "x.meta.json").unlink()
     with pytest.raises(ArtifactError, match=r"no file .*x\.meta\.json"):

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 
 from rlprm.data import files
-from rlprm.data.files import read_json, write_atomically
 from rlprm.data.probes import ActionProbe
 from rlprm.data.store import FORMAT, TrajectoryStore, from_row, to_row
 from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.runtime.files import read_json, write_atomically
 from rlprm.types import Outcome, StopReason, Trajectory
 from tests.data.strategies import trajectories
 from tests.toys.pools import trajectory

@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from rlprm.errors import ArtifactError, TrainingError
 from rlprm.models import sampled_tokens, zero
 from rlprm.models.loading import load_causal_lm, load_scalar_model
-from rlprm.models.lora import IN_FULL, save_trained
+from rlprm.models.lora import FULL_PRECISION, save_trained
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.training import check_world_size, last_checkpoint
 from tests.prm import toy
@@ -42,7 +42,7 @@ TRAINING: dict[str, Any] = {
 """27 trajectories are four updates an epoch, the last of them short; gradients are clipped in most."""
 KINDS: dict[str, dict[str, Any]] = {
     "plain": TRAINING,
-    "likelihood": {**TRAINING, "head": "likelihood"},
+    "likelihood": {**TRAINING, "head": "lm"},
     "adapters": {**TRAINING, "learning_rate": 1e-2, "lora_r": 4, "gradient_checkpointing": True},
 }
 SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -95,7 +95,9 @@ def train(kind: str, build: toy.Build, models: Path, seen: Notebook, **changes: 
     )
     seen.of_every_process(f"{kind} optimizer", optimizer_numbers(trainer))
     save_trained(
-        trainer, str(seen.folder / f"{kind}-saved"), lambda: load_scalar_model(str(models / "prm"), **IN_FULL)
+        trainer,
+        str(seen.folder / f"{kind}-saved"),
+        lambda: load_scalar_model(str(models / "prm"), **FULL_PRECISION),
     )
     resumed = resume(kind, build, settings)
     for name, weight in zero.full_weights(resumed.model).items():
@@ -154,7 +156,7 @@ def beside(models: Path, accelerator: Accelerator, seen: Notebook) -> None:
     seen.tensors["frozen logits"] = logits
     fresh = load_scalar_model(str(models / "policy"))
     seen.of_every_process("fresh held", held(fresh))
-    with zero.gathered(fresh.score.parameters()):
+    with zero.with_full_weights(fresh.score.parameters()):
         seen.of_every_process("fresh head", [p.abs().sum().item() for p in fresh.score.parameters()])
     refused = []
     for load, name in ((load_causal_lm, "prm"), (load_scalar_model, "three_labels")):
@@ -164,7 +166,7 @@ def beside(models: Path, accelerator: Accelerator, seen: Notebook) -> None:
             refused.append(str(error))
     seen.of_every_process("refused", refused)
     if distributed.get_rank() == 1:  # alone, without the others
-        with zero.loading_whole():
+        with zero.loading_unsharded():
             whole = load_causal_lm(str(models / "policy"))
         assert not any(map(zero.is_split, whole.parameters()))
         logits = whole(input_ids=IDS).logits
@@ -187,7 +189,7 @@ def miscounted(trainer: PRMTrainer) -> str:
 
 def joined(models: Path, seen: Notebook) -> None:
     """What an accelerator is like that no Trainer has made."""
-    found = zero.join(on_cpu=True, mixed_precision="no", timeout=timedelta(minutes=5))
+    found = zero.start_accelerator(on_cpu=True, mixed_precision="no", timeout=timedelta(minutes=5))
     plugin = found.state.deepspeed_plugin
     seen.of_every_process(
         "joined",
@@ -234,7 +236,7 @@ def coarse(models: Path, seen: Notebook) -> None:
     seen.numbers["dtypes"] = sorted({str(p.dtype) for p in trainer.model.parameters()})
     seen.tensors["values"] = trainer.read(DATA)
     save_trained(
-        trainer, str(seen.folder / "saved"), lambda: load_scalar_model(str(models / "prm"), **IN_FULL)
+        trainer, str(seen.folder / "saved"), lambda: load_scalar_model(str(models / "prm"), **FULL_PRECISION)
     )
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 480
+TIMEOUT = 480
 """Seconds: a launch that takes longer hangs."""
 _ABORTED_AT_EXIT = "terminate called without an active exception"
 """Of gloo's threads, which now and then end a process while its interpreter is ending."""
@@ -97,9 +97,9 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
         text=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            output, _ = process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             process.terminate()  # the launcher ends its processes
             output, _ = process.communicate()
-            return -1, f"{output}\nstill running after {PATIENCE} s"
+            return -1, f"{output}\nstill running after {TIMEOUT} s"
         return process.returncode, output

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from rlprm.data.rendering import ChatRenderer
 from tests.deepspeed.conftest import needs_deepspeed
-from tests.deepspeed.launches import PATIENCE, ROOT, Launched, Launches
+from tests.deepspeed.launches import ROOT, TIMEOUT, Launched, Launches
 from tests.toys.manifests import manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, needs_deepspeed]
@@ -156,7 +156,7 @@ def test_deepspeed_rl_goes_on_where_it_was_killed(
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        limit = time.monotonic() + PATIENCE
+        limit = time.monotonic() + TIMEOUT
         while not (folder / "checkpoints" / "iteration-000001").exists():
             assert process.poll() is None
             assert time.monotonic() < limit

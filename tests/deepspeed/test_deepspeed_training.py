@@ -11,10 +11,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from rlprm.models.loading import load_likelihood_model, load_scalar_model
+from rlprm.models.loading import load_lm_reward_model, load_scalar_model
 from rlprm.models.lora import save_trained
 from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import chain_reads
+from rlprm.models.value_positions import chain_positions
 from rlprm.prm.trainer import PRMTrainer
 from tests.deepspeed import jobs
 from tests.deepspeed.conftest import needs_deepspeed
@@ -117,7 +117,7 @@ def test_deepspeed_what_is_saved_loads_with_stock_transformers(
     assert (saved / "model.safetensors").stat().st_size == (tmp_path / "model.safetensors").stat().st_size
     t = jobs.DATA[0]
     if kind == "likelihood":
-        model, reads = load_likelihood_model(str(saved)), [chain_reads(t, head=kind)]
+        model, reads = load_lm_reward_model(str(saved)), [chain_positions(t, head=kind)]
         logits = torch.tensor(read_sequences(model, [t.token_ids], reads, [[0]])[0])
     else:
         with torch.no_grad():

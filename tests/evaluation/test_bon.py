@@ -44,7 +44,7 @@ def small_pool() -> Pool:
         for task, row in SUCCESS.items()
         for i, won in enumerate(row)
     ]
-    return Pool.of(flat).scored(Listed("prm", VALUES))
+    return Pool.from_trajectories(flat).scored(Listed("prm", VALUES))
 
 
 def test_best_of_k_by_hand() -> None:
@@ -99,7 +99,7 @@ def combine(aggregation: str, values: tuple[float, ...]) -> float:
 def test_a_failed_candidate_is_never_preferred() -> None:
     failed = trajectory(task="a", sample=0, stop=StopReason.ERROR)
     won = trajectory(True, task="a", sample=1)
-    pool = Pool.of([failed, won]).scored(Listed("prm", {"a": [[9.0, 9.0], [-50.0, -50.0]]}))
+    pool = Pool.from_trajectories([failed, won]).scored(Listed("prm", {"a": [[9.0, 9.0], [-50.0, -50.0]]}))
     one, two = best_of_n(pool, "prm", "last", [1, 2])
     assert (one.record.success_rate, two.record.success_rate) == (0.5, 1.0)
     assert two.record.prm_tokens == 9  # only the one that was scored, 2 · 9/2

@@ -10,7 +10,7 @@ from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.evaluation.pool import Pool
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.types import End, StopReason
 from tests.toys.agents import FunctionScorer
 from tests.toys.pools import trajectory
@@ -18,7 +18,7 @@ from tests.toys.pools import trajectory
 
 def test_groups_by_task_and_sorts_by_sample() -> None:
     flat = [trajectory(task=task, sample=sample) for sample in (1, 0) for task in ("b", "a")]
-    pool = Pool.of(flat)
+    pool = Pool.from_trajectories(flat)
     assert pool.task_ids == ("b", "a")
     assert [[t.sample for t in row] for row in pool.trajectories] == [[0, 1], [0, 1]]
     assert (pool.n, pool.end) == (2, End.DECLARED)
@@ -27,7 +27,7 @@ def test_groups_by_task_and_sorts_by_sample() -> None:
 
 def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories() -> None:
     failed = trajectory(task="b", sample=0, stop=StopReason.ERROR)
-    pool = Pool.of(
+    pool = Pool.from_trajectories(
         [trajectory(steps=3), trajectory(sample=1, steps=1), failed, trajectory(task="b", sample=1)]
     )
     scored = pool.scored(Shortest()).scored(Random())
@@ -38,9 +38,9 @@ def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories(
 
 
 def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
-    pool = Pool.of([trajectory()]).scored(Shortest())
+    pool = Pool.from_trajectories([trajectory()]).scored(Shortest())
     with pytest.raises(ConfigError, match="no scores of 'random' in this pool"):
-        pool.weighed(Confident(Random()))
+        pool.weighed(WithConfidence(Random()))
     with pytest.raises(ConfigError, match=r"no scores of 'orm' in this pool; there are: shortest"):
         pool.scores_of("orm")
     with pytest.raises(ConfigError, match="two scorers have the name 'shortest'"):
@@ -49,7 +49,7 @@ def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
 
 def test_a_score_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(DataError, match="gave step 1 the score nan"):
-        Pool.of([trajectory()]).scored(FunctionScorer(lambda *_: float("nan")))
+        Pool.from_trajectories([trajectory()]).scored(FunctionScorer(lambda *_: float("nan")))
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_a_score_that_is_not_a_number_is_refused() -> None:
 )
 def test_impossible_pools_are_refused(flat: list, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Pool.of(flat)
+        Pool.from_trajectories(flat)
 
 
 @pytest.mark.parametrize("change", [{"end": End.ON_SUCCESS}, {"template": "other"}])
 def test_trajectories_that_cannot_be_compared_are_refused(change: dict) -> None:
     with pytest.raises(MismatchError, match="sample 1 of task 'a'"):
-        Pool.of([trajectory(), replace(trajectory(sample=1), **change)])
+        Pool.from_trajectories([trajectory(), replace(trajectory(sample=1), **change)])
 
 
 def test_weighed_scores_take_no_other_scorers_name() -> None:
-    weighed = Pool.of([trajectory()]).scored(Random()).weighed(Confident(Random()))
-    with pytest.raises(ConfigError, match=r"two scorers have the name 'random\+likelihood'"):
-        weighed.weighed(Confident(Random()))
+    weighed = Pool.from_trajectories([trajectory()]).scored(Random()).weighed(WithConfidence(Random()))
+    with pytest.raises(ConfigError, match=r"two scorers have the name 'random\_x_policy'"):
+        weighed.weighed(WithConfidence(Random()))
 
 
 def test_weighed_scores_are_those_of_the_weighing_scorer_itself() -> None:
-    made = Pool.of([trajectory(steps=2, sample=0), trajectory(steps=0, sample=1)])
-    weighing = Confident(Random())
+    made = Pool.from_trajectories([trajectory(steps=2, sample=0), trajectory(steps=0, sample=1)])
+    weighing = WithConfidence(Random())
     assert made.scored(Random()).weighed(weighing).scores_of(weighing.name) == made.scored(
         weighing
     ).scores_of(weighing.name)

@@ -35,7 +35,7 @@ def test_the_middle_by_hand() -> None:
         ("b", 1): [1, 1, 0.1, 1, 1],
     }
     flat = [trajectory(sample == 0, 5, task=task, sample=sample) for task, sample in values]
-    found = step_quality(Pool.of(flat).scored(ByTaskAndSample(values)), "listed")
+    found = step_quality(Pool.from_trajectories(flat).scored(ByTaskAndSample(values)), "listed")
     assert found.mid_auc == 0.75
     assert found.mid_auc_within_task == 1.0
     assert [p.auc for p in found.by_index] == [0.0, 0.0, 0.75, 0.0, 0.0]
@@ -47,7 +47,7 @@ def test_knowing_only_the_task_is_seen_within_tasks() -> None:
     flat = [trajectory(i < 3, 5, task="a", sample=i) for i in range(4)]
     flat += [trajectory(i < 1, 5, task="b", sample=i) for i in range(4)]
     scorer = FunctionScorer(lambda task, _: 0.75 if task.id == "a" else 0.25, name="difficulty")
-    found = step_quality(Pool.of(flat).scored(scorer), "difficulty")
+    found = step_quality(Pool.from_trajectories(flat).scored(scorer), "difficulty")
     assert found.mid_auc == 0.75  # 9 of 16 pairs in order, 6 tied
     assert found.mid_auc_within_task == 0.5
     assert found.calibration is not None
@@ -56,7 +56,9 @@ def test_knowing_only_the_task_is_seen_within_tasks() -> None:
 
 
 def test_one_class_has_no_auc() -> None:
-    pool = Pool.of([trajectory(True, 5, sample=i) for i in range(3)]).scored(FunctionScorer(lambda *_: 0.5))
+    pool = Pool.from_trajectories([trajectory(True, 5, sample=i) for i in range(3)]).scored(
+        FunctionScorer(lambda *_: 0.5)
+    )
     found = step_quality(pool, "toy")
     assert found.mid_auc is None
     assert found.mid_auc_within_task is None
@@ -64,12 +66,12 @@ def test_one_class_has_no_auc() -> None:
 
 def test_what_cannot_be_scored_is_left_out_and_counted() -> None:
     failed = trajectory(True, 5, sample=2, stop=StopReason.ERROR)
-    pool = Pool.of([trajectory(True, 5), trajectory(False, 5, sample=1), failed])
+    pool = Pool.from_trajectories([trajectory(True, 5), trajectory(False, 5, sample=1), failed])
     scored = pool.scored(FunctionScorer(lambda *_: 0.5))
     found = step_quality(scored, "toy", calibrate=False)
     assert (found.trajectories, found.unscored) == (2, 1)
     assert found.calibration is None
-    nothing = Pool.of([failed]).scored(FunctionScorer(lambda *_: 0.5))
+    nothing = Pool.from_trajectories([failed]).scored(FunctionScorer(lambda *_: 0.5))
     with pytest.raises(DataError, match="toy could score none of the 1 trajectories"):
         step_quality(nothing, "toy")
 

@@ -18,19 +18,19 @@ from transformers import (
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models import loading
-from rlprm.models.heads import LIKELIHOOD
-from rlprm.models.lm_head import HEAD, LikelihoodHead
-from rlprm.models.loading import head_of, load_causal_lm, load_likelihood_model, load_scalar_model
-from rlprm.models.reading import read_logits, read_sequences, stack_reads
-from rlprm.models.value_positions import STATE_AND_ACTION, VALUE_READS, Read, chain_reads
+from rlprm.models.heads import LM
+from rlprm.models.lm_head import HEAD, LMHead
+from rlprm.models.loading import head_of, load_causal_lm, load_lm_reward_model, load_scalar_model
+from rlprm.models.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.value_positions import STATE_AND_ACTION, VALUE_READS, ValuePosition, chain_positions
 from tests.prm.toy import separable, trajectory
 
 SCALE = 0.3
 
 
 @pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> LikelihoodHead:
-    made = load_likelihood_model(str(tiny_folder), scale=SCALE, dtype="float32")
+def model(tiny_folder: Path) -> LMHead:
+    made = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
     generator = torch.Generator().manual_seed(0)
     for name in HEAD:
         torch.nn.init.normal_(made.get_submodule(name).weight, std=0.2, generator=generator)
@@ -38,7 +38,7 @@ def model(tiny_folder: Path) -> LikelihoodHead:
 
 
 @torch.no_grad()
-def by_definition(model: LikelihoodHead, folder: Path, ids: tuple[int, ...], read: Read) -> float:
+def by_definition(model: LMHead, folder: Path, ids: tuple[int, ...], read: ValuePosition) -> float:
     """One forward of the whole language model, all of its logits."""
     output = AutoModelForCausalLM.from_pretrained(folder)(
         input_ids=torch.tensor([ids]), output_hidden_states=True
@@ -53,11 +53,9 @@ def by_definition(model: LikelihoodHead, folder: Path, ids: tuple[int, ...], rea
 
 
 @pytest.mark.parametrize("value_reads", VALUE_READS)
-def test_values_are_those_of_the_definition(
-    model: LikelihoodHead, tiny_folder: Path, value_reads: str
-) -> None:
+def test_values_are_those_of_the_definition(model: LMHead, tiny_folder: Path, value_reads: str) -> None:
     data = separable(2)
-    reads = [chain_reads(t, value_reads, LIKELIHOOD) for t in data]
+    reads = [chain_positions(t, value_reads, LM) for t in data]
     found = read_sequences(model, [t.token_ids for t in data], reads, [[3, 0], range(4, 8), [1, 2]])
     for t, row, values in zip(data, reads, found, strict=True):
         expected = [by_definition(model, tiny_folder, t.token_ids, read) for read in row]
@@ -66,9 +64,9 @@ def test_values_are_those_of_the_definition(
 
 
 def test_an_untrained_head_knows_what_the_policy_knows(tiny_folder: Path) -> None:
-    fresh = load_likelihood_model(str(tiny_folder), scale=1.0, dtype="float32")
+    fresh = load_lm_reward_model(str(tiny_folder), scale=1.0, dtype="float32")
     t = trajectory(["right", "left"], True)
-    ids, reads = torch.tensor([t.token_ids]), stack_reads([chain_reads(t, STATE_AND_ACTION, LIKELIHOOD)])
+    ids, reads = torch.tensor([t.token_ids]), stack_positions([chain_positions(t, STATE_AND_ACTION, LM)])
     (x_1, v_1, x_2, v_2) = read_logits(fresh, ids, reads)[0].tolist()
     assert x_1 == x_2 == 0.0
     with torch.no_grad():
@@ -83,29 +81,29 @@ def test_a_closing_token_that_was_forced_does_not_count() -> None:
     step = t.steps[0]
     mask = tuple(0 if i == step.end else m for i, m in enumerate(t.action_mask))
     forced = type(t)(**{**vars(t), "action_mask": mask})
-    assert chain_reads(t, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.end + 1)
-    assert chain_reads(forced, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.end)
+    assert chain_positions(t, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.end + 1)
+    assert chain_positions(forced, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.end)
     # Where nothing else is left it has to do: every action has a value of its own.
     silent = type(t)(**{**vars(t), "action_mask": (0,) * len(t.action_mask)})
-    assert chain_reads(silent, head=LIKELIHOOD)[1] == Read(step.start - 1, step.start, step.start + 1)
+    assert chain_positions(silent, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.start + 1)
 
 
-def test_what_stands_in_the_padding_changes_nothing(model: LikelihoodHead) -> None:
+def test_what_stands_in_the_padding_changes_nothing(model: LMHead) -> None:
     short, long = (trajectory(actions, True) for actions in (["right"], ["left", "wait", "right"]))
     width = len(long.token_ids)
     values = []
     for fill in (0, 7):
         ids = torch.tensor([[*short.token_ids, *[fill] * (width - len(short.token_ids))], long.token_ids])
-        reads = stack_reads([chain_reads(t, head=LIKELIHOOD) for t in (short, long)])
+        reads = stack_positions([chain_positions(t, head=LM) for t in (short, long)])
         with torch.no_grad():
             values.append(read_logits(model, ids, reads)[0, :2])
     assert torch.equal(*values)
 
 
 def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
-    model = load_likelihood_model(str(tiny_folder), scale=SCALE, dtype="float32")
+    model = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
     t = trajectory(["right"], True)
-    reads = stack_reads([chain_reads(t, head=LIKELIHOOD)])
+    reads = stack_positions([chain_positions(t, head=LM)])
     read_logits(model, torch.tensor([t.token_ids]), reads)[0, 1].backward()
     for name in (*HEAD, "model.layers.0.mlp.up_proj", "lm_head"):
         weight = model.get_submodule(name).weight
@@ -115,14 +113,14 @@ def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
         )  # the head is at zero and passes nothing on; the likelihood does
 
 
-def test_a_checkpoint_is_two_stock_models(model: LikelihoodHead, tmp_path: Path) -> None:
+def test_a_checkpoint_is_two_stock_models(model: LMHead, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     t = trajectory(["right", "left"], True)
-    reads = [chain_reads(t, STATE_AND_ACTION, LIKELIHOOD)]
-    again = load_likelihood_model(str(tmp_path), dtype="float32")
+    reads = [chain_positions(t, STATE_AND_ACTION, LM)]
+    again = load_lm_reward_model(str(tmp_path), dtype="float32")
     whole = read_sequences(model, [t.token_ids], reads, [[0]])
     assert read_sequences(again, [t.token_ids], reads, [[0]]) == whole
-    assert again.config.likelihood_scale == SCALE
+    assert again.config.lm_scale == SCALE
     values = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         of_states = values(torch.tensor([t.token_ids])).logits[0, [s.start - 1 for s in t.steps], 0]
@@ -134,7 +132,7 @@ def test_a_checkpoint_is_two_stock_models(model: LikelihoodHead, tmp_path: Path)
 
 
 def test_it_is_not_taken_for_a_policy_nor_a_policy_for_it(
-    model: LikelihoodHead, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LMHead, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(ArtifactError, match=re.escape("(a PRM), not a policy")):
@@ -144,8 +142,8 @@ def test_it_is_not_taken_for_a_policy_nor_a_policy_for_it(
     with pytest.raises(ArtifactError, match=re.escape("(a PRM), not a policy")):
         load_causal_lm(str(tmp_path))
     monkeypatch.undo()
-    with pytest.raises(ArtifactError, match="no likelihood head"):
-        load_likelihood_model(str(tiny_folder))
+    with pytest.raises(ArtifactError, match="no lm head"):
+        load_lm_reward_model(str(tiny_folder))
     assert head_of(model) == sorted(HEAD)
 
 
@@ -156,37 +154,37 @@ def test_models_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) -
     )  # fmt: skip
     GraniteForCausalLM(scaled).save_pretrained(tmp_path / "scaled")
     with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
-        load_likelihood_model(str(tmp_path / "scaled"), scale=0.1)
+        load_lm_reward_model(str(tmp_path / "scaled"), scale=0.1)
     T5Config().save_pretrained(tmp_path / "t5")
     with pytest.raises(ArtifactError, match="models of type t5 are no causal language models"):
-        load_likelihood_model(str(tmp_path / "t5"), scale=0.1)
+        load_lm_reward_model(str(tmp_path / "t5"), scale=0.1)
     other = AutoModelForTokenClassification.from_pretrained(tiny_folder, num_labels=3)
     other.save_pretrained(tmp_path / "labels")
     with pytest.raises(ArtifactError, match="does not fit a model with one label"):
-        load_likelihood_model(str(tmp_path / "labels"), scale=0.1)
+        load_lm_reward_model(str(tmp_path / "labels"), scale=0.1)
 
 
 def test_an_output_layer_of_its_own_is_kept(tiny_folder: Path, tmp_path: Path) -> None:
     untied = AutoModelForCausalLM.from_pretrained(tiny_folder, tie_word_embeddings=False)
     torch.nn.init.normal_(untied.lm_head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     untied.save_pretrained(tmp_path / "policy")
-    model = load_likelihood_model(str(tmp_path / "policy"), scale=SCALE, dtype="float32")
+    model = load_lm_reward_model(str(tmp_path / "policy"), scale=SCALE, dtype="float32")
     model.save_pretrained(tmp_path / "prm")
     t = trajectory(["right", "left"], True)
-    reads = [chain_reads(t, STATE_AND_ACTION, LIKELIHOOD)]
-    again = load_likelihood_model(str(tmp_path / "prm"), dtype="float32")
+    reads = [chain_positions(t, STATE_AND_ACTION, LM)]
+    again = load_lm_reward_model(str(tmp_path / "prm"), dtype="float32")
     found = read_sequences(again, [t.token_ids], reads, [[0]])
     assert found == read_sequences(model, [t.token_ids], reads, [[0]])
-    tied = load_likelihood_model(str(tiny_folder), scale=SCALE, dtype="float32")
+    tied = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
     assert found != read_sequences(tied, [t.token_ids], reads, [[0]])
 
 
 def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder: Path) -> None:
-    model = load_likelihood_model(str(tiny_folder), scale=0.01, dtype="bfloat16", device=torch.device("cpu"))
+    model = load_lm_reward_model(str(tiny_folder), scale=0.01, dtype="bfloat16", device=torch.device("cpu"))
     torch.nn.init.normal_(model.score.weight, std=0.005, generator=torch.Generator().manual_seed(0))
     torch.nn.init.constant_(model.score.bias, 0.75)
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(3))
-    reads = stack_reads([[Read(i, i + 1, i + 2) for i in range(29)]] * 2)
+    reads = stack_positions([[ValuePosition(i, i + 1, i + 2) for i in range(29)]] * 2)
     with torch.no_grad():
         values = read_logits(model, ids, reads)
     assert values.dtype == torch.float32

@@ -18,14 +18,14 @@ MANIFEST = manifest("0123456789abcdef", env_kwargs={"levels": ["a", "b"]})
 def test_a_manifest_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     MANIFEST.save(tmp_path)
     assert Manifest.load(tmp_path) == MANIFEST
-    assert json.loads((tmp_path / FILE).read_text())["estimator_kwargs"] == {"lam": 0.95}
+    assert json.loads((tmp_path / FILE).read_text())["label_estimator_kwargs"] == {"lam": 0.95}
 
 
 def test_a_manifest_from_before_some_settings_has_what_was_usual(tmp_path: Path) -> None:
     replace(MANIFEST, last_step_weight=3.0).save(tmp_path)
     assert Manifest.load(tmp_path).last_step_weight == 3.0
     fields = json.loads((tmp_path / FILE).read_text())
-    for name in ("head", "likelihood_scale", "last_step_weight"):
+    for name in ("head", "lm_scale", "last_step_weight"):
         del fields[name]
     (tmp_path / FILE).write_text(json.dumps(fields))
     assert Manifest.load(tmp_path) == MANIFEST

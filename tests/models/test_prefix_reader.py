@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from rlprm.models.heads import HEADS, LIKELIHOOD, SCALAR
-from rlprm.models.lm_head import LikelihoodHead
+from rlprm.models.heads import HEADS, LM, SCALAR
+from rlprm.models.lm_head import LMHead
 from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import Read
+from rlprm.models.value_positions import ValuePosition
 from tests.toys.heads import with_random_head
 
 
@@ -25,7 +25,7 @@ def grow(
     model: PreTrainedModel, parents: list[Branch], rng: np.random.Generator, *, children: int
 ) -> list[Branch]:
     """Continue each branch: an observation all its children share, then an action of each child's own."""
-    head = LIKELIHOOD if isinstance(model, LikelihoodHead) else SCALAR
+    head = LM if isinstance(model, LMHead) else SCALAR
     found = []
     for parent in parents:
         observation = rng.integers(3, 60, size=rng.integers(1, 9)).tolist()
@@ -33,8 +33,8 @@ def grow(
             action = [3 + child, *rng.integers(3, 60, size=rng.integers(0, 4)).tolist(), 2]
             stem = [*parent.ids, *observation]
             ids = [*stem, *action]
-            state = Read.at(len(stem) - 1)
-            chosen = Read.at(len(ids) - 1) if head == SCALAR else state._replace(stop=len(ids))
+            state = ValuePosition.at(len(stem) - 1)
+            chosen = ValuePosition.at(len(ids) - 1) if head == SCALAR else state._replace(stop=len(ids))
             found.append(Branch(ids, [*parent.reads, state, chosen], len(parent.ids), len(stem)))
     return found
 
@@ -106,7 +106,7 @@ def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten
     reader.read(roots)
     assert reader.holds(first)
     assert not reader.holds([*first, roots[0]])
-    reader.forget()
+    reader.clear()
     assert not reader.holds(first)
     _, tokens = reader.read(first)
     assert sum(tokens) == sum(first[i].fork for i in (0, 2)) + sum(len(b.ids) - b.fork for b in first)

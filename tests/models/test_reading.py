@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches, sized_batches
 from rlprm.models.loading import load_scalar_model
-from rlprm.models.reading import read_logits, read_sequences, stack_reads
-from rlprm.models.value_positions import Read
+from rlprm.models.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.value_positions import ValuePosition
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def model(tiny_folder: Path) -> PreTrainedModel:
     return made.eval()
 
 
-def at(*places: int) -> list[Read]:
-    return [Read.at(place) for place in places]
+def at(*places: int) -> list[ValuePosition]:
+    return [ValuePosition.at(place) for place in places]
 
 
-def ragged(count: int = 9) -> tuple[list[list[int]], list[list[Read]]]:
+def ragged(count: int = 9) -> tuple[list[list[int]], list[list[ValuePosition]]]:
     """Sequences of different lengths, read at different numbers of reads, ends included."""
     generator = torch.Generator().manual_seed(1)
     sequences, reads = [], []
@@ -38,7 +38,7 @@ def ragged(count: int = 9) -> tuple[list[list[int]], list[list[Read]]]:
     return sequences, reads
 
 
-def one_prefix_at_a_time(model: PreTrainedModel, ids: list[int], reads: list[Read]) -> list[float]:
+def one_prefix_at_a_time(model: PreTrainedModel, ids: list[int], reads: list[ValuePosition]) -> list[float]:
     """The plain definition: the value at position p is the last output for the tokens up to p."""
     with torch.no_grad():
         return [model(input_ids=torch.tensor([ids[: r.place + 1]])).logits[0, -1, 0].item() for r in reads]
@@ -57,7 +57,7 @@ def test_one_padded_forward_reads_what_a_forward_for_each_prefix_reads(model: Pr
 
 def test_what_stands_in_the_padding_changes_nothing(model: PreTrainedModel) -> None:
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(2))
-    reads = stack_reads([at(3, 9), at(0, 29)])
+    reads = stack_positions([at(3, 9), at(0, 29)])
     with torch.no_grad():
         before = read_logits(model, ids, reads)
         ids[0, 10:] = 7
@@ -94,7 +94,7 @@ def test_reading_is_done_without_dropout_in_whatever_mode_the_model_is(tiny_fold
 
 
 def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: PreTrainedModel) -> None:
-    ids, reads = torch.tensor([[5, 6, 7]]), stack_reads([at(0, 2)])
+    ids, reads = torch.tensor([[5, 6, 7]]), stack_positions([at(0, 2)])
     read_logits(model, ids, reads).sum().backward()
     assert model.score.weight.grad.abs().sum() > 0
     embedding = model.get_input_embeddings().weight.grad
@@ -114,7 +114,7 @@ def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder:
     if how == "a copy, autocast":
         model = deepcopy(model)
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(3))
-    reads = stack_reads([at(*range(30))] * 2)
+    reads = stack_positions([at(*range(30))] * 2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "float32"):
         values = read_logits(model, ids, reads)
     assert values.dtype == torch.float32

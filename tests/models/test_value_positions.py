@@ -12,9 +12,9 @@ from rlprm.models.value_positions import (
     ACTION,
     STATE_AND_ACTION,
     VALUE_READS,
-    action_reads,
+    action_values,
     chain_labels,
-    chain_reads,
+    chain_positions,
     step_scores,
 )
 from rlprm.types import StepLabels
@@ -26,7 +26,7 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
     actions: list[str],
 ) -> None:
     made = trajectory(actions, True)
-    positions = [read.place for read in chain_reads(made, STATE_AND_ACTION)]
+    positions = [read.place for read in chain_positions(made, STATE_AND_ACTION)]
     assert len(positions) == 2 * len(actions)
     assert list(positions) == sorted(set(positions))
     for before, after, step in zip(positions[0::2], positions[1::2], made.steps, strict=True):
@@ -34,24 +34,24 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
         assert made.action_mask[before + 1] == 1
         assert after == step.end
     # The paper's reads are among them: the first state is the prompt's.
-    assert (positions[0], *action_reads(positions, STATE_AND_ACTION)) == made.value_positions
+    assert (positions[0], *action_values(positions, STATE_AND_ACTION)) == made.value_positions
 
 
 def test_trap_nothing_is_read_after_the_last_action() -> None:
     for made in separable(4):
         for reads in VALUE_READS:
             for head in HEADS:
-                last = chain_reads(made, reads, head)[-1]
+                last = chain_positions(made, reads, head)[-1]
                 assert max(last.place, last.stop - 1) == made.steps[-1].end
 
 
 @given(st.integers(1, 9), st.sampled_from(VALUE_READS))
 def test_scores_have_one_value_per_step(steps: int, reads: str) -> None:
     made = trajectory(["right"] * steps, True)
-    chain = [float(i) for i, _ in enumerate(chain_reads(made, reads))]
+    chain = [float(i) for i, _ in enumerate(chain_positions(made, reads))]
     scores = step_scores(chain, reads, tokens=7)
     assert (len(scores.values), len(scores.progress), scores.tokens) == (steps, steps, 7)
-    assert scores.values == action_reads(chain, reads)
+    assert scores.values == action_values(chain, reads)
 
 
 def test_progress_is_the_actions_own_where_states_are_read() -> None:

@@ -129,7 +129,7 @@ def branch(
     if stranger:
         branches.append(conversation(renderer, "who are you"))
     if forget:
-        policy.forget()
+        policy.clear()
     return act(policy, *branches, seeds=range(10, 10 + len(branches)))
 
 

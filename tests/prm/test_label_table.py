@@ -37,7 +37,7 @@ def inputs(index: list[int], is_real: list[bool]) -> dict[str, Tensor]:
 
 
 def test_a_cold_epoch_makes_returns_and_a_warm_one_what_the_estimator_says(table: Any) -> None:
-    t = table(estimator_kwargs={"lam": 0.8}, cold_start_epochs=2)
+    t = table(label_estimator_kwargs={"lam": 0.8}, cold_start_epochs=2)
     found = {}
     for epoch in (1, 2, 3):
         t.start(epoch)
@@ -55,8 +55,8 @@ def test_a_cold_epoch_makes_returns_and_a_warm_one_what_the_estimator_says(table
     [
         ({}, [False, True, True]),
         ({"cold_start_epochs": 0}, [True, True, True]),
-        ({"refresh": "batch"}, [False, False, False]),
-        ({"estimator": "returns", "cold_start_epochs": 0}, [False, False, False]),
+        ({"relabel": "batch"}, [False, False, False]),
+        ({"label_estimator": "returns", "cold_start_epochs": 0}, [False, False, False]),
         ({"stored": toy.stored_labels(DATA), "cold_start_epochs": 0}, [False, False, False]),
     ],
 )
@@ -87,9 +87,9 @@ def test_a_batch_gets_its_rows_of_the_table_as_wide_as_it_is(table: Any) -> None
         assert torch.equal(getattr(found, name), getattr(t.rows, name)[index, :columns])
 
 
-@pytest.mark.parametrize("refresh", ["epoch", "batch"])
+@pytest.mark.parametrize("relabel", ["epoch", "batch"])
 def test_rows_that_fill_a_batch_up_have_no_weight(table: Any, refresh: str) -> None:
-    t = table(cold_start_epochs=0, refresh=refresh)
+    t = table(cold_start_epochs=0, relabel=refresh)
     t.start(1)
     if t.is_due:
         t.fill(*BATCH)
@@ -139,12 +139,12 @@ def test_stored_labels_stay_whatever_the_epoch_and_are_not_kept_again(table: Any
 
 
 @pytest.mark.parametrize(
-    ("estimator", "measure"), [("td_gae", "returns"), ("returns", "returns"), ("outcome", "outcome")]
+    ("label_estimator", "measure"), [("td_gae", "returns"), ("returns", "returns"), ("outcome", "outcome")]
 )
 def test_what_is_held_out_is_measured_against_the_same_labels_at_any_time(
     table: Any, estimator: str, measure: str
 ) -> None:
-    t = table(estimator=estimator)
+    t = table(label_estimator=estimator)
     expected = labels.load(measure).label(*BATCH)
     for epoch in (1, 2, 3):
         t.start(epoch)

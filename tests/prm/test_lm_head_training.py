@@ -1,4 +1,4 @@
-"""A PRM with a likelihood head through the same trainer, stage and scorer as any other."""
+"""A PRM with a lm head through the same trainer, stage and scorer as any other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from peft import PeftModel
 
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
-from rlprm.models.heads import LIKELIHOOD
+from rlprm.models.heads import LM
 from rlprm.models.lm_head import HEAD
-from rlprm.models.loading import load_likelihood_model, load_scalar_model
-from rlprm.models.lora import IN_FULL, save_trained
+from rlprm.models.loading import load_lm_reward_model, load_scalar_model
+from rlprm.models.lora import FULL_PRECISION, save_trained
 from rlprm.models.manifest import Manifest
 from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import VALUE_READS, chain_reads
+from rlprm.models.value_positions import VALUE_READS, chain_positions
 from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as stage
@@ -26,7 +26,7 @@ from rlprm.types import Trajectory
 from tests.prm import toy
 from tests.prm.toy import META, Build, trajectory
 
-ADAM = {"head": LIKELIHOOD, "optim": "adamw_torch", "learning_rate": 3e-3}
+ADAM = {"head": LM, "optim": "adamw_torch", "learning_rate": 3e-3}
 
 
 def prefix(t: Trajectory, steps: int) -> Trajectory:
@@ -58,14 +58,14 @@ def test_the_stage_leaves_a_scorer_that_reads_what_the_trainer_reads(
 ) -> None:
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(8))
     common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder), **ADAM}
-    stage.run(toy.config(tmp_path / "prm", likelihood_scale=0.2, value_reads="state_and_action", **common))
+    stage.run(toy.config(tmp_path / "prm", lm_scale=0.2, value_reads="state_and_action", **common))
     manifest = Manifest.load(tmp_path / "prm")
-    assert (manifest.head, manifest.likelihood_scale) == (LIKELIHOOD, 0.2)
+    assert (manifest.head, manifest.lm_scale) == (LM, 0.2)
     scorer = CheckpointScorer.load("prm", str(tmp_path / "prm"))
     t = trajectory(["right", "left", "wait"], True)
     (scores,) = scorer.score([t])
-    model = load_likelihood_model(str(tmp_path / "prm"), dtype="float32")
-    reads = chain_reads(t, "state_and_action", LIKELIHOOD)
+    model = load_lm_reward_model(str(tmp_path / "prm"), dtype="float32")
+    reads = chain_positions(t, "state_and_action", LM)
     (chain,) = read_sequences(model, [t.token_ids], [reads], [[0]])
     assert scores.values == pytest.approx(chain[1::2], abs=1e-5)
     assert scores.states == pytest.approx(chain[0::2], abs=1e-5)
@@ -101,13 +101,15 @@ def test_adapters_leave_its_head_whole_and_merge(build: Build, tiny_folder: Path
     expected = trainer.read(data[:4])
     assert expected.std() > 1e-3
     save_trained(
-        trainer, str(tmp_path / "out"), lambda: load_likelihood_model(str(tiny_folder), scale=0.1, **IN_FULL)
+        trainer,
+        str(tmp_path / "out"),
+        lambda: load_lm_reward_model(str(tiny_folder), scale=0.1, **FULL_PRECISION),
     )
-    merged = load_likelihood_model(str(tmp_path / "out"), dtype="float32")
+    merged = load_lm_reward_model(str(tmp_path / "out"), dtype="float32")
     rows = read_sequences(
         merged,
         [t.token_ids for t in data[:4]],
-        [chain_reads(t, head=LIKELIHOOD) for t in data[:4]],
+        [chain_positions(t, head=LM) for t in data[:4]],
         [range(4)],
     )
     for row, values in zip(rows, expected, strict=True):
@@ -120,20 +122,20 @@ def test_what_a_scalar_head_does_not_use_is_not_part_of_a_finished_prm(
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(4))
     common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder)}
     stage.run(toy.config(tmp_path / "prm", **common))
-    assert not {"head", "likelihood_scale"} & read_record(tmp_path / "prm")["config"].keys()
+    assert not {"head", "lm_scale"} & read_record(tmp_path / "prm")["config"].keys()
     with caplog.at_level(logging.INFO):
-        stage.run(toy.config(tmp_path / "prm", likelihood_scale=0.5, **common))
+        stage.run(toy.config(tmp_path / "prm", lm_scale=0.5, **common))
     assert "reusing it" in caplog.text
     with pytest.raises(MismatchError, match="head: None there, 'likelihood' now"):
-        stage.run(toy.config(tmp_path / "prm", head=LIKELIHOOD, **common))
+        stage.run(toy.config(tmp_path / "prm", head=LM, **common))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"head": "likelyhood"}, "head: got 'likelyhood', allowed: scalar, likelihood"),
-        ({"likelihood_scale": 0.0}, r"likelihood_scale: got 0\.0, allowed: above 0"),
-        ({"likelihood_scale": float("nan")}, "likelihood_scale: got nan, allowed: above 0"),
+        ({"lm_scale": 0.0}, r"lm_scale: got 0\.0, allowed: above 0"),
+        ({"lm_scale": float("nan")}, "lm_scale: got nan, allowed: above 0"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForTokenClassification, TrainerCallback
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.models.loading import load_scalar_model, revision_of
-from rlprm.models.lora import IN_FULL, save_trained
+from rlprm.models.lora import FULL_PRECISION, save_trained
 from rlprm.models.manifest import Manifest
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.runtime.record import read_record
@@ -122,7 +122,9 @@ def test_merged_adapters_read_what_the_adapters_read(build: Build, tiny_folder: 
     trainer = build(data, lora_r=4, head_seed=None, num_train_epochs=2, **ADAM)
     trainer.train()
     assert trainer.read(data).std() > 1e-3
-    save_trained(trainer, str(tmp_path / "out"), lambda: load_scalar_model(str(tiny_folder), **IN_FULL))
+    save_trained(
+        trainer, str(tmp_path / "out"), lambda: load_scalar_model(str(tiny_folder), **FULL_PRECISION)
+    )
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
     assert not isinstance(stock, PeftModel)
     assert type(stock.score) is nn.Linear
@@ -143,7 +145,9 @@ def test_adapters_of_a_coarse_model_are_merged_into_exact_weights(
     args = toy.config(tmp_path / "prm", lora_r=4, bf16=True, **ADAM)
     trainer = PRMTrainer(stage.with_adapters(model, args, seed=0), args, toy.separable(6, seed=5), [])
     trainer.train()
-    save_trained(trainer, str(tmp_path / "out"), lambda: load_scalar_model(str(tiny_folder), **IN_FULL))
+    save_trained(
+        trainer, str(tmp_path / "out"), lambda: load_scalar_model(str(tiny_folder), **FULL_PRECISION)
+    )
     merged, base = load_scalar_model(str(tmp_path / "out")), load_scalar_model(str(tiny_folder))
     name = "model.layers.0.mlp.up_proj"
     layer = trainer.model.base_model.model.get_submodule(name)

@@ -67,7 +67,7 @@ OUTCOMES = (1.0, 0.0, 0.0)
 
 
 def agentprm(build: Build, **settings: object) -> PRMTrainer:
-    return build(DATA, estimator="td_gae", estimator_kwargs={"lam": LAM}, beta=BETA, **settings)
+    return build(DATA, label_estimator="td_gae", label_estimator_kwargs={"lam": LAM}, beta=BETA, **settings)
 
 
 def test_the_first_epoch_learns_returns_at_every_read_and_no_progress(build: Build) -> None:
@@ -80,16 +80,16 @@ def test_the_first_epoch_learns_returns_at_every_read_and_no_progress(build: Bui
     assert loss_of(trainer) == pytest.approx(expected / STEPS, rel=1e-5)
 
 
-@pytest.mark.parametrize("refresh", ["epoch", "batch"])
+@pytest.mark.parametrize("relabel", ["epoch", "batch"])
 def test_later_epochs_learn_td_gae_labels_of_the_current_values(build: Build, refresh: str) -> None:
-    trainer = agentprm(build, refresh=refresh)
+    trainer = agentprm(build, relabel=refresh)
     trainer.start_epoch(2)
     values = chains(trainer)
     assert loss_of(trainer) == pytest.approx(loss_by_hand(values, values, OUTCOMES), rel=1e-5)
 
 
 def test_labels_of_an_epoch_stay_while_weights_move(build: Build) -> None:
-    by_epoch, by_batch = agentprm(build, refresh="epoch"), agentprm(build, refresh="batch", folder="b")
+    by_epoch, by_batch = agentprm(build, relabel="epoch"), agentprm(build, relabel="batch", folder="b")
     for trainer in (by_epoch, by_batch):
         trainer.start_epoch(2)
         before = chains(trainer)
@@ -146,7 +146,7 @@ def test_held_out_values_are_measured_against_returns_in_every_epoch(build: Buil
 
 
 def test_a_baselines_held_out_values_are_measured_against_its_own_labels(build: Build) -> None:
-    trainer = build(DATA, estimator="outcome")
+    trainer = build(DATA, label_estimator="outcome")
     last = sum(0.5 * (chain[-1] - r) ** 2 for chain, r in zip(chains(trainer), OUTCOMES, strict=True))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(last / STEPS, rel=1e-5)
 
@@ -166,14 +166,16 @@ def test_an_outcome_of_another_name_is_refused() -> None:
 
 
 def test_the_last_step_can_weigh_more(build: Build) -> None:
-    one, three = (build(DATA, estimator="returns", last_step_weight=w, folder=str(w)) for w in (1.0, 3.0))
+    one, three = (
+        build(DATA, label_estimator="returns", last_step_weight=w, folder=str(w)) for w in (1.0, 3.0)
+    )
     last = sum(0.5 * (chain[-1] - r) ** 2 for chain, r in zip(chains(one), OUTCOMES, strict=True)) / STEPS
     assert last > 1e-3
     assert loss_of(three) - loss_of(one) == pytest.approx(2 * last, rel=1e-4)
 
 
 def test_cross_entropy_on_a_sigmoid_head(build: Build) -> None:
-    trainer = build(DATA, loss="bce", activation="sigmoid", beta=BETA, estimator_kwargs={"lam": LAM})
+    trainer = build(DATA, loss="bce", activation="sigmoid", beta=BETA, label_estimator_kwargs={"lam": LAM})
     trainer.start_epoch(2)
     total = 0.0
     for logits, outcome in zip(chains(trainer), OUTCOMES, strict=True):
@@ -188,7 +190,7 @@ def test_cross_entropy_on_a_sigmoid_head(build: Build) -> None:
 
 
 def test_an_orm_learns_from_the_last_action_alone(build: Build) -> None:
-    trainer = build(DATA, estimator="outcome")
+    trainer = build(DATA, label_estimator="outcome")
     seen: list[Tensor] = []
 
     def keep(module: object, inputs: object, output: Tensor) -> None:
@@ -225,7 +227,7 @@ def test_nothing_after_the_last_action_matters(build: Build) -> None:
         replace(t, token_ids=(*t.token_ids, 7, 8, 9), action_mask=(*t.action_mask, 0, 0, 0)) for t in DATA
     ]
     plain, padded = agentprm(build), build(
-        longer, estimator_kwargs={"lam": LAM}, beta=BETA, folder="b"
+        longer, label_estimator_kwargs={"lam": LAM}, beta=BETA, folder="b"
     )  # fmt: skip
     for trainer in (plain, padded):
         trainer.start_epoch(2)
@@ -245,7 +247,7 @@ def test_training_mode_changes_no_value(build: Build) -> None:
 
 
 def test_where_states_are_read_the_same_loss_runs_over_the_longer_chain(build: Build) -> None:
-    trainer = agentprm(build, value_reads="state_and_action", refresh="batch")
+    trainer = agentprm(build, value_reads="state_and_action", relabel="batch")
     trainer.start_epoch(2)
     interleaved = chains(trainer)
     assert [len(chain) for chain in interleaved] == [6, 2, 4]

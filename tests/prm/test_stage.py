@@ -128,11 +128,11 @@ def test_intermediate_rewards_are_refused() -> None:
         ({"trajectories": ""}, "trajectories: nothing given"),
         ({"model": ""}, "model: nothing given"),
         ({"loss": "bce"}, "needs the activation 'sigmoid'"),
-        ({"refresh": "step"}, "refresh: got 'step', allowed: epoch, batch"),
+        ({"relabel": "step"}, "refresh: got 'step', allowed: epoch, batch"),
         ({"outcome": "reward"}, "outcome: got 'reward'"),
-        ({"estimator": "td_lambda"}, "unknown label estimator 'td_lambda'"),
-        ({"estimator_kwargs": {"lambda": 1}}, "no setting 'lambda'; allowed: lam, gamma"),
-        ({"estimator_kwargs": {"gamma": 0.9}}, "gamma = 1"),
+        ({"label_estimator": "td_lambda"}, "unknown label estimator 'td_lambda'"),
+        ({"label_estimator_kwargs": {"lambda": 1}}, "no setting 'lambda'; allowed: lam, gamma"),
+        ({"label_estimator_kwargs": {"gamma": 0.9}}, "gamma = 1"),
         ({"held_out_fraction": 1.0}, "held_out_fraction: got 1.0"),
         ({"beta": -0.1}, "beta: got -0.1"),
         ({"beta": float("nan")}, "beta: got nan"),
@@ -148,11 +148,15 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
 def test_a_run_leaves_a_stock_checkpoint_with_its_manifest(
     rollouts: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changed = {"estimator_kwargs": {"lam": 0.8}, "beta": 0.5, "last_step_weight": 3.0}
+    changed = {"label_estimator_kwargs": {"lam": 0.8}, "beta": 0.5, "last_step_weight": 3.0}
     stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **changed))
 
     manifest = Manifest.load(tmp_path / "prm")
-    assert (manifest.estimator, manifest.estimator_kwargs, manifest.beta) == ("td_gae", {"lam": 0.8}, 0.5)
+    assert (manifest.label_estimator, manifest.label_estimator_kwargs, manifest.beta) == (
+        "td_gae",
+        {"lam": 0.8},
+        0.5,
+    )
     assert (manifest.end, manifest.environment, manifest.round_limit) == ("declared", META["environment"], 6)
     assert (manifest.policy, manifest.outcome_definition) == ("toy", "toy")
     assert manifest.last_step_weight == 3.0

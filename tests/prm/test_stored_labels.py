@@ -26,7 +26,11 @@ from rlprm.types import StepLabels, Trajectory
 from tests.prm import toy
 from tests.prm.toy import Build, store
 
-META = {"estimator": "monte_carlo", "estimator_kwargs": {"rollouts": 4, "hard": False}, "outcome": "success"}
+META = {
+    "label_estimator": "monte_carlo",
+    "label_estimator_kwargs": {"rollouts": 4, "hard": False},
+    "outcome": "success",
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +62,18 @@ def trained(rollouts: str, tiny_folder: Path, output: Path, **settings: Any) -> 
 
 
 @pytest.mark.parametrize("reads", ["action", "state_and_action"])
-@pytest.mark.parametrize("estimator", ["outcome", "returns"])
+@pytest.mark.parametrize("label_estimator", ["outcome", "returns"])
 def test_labels_of_an_estimator_train_exactly_as_the_estimator_does(
     rollouts: str, tiny_folder: Path, tmp_path: Path, estimator: str, reads: str
 ) -> None:
     file = tmp_path / "labels.jsonl"
-    label.run(LabelConfig(trajectories=rollouts, estimator=estimator, output=str(file)))
-    made = trained(rollouts, tiny_folder, tmp_path / "made", estimator=estimator, value_reads=reads)
-    stored = trained(rollouts, tiny_folder, tmp_path / "stored", labels=str(file), value_reads=reads)
+    label.run(LabelConfig(trajectories=rollouts, label_estimator=estimator, output=str(file)))
+    made = trained(rollouts, tiny_folder, tmp_path / "made", label_estimator=estimator, value_reads=reads)
+    stored = trained(rollouts, tiny_folder, tmp_path / "stored", label_file=str(file), value_reads=reads)
     assert len(made["log"]) > 4
     assert stored == made
     manifest = Manifest.load(tmp_path / "stored")
-    assert (manifest.estimator, manifest.estimator_kwargs) == (estimator, {})
+    assert (manifest.label_estimator, manifest.label_estimator_kwargs) == (estimator, {})
     assert (manifest.beta, manifest.cold_start_epochs) == (0.0, 0)
 
 
@@ -112,7 +116,7 @@ def test_there_is_no_cold_start(build: Build) -> None:
     assert not trainer.label_table.is_cold
     batch = trainer._collate([{"index": n} for n in (3, 0)])
     trainer.start_epoch(1)
-    targets = trainer.label_table.of(batch, torch.zeros(batch["reads"].shape[:2]))
+    targets = trainer.label_table.labels_of(batch, torch.zeros(batch["reads"].shape[:2]))
     for row, index in enumerate((3, 0)):
         reads = len(data[index].steps) + 1
         assert torch.equal(targets.promise[row, :reads], stored.train.promise[index, :reads])
@@ -124,16 +128,19 @@ def test_what_the_file_says_goes_into_the_manifest_and_missing_trajectories_are_
 ) -> None:
     trajectories = TrajectoryStore.open(rollouts).read()
     file = write(tmp_path / LABELS, [t for t in trajectories if t.sample < 3])
-    trained(rollouts, tiny_folder, tmp_path / "pvm", labels=str(tmp_path))
+    trained(rollouts, tiny_folder, tmp_path / "pvm", label_file=str(tmp_path))
     manifest = Manifest.load(tmp_path / "pvm")
-    assert (manifest.estimator, manifest.estimator_kwargs) == (META["estimator"], META["estimator_kwargs"])
+    assert (manifest.label_estimator, manifest.label_estimator_kwargs) == (
+        META["label_estimator"],
+        META["label_estimator_kwargs"],
+    )
     record = read_record(tmp_path / "pvm")
     assert record["results"]["unlabelled"] == 10
     assert record["results"]["trajectories"] + record["results"]["held_out"] == 30
     # Other labels at the same place are other settings.
-    write(Path(file), trajectories, estimator_kwargs={"rollouts": 8, "hard": False})
+    write(Path(file), trajectories, label_estimator_kwargs={"rollouts": 8, "hard": False})
     with pytest.raises(MismatchError, match="label_file"):
-        trained(rollouts, tiny_folder, tmp_path / "pvm", labels=str(tmp_path))
+        trained(rollouts, tiny_folder, tmp_path / "pvm", label_file=str(tmp_path))
 
 
 def test_labels_that_do_not_belong_are_refused(tmp_path: Path) -> None:
@@ -152,4 +159,4 @@ def test_labels_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     some = LabelFile.read(write(tmp_path / "some.jsonl", data[:5]))
     assert labelled_trajectories(data, some, "success") == data[:5]
     with pytest.raises(DataError, match="no labels for sample 1 of task 't1'"):
-        StoredLabels.of(some, data[:4], data[5:], "action")
+        StoredLabels.from_file(some, data[:4], data[5:], "action")

@@ -36,7 +36,7 @@ META = {
 PROCESS_KINDS: dict[str, dict[str, Any]] = {
     "plain": {"learning_rate": 2e-3},
     "stored labels": {"learning_rate": 2e-3},
-    "likelihood": {"learning_rate": 2e-3, "head": "likelihood"},
+    "likelihood": {"learning_rate": 2e-3, "head": "lm"},
     "adapters": {"learning_rate": 2e-2, "lora_r": 4, "gradient_checkpointing": True},
     "resumed": {"learning_rate": 2e-3, "save_strategy": "steps", "save_steps": 6},
 }

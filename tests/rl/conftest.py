@@ -17,7 +17,7 @@ from rlprm.stages import train_rl as stage
 from tests.rl import walker
 
 Run = Callable[..., dict[str, Any]]
-BASELINE = {"reward": "outcome", "estimator": "leave_one_out", "prm": ""}
+BASELINE = {"reward": "outcome", "advantage": "leave_one_out", "prm": ""}
 """The reward and estimator that need no PRM."""
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprm.errors import DataError
-from rlprm.rl.batch import Batch, micro_batches, prm_reads, split_failed
+from rlprm.rl.batch import Batch, micro_batches, prm_values, split_failed
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.rl import toy
 
@@ -25,7 +25,7 @@ def episodes() -> list[Trajectory]:
 
 
 def test_the_layout_by_hand() -> None:
-    batch = Batch.of(episodes())
+    batch = Batch.from_trajectories(episodes())
     assert len(batch) == 3
     assert batch.widths_B == (8, 3, 9)
     assert batch.token_ids_BL.tolist() == [
@@ -50,19 +50,19 @@ def test_the_layout_by_hand() -> None:
 
 
 def test_a_graded_outcome_is_learned_from_where_it_is_asked_for() -> None:
-    assert Batch.of(episodes(), outcome="score").outcomes_B.tolist() == [1.0, 0.25, 0.0]
+    assert Batch.from_trajectories(episodes(), outcome="score").outcomes_B.tolist() == [1.0, 0.25, 0.0]
 
 
 def test_an_episode_with_a_step_nobody_sampled_is_refused() -> None:
     with pytest.raises(DataError, match="step 2 of row 0 has no token that the policy sampled"):
-        Batch.of([toy.trajectory(".ac.f")])
+        Batch.from_trajectories([toy.trajectory(".ac.f")])
 
 
 def test_values_of_a_prm_are_padded_with_zeros() -> None:
-    reads = prm_reads([StepScores(0.5, (0.25, 0.75)), StepScores(0.125, (1.0,))])
+    reads = prm_values([StepScores(0.5, (0.25, 0.75)), StepScores(0.125, (1.0,))])
     assert reads.values_BT1.tolist() == [[0.5, 0.25, 0.75], [0.125, 1.0, 0.0]]
     assert reads.states_BT is None
-    with_states = prm_reads(
+    with_states = prm_values(
         [StepScores(0.5, (0.25, 0.75), states=(0.5, 0.125)), StepScores(0.125, (1.0,), states=(0.375,))]
     )
     assert with_states.states_BT is not None
@@ -115,13 +115,13 @@ def test_the_shares_do_not_depend_on_the_order_of_the_rows() -> None:
 
 def test_nothing_to_share_out_is_nothing_to_do() -> None:
     assert list(micro_batches([], [3], token_budget=5)) == []
-    assert torch.equal(Batch.of(episodes()[:1]).groups_B, torch.tensor([0]))
+    assert torch.equal(Batch.from_trajectories(episodes()[:1]).groups_B, torch.tensor([0]))
 
 
 def test_trap_a_reward_before_the_end_is_refused_and_not_forgotten() -> None:
     first, *others = episodes()
     early = replace(first, steps=(replace(first.steps[0], reward=0.5), *first.steps[1:]))
     with pytest.raises(DataError, match=r"step 1 of .* has the intermediate reward 0\.5"):
-        Batch.of([*others, early])
+        Batch.from_trajectories([*others, early])
     at_the_end = replace(first, steps=(*first.steps[:-1], replace(first.steps[-1], reward=0.5)))
-    assert len(Batch.of([at_the_end])) == 1
+    assert len(Batch.from_trajectories([at_the_end])) == 1

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlprm.errors import DataError, MismatchError
-from rlprm.rl.checkpoints import Journal, Progress, load_newest, save_checkpoint
+from rlprm.rl.checkpoints import Journal, RunState, load_newest, save_checkpoint
 from rlprm.rl.learner import Learner
 from rlprm.runtime.processes import Processes
 from tests.rl import toy
@@ -26,8 +26,8 @@ def step(learner: Learner, seed: int) -> None:
 
 
 def save(learner: Learner, folder: Path, iteration: int, *, keep: int = 2, **settings: Any) -> None:
-    progress = Progress(iteration, env_steps=10 * iteration, prm="runs/prm", alarms={"overrating": "much"})
-    save_checkpoint(learner, folder, progress, {**SETTINGS, **settings}, keep=keep)
+    state = RunState(iteration, env_steps=10 * iteration, prm="runs/prm", alarms={"overrating": "much"})
+    save_checkpoint(learner, folder, state, {**SETTINGS, **settings}, keep=keep)
 
 
 def names(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     step(going, 2)
     again = toy.learner(tiny_folder, **settings)
     found = load_newest(again, tmp_path, SETTINGS)
-    assert found == Progress(7, env_steps=70, prm="runs/prm", alarms={"overrating": "much"})
+    assert found == RunState(7, env_steps=70, prm="runs/prm", alarms={"overrating": "much"})
     assert torch.equal(toy.weights(again), at_checkpoint)
     step(again, 2)  # with the moments of the first step
     assert torch.equal(toy.weights(again), toy.weights(going))
@@ -74,7 +74,7 @@ def test_frozen_weights_are_in_no_checkpoint_and_adapters_come_back(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     made = toy.learner(tiny_folder, lora_r=4, critic="separate")
-    save_checkpoint(made, tmp_path, Progress(iteration=1), {}, keep=1)
+    save_checkpoint(made, tmp_path, RunState(iteration=1), {}, keep=1)
     (file,) = (tmp_path / "checkpoints/iteration-000001").glob("model*.safetensors")
     kept = load_file(file)
     trained = {name for name, p in made.whole.named_parameters() if p.requires_grad}

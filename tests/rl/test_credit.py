@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from rlprm.errors import ConfigError
-from rlprm.rl.batch import Batch, PRMReads
-from rlprm.rl.credit import Credit, CreditSetting, Evaluated, assign_credit
+from rlprm.rl.batch import Batch, PRMValues
+from rlprm.rl.credit import Credit, CreditSetting, OldLogprobs, assign_credit
 from rlprm.types import StopReason
 from tests.rl import toy
 
-PRM = PRMReads(torch.tensor([[0.4, 0.6, 0.9], [0.4, 0.1, 0.0]]), None)
+PRM = PRMValues(torch.tensor([[0.4, 0.6, 0.9], [0.4, 0.1, 0.0]]), None)
 
 
 def batch(**second: Any) -> Batch:
-    return Batch.of(
+    return Batch.from_trajectories(
         [
             toy.trajectory("..aaf.ac", task="x", success=True),
             toy.trajectory(".ac", task="x", sample=1, **second),
@@ -32,27 +32,27 @@ def batch(**second: Any) -> Batch:
     )
 
 
-def evaluated(of: Batch, **parts: Tensor) -> Evaluated:
+def evaluated(of: Batch, **parts: Tensor) -> OldLogprobs:
     """The critic at first tokens; 9 at the other sampled ones, where a step-level critic is not read."""
     values_BL = torch.full(of.token_ids_BL.shape, 9.0).where(of.layout.sampled, 0.0)
     values_BL[0, 2], values_BL[0, 6], values_BL[1, 1] = 0.5, 0.25, 0.5
     logprobs_BL = torch.full_like(values_BL, -1.0).where(of.layout.sampled, 0.0)
-    return Evaluated(**{"logprobs_BL": logprobs_BL, "values_BL": values_BL, **parts})
+    return OldLogprobs(**{"logprobs_BL": logprobs_BL, "values_BL": values_BL, **parts})
 
 
 def credit(
     reward: str = "outcome",
-    estimator: str = "turn_gae",
+    advantage: str = "turn_gae",
     *,
     of: Batch | None = None,
-    read: Evaluated | None = None,
+    read: OldLogprobs | None = None,
     lam: float | None = 1.0,
     **settings: Any,
 ) -> Credit:
     of = of or batch()
     if lam is not None:
-        settings["estimator_kwargs"] = {"lam": lam}
-    setting = CreditSetting(**{"reward": reward, "estimator": estimator, "whiten": "none", **settings})
+        settings["advantage_kwargs"] = {"lam": lam}
+    setting = CreditSetting(**{"reward": reward, "advantage": advantage, "whiten": "none", **settings})
     return assign_credit(of, PRM, read or evaluated(of), setting)
 
 
@@ -89,21 +89,21 @@ def test_time_passes_between_steps_whatever_their_tokens() -> None:
     assert rows(found.advantages_BL) == [[0, 0, 0, 0, 0, 0, 0.75, 0.75], [0, -0.5, -0.5, 0, 0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("estimator", ["turn_gae", "token_gae"])
+@pytest.mark.parametrize("advantage", ["turn_gae", "token_gae"])
 def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(estimator: str) -> None:
     # The last two steps of an episode get the same credit, however many came before.
     found = []
     for tokens in (".c.c", ".c.c.c.c.c.c"):
-        of = Batch.of([toy.trajectory(tokens, success=True)])
+        of = Batch.from_trajectories([toy.trajectory(tokens, success=True)])
         zeros_BL = torch.zeros(of.token_ids_BL.shape)
         setting = CreditSetting("outcome", None, estimator, {"lam": 1.0}, gamma=0.5, whiten="none")
-        credited = assign_credit(of, None, Evaluated(zeros_BL, zeros_BL), setting).advantages_BL
+        credited = assign_credit(of, None, OldLogprobs(zeros_BL, zeros_BL), setting).advantages_BL
         found.append(credited[of.layout.sampled][-2:].tolist())
     assert found[0] == found[1] == [0.5, 1.0]
 
 
 def test_with_token_level_credit_the_critic_learns_at_every_sampled_token_and_nowhere_else() -> None:
-    found = credit(estimator="token_gae")
+    found = credit(advantage="token_gae")
     sampled = batch().layout.sampled
     assert torch.equal(found.has_return_BL, sampled)
     # The return of each token minus the value before it: 9 where the fixture has no step begin.
@@ -115,9 +115,9 @@ def test_with_token_level_credit_the_critic_learns_at_every_sampled_token_and_no
 def test_trap_a_reward_of_zero_is_a_reward() -> None:
     # Nothing is paid anywhere, and yet the critic has to come down and the actions were worse than thought.
     found = assign_credit(
-        Batch.of([toy.trajectory(".ac")]),
+        Batch.from_trajectories([toy.trajectory(".ac")]),
         None,
-        Evaluated(torch.zeros(1, 3), torch.tensor([[0.0, 0.5, 0.0]])),
+        OldLogprobs(torch.zeros(1, 3), torch.tensor([[0.0, 0.5, 0.0]])),
         CreditSetting(reward="outcome", whiten="none"),
     )
     assert not found.rewards.total.any()
@@ -131,10 +131,13 @@ def test_trap_observations_are_no_time_steps() -> None:
         assign_credit(
             of,
             None,
-            Evaluated(torch.zeros(of.token_ids_BL.shape), torch.zeros(of.token_ids_BL.shape)),
+            OldLogprobs(torch.zeros(of.token_ids_BL.shape), torch.zeros(of.token_ids_BL.shape)),
             CreditSetting("outcome", None, "token_gae", {"lam": 0.5}, whiten="none"),
         ).advantages_BL[of.layout.sampled]
-        for of in (Batch.of([toy.trajectory(tokens, success=True)]) for tokens in (".ac.c", ".aaf.....c"))
+        for of in (
+            Batch.from_trajectories([toy.trajectory(tokens, success=True)])
+            for tokens in (".ac.c", ".aaf.....c")
+        )
     ]
     assert found[0].tolist() == found[1].tolist() == [0.25, 0.5, 1.0]
 
@@ -157,7 +160,7 @@ def test_whitening_is_over_the_steps_of_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimator", "same_as"),
+    ("advantage", "same_as"),
     [
         ("turn_gae", "both"),
         ("token_gae", "both"),
@@ -170,7 +173,7 @@ def test_whitening_is_over_the_steps_of_the_whole_batch() -> None:
 def test_auto_whitening_is_what_the_estimator_asks_for(estimator: str, same_as: str) -> None:
     lam = 1.0 if estimator in ("turn_gae", "token_gae", "prm_critic") else None
     found = {
-        how: credit(estimator=estimator, whiten=how, lam=lam).advantages_BL
+        how: credit(advantage=estimator, whiten=how, lam=lam).advantages_BL
         for how in ("auto", "both", "scale", "none")
     }
     assert torch.equal(found["auto"], found[same_as])
@@ -178,14 +181,14 @@ def test_auto_whitening_is_what_the_estimator_asks_for(estimator: str, same_as: 
 
 
 def test_filtered_cloning_pushes_no_failure_down() -> None:
-    found = credit(estimator="filtered", whiten="auto", lam=None)
+    found = credit(advantage="filtered", whiten="auto", lam=None)
     assert rows(found.advantages_BL) == [[0, 0, 1, 1, 0, 0, 1, 1], [0] * 8]
     assert not found.has_return_BL.any()
 
 
 def test_against_the_others_of_its_task_by_hand() -> None:
     # Returns 1 and 0: each is compared with the other one.
-    found = credit(estimator="leave_one_out", lam=None)
+    found = credit(advantage="leave_one_out", lam=None)
     assert rows(found.advantages_BL) == [[0, 0, 1, 1, 0, 0, 1, 1], [0, -1, -1, 0, 0, 0, 0, 0]]
     assert not found.has_return_BL.any()
     assert not found.returns_BL.any()
@@ -223,7 +226,7 @@ def test_a_success_that_was_cut_off_is_not_paid_twice() -> None:
 
 def test_a_value_outside_the_range_of_outcomes_is_clipped_before_it_stands_for_one() -> None:
     of = batch(stop=StopReason.ROUND_LIMIT)
-    wild = PRMReads(torch.tensor([[0.4, 0.6, 0.9], [0.4, 1.7, 0.0]]), None)
+    wild = PRMValues(torch.tensor([[0.4, 0.6, 0.9], [0.4, 1.7, 0.0]]), None)
     found = assign_credit(
         of, wild, evaluated(of),
         CreditSetting("outcome", None, "turn_gae", {"lam": 1.0}, bootstrap_truncations=True, whiten="none"),
@@ -261,10 +264,10 @@ def test_the_kl_to_the_reference_is_paid_by_the_step_that_causes_it() -> None:
 
 def test_the_prm_as_critic_needs_none_of_ours() -> None:
     # Â = δ at λ = 0: .6 - .4, 1 - .6;  0 - .4
-    found = credit(estimator="prm_critic", lam=0.0)
+    found = credit(advantage="prm_critic", lam=0.0)
     assert rows(found.advantages_BL) == [[0, 0, 0.2, 0.2, 0, 0, 0.4, 0.4], [0, -0.4, -0.4, 0, 0, 0, 0, 0]]
     assert not found.has_return_BL.any()
     with pytest.raises(ConfigError, match="prm_critic needs prm_values_BT1"):
         assign_credit(
-            batch(), None, evaluated(batch()), CreditSetting(reward="outcome", estimator="prm_critic")
+            batch(), None, evaluated(batch()), CreditSetting(reward="outcome", advantage="prm_critic")
         )

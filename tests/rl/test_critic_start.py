@@ -66,7 +66,7 @@ def test_values_of_states_are_taken_from_a_likelihood_head(
     settings: dict[str, Any], walker_prm: Path, walker_policy: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(walker_prm, tmp_path / "prm")
-    changes = {"head": "likelihood", "value_reads": "state_and_action", "likelihood_scale": 0.1}
+    changes = {"head": "lm", "value_reads": "state_and_action", "lm_scale": 0.1}
     walker.manifest(walker_policy, **changes).save(tmp_path / "prm")
     found = first_values(load(settings, reward="outcome", prm=str(tmp_path / "prm")))
     torch.testing.assert_close(found, prm_values(walker_prm), atol=1e-5, rtol=0)
@@ -77,11 +77,11 @@ def test_another_start_starts_at_zero(settings: dict[str, Any], walker_policy: P
         assert not first_values(load(settings, reward="outcome", **changes)).any()
 
 
-@pytest.mark.parametrize("changes", [{"activation": "sigmoid"}, {"head": "likelihood"}])
+@pytest.mark.parametrize("changes", [{"activation": "sigmoid"}, {"head": "lm"}])
 def test_a_prm_whose_output_is_not_a_value_lends_its_body_alone(
     settings: dict[str, Any], walker_prm: Path, walker_policy: Path, tmp_path: Path, changes: dict[str, str]
 ) -> None:
-    """A likelihood head that was not trained on states has values of actions only, and those are sums."""
+    """A lm head that was not trained on states has values of actions only, and those are sums."""
     shutil.copytree(walker_prm, tmp_path / "prm")
     walker.manifest(walker_policy, **changes).save(tmp_path / "prm")
     model = load(settings, reward="outcome", prm=str(tmp_path / "prm"))

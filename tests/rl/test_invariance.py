@@ -80,7 +80,7 @@ def test_no_other_reward_has_this_property(reward: str) -> None:
         assert (credit(reward, critic) - plain).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("estimator", ["group", "leave_one_out"])
+@pytest.mark.parametrize("advantage", ["group", "leave_one_out"])
 def test_against_a_group_progress_is_outcome_exactly_which_is_why_it_is_refused(estimator: str) -> None:
     b = random_batch(1)
     values, lengths = b["values"].clone(), b["lengths"].clamp(min=1)

@@ -17,7 +17,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import TrainingError
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.batch import Batch
-from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.learner import Learner
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import Processes
@@ -37,11 +37,13 @@ def build(tiny_folder: Path) -> Build:
     return lambda **settings: toy.learner(tiny_folder, **{"learning_rate": RATE, **settings})
 
 
-def evaluate(learner: Learner, batch: Batch = BATCH) -> Evaluated:
+def evaluate(learner: Learner, batch: Batch = BATCH) -> OldLogprobs:
     return learner.evaluate(batch, with_reference=learner.config.kl_coef > 0)
 
 
-def changes(learner: Learner, part: str = "", evaluated: Evaluated | None = None, **settings: Any) -> Tensor:
+def changes(
+    learner: Learner, part: str = "", evaluated: OldLogprobs | None = None, **settings: Any
+) -> Tensor:
     """How far one update moves the parameters; credit and batch aside, all settings are those of update."""
     before = toy.weights(learner, part)
     batch, credit = settings.pop("batch", BATCH), settings.pop("credit", CREDIT)
@@ -79,7 +81,7 @@ def test_trap_the_trainer_finds_the_log_probabilities_the_sampler_stored(
     jobs = [(task, 0) for task in envs.load("tests.toys.corridor").tasks(Split.TRAIN, 0, 6)]
     with learner.acting() as whole:
         policy = HFPolicy(whole.policy, renderer, revision="toy", temperature=temperature, max_new_tokens=5)
-        batch = Batch.of(rollout(jobs, policy, EpisodeSetting(), run_seed=1))
+        batch = Batch.from_trajectories(rollout(jobs, policy, EpisodeSetting(), run_seed=1))
     assert not batch.layout.sampled[batch.token_ids_BL == renderer.closing_id].all()  # some were forced
     torch.testing.assert_close(
         evaluate(learner, batch).logprobs_BL, batch.sampler_logprobs_BL, atol=1e-4, rtol=0
@@ -184,7 +186,7 @@ def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
     junk = torch.full(BATCH.token_ids_BL.shape, math.nan).where(~BATCH.layout.sampled, 0.0)
     clean, dirty = build(importance_cap=2.0), build(importance_cap=2.0)
     evaluated = evaluate(clean)
-    spoiled = Evaluated(evaluated.logprobs_BL + junk, evaluated.values_BL + junk)
+    spoiled = OldLogprobs(evaluated.logprobs_BL + junk, evaluated.values_BL + junk)
     credit = replace(CREDIT, advantages_BL=CREDIT.advantages_BL + junk, returns_BL=CREDIT.returns_BL + junk)
     batch = replace(BATCH, sampler_logprobs_BL=BATCH.sampler_logprobs_BL + junk)
     expected = changes(clean, evaluated=evaluated)
@@ -332,7 +334,7 @@ def test_more_minibatches_than_episodes_are_as_many_as_there_are(build: Build) -
 # --- the sampler's part ---
 
 
-def against_sampler(evaluated: Evaluated, factor: float) -> Batch:
+def against_sampler(evaluated: OldLogprobs, factor: float) -> Batch:
     """The batch, drawn from a sampler to which every token was this much less likely."""
     return replace(BATCH, sampler_logprobs_BL=evaluated.logprobs_BL - math.log(factor))
 

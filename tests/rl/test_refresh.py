@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rlprm.rl.relabel import FreshTrajectories
 
 from rlprm.data.store import TrajectoryStore
-from rlprm.rl.refresh import FreshTrajectories
-from rlprm.runtime.processes import ALONE
+from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.types import Trajectory
 from tests.rl import toy
 from tests.toys.manifests import manifest
@@ -21,7 +21,7 @@ from tests.toys.manifests import manifest
 
 def fresh_in(folder: Path, **refresh_kwargs: Any) -> FreshTrajectories:
     settings = {"prm": "prm", "refresh_every": 2, "output_dir": str(folder / "rl")}
-    return FreshTrajectories(toy.config(**settings, refresh_kwargs=refresh_kwargs), ALONE)
+    return FreshTrajectories(toy.config(**settings, refresh_kwargs=refresh_kwargs), SINGLE_PROCESS)
 
 
 @pytest.fixture
@@ -105,39 +105,39 @@ def test_fresh_episodes_of_a_prm_with_labels_from_a_file_are_labelled_by_their_o
     fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file had labels of the episodes the PRM was trained on, and of no others."""
-    found = given(fresh, prm(estimator="monte_carlo", estimator_kwargs={"rollouts": 8}))
-    assert found["estimator"] == "returns"
-    assert not any(name.startswith("estimator_kwargs") for name in found)
+    found = given(fresh, prm(label_estimator="monte_carlo", label_estimator_kwargs={"rollouts": 8}))
+    assert found["label_estimator"] == "returns"
+    assert not any(name.startswith("label_estimator_kwargs") for name in found)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "monte_carlo labels from a file" in record.message
 
 
-@pytest.mark.parametrize("estimator", ["td_gae", "my.labels.td_two_step"])
+@pytest.mark.parametrize("label_estimator", ["td_gae", "my.labels.td_two_step"])
 def test_fresh_episodes_are_labelled_by_the_prms_estimator_also_if_it_is_the_users_own(
     fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture, estimator: str
 ) -> None:
-    found = given(fresh, prm(estimator=estimator, estimator_kwargs={"lam": 0.9}))
-    assert (found["estimator"], found["estimator_kwargs.lam"]) == (estimator, "0.9")
+    found = given(fresh, prm(label_estimator=estimator, label_estimator_kwargs={"lam": 0.9}))
+    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == (estimator, "0.9")
     assert not caplog.records
 
 
 def test_another_estimator_does_not_get_the_settings_of_the_prms(
     tmp_path: Path, prm: Callable[..., str]
 ) -> None:
-    found = given(fresh_in(tmp_path, estimator="outcome"), prm())
-    assert found["estimator"] == "outcome"
-    assert "estimator_kwargs.lam" not in found
-    assert given(fresh_in(tmp_path, beta=0.2), prm())["estimator_kwargs.lam"] == "0.95"
+    found = given(fresh_in(tmp_path, label_estimator="outcome"), prm())
+    assert found["label_estimator"] == "outcome"
+    assert "label_estimator_kwargs.lam" not in found
+    assert given(fresh_in(tmp_path, beta=0.2), prm())["label_estimator_kwargs.lam"] == "0.95"
 
 
 @pytest.mark.parametrize(("head", "scale"), [("scalar", None), ("likelihood", 0.3)])
 def test_a_refreshed_prm_keeps_its_head(
     fresh: FreshTrajectories, prm: Callable[..., str], head: str, scale: float | None
 ) -> None:
-    found = given(fresh, prm(head=head, likelihood_scale=scale))
+    found = given(fresh, prm(head=head, lm_scale=scale))
     assert found["head"] == head
-    assert found.get("likelihood_scale") == (None if scale is None else str(scale))
+    assert found.get("lm_scale") == (None if scale is None else str(scale))
 
 
 def test_a_refreshed_prm_keeps_the_weight_of_its_last_step(
@@ -148,5 +148,5 @@ def test_a_refreshed_prm_keeps_the_weight_of_its_last_step(
 
 def test_without_refreshing_nothing_is_kept(tmp_path: Path) -> None:
     config = toy.config(output_dir=str(tmp_path / "rl"))
-    assert not FreshTrajectories(config, ALONE).add(0, [episode(True, "a")])
+    assert not FreshTrajectories(config, SINGLE_PROCESS).add(0, [episode(True, "a")])
     assert not (tmp_path / "rl").exists()

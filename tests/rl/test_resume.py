@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlprm.data.files import read_json, write_json
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
@@ -18,13 +17,14 @@ from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.learner import Learner
 from rlprm.rl.trainer import RLTrainer
+from rlprm.runtime.files import read_json, write_json
 from rlprm.stages import train_rl as stage
 from tests.rl.conftest import Run, rows
 
 KINDS: dict[str, dict[str, Any]] = {
     "progress": {"save_every": 2, "eval_every": 1, "eval_tasks": 6, "test_tasks": 6, "test_samples": 1,
                  "lr_schedule": "cosine", "critic_warmup_iterations": 1},
-    "outcome": {"save_every": 2, "reward": "outcome", "estimator": "leave_one_out", "prm": "",
+    "outcome": {"save_every": 2, "reward": "outcome", "advantage": "leave_one_out", "prm": "",
                 "select": "last", "kl_coef": 0.05, "warmup_iterations": 3},
     "adapters": {"save_every": 2, "lora_r": 4, "learning_rate": 1e-2, "critic": "shared", "ppo_epochs": 2},
     "last measured": {"save_every": 2, "eval_every": 3, "eval_tasks": 6, "critic_warmup_iterations": 3},
@@ -159,7 +159,7 @@ def test_the_prm_is_trained_on_and_a_resumed_run_goes_on_with_it(
     folder = tmp_path / "whole/refresh"
     assert used == [str(walker_prm), str(folder / "prm-000002")]
     found = Manifest.load(folder / "prm-000002")
-    assert (found.estimator, found.end, found.policy) == ("returns", "declared", "whole-rl")
+    assert (found.advantage, found.end, found.policy) == ("returns", "declared", "whole-rl")
     assert found.base == revision_of(str(walker_prm)) != revision_of(used[1])
     assert len(TrajectoryStore.open(folder / "trajectories-000000").read()) == 2 * 8 * 4
     values = [row["prm/initial_value"] for row in rows(tmp_path / "whole")]

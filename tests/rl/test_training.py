@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from rlprm.errors import ConfigError, DataError, TrainingError
 from rlprm.rl.config import RLConfig
-from rlprm.rl.monitor.measure import Measured
+from rlprm.rl.monitor.measure import TaskResults
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.trainer import RLTrainer
 from rlprm.stages import train_rl as stage
@@ -40,7 +40,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Trajectory]]:
 # --- it learns ---
 
 
-@pytest.mark.parametrize("changes", [BASELINE, {}, {"critic": "shared", "estimator": "token_gae"}])
+@pytest.mark.parametrize("changes", [BASELINE, {}, {"critic": "shared", "advantage": "token_gae"}])
 def test_training_raises_success(run: Run, tmp_path: Path, changes: dict[str, Any]) -> None:
     run(iterations=6, tasks_per_iteration=16, **changes)
     success = column(tmp_path / "rl", "rollout/success")
@@ -55,9 +55,9 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, float]) -> N
     """Have the policy measured as these, success and score, one evaluation after another."""
     left = list(found)
 
-    def measured(*_: object) -> Measured:
+    def measured(*_: object) -> TaskResults:
         success, score = left.pop(0)
-        return Measured({"a": success}, {"a": success}, {"a": score}, {"a": score})
+        return TaskResults({"a": success}, {"a": success}, {"a": score}, {"a": score})
 
     monkeypatch.setattr(RLTrainer, "measured", measured)
 

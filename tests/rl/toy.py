@@ -14,8 +14,8 @@ from rlprm.models.loading import head_of
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import Credit, Evaluated
-from rlprm.rl.engine import join
+from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.engine import start_accelerator
 from rlprm.rl.learner import Learner
 from rlprm.rl.loading import load_model
 from rlprm.rl.rewards import StepRewards
@@ -106,12 +106,12 @@ def actor_critic(weights: Path, *, head_seed: int = 0, **settings: Any) -> Actor
 def learner(weights: Path, **settings: Any) -> Learner:
     """A learner of that model."""
     model = actor_critic(weights, **settings)
-    return Learner(model, config(model=str(weights), **settings), join(bf16=False))
+    return Learner(model, config(model=str(weights), **settings), start_accelerator(bf16=False))
 
 
 def batch(count: int = 12, *, seed: int = 5) -> Batch:
     """Real token ids: episodes of 1 to 7 steps in disorder."""
-    return Batch.of(separable(-(-count // 4), seed=seed)[:count])
+    return Batch.from_trajectories(separable(-(-count // 4), seed=seed)[:count])
 
 
 def random_credit(of: Batch, *, seed: int = 0, level: str = "token") -> Credit:
@@ -128,7 +128,7 @@ def random_credit(of: Batch, *, seed: int = 0, level: str = "token") -> Credit:
     )
 
 
-def update(of: Learner, given: Batch, credit: Credit, evaluated: Evaluated, **settings: Any) -> Any:
+def update(of: Learner, given: Batch, credit: Credit, evaluated: OldLogprobs, **settings: Any) -> Any:
     """One update, in the order of a fixed seed."""
     return of.update(given, credit, evaluated, **{"seed": 0, "factor": 1.0, "critic_only": False, **settings})
 

@@ -14,9 +14,9 @@ from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
 from rlprm.models.loading import load_causal_lm, load_scalar_model, revision_of
 from rlprm.models.manifest import Manifest
-from rlprm.models.reading import read_logits, stack_reads
+from rlprm.models.reading import read_logits, stack_positions
 from rlprm.models.tiny import tiny_model
-from rlprm.models.value_positions import chain_reads
+from rlprm.models.value_positions import chain_positions
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic
@@ -62,7 +62,7 @@ def make_policy(folder: Path, *, steps: int = 100) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
     order = np.random.default_rng(0).permutation(len(seen))
     for step in range(steps):
-        batch = Batch.of([seen[order[(8 * step + i) % len(order)]] for i in range(8)])
+        batch = Batch.from_trajectories([seen[order[(8 * step + i) % len(order)]] for i in range(8)])
         rows_N, positions_N = batch.layout.sampled.nonzero(as_tuple=True)
         loss = -model(batch.token_ids_BL, rows_N, positions_N).logprobs.mean()
         optimiser.zero_grad()
@@ -85,11 +85,11 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
     order = np.random.default_rng(1).permutation(len(seen))
     for step in range(steps):
         rows = [seen[order[(16 * step + i) % len(order)]] for i in range(16)]
-        reads = [chain_reads(t) for t in rows]
-        exists_BR = pad_right([[1] * len(row) for row in reads], 0) == 1
-        values_BR = read_logits(model, pad_right([t.token_ids for t in rows], 0), stack_reads(reads))
+        reads = [chain_positions(t) for t in rows]
+        exists_BP = pad_right([[1] * len(row) for row in reads], 0) == 1
+        values_BP = read_logits(model, pad_right([t.token_ids for t in rows], 0), stack_positions(reads))
         outcomes_B1 = torch.tensor([[float(t.outcome.success)] for t in rows])
-        loss = ((values_BR - outcomes_B1)[exists_BR] ** 2).mean()
+        loss = ((values_BP - outcomes_B1)[exists_BP] ** 2).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -101,7 +101,7 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
 def manifest(policy: Path, **changes: object) -> Manifest:
     """What such a PRM says of itself."""
     fields: dict[str, object] = {
-        "estimator": "returns", "estimator_kwargs": {}, "beta": 0.0, "cold_start_epochs": 0,
+        "label_estimator": "returns", "label_estimator_kwargs": {}, "beta": 0.0, "cold_start_epochs": 0,
         "environment": ENVIRONMENT, "env_kwargs": {"length": LENGTH}, "round_limit": SETTING.round_limit,
         "template": agents.renderer().template_hash, "base": revision_of(str(policy)),
         "policy": revision_of(str(policy)), **changes,

@@ -18,7 +18,7 @@ from rlprm.errors import ArtifactError, ConfigError, MismatchError
 from rlprm.policies.base import Completion, Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.collection import collect
-from rlprm.runtime.processes import ALONE, Processes
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.runtime.record import FAILED, is_finished, read_record, recorded
 from rlprm.stages import collect as stage
 from rlprm.stages.collect import CollectConfig
@@ -51,7 +51,7 @@ def gather(
     policy: Policy | None = None,
     wave_size: int = 4,
     seed: int = 0,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrajectoryStore:
     return collect(
         policy or SeededPolicy(ACTIONS),

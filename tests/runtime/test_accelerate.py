@@ -6,7 +6,7 @@ import pytest
 from torch import distributed
 
 from rlprm.errors import ConfigError
-from rlprm.runtime.processes import ALONE, Processes, is_first, join
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes, is_first, start_processes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -32,8 +32,8 @@ def test_every_part_is_done_once_and_its_result_stands_in_its_place(
 
 def test_a_process_alone_meets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlprm.runtime.processes.PartialState", lambda **_: pytest.fail("looked for others"))
-    assert join() is ALONE
-    ALONE.wait()
+    assert start_processes() is SINGLE_PROCESS
+    SINGLE_PROCESS.wait()
     assert is_first()
     monkeypatch.setenv("RANK", "1")
     assert not is_first()
@@ -46,4 +46,4 @@ def test_processes_that_do_not_find_one_another_are_refused(monkeypatch: pytest.
     monkeypatch.setattr("rlprm.runtime.processes.PartialState", lambda **_: Alone())
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes were launched, but this one sees 1"):
-        join()
+        start_processes()

@@ -68,10 +68,10 @@ def test_a_stopwatch_adds_up_by_name_also_over_failures(monkeypatch: pytest.Monk
     now = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.25])
     monkeypatch.setattr("rlprm.runtime.record.time.perf_counter", lambda: next(now))
     watch = Stopwatch()
-    with watch.measure("act"):
+    with watch.time("act"):
         pass
-    with pytest.raises(ValueError, match="x"), watch.measure("score"):
+    with pytest.raises(ValueError, match="x"), watch.time("score"):
         raise ValueError("x")
-    with watch.measure("act"):
+    with watch.time("act"):
         pass
     assert watch.seconds == {"act": 1.75, "score": 2.0}

@@ -237,7 +237,7 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     manifest("hash", format=2).save(tmp_path)
     with pytest.raises(DataError, match="has format 2, this version reads 1"):
         Manifest.load(tmp_path)
-    (tmp_path / "prm_manifest.json").write_text('{"estimator": "td_gae"}')
+    (tmp_path / "prm_manifest.json").write_text('{"label_estimator": "td_gae"}')
     with pytest.raises(DataError, match="does not fit this version"):
         Manifest.load(tmp_path)
     (tmp_path / "prm_manifest.json").write_text("[1]")

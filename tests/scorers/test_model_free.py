@@ -12,10 +12,10 @@ from rlprm.errors import ConfigError
 from rlprm.functional.best_of_n import oracle_at_k
 from rlprm.rollouts.episode import rollout
 from rlprm.scorers import Scorer
-from rlprm.scorers.policy_confidence import Likelihood
+from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search import best_of_n
 from rlprm.search.base import score_all
 from rlprm.types import End, EpisodeSetting, Split
@@ -24,7 +24,7 @@ from tests.toys.agents import FunctionScorer, SeededPolicy
 from tests.toys.pools import trajectory
 
 
-@pytest.mark.parametrize("scorer", [Random(), Shortest(), Likelihood()])
+@pytest.mark.parametrize("scorer", [Random(), Shortest(), PolicyConfidence()])
 def test_scores_every_step_without_model_tokens(scorer: Scorer) -> None:
     long, short = scorer.score([trajectory(steps=3), trajectory(steps=1)])
     assert (len(long.values), len(short.values)) == (3, 1)
@@ -41,7 +41,7 @@ def test_shortest_counts_actions() -> None:
 def test_likelihood_is_the_probability_of_each_action() -> None:
     made = trajectory(steps=2, action_tokens=2)  # tokens: . aa . aa
     halves = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 0.5, 1, 0.8, 1)))
-    (scores,) = Likelihood().score([halves])
+    (scores,) = PolicyConfidence().score([halves])
     assert scores.values == pytest.approx((0.25, 0.8))
     assert scores.initial == 1.0
 
@@ -49,10 +49,10 @@ def test_likelihood_is_the_probability_of_each_action() -> None:
 def test_of_long_actions_the_probability_of_a_token_is_taken_forced_tokens_left_out() -> None:
     made = trajectory(steps=1, action_tokens=3)
     forced = replace(made, action_mask=(0, 1, 1, 0), logprobs=(0.0, math.log(0.5), math.log(0.125), 0.0))
-    assert Likelihood("token").score([forced])[0].values == pytest.approx((0.25,))
-    assert Likelihood("action").score([forced])[0].values == pytest.approx((0.0625,))
-    with pytest.raises(ConfigError, match="likelihood_per: got 'word', allowed: action, token"):
-        Likelihood("word")
+    assert PolicyConfidence("token").score([forced])[0].values == pytest.approx((0.25,))
+    assert PolicyConfidence("action").score([forced])[0].values == pytest.approx((0.0625,))
+    with pytest.raises(ConfigError, match="confidence_per: got 'word', allowed: action, token"):
+        PolicyConfidence("word")
 
 
 def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far() -> None:
@@ -60,18 +60,18 @@ def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far()
     sampled = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 1, 0.7, 1, 0.9)))
     values = {(): 0.4, ("action 1",): 0.6, ("action 1", "action 2"): -0.1}
     scorer = FunctionScorer(lambda _, actions: values.get(actions, 0.8), tokens=11)
-    (scores,) = Confident(scorer).score([sampled])
+    (scores,) = WithConfidence(scorer).score([sampled])
     # 0.6 · 0.5; a value below 0 is 0; 0.8 · (0.5 + 0.7 + 0.9) / 3
     assert scores.values == pytest.approx((0.3, 0.0, 0.56))
     assert (scores.initial, scores.tokens) == (0.4, 11)
-    assert Confident(scorer).name == "toy+likelihood"
+    assert WithConfidence(scorer).name == "toy_x_policy"
 
 
 def test_each_module_named_after_a_likelihood_says_which_one_and_names_the_other() -> None:
     policys, head = "rlprm.data.confidence", "rlprm.models.lm_head"
     for module, other in ((policys, head), (head, policys)):
         assert other in (importlib.import_module(module).__doc__ or "")
-    for scorer in (Likelihood, Confident):
+    for scorer in (PolicyConfidence, WithConfidence):
         described = importlib.import_module(scorer.__module__).__doc__ or ""
         assert policys in described
         assert head in described

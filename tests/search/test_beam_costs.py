@@ -13,7 +13,7 @@ from rlprm.models.heads import HEADS
 from rlprm.scorers import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.random import Random
-from rlprm.scorers.with_confidence import Confident
+from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search import beam, best_of_n
 from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task, Trajectory
 from tests.toys import corridor
@@ -47,7 +47,7 @@ class FromScratch:
         return [scorer.score([replace(t, stop=StopReason.DECLARED)])[0] for t in trajectories]
 
 
-@pytest.mark.parametrize("wrap", [lambda scorer: scorer, Confident], ids=["plain", "confident"])
+@pytest.mark.parametrize("wrap", [lambda scorer: scorer, WithConfidence], ids=["plain", "confident"])
 @pytest.mark.parametrize("end", ["right", "finish", "pit"])
 def test_one_path_costs_its_tokens_once_however_it_ends(
     make: Make, wrap: Callable[[Scorer], Scorer], end: str

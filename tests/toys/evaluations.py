@@ -54,7 +54,7 @@ def pool(tasks: int = 40, n: int = 16, seed: int = 0) -> Pool:
             names = ("go to red ball 1", "turn left", "pick up the blue key", "toggle and go through door 2")
             named = [Step(s.start, s.end, names[int(rng.integers(4))]) for s in made.steps]
             rows.append(replace(made, steps=tuple(named)))
-    return Pool.of(rows)
+    return Pool.from_trajectories(rows)
 
 
 SCORERS = (Noisy("agentprm", 0.9), Noisy("orm", 2.5), Random(), Shortest())

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.models.heads import SCALAR
-from rlprm.models.loading import head_of, load_likelihood_model, load_scalar_model
+from rlprm.models.loading import head_of, load_lm_reward_model, load_scalar_model
 
 
 def with_random_head(folder: Path, head: str) -> PreTrainedModel:
@@ -17,7 +17,7 @@ def with_random_head(folder: Path, head: str) -> PreTrainedModel:
     model: PreTrainedModel = (
         load_scalar_model(path, dtype="float32")
         if head == SCALAR
-        else load_likelihood_model(path, scale=0.3, dtype="float32")
+        else load_lm_reward_model(path, scale=0.3, dtype="float32")
     )
     for name in head_of(model):
         torch.nn.init.normal_(model.get_submodule(name).weight, std=0.3, generator=generator)

@@ -10,12 +10,12 @@ from rlprm.models.manifest import Manifest
 def manifest(template: str, **changed: Any) -> Manifest:
     """Return a manifest in which some fields are other ones."""
     fields: dict[str, Any] = {
-        "estimator": "td_gae",
-        "estimator_kwargs": {"lam": 0.95},
+        "label_estimator": "td_gae",
+        "label_estimator_kwargs": {"lam": 0.95},
         "beta": 1.0,
         "loss": "mse",
         "activation": "identity",
-        "refresh": "epoch",
+        "relabel": "epoch",
         "cold_start_epochs": 1,
         "value_reads": "action",
         "outcome": "success",

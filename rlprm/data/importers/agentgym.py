@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.demonstrations import Demonstration
-from rlprm.data.files import write_atomically
 from rlprm.data.formats import load_format
 from rlprm.data.rerender import split_messages
 from rlprm.envs.agentgym.items import index_in, read_items
 from rlprm.errors import ConfigError, DataError
+from rlprm.runtime.files import write_atomically
 from rlprm.types import End, Message, Split, Task, Trajectory
 
 __all__ = [

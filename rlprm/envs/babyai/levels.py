@@ -112,7 +112,7 @@ def task_address(task: Task) -> tuple[str, int]:
 
 @functools.lru_cache(maxsize=_WORLDS_KEPT)
 def pristine_world(level: str, seed: int) -> World:
-    """Return the world of a level and seed at its start. Shared: fork it, never act in it.
+    """Return the world of a level and seed at its start. DistributedScorer: fork it, never act in it.
 
     Kept for the most recent tasks, because a task is usually rolled out many times.
     """

@@ -10,8 +10,8 @@ from rlprm.data.failures import has_failed
 from rlprm.functional.kl import kl_values
 from rlprm.functional.metrics import auc
 from rlprm.functional.moments import explained_variance, moment_sums
-from rlprm.rl.batch import Batch, PRMReads
-from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.batch import Batch, PRMValues
+from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.types import Trajectory
 
 __all__ = ["credit_metrics", "prm_metrics", "rollout_metrics"]
@@ -42,7 +42,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     }
 
 
-def prm_metrics(batch: Batch, reads: PRMReads) -> dict[str, float]:
+def prm_metrics(batch: Batch, reads: PRMValues) -> dict[str, float]:
     """What the PRM believes, held against what came out.
 
     ``overrating``: mean of ``v_T`` minus the outcome, over episodes. It rises where the policy learns
@@ -64,7 +64,7 @@ def prm_metrics(batch: Batch, reads: PRMReads) -> dict[str, float]:
     return found if ranked is None else {**found, "auc": ranked}
 
 
-def credit_metrics(batch: Batch, credit: Credit, evaluated: Evaluated) -> dict[str, float]:
+def credit_metrics(batch: Batch, credit: Credit, evaluated: OldLogprobs) -> dict[str, float]:
     """What was paid, per episode: the shares of PRM, outcome and KL apart; and how well the critic knew."""
     shares = {
         "prm": credit.rewards.prm, "outcome": credit.rewards.outcome, "kl_penalty": credit.kl_penalty_BT,

@@ -14,11 +14,11 @@ from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import Processes
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["Measured", "compare", "measure", "run_shared"]
+__all__ = ["TaskResults", "measure_policy", "paired_differences", "run_distributed"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class TaskResults:
     """What came out of each task, a mean over its episodes, sampled and greedy."""
 
     sample: dict[str, float]
@@ -43,7 +43,7 @@ class Measured:
         return {**found, "tasks": len(self.sample)}
 
 
-def measure(
+def measure_policy(
     policy: HFPolicy,
     tasks: Sequence[Task],
     setting: EpisodeSetting,
@@ -52,7 +52,7 @@ def measure(
     wave_size: int,
     seed: int,
     processes: Processes,
-) -> Measured:
+) -> TaskResults:
     """Run every task ``samples`` times at the policy's temperature, and once greedily.
 
     Failed episodes count as failures with score 0: nothing is known of them but that they did not succeed.
@@ -61,13 +61,13 @@ def measure(
         EpisodesFailedError: if none worked: a dead environment must not look like a policy that collapsed.
     """
     jobs = [(task, sample) for task in tasks for sample in range(samples)]
-    sampled = run_shared(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes)
+    sampled = run_distributed(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes)
     cold = policy.at_temperature(0.0)
-    greedy = run_shared(
+    greedy = run_distributed(
         [(task, 0) for task in tasks], cold, setting, wave_size=wave_size, seed=seed, processes=processes
     )
     report_failures("measured episodes", [*sampled, *greedy])
-    return Measured(
+    return TaskResults(
         sample=_per_task(sampled, "success"),
         greedy=_per_task(greedy, "success"),
         sample_score=_per_task(sampled, "score"),
@@ -75,7 +75,7 @@ def measure(
     )
 
 
-def compare(before: Measured, after: Measured) -> dict[str, object]:
+def paired_differences(before: TaskResults, after: TaskResults) -> dict[str, object]:
     """Return the differences of the means with paired 95 % intervals over tasks."""
     old = asdict(before)
     return {
@@ -84,7 +84,7 @@ def compare(before: Measured, after: Measured) -> dict[str, object]:
     }
 
 
-def run_shared(
+def run_distributed(
     jobs: Sequence[tuple[Task, int]],
     policy: HFPolicy,
     setting: EpisodeSetting,
@@ -100,7 +100,7 @@ def run_shared(
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
     own = [rollout(wave, policy, setting, seed) for wave in processes.share(waves)]
-    policy.forget()
+    policy.clear()
     return [trajectory for wave in processes.gather(own) for trajectory in wave]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlprm.policies.base import Completion, Policy
 from rlprm.rl import rewards
-from rlprm.rl.batch import Batch, prm_reads
+from rlprm.rl.batch import Batch, prm_values
 from rlprm.rl.credit import CreditSetting
 from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import replay
@@ -88,7 +88,7 @@ def probe_repeats(
     if not found:
         return None
     idle_ones = [trajectory for trajectory, _ in found]
-    batch, reads = Batch.of(idle_ones), prm_reads(scorer.score(idle_ones))
+    batch, reads = Batch.from_trajectories(idle_ones), prm_values(scorer.score(idle_ones))
     paid_BT = rewards.load(credit.reward).step_rewards(
         reads.values_BT1, batch.outcomes_B, batch.lengths_B, gamma=credit.gamma, states_BT=reads.states_BT,
         **dict(credit.reward_kwargs or {}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlprm.rl.batch import Batch, PRMReads
-from rlprm.rl.credit import Credit, Evaluated
+from rlprm.rl.batch import Batch, PRMValues
+from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.monitor.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.rewards import StepRewards
 from rlprm.types import StopReason
@@ -38,8 +38,8 @@ def test_where_all_failed_nothing_else_is_known() -> None:
 
 
 def test_what_the_prm_believes_is_held_against_what_came_out() -> None:
-    batch = Batch.of([WON, LOST, toy.trajectory(".c.c")])
-    reads = PRMReads(torch.tensor([[0.5, 0.6, 0.7, 0.9], [0.5, 0.3, 9.0, 9.0], [0.2, 0.8, 0.6, 9.0]]), None)
+    batch = Batch.from_trajectories([WON, LOST, toy.trajectory(".c.c")])
+    reads = PRMValues(torch.tensor([[0.5, 0.6, 0.7, 0.9], [0.5, 0.3, 9.0, 9.0], [0.2, 0.8, 0.6, 9.0]]), None)
     found = prm_metrics(batch, reads)
     assert found == pytest.approx(
         {
@@ -55,13 +55,13 @@ def test_what_the_prm_believes_is_held_against_what_came_out() -> None:
 
 
 def test_a_ranking_of_one_class_is_none() -> None:
-    batch = Batch.of([LOST, LOST])
-    found = prm_metrics(batch, PRMReads(torch.tensor([[0.5, 0.3], [0.5, 0.2]]), None))
+    batch = Batch.from_trajectories([LOST, LOST])
+    found = prm_metrics(batch, PRMValues(torch.tensor([[0.5, 0.3], [0.5, 0.2]]), None))
     assert "auc" not in found
     assert "successes" not in found
 
 
-def paid(batch: Batch, **changes: torch.Tensor) -> tuple[Credit, Evaluated]:
+def paid(batch: Batch, **changes: torch.Tensor) -> tuple[Credit, OldLogprobs]:
     zeros_BL = torch.zeros(batch.token_ids_BL.shape)
     prm_BT, outcome_BT = torch.tensor([[0.1, 0.2, -0.1], [0.5, 0, 0]]), torch.tensor([[0, 0, 1.0], [0, 0, 0]])
     credit = Credit(
@@ -72,13 +72,13 @@ def paid(batch: Batch, **changes: torch.Tensor) -> tuple[Credit, Evaluated]:
         kl_penalty_BT=torch.tensor([[0.0, 0.2, 0], [0.2, 0, 0]]),
         raw_std=0.75,
     )
-    return credit, Evaluated(
+    return credit, OldLogprobs(
         **{"logprobs_BL": -batch.layout.sampled.float(), "values_BL": zeros_BL, **changes}
     )
 
 
 def test_what_was_paid_is_reported_share_by_share() -> None:
-    batch = Batch.of([WON, LOST])
+    batch = Batch.from_trajectories([WON, LOST])
     found = credit_metrics(batch, *paid(batch))
     assert found == pytest.approx(
         {
@@ -93,7 +93,7 @@ def test_what_was_paid_is_reported_share_by_share() -> None:
 
 
 def test_mismatch_and_distance_are_of_sampled_tokens_alone() -> None:
-    batch = Batch.of([WON, LOST])
+    batch = Batch.from_trajectories([WON, LOST])
     sampled = batch.layout.sampled
     off_BL = torch.full(sampled.shape, 50.0).where(~sampled, -1.5)
     ref_BL = torch.full(sampled.shape, -50.0).where(~sampled, -1.75)
@@ -103,7 +103,7 @@ def test_mismatch_and_distance_are_of_sampled_tokens_alone() -> None:
 
 
 def test_how_well_the_critic_knew_is_measured_where_it_learns() -> None:
-    batch = Batch.of([WON, LOST])
+    batch = Batch.from_trajectories([WON, LOST])
     where = torch.zeros(batch.token_ids_BL.shape, dtype=torch.bool)
     where[0, 1] = where[0, 5] = where[1, 2] = True
     returns_BL, values_BL = torch.full(where.shape, 8.0), torch.full(where.shape, -8.0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rlprm import envs
-from rlprm.rl.monitor.measure import Measured, compare, measure, run_shared
-from rlprm.runtime.processes import ALONE, Processes
+from rlprm.rl.monitor.measure import TaskResults, measure_policy, paired_differences, run_distributed
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Split, Task, Turn
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy
@@ -28,7 +28,7 @@ class Walker(SeededPolicy):
     def at_temperature(self, temperature: float) -> Walker:
         return Walker(temperature)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.forgotten += 1
 
 
@@ -37,9 +37,15 @@ def tasks(count: int = 5) -> list[Task]:
     return found
 
 
-def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> Measured:
-    return measure(
-        policy or Walker(), tasks(), SETTING, samples=samples, wave_size=wave_size, seed=7, processes=ALONE
+def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> TaskResults:
+    return measure_policy(
+        policy or Walker(),
+        tasks(),
+        SETTING,
+        samples=samples,
+        wave_size=wave_size,
+        seed=7,
+        processes=SINGLE_PROCESS,
     )
 
 
@@ -48,7 +54,7 @@ def test_success_and_score_are_counted_task_by_task() -> None:
     names = [f"test-{i}" for i in range(5)]
     assert all(list(of) == names for of in asdict(measured).values())
     jobs = [(task, sample) for task in tasks() for sample in range(3)]
-    episodes = run_shared(jobs, Walker(), SETTING, wave_size=99, seed=7, processes=ALONE)  # type: ignore[arg-type]
+    episodes = run_distributed(jobs, Walker(), SETTING, wave_size=99, seed=7, processes=SINGLE_PROCESS)  # type: ignore[arg-type]
     for number, name in enumerate(names):
         own = [t.outcome for t in episodes[3 * number : 3 * number + 3]]
         assert measured.sample[name] == sum(o.success for o in own) / 3
@@ -68,7 +74,7 @@ def test_waves_change_nothing() -> None:
 
 def test_what_is_kept_of_a_policys_turns_is_dropped() -> None:
     policy = Walker()
-    run_shared([(tasks()[0], 0)], policy, SETTING, wave_size=1, seed=0, processes=ALONE)  # type: ignore[arg-type]
+    run_distributed([(tasks()[0], 0)], policy, SETTING, wave_size=1, seed=0, processes=SINGLE_PROCESS)  # type: ignore[arg-type]
     assert policy.forgotten == 1
 
 
@@ -76,9 +82,9 @@ def test_each_process_runs_its_waves_and_gets_all(monkeypatch: pytest.MonkeyPatc
     jobs = [(task, sample) for task in tasks() for sample in range(2)]
 
     def shared(processes: Processes) -> list[Any]:
-        return run_shared(jobs, Walker(), SETTING, wave_size=3, seed=1, processes=processes)  # type: ignore[arg-type]
+        return run_distributed(jobs, Walker(), SETTING, wave_size=3, seed=1, processes=processes)  # type: ignore[arg-type]
 
-    alone = shared(ALONE)
+    alone = shared(SINGLE_PROCESS)
     held: list[list[Any]] = []
 
     def gather(self: Processes, own: Sequence[Any]) -> list[Any]:
@@ -102,7 +108,7 @@ def test_no_process_is_idle_while_another_has_a_whole_wave(monkeypatch: pytest.M
 
     monkeypatch.setattr(Processes, "gather", gather)
     for rank in range(2):
-        run_shared(
+        run_distributed(
             [(task, 0) for task in tasks(6)], Walker(), SETTING,  # type: ignore[arg-type]
             wave_size=64, seed=7, processes=Processes(rank, 2),
         )  # fmt: skip
@@ -126,10 +132,10 @@ def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.M
 
 def test_two_policies_are_compared_task_by_task() -> None:
     score = {"a": 0.5, "b": 0.5, "c": 1.0}
-    before = Measured({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0}, score, score)
+    before = TaskResults({"a": 0.0, "b": 0.5, "c": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0}, score, score)
     better = {"a": 0.8, "b": 0.8, "c": 1.0}
-    after = Measured({"a": 0.25, "b": 0.75, "c": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0}, better, score)
-    difference: Any = compare(before, after)
+    after = TaskResults({"a": 0.25, "b": 0.75, "c": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0}, better, score)
+    difference: Any = paired_differences(before, after)
     assert difference["sample"]["mean"] == pytest.approx(1 / 6, abs=1e-4)
     # No task got worse: neither does any sample of tasks.
     assert 0.0 <= difference["sample"]["low"] < 1 / 6 < difference["sample"]["high"] <= 0.25

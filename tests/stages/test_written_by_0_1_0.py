@@ -1,0 +1,132 @@
+"""Folders that rlprm 0.1.0 left behind load, are reused, and resume (``tests/fixtures/make_v0_1_0.sh``)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from rlprm import cli
+from rlprm.data.label_files import LabelFile
+from rlprm.data.store import TrajectoryStore
+from rlprm.models.manifest import Manifest
+from rlprm.scorers.checkpoint import CheckpointScorer
+
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "v0_1_0.tar.xz"
+EPISODES = [
+    "--environment", "math", "--env_kwargs.source", "arithmetic", "--env_kwargs.depths", "[2]",
+    "--env_kwargs.largest", "20", "--env_kwargs.wording", "symbolic", "--round_limit", "4",
+]  # fmt: skip
+ACTING = [*EPISODES, "--max_new_tokens", "12", "--model", "policy"]
+LEARNING = [
+    "--disable_tqdm", "true", "--bf16", "false", "--model", "policy", "--trajectories", "rollouts",
+    "--num_train_epochs", "2", "--learning_rate", "1e-3", "--held_out_fraction", "0.25", "--seed", "0",
+]  # fmt: skip
+COLLECTION = ["--first_task", "1000", "--num_tasks", "24", "--samples_per_task", "4", "--wave_size", "32"]
+SCALAR = ["--label_estimator", "td_gae", "--label_estimator_kwargs.lam", "0.9", "--save_strategy", "epoch"]
+RL = [
+    *ACTING, "--prm", "scalar_prm", "--critic", "shared", "--advantage", "turn_gae",
+    "--advantage_kwargs.lam", "0.9", "--iterations", "3", "--tasks_per_iteration", "4",
+    "--samples_per_task", "2", "--minibatches", "2", "--learning_rate", "1e-3", "--eval_every", "2",
+    "--eval_tasks", "4", "--test_tasks", "4", "--test_samples", "2", "--save_every", "1",
+    "--keep_checkpoints", "3", "--repeat_probe", "2", "--wave_size", "8", "--refresh_every", "4",
+    "--refresh_kwargs.label_estimator", "outcome",
+]  # fmt: skip
+FINISHED = {
+    "collect": [*ACTING, *COLLECTION, "--output_dir", "rollouts"],
+    "train-prm scalar": [*LEARNING, *SCALAR, "--output_dir", "scalar_prm"],
+    "train-prm lm": [
+        *LEARNING, "--head", "lm", "--lm_scale", "0.2", "--value_reads", "state_and_action", "--loss", "bce",
+        "--activation", "sigmoid", "--relabel", "batch", "--output_dir", "likelihood_prm",
+    ],
+    "train-prm file": [*LEARNING, "--label_file", "estimates", "--beta", "0", "--output_dir", "pvm"],
+    "estimate": [
+        *ACTING, "--trajectories", "rollouts", "--num_tasks", "6", "--samples_per_task", "2", "--rollouts",
+        "2", "--output_dir", "estimates",
+    ],
+    "probe-actions": [
+        *ACTING, "--trajectories", "rollouts", "--num_states", "4", "--samples_per_state", "4",
+        "--actions_per_state", "2", "--rollouts", "4", "--output_dir", "probe",
+    ],
+    "evaluate": [
+        *ACTING, "--scorers.agentprm", "scalar_prm", "--scorers.reader", "likelihood_prm", "--num_tasks", "6",
+        "--num_dev_tasks", "5", "--budgets", "1", "2", "4", "--chosen_at", "4", "--beams", "2x2",
+        "--confidence_per", "token", "--with_confidence", "true", "--action_probe", "probe", "--output_dir",
+        "evaluation",
+    ],
+    "train-rl": [*RL, "--output_dir", "rl"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders; tests that write into one do so into one that no other test reads."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "v0_1_0"
+
+
+@pytest.fixture
+def old(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(unpacked)
+    return unpacked
+
+
+@pytest.mark.parametrize("stage", FINISHED)
+def test_a_finished_stage_is_reused(old: Path, stage: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert cli.main([stage.split()[0], *FINISHED[stage]]) == 0
+    assert "reusing" in caplog.text
+
+
+def test_what_was_stored_is_read(old: Path) -> None:
+    trajectories = TrajectoryStore.open("rollouts").read()
+    assert len(trajectories) == 96
+    labels = LabelFile.read("labels.jsonl")
+    assert (labels.meta["label_estimator"], labels.meta["label_estimator_kwargs"]) == ("td_gae", {"lam": 0.8})
+    manifest = Manifest.load("likelihood_prm")
+    assert (manifest.head, manifest.lm_scale, manifest.relabel) == ("lm", 0.2, "batch")
+    scorer = CheckpointScorer.load("prm", "likelihood_prm")
+    (scores,) = scorer.score(trajectories[:1])
+    assert 0.0 < scores.initial < 1.0
+    assert len(scores.states) == len(scores.values) == len(trajectories[0].steps)
+
+
+def test_a_killed_collection_goes_on_to_the_trajectories_of_the_whole_one(old: Path) -> None:
+    assert cli.main(["collect", *ACTING, *COLLECTION, "--output_dir", "rollouts_killed"]) == 0
+    whole, resumed = (TrajectoryStore.open(name).read() for name in ("rollouts", "rollouts_killed"))
+    assert [(t.task, t.sample, t.seed) for t in resumed] == [(t.task, t.sample, t.seed) for t in whole]
+    assert resumed[:64] == whole[:64]
+    # Another kind of processor may round a sampled token differently.
+    assert sum(a.token_ids == b.token_ids for a, b in zip(resumed, whole, strict=True)) >= 90
+
+
+def test_a_killed_prm_goes_on_from_its_checkpoint(old: Path) -> None:
+    assert cli.main(["train-prm", *LEARNING, *SCALAR, "--output_dir", "scalar_prm_killed"]) == 0
+    before, after = (
+        json.loads(Path(name, "stage.json").read_text())["results"]
+        for name in ("scalar_prm", "scalar_prm_killed")
+    )
+    assert after["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-4)
+    assert Manifest.load("scalar_prm_killed") == Manifest.load("scalar_prm")
+
+
+def test_killed_rl_goes_on_from_its_checkpoint(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert cli.main(["train-rl", *RL, "--output_dir", "rl_killed"]) == 0
+    assert "going on after iteration 2" in caplog.text
+    rows = [json.loads(line) for line in Path("rl_killed/metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    assert Path("rl_killed/model.safetensors").exists()
+
+
+def test_a_folder_of_0_1_0_with_other_settings_is_still_refused(
+    old: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*LEARNING, *SCALAR, "--label_estimator_kwargs.lam", "0.5", "--output_dir", "scalar_prm"]
+    assert cli.main(["train-prm", *arguments]) == 2
+    assert "label_estimator_kwargs: {'lam': 0.9} there, {'lam': 0.5} now" in capfd.readouterr().err
