@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from rlprm.rl import advantages, rewards
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlprm"
 LONGEST_FILE = 500
+MOST_ROOMS = 22
+MOST_MODULES_A_FOLDER = 15  # every .py counts except __init__.py
 
 # A room is a folder or a module of the package. It imports from its own floor and those below.
 FLOORS = (
@@ -115,6 +118,14 @@ def test_every_room_stands_on_one_floor() -> None:
     rooms = {room_of(module) for module in SOURCES} - {None}
     assert rooms <= set(FLOOR_OF), "a new room needs a floor here"
     assert len(FLOOR_OF) == sum(map(len, FLOORS))
+
+
+def test_the_house_has_few_rooms_and_no_folder_has_many_modules() -> None:
+    assert len({room_of(module) for module in SOURCES} - {None}) <= MOST_ROOMS
+    folders = Counter(path.parent for path in SOURCES.values() if path.stem != "__init__")
+    assert sum(folders.values()) > 150
+    crowded = {str(folder): modules for folder, modules in folders.items() if modules > MOST_MODULES_A_FOLDER}
+    assert crowded == {}
 
 
 def test_imports_point_down_or_sideways() -> None:

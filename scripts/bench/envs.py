@@ -126,9 +126,9 @@ def search_seconds() -> float | None:
     """Seconds of one of WebShop's searches over 1,000 products; None where that environment is not there."""
     if "webshop" not in envs.available() or envs.missing("webshop"):
         return None
-    from rlprm.envs.webshop.catalogue import generated_products
-    from rlprm.envs.webshop.index import SearchIndex
-    from rlprm.envs.webshop.product import documented
+    from rlprm.envs.webshop.search.index import SearchIndex
+    from rlprm.envs.webshop.shop.generated_products import generated_products
+    from rlprm.envs.webshop.shop.product import documented
 
     documents = [documented(product) for product in islice(cycle(generated_products()), PRODUCTS)]
     index = SearchIndex.of(documents)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlprm.envs.webshop.store import open_store
+from rlprm.envs.webshop.official.store import open_store
 
 WORDS = 40_000
 SENTENCES = 20_000

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rlprm.envs.webshop import store
-from rlprm.envs.webshop.official import find_files, fingerprint
-from rlprm.envs.webshop.store import open_store
+from rlprm.envs.webshop.official import store
+from rlprm.envs.webshop.official.files import find_files, fingerprint
+from rlprm.envs.webshop.official.store import open_store
 from rlprm.errors import ConfigError, DataError
 from tests.toys.webshop import raw_product, small_data, write_official
 
@@ -107,7 +107,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlprm.envs.webshop.build.IndexBuilder.finish", full)
+    monkeypatch.setattr("rlprm.envs.webshop.official.build.IndexBuilder.finish", full)
     with pytest.raises(ConfigError, match=r"webshop cache: .* cannot be written .*No space left on device"):
         open_store(str(small_data(tmp_path)))
     assert list((tmp_path / ".rlprm-webshop").iterdir()) == []

@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprm.envs import webshop
-from rlprm.envs.webshop import Option, store
+from rlprm.envs.webshop import Option
 from rlprm.envs.webshop.expert import query_of
-from rlprm.envs.webshop.nouns import by_rules
-from rlprm.envs.webshop.official import find_files, product_from
+from rlprm.envs.webshop.official import store
+from rlprm.envs.webshop.official.files import find_files
+from rlprm.envs.webshop.official.json_stream import members
+from rlprm.envs.webshop.official.records import product_from
+from rlprm.envs.webshop.official.store import open_store
 from rlprm.envs.webshop.reward import RULES
-from rlprm.envs.webshop.store import open_store
-from rlprm.envs.webshop.streaming import members
 from rlprm.envs.webshop.tasks import shop_and_goal
+from rlprm.envs.webshop.title_nouns import by_rules
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import End, Split
 from tests.envs.shared import any_json, one_line_at_most, shared_data

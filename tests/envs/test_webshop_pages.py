@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlprm.envs import webshop
 from rlprm.envs.webshop import Option, WebShop, pages
 from rlprm.envs.webshop.actions import Action, parse_action
-from rlprm.envs.webshop.goals import Goal
+from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import Request
 from rlprm.envs.webshop.settings import Setting
 from rlprm.types import End, StopReason

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from rlprm.envs.webshop import Option, Product
 from rlprm.envs.webshop.colors import COLORS, normalized
-from rlprm.envs.webshop.nouns import by_rules, noun_finder
 from rlprm.envs.webshop.reward import (
     RULES,
     Parts,
@@ -23,6 +22,7 @@ from rlprm.envs.webshop.reward import (
     title_score,
     type_factor,
 )
+from rlprm.envs.webshop.title_nouns import by_rules, noun_finder
 from rlprm.errors import ConfigError
 from tests.toys.webshop import BOOTS, GOAL, episode, product
 

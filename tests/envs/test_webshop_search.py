@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlprm.envs.webshop.catalogue import Draw, generated_products
-from rlprm.envs.webshop.disk_index import IndexBuilder, open_index
-from rlprm.envs.webshop.index import MOST_RESULTS, SearchIndex, best, new_bm25
-from rlprm.envs.webshop.product import Option, documented
-from rlprm.envs.webshop.stemmer import stem
-from rlprm.envs.webshop.terms import STOP_WORDS, terms
+from rlprm.envs.webshop.search.analyzer import STOP_WORDS, terms
+from rlprm.envs.webshop.search.disk_index import IndexBuilder, open_index
+from rlprm.envs.webshop.search.index import MOST_RESULTS, SearchIndex, best, new_bm25
+from rlprm.envs.webshop.search.porter_stemmer import stem
+from rlprm.envs.webshop.shop.generated_products import Draw, generated_products
+from rlprm.envs.webshop.shop.product import Option, documented
 from tests.toys.webshop import product
 
 # ------------------------------------------------------------------------------ words
@@ -125,7 +125,7 @@ def test_so_many_terms_are_the_first_of_all(words: list[str], most: int) -> None
 def test_of_a_long_query_only_what_counts_is_stemmed(monkeypatch: pytest.MonkeyPatch) -> None:
     index = SearchIndex.of(["boots", "shoes"])
     stemmed: list[str] = []
-    monkeypatch.setattr("rlprm.envs.webshop.terms.stem", lambda word: stemmed.append(word) or word)
+    monkeypatch.setattr("rlprm.envs.webshop.search.analyzer.stem", lambda word: stemmed.append(word) or word)
     assert index.search(" the ".join(["boots", *(f"w{n}" for n in range(1000))])) == (0,)
     assert len(stemmed) <= 128
 
@@ -179,7 +179,7 @@ def test_search_ignores_case_endings_and_function_words() -> None:
 def test_the_index_on_disk_is_the_one_of_bm25s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("rlprm.envs.webshop.disk_index._BLOCK", block)
+    monkeypatch.setattr("rlprm.envs.webshop.search.disk_index._BLOCK", block)
     documents = [documented(p) for p in generated_products()[:60]]
     on_disk, in_memory = built(tmp_path, documents), SearchIndex.of(documents)
     bm25 = new_bm25()

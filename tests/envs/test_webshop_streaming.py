@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlprm.envs.webshop.streaming import elements, members
+from rlprm.envs.webshop.official.json_stream import elements, members
 from rlprm.errors import DataError
 from tests.envs.shared import any_json
 
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_not_held_in_memory(tmp_path: Path, first: str, messag
 
 
 def test_an_element_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlprm.envs.webshop.streaming._LARGEST", 100_000)
+    monkeypatch.setattr("rlprm.envs.webshop.official.json_stream._LARGEST", 100_000)
     path = tmp_path / "a.json"
     for first, more in (("[", "1, "), ('"', "x"), ("0.", "1")):
         path.write_text("[1, " + first + more * 1_500_000)

@@ -14,24 +14,15 @@ import pytest
 from rlprm.data.formats import load_format
 from rlprm.envs import webshop
 from rlprm.envs.webshop import Option, Product
-from rlprm.envs.webshop.catalogue import Draw, generated_by_asin, generated_products
 from rlprm.envs.webshop.environment import Place
 from rlprm.envs.webshop.expert import query_of
-from rlprm.envs.webshop.goals import (
-    NO_CAP,
-    WORDINGS,
-    Goal,
-    instruction,
-    price_caps,
-    price_words,
-    wishes,
-    wishes_of,
-    worded,
-)
-from rlprm.envs.webshop.nouns import by_rules
+from rlprm.envs.webshop.goal import NO_CAP, Goal, price_caps, price_words
 from rlprm.envs.webshop.reward import RULES, Request, option_met, purchase_reward, similarity
+from rlprm.envs.webshop.shop.generated_goals import WORDINGS, instruction, wishes, wishes_of, worded
+from rlprm.envs.webshop.shop.generated_products import Draw, generated_by_asin, generated_products
+from rlprm.envs.webshop.shop.product_kinds import CATEGORIES, OPTION_VALUES
 from rlprm.envs.webshop.tasks import shop_and_goal
-from rlprm.envs.webshop.wares import CATEGORIES, OPTION_VALUES
+from rlprm.envs.webshop.title_nouns import by_rules
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.types import End, Split, Task

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.envs.webshop import Option, Product, Review, WebShop
-from rlprm.envs.webshop.goals import Goal
-from rlprm.envs.webshop.index import SearchIndex
-from rlprm.envs.webshop.product import documented
+from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import Request
+from rlprm.envs.webshop.search.index import SearchIndex
 from rlprm.envs.webshop.settings import Setting
-from rlprm.envs.webshop.shop import Shop
+from rlprm.envs.webshop.shop.product import documented
+from rlprm.envs.webshop.shop.shop import Shop
 
 
 def product(asin: str = "B000000001", title: str = "norvia hiking boots", **fields: Any) -> Product:

@@ -8,7 +8,7 @@ also holds the luck of what it revealed.
 from rlprm.envs.babyai.environment import BabyAI, make
 from rlprm.envs.babyai.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.babyai.levels import DEFAULT_LEVELS, LEVELS, tasks
-from rlprm.envs.babyai.text import FIXED_PHRASES, opening
+from rlprm.envs.babyai.wording import FIXED_PHRASES, opening
 
 __all__ = [
     "DEFAULT_LEVELS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlprm.envs.babyai.text import CHECK, FINISH
 from rlprm.envs.babyai.view import AHEAD, Seen, View, find_routes
+from rlprm.envs.babyai.wording import CHECK, FINISH
 from rlprm.envs.babyai.world import DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE
 
 __all__ = ["Options", "find_options", "normalize"]

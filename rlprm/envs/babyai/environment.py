@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from rlprm.envs.babyai import text
+from rlprm.envs.babyai import wording
 from rlprm.envs.babyai.actions import Options, find_options, normalize
 from rlprm.envs.babyai.levels import pristine_world, task_address
 from rlprm.envs.babyai.view import look
@@ -53,7 +53,7 @@ class BabyAI:
         """Start the episode and return the first observation."""
         self._world = self._start.fork()
         self._perceive()
-        return text.goal_line(self._world.mission) + self._answer(self._scene)
+        return wording.goal_line(self._world.mission) + self._answer(self._scene)
 
     def step(self, action: str) -> Turn:
         """Carry out one action; an unknown or impossible one is answered and changes nothing.
@@ -69,13 +69,13 @@ class BabyAI:
         name = normalize(action)
         primitives = self._options.actions.get(name)
         if "check" in name:  # AgentGym takes any action with this word for the question
-            return Turn(self._answer(text.possible_actions(self._options.actions)))
-        if self._declared and name == text.FINISH:
-            return self._end(StopReason.DECLARED, text.FINISHED)
+            return Turn(self._answer(wording.possible_actions(self._options.actions)))
+        if self._declared and name == wording.FINISH:
+            return self._end(StopReason.DECLARED, wording.FINISHED)
         if primitives is None:
             return Turn(self._answer(self._refusal(name)), valid=False)
         if not primitives:
-            return Turn(self._answer(text.NOTHING_HAPPENED))
+            return Turn(self._answer(wording.NOTHING_HAPPENED))
         self._carry_out(primitives)
         self._perceive()
         return self._after_acting()
@@ -107,15 +107,15 @@ class BabyAI:
 
     def _perceive(self) -> None:
         view = look(self._world)
-        self._scene = text.describe(view, self._world.carrying)
+        self._scene = wording.describe(view, self._world.carrying)
         self._options = find_options(view, self._world.carrying, declared=self._declared)
 
     def _after_acting(self) -> Turn:
         world = self._world
         if not self._declared and world.verdict == "success":
-            return self._end(StopReason.SUCCESS, self._scene + text.COMPLETED)
+            return self._end(StopReason.SUCCESS, self._scene + wording.COMPLETED)
         if not self._declared and world.verdict == "failure":
-            return self._end(StopReason.FAILURE, self._scene + text.FAILED)
+            return self._end(StopReason.FAILURE, self._scene + wording.FAILED)
         if world.step_count >= world.max_steps:
             return self._end(StopReason.ENV_LIMIT, self._scene)
         return Turn(self._answer(self._scene))
@@ -137,8 +137,8 @@ class BabyAI:
 
     def _refusal(self, name: str) -> str:
         if not name:
-            return text.NOTHING_HAPPENED
-        return self._options.refusals.get(name, text.NOT_RECOGNIZED)
+            return wording.NOTHING_HAPPENED
+        return self._options.refusals.get(name, wording.NOT_RECOGNIZED)
 
     def _answer(self, scene: str) -> str:
-        return scene + text.action_list(self._options.actions)
+        return scene + wording.action_list(self._options.actions)

@@ -19,8 +19,8 @@ from rlprm.envs.babyai.actions import find_options
 from rlprm.envs.babyai.bot import BOT_FAILURES, SEARCHES_PER_TURN, Bot
 from rlprm.envs.babyai.environment import make
 from rlprm.envs.babyai.levels import pristine_world, task_address
-from rlprm.envs.babyai.text import FINISH
 from rlprm.envs.babyai.view import AHEAD, Seen, View, look, thing_at
+from rlprm.envs.babyai.wording import FINISH
 from rlprm.envs.babyai.world import DIRECTIONS, DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE, World
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Task

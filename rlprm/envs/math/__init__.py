@@ -8,7 +8,7 @@ from rlprm.envs.math.answers import extract, same
 from rlprm.envs.math.environment import ROUND_LIMIT, Reasoning, demonstrate, make
 from rlprm.envs.math.problems import Problem
 from rlprm.envs.math.sources import SOURCES, tasks
-from rlprm.envs.math.text import FIXED_PHRASES, opening
+from rlprm.envs.math.wording import FIXED_PHRASES, opening
 
 __all__ = [
     "FIXED_PHRASES",

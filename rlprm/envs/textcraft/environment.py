@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 
-from rlprm.envs.textcraft import text
+from rlprm.envs.textcraft import wording
 from rlprm.envs.textcraft.book import RecipeBook
 from rlprm.envs.textcraft.goals import commands, task_address
 from rlprm.types import End, Outcome, StopReason, Task, Turn
@@ -36,7 +36,7 @@ def make(task: Task, *, end: End) -> TextCraft:
 def normalize(action: str) -> str:
     """Bring an action into the form of the commands, as AgentGym's client does; letter case is ignored."""
     folded = " ".join(_DROPPED.sub("", action).lower().split())
-    return text.INVENTORY if folded == "look" else folded
+    return wording.INVENTORY if folded == "look" else folded
 
 
 class TextCraft:
@@ -62,7 +62,7 @@ class TextCraft:
     def reset(self) -> str:
         """Start the episode and return the first observation."""
         shown = commands(self._book, self._goal, self._seed)
-        return text.first_observation(shown, self._goal, declared=self._declared)
+        return wording.first_observation(shown, self._goal, declared=self._declared)
 
     def step(self, action: str) -> Turn:
         """Carry out one command; an unknown or impossible one is answered and changes nothing.
@@ -80,11 +80,11 @@ class TextCraft:
             return turn
         if match := _GET.match(command):
             return self._get(match[1], match[2])
-        if command.startswith(text.INVENTORY):
-            return Turn(text.inventory(self._held))
-        if command == text.FINISH and self._declared:
-            return self._end(StopReason.DECLARED, text.FINISHED)
-        return _refused(f"Could not execute {text.shortened(command)}")
+        if command.startswith(wording.INVENTORY):
+            return Turn(wording.inventory(self._held))
+        if command == wording.FINISH and self._declared:
+            return self._end(StopReason.DECLARED, wording.FINISHED)
+        return _refused(f"Could not execute {wording.shortened(command)}")
 
     def outcome(self) -> Outcome:
         """Judge the episode as it stands."""
@@ -99,7 +99,7 @@ class TextCraft:
 
     def _get(self, digits: str, item: str) -> Turn:
         if self._book.depth.get(item) != 0 or len(digits) > _MOST_DIGITS:
-            return _refused(f"Could not find {text.shortened(item)}")
+            return _refused(f"Could not find {wording.shortened(item)}")
         count = int(digits)
         if count:
             self._held[item] = self._held.get(item, 0) + count
@@ -113,7 +113,7 @@ class TextCraft:
         for entry in listed.split(","):
             match = _COUNTED.match(entry.strip())
             if match is None:
-                return _refused(f"Wrong item format: {text.shortened(entry.strip())}")
+                return _refused(f"Wrong item format: {wording.shortened(entry.strip())}")
             name, count = match[2], int(match[1][: _MOST_DIGITS + 1])
             inputs.append((name, count))
             needed[name] = needed.get(name, 0) + count
@@ -141,4 +141,4 @@ def _refused(answer: str) -> Turn:
 
 
 def _identifier(item: str) -> str:
-    return "minecraft:" + text.shortened(item).replace(" ", "_")
+    return "minecraft:" + wording.shortened(item).replace(" ", "_")

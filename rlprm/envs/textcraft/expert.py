@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rlprm.envs.textcraft.book import RecipeBook, Way
 from rlprm.envs.textcraft.environment import make
 from rlprm.envs.textcraft.goals import task_address
-from rlprm.envs.textcraft.text import FINISH
+from rlprm.envs.textcraft.wording import FINISH
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Task
 

@@ -7,9 +7,9 @@ whatever ``end`` says.
 
 from rlprm.envs.webshop.environment import WebShop
 from rlprm.envs.webshop.expert import ROUND_LIMIT, demonstrate
-from rlprm.envs.webshop.product import Option, Product, Review
+from rlprm.envs.webshop.shop.product import Option, Product, Review
 from rlprm.envs.webshop.tasks import make, tasks
-from rlprm.envs.webshop.text import FIXED_PHRASES, opening
+from rlprm.envs.webshop.wording import FIXED_PHRASES, opening
 
 __all__ = [
     "FIXED_PHRASES",

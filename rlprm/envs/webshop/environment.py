@@ -7,14 +7,14 @@ import json
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from rlprm.envs.webshop import pages, text
+from rlprm.envs.webshop import pages, wording
 from rlprm.envs.webshop.actions import parse_action
-from rlprm.envs.webshop.goals import Goal
-from rlprm.envs.webshop.nouns import noun_finder
-from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import purchase_reward
 from rlprm.envs.webshop.settings import Setting
-from rlprm.envs.webshop.shop import Shop
+from rlprm.envs.webshop.shop.product import Product
+from rlprm.envs.webshop.shop.shop import Shop
+from rlprm.envs.webshop.title_nouns import noun_finder
 from rlprm.types import Outcome, StopReason, Turn
 
 __all__ = ["Place", "State", "WebShop"]
@@ -78,7 +78,7 @@ class WebShop:
             raise RuntimeError("this episode is over")
         parsed = parse_action(action)
         if parsed is None:
-            return Turn(text.INVALID + self._page(), valid=False)
+            return Turn(wording.INVALID + self._page(), valid=False)
         if parsed.name == "search":
             self._search(parsed.target)
         elif parsed.target == pages.BUY.lower() and self.state.place is Place.ITEM:

@@ -12,11 +12,11 @@ import re
 
 from rlprm.envs.webshop import pages
 from rlprm.envs.webshop.environment import WebShop
-from rlprm.envs.webshop.goals import Goal
-from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import option_met
+from rlprm.envs.webshop.search.analyzer import STOP_WORDS, terms
+from rlprm.envs.webshop.shop.product import Product
 from rlprm.envs.webshop.tasks import make, shop_and_goal
-from rlprm.envs.webshop.terms import STOP_WORDS, terms
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Task
 

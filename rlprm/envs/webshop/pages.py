@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.shop.product import Product
 
 __all__ = [
     "ATTRIBUTES", "BACK", "BUY", "NEXT", "PREVIOUS", "SEARCH", "SUB_PAGES", "Kind", "Piece", "as_rich_text",

@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.utils import default_process
 
 from rlprm.envs.webshop.colors import first_color, normalized
-from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.shop.product import Product
 
 __all__ = [
     "RULES", "Parts", "Request", "attributes_met", "option_met", "purchase_reward", "similarity",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rlprm.envs.webshop import nouns, pages
+from rlprm.envs.webshop import pages, title_nouns
 from rlprm.envs.webshop.reward import RULES
 from rlprm.errors import ConfigError
 
@@ -26,7 +26,7 @@ class Setting:
     """Whether the page of a product has a button that shows its attributes."""
     reward: str = "fixed"
     """How options are compared, see :data:`rlprm.envs.webshop.reward.RULES`."""
-    nouns: str = nouns.RULES
+    nouns: str = title_nouns.RULES
     """How the nouns of titles are found: ``"rules"``, or the name of a spaCy model."""
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Setting:
             )
         if not isinstance(self.nouns, str):
             raise ConfigError(f"webshop nouns: got {self.nouns!r}, allowed: rules, or a model of spaCy's")
-        nouns.noun_finder(self.nouns)
+        title_nouns.noun_finder(self.nouns)
 
     @property
     def sub_pages(self) -> tuple[str, ...]:

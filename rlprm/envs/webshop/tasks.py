@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlprm.envs._splits import numbered
-from rlprm.envs.webshop import nouns
+from rlprm.envs.webshop import title_nouns
 from rlprm.envs.webshop.environment import WebShop
-from rlprm.envs.webshop.goals import CATEGORY_NAMES, Goal, generated_goal, wishes_in
-from rlprm.envs.webshop.official_goals import GOAL_KINDS
+from rlprm.envs.webshop.goal import Goal
+from rlprm.envs.webshop.official.goals import GOAL_KINDS
+from rlprm.envs.webshop.official.store import open_store
 from rlprm.envs.webshop.settings import Setting, setting_from, spec_of
-from rlprm.envs.webshop.shop import Shop, generated_shop
-from rlprm.envs.webshop.store import open_store
+from rlprm.envs.webshop.shop.generated_goals import CATEGORY_NAMES, generated_goal, wishes_in
+from rlprm.envs.webshop.shop.shop import Shop, generated_shop
 from rlprm.errors import ConfigError
 from rlprm.types import End, Split, Task
 
@@ -33,7 +34,7 @@ def tasks(
     products: int | None = None,
     cache: str | None = None,
     reward: str = "fixed",
-    nouns: str = nouns.RULES,
+    nouns: str = title_nouns.RULES,
     observations: str = "text",
     results_per_page: int = 10,
     show_attributes: bool = False,

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from rlprm.envs.webshop.product import Option, Product, Review
-from rlprm.envs.webshop.wares import BRANDS, CATEGORIES, OPTION_VALUES, Category, Kind
+from rlprm.envs.webshop.shop.product import Option, Product, Review
+from rlprm.envs.webshop.shop.product_kinds import BRANDS, CATEGORIES, OPTION_VALUES, Category, Kind
 
 __all__ = ["ASIN_PARTS", "Draw", "generated_by_asin", "generated_products"]
 

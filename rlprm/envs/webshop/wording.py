@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlprm.envs import _openings
 from rlprm.envs._instructions import WEBSHOP
-from rlprm.envs.webshop.catalogue import ASIN_PARTS
+from rlprm.envs.webshop.shop.generated_products import ASIN_PARTS
 from rlprm.types import End, Message
 
 __all__ = ["FIXED_PHRASES", "INVALID", "opening"]

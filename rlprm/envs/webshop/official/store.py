@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprm.envs._checks import user_path
-from rlprm.envs.webshop.build import META, build
-from rlprm.envs.webshop.disk_index import open_index
-from rlprm.envs.webshop.goals import Goal
-from rlprm.envs.webshop.index import K1, B
-from rlprm.envs.webshop.official import Files, find_files, fingerprint
-from rlprm.envs.webshop.official_goals import GOAL_KINDS, official_goal
-from rlprm.envs.webshop.product import Option, Product, Review
-from rlprm.envs.webshop.shop import Shop
+from rlprm.envs.webshop.goal import Goal
+from rlprm.envs.webshop.official.build import META, build
+from rlprm.envs.webshop.official.files import Files, find_files, fingerprint
+from rlprm.envs.webshop.official.goals import GOAL_KINDS, official_goal
+from rlprm.envs.webshop.search.disk_index import open_index
+from rlprm.envs.webshop.search.index import K1, B
+from rlprm.envs.webshop.shop.product import Option, Product, Review
+from rlprm.envs.webshop.shop.shop import Shop
 
 __all__ = ["Store", "open_store"]
 

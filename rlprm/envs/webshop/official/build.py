@@ -13,18 +13,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlprm.envs.webshop.disk_index import IndexBuilder
-from rlprm.envs.webshop.official import (
-    Files,
-    human_instructions,
-    is_sold,
-    product_from,
-    written_instruction,
-)
-from rlprm.envs.webshop.official_goals import GoalLists
-from rlprm.envs.webshop.product import Product, documented
-from rlprm.envs.webshop.streaming import elements, members
-from rlprm.envs.webshop.terms import terms
+from rlprm.envs.webshop.official.files import Files
+from rlprm.envs.webshop.official.goals import GoalLists
+from rlprm.envs.webshop.official.json_stream import elements, members
+from rlprm.envs.webshop.official.records import human_instructions, is_sold, product_from, written_instruction
+from rlprm.envs.webshop.search.analyzer import terms
+from rlprm.envs.webshop.search.disk_index import IndexBuilder
+from rlprm.envs.webshop.shop.product import Product, documented
 from rlprm.errors import ConfigError, DataError
 
 __all__ = ["META", "build"]

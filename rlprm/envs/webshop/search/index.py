@@ -13,7 +13,7 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprm.envs.webshop.terms import terms
+from rlprm.envs.webshop.search.analyzer import terms
 
 # It sets its own level to DEBUG, which would show in every log of the user's.
 logging.getLogger("bm25s").setLevel(logging.WARNING)

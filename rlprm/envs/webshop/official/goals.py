@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rlprm.envs.webshop.goals import NO_CAP, Goal, price_caps, price_words
-from rlprm.envs.webshop.product import Option, Product
+from rlprm.envs.webshop.goal import NO_CAP, Goal, price_caps, price_words
 from rlprm.envs.webshop.reward import Request
+from rlprm.envs.webshop.shop.product import Option, Product
 from rlprm.errors import DataError
 
 __all__ = ["GOAL_KINDS", "GoalLists", "official_goal"]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from rlprm.envs.webshop.index import K1, B, SearchIndex, TermId, new_bm25
+from rlprm.envs.webshop.search.index import K1, B, SearchIndex, TermId, new_bm25
 
 __all__ = ["IndexBuilder", "open_index"]
 

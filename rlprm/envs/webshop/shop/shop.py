@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlprm.envs.webshop.catalogue import generated_products
-from rlprm.envs.webshop.index import SearchIndex
-from rlprm.envs.webshop.product import Product, documented
+from rlprm.envs.webshop.search.index import SearchIndex
+from rlprm.envs.webshop.shop.generated_products import generated_products
+from rlprm.envs.webshop.shop.product import Product, documented
 
 __all__ = ["Shop", "generated_shop"]
 

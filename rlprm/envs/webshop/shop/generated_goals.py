@@ -8,29 +8,23 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rlprm.envs.webshop.catalogue import Draw, generated_by_asin, generated_products
-from rlprm.envs.webshop.product import Product
+from rlprm.envs.webshop.goal import Goal, price_caps, price_words
 from rlprm.envs.webshop.reward import Request
-from rlprm.envs.webshop.wares import CATEGORIES
+from rlprm.envs.webshop.shop.generated_products import Draw, generated_by_asin, generated_products
+from rlprm.envs.webshop.shop.product import Product
+from rlprm.envs.webshop.shop.product_kinds import CATEGORIES
 from rlprm.types import Split
 
 __all__ = [
     "CATEGORY_NAMES",
-    "NO_CAP",
     "WORDINGS",
-    "Goal",
     "Wish",
     "instruction",
-    "price_caps",
-    "price_words",
     "wishes",
     "wishes_in",
     "wishes_of",
     "worded",
 ]
-
-NO_CAP = 1_000_000.0
-"""The price cap of a goal without one, upstream's."""
 
 CATEGORY_NAMES: tuple[str, ...] = tuple(category.name for category in CATEGORIES)
 """Of the generated shop."""
@@ -38,17 +32,8 @@ CATEGORY_NAMES: tuple[str, ...] = tuple(category.name for category in CATEGORIES
 WORDINGS = 5
 """How many ways there are to ask for the same."""
 
-_HIGHEST_CAP = 990
 _DEV_AND_TEST = {0: Split.TEST, 1: Split.DEV}  # of ten parts one each; the rest is for training
 _SPLIT_SEED = "webshop splits 1"
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """An instruction, and what meets it."""
-
-    instruction: str
-    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +45,6 @@ class Wish:
     options: tuple[tuple[str, str], ...]
     number: int
     """Among the wishes of the product."""
-
-
-def price_caps(price: float) -> list[int]:
-    """Return the price caps a product can get: the next four multiples of 10 dollars, as upstream."""
-    first = int(price // 10) * 10 + 10
-    return [cap for cap in range(first, first + 40, 10) if cap <= _HIGHEST_CAP]
-
-
-def price_words(cap: float) -> str:
-    """Return the last words of an instruction."""
-    return "" if cap >= NO_CAP else f", and price lower than {cap:.2f} dollars"
 
 
 @functools.cache

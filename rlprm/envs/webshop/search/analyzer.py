@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from rlprm.envs.webshop.stemmer import stem
+from rlprm.envs.webshop.search.porter_stemmer import stem
 
 __all__ = ["STOP_WORDS", "terms"]
 

@@ -1,0 +1,1 @@
+"""Search by words: BM25 over products, in memory and on disk."""

@@ -1,0 +1,1 @@
+"""What is sold: products, and the generated shop with its goals."""
