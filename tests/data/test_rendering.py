@@ -83,6 +83,7 @@ def test_any_text_survives_the_round_trip_through_ids(name: str, text: str) -> N
 
 
 @pytest.mark.parametrize("name", ["embedded", "qwen2.5"])
+@pytest.mark.trap("turn separator")
 def test_trap_the_turn_separator_is_kept_at_the_boundary_of_action_and_observation(name: str) -> None:
     renderer = RENDERERS[name]
     ids = renderer.observation_ids("There is a wall.")
@@ -108,6 +109,7 @@ def test_an_action_without_its_closing_token_is_read_whole() -> None:
     assert renderer.action_text([*ids, renderer.closing_id]) == "go right<|im_end|>"
 
 
+@pytest.mark.trap("unusual tokens")
 def test_trap_spelling_in_other_tokens_is_read_like_the_usual_one() -> None:
     renderer = RENDERERS["embedded"]
     usual = renderer.action_ids("right")[:-1]
@@ -164,6 +166,7 @@ def test_a_tokenizer_without_padding_is_padded_with_the_closing_token() -> None:
     assert renderer.pad_id == renderer.closing_id
 
 
+@pytest.mark.trap("tokenizer class")
 def test_trap_the_same_vocabulary_with_another_way_of_splitting_is_another_tokenizer() -> None:
     words, letters = (train_tokenizer(["three steps to the door"] * 3, vocab_size=300) for _ in range(2))
     letters.backend_tokenizer.pre_tokenizer = Sequence(

@@ -97,6 +97,7 @@ def test_another_tokenizer_gives_the_text_of_its_own_template(name: str, templat
     assert all(getattr(again, field) == getattr(made, field) for field in unchanged)
 
 
+@pytest.mark.trap("closing message")
 def test_trap_the_closing_answer_is_not_rendered() -> None:
     made = walked(["right", "finish"])
     assert made.messages[-1]["content"] == "You are done."

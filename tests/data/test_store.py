@@ -100,6 +100,7 @@ def test_datasets_reads_the_folder_without_this_package(
         )
 
 
+@pytest.mark.trap("half a file")
 def test_trap_a_crash_while_writing_leaves_neither_a_shard_nor_rubbish(
     store: TrajectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def test_deepspeed_rl_two_processes_equal_one(
 
 
 @pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.trap("Adam after warm-up")
 def test_trap_deepspeed_adam_does_not_remember_the_critics_warm_up(
     launches: Launches, arguments: list[str], stage: int
 ) -> None:

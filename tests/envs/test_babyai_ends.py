@@ -30,6 +30,7 @@ def test_declared_announces_nothing_and_waits_for_finish() -> None:
     assert silent.outcome().definition == "babyai: mission fulfilled by the last action that changed anything"
 
 
+@pytest.mark.trap("success at any time")
 def test_trap_visiting_one_object_after_another_is_no_success() -> None:
     things = {(3, 3): Ball("red"), (5, 3): Ball("green")}
     episode = started(room(things, goto("ball", "red"), end=End.DECLARED))

@@ -34,6 +34,7 @@ def test_two_negative_values_do_not_make_a_positive_product() -> None:
 @pytest.mark.parametrize("name", AGGREGATIONS)
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.trap("missing score")
 def test_trap_a_failed_score_never_becomes_a_number(name: str, position: int, broken: float) -> None:
     scores = [0.5, 0.6, 0.7]
     scores[position] = broken
@@ -42,6 +43,7 @@ def test_trap_a_failed_score_never_becomes_a_number(name: str, position: int, br
 
 
 @pytest.mark.parametrize("name", AGGREGATIONS)
+@pytest.mark.trap("missing score")
 def test_trap_a_trajectory_without_steps_has_no_score_rather_than_zero(name: str) -> None:
     with pytest.raises(DataError, match="without steps"):
         aggregate([], name)

@@ -103,6 +103,7 @@ def test_impossible_questions_are_refused() -> None:
         best_of_k([1.0, 2.0], [0.0, 1.0, 1.0], 1)
 
 
+@pytest.mark.trap("missing score")
 def test_trap_a_missing_score_or_reward_is_not_ranked() -> None:
     with pytest.raises(DataError, match="the score of candidate 1 is NaN"):
         best_of_k([1.0, float("nan")], [0.0, 1.0], 1)

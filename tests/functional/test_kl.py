@@ -66,6 +66,7 @@ def test_values_carry_no_gradient_and_k3_is_never_negative() -> None:
 
 
 @pytest.mark.parametrize("kind", KL_LOSSES)
+@pytest.mark.trap("k3 in the loss")
 def test_trap_k3_inside_the_loss_is_biased_and_what_is_offered_is_not(kind: str) -> None:
     logits = policy()
     logprobs = logits.log_softmax(0)

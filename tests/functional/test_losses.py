@@ -183,6 +183,7 @@ def test_a_batch_of_eight_equals_two_of_four(kind: str, activation: str) -> None
     assert halves > 0
 
 
+@pytest.mark.trap("mean of means")
 def test_trap_means_run_over_steps_and_not_over_rows() -> None:
     # One long bad row beside one short good one. Over steps: (4·½·1 + 0) / 5 = .4;
     # per row and then averaged: (½ + 0) / 2 = .25

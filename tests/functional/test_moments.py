@@ -69,6 +69,7 @@ def test_a_constant_that_is_only_scaled_stays_as_it_is() -> None:
     torch.testing.assert_close(whiten(ones, ones, stats, centre=False), ones)
 
 
+@pytest.mark.trap("whitening per micro-batch")
 def test_trap_whitening_per_micro_batch_changes_the_balance_of_prm_and_outcome() -> None:
     # Two micro-batches: in one, some episodes succeed; in the other all fail, and only the PRM's
     # small differences are left. Whitened on its own, the second would be as loud as the first.

@@ -116,6 +116,7 @@ def test_an_update_in_parts_equals_the_whole() -> None:
 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("dual_clip", [None, 3.0])
+@pytest.mark.trap("sentinel")
 def test_trap_a_sentinel_log_probability_leaks_into_nothing(junk: float, dual_clip: float | None) -> None:
     logprobs, old = with_ratio(1.1, 1.5, 0.7)
     mask = torch.tensor([1, 1, 1, 0, 0])
@@ -201,6 +202,7 @@ def test_masked_values_neither_cost_nor_pull(junk: float) -> None:
 # --- sampler and trainer ---
 
 
+@pytest.mark.trap("sampler mismatch")
 def test_trap_sampler_and_trainer_disagree_and_the_weight_is_capped() -> None:
     # π_old / μ = 1.5, 8, ½; the cap is 2; a masked token weighs nothing
     ratios = f64(1.5, 8.0, 0.5)

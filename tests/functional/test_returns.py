@@ -277,6 +277,7 @@ def test_nothing_in_the_padding_reaches_gae_or_its_gradient() -> None:
 # --- traps that others fell into ---
 
 
+@pytest.mark.trap("discount from the start")
 def test_trap_discount_is_not_counted_from_the_start_of_the_episode() -> None:
     # The last three steps are the same; what came before must not change their credit.
     ending_rewards, ending_values = [0.0, 0.0, 1.0], [0.2, 0.5, 0.7]
@@ -297,11 +298,13 @@ def test_trap_discount_is_not_counted_from_the_start_of_the_episode() -> None:
     close(credit, f64([0.72**k for k in (4, 3, 2, 1, 0)]))
 
 
+@pytest.mark.trap("masked reward")
 def test_trap_terminal_reward_lands_on_the_last_real_step() -> None:
     progress = td_gae_labels(torch.zeros(2, 6), torch.ones(2), torch.tensor([2, 5]), lam=0.0).progress
     assert progress.tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 0, 1]]
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_an_outcome_of_zero_is_an_outcome() -> None:
     # δ_T = 0 - v_{T-1}: the failure pushes down; nothing vanishes or falls back on v_T.
     promise, progress = td_gae_labels(f64([0.8, 0.8, 0.8]), f64(0), torch.tensor([2]), lam=1.0)
@@ -309,6 +312,7 @@ def test_trap_an_outcome_of_zero_is_an_outcome() -> None:
     close(promise, f64([0.0, 0.0, 0.0]))
 
 
+@pytest.mark.trap("labels under autocast")
 def test_trap_autocast_does_not_lower_the_precision_of_labels() -> None:
     values, outcomes, lengths = ragged_batch(6)
     expected = td_gae_labels(values.float(), outcomes, lengths, lam=0.9)

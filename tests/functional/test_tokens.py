@@ -86,6 +86,7 @@ def test_a_row_without_steps_has_no_tokens() -> None:
     assert found.last_BT.tolist() == [[-1, -1]]
 
 
+@pytest.mark.trap("wrong mask")
 def test_trap_step_advantages_laid_on_the_wrong_mask() -> None:
     # A mask that marks an observation's token, or is shifted by one, is refused and not used.
     shifted = MASK.roll(1, dims=1)
@@ -100,6 +101,7 @@ def test_trap_step_advantages_laid_on_the_wrong_mask() -> None:
     assert torch.equal(laid != 0, MASK == 1)
 
 
+@pytest.mark.trap("masked reward")
 def test_trap_the_terminal_reward_is_not_put_on_a_masked_token() -> None:
     # The last token of the episode is a closing token that was forced: the reward belongs before it.
     found = token_layout(

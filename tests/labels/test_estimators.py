@@ -83,6 +83,7 @@ def test_the_last_read_is_asked_for_the_outcome(estimator: EstimatorModule) -> N
     assert batch.promise_weight[rows, LENGTHS].gt(0).all()
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_an_outcome_of_zero_is_a_label_like_any_other(estimator: EstimatorModule) -> None:
     # Rows 0 and 3 have the same length: the failure must weigh as much as the success, and pull down.
     batch = estimator.label(values(), OUTCOMES, LENGTHS)

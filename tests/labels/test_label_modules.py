@@ -131,6 +131,7 @@ def test_plain_values_become_the_same_batch_again(name: str) -> None:
     assert torch.equal(again.progress_weight, batch.progress_weight)
 
 
+@pytest.mark.trap("missing target")
 def test_trap_a_missing_progress_target_does_not_turn_into_a_target_of_zero() -> None:
     rows = labels.to_step_labels(returns.label(None, OUTCOMES, LENGTHS), LENGTHS)
     assert [row.progress for row in rows] == [(), ()]
@@ -192,6 +193,7 @@ def test_intermediate_rewards_are_refused_and_a_last_one_is_not() -> None:
 # --- cold start ---
 
 
+@pytest.mark.trap("cold start of labels")
 def test_trap_cold_start_asks_no_step_to_rise_by_the_whole_outcome() -> None:
     # With v = 0 and λ = 1 every Â_t of TD-GAE equals r: three steps would each have to rise by 1.
     # The trainer therefore starts with `returns`: the same promise targets, and no progress targets.

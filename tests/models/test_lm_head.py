@@ -179,6 +179,7 @@ def test_an_output_layer_of_its_own_is_kept(tiny_folder: Path, tmp_path: Path) -
     assert found != read_sequences(tied, [t.token_ids], reads, [[0]])
 
 
+@pytest.mark.trap("rounded values")
 def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder: Path) -> None:
     model = load_lm_reward_model(str(tiny_folder), scale=0.01, dtype="bfloat16", device=torch.device("cpu"))
     torch.nn.init.normal_(model.score.weight, std=0.005, generator=torch.Generator().manual_seed(0))

@@ -94,6 +94,7 @@ def test_a_saved_scalar_model_loads_with_stock_transformers_and_gives_the_same_n
         assert torch.equal(ours(input_ids=IDS).logits, expected)
 
 
+@pytest.mark.trap("dropout of the head")
 def test_trap_token_classification_brings_no_dropout_along(prm: tuple[PreTrainedModel, Path]) -> None:
     model, folder = prm
     for loaded in (

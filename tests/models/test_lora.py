@@ -44,6 +44,7 @@ def test_only_adapters_and_the_scalar_head_are_trained(tiny_folder: Path) -> Non
     assert trainable_parameters(scalar) == trainable_parameters(policy) + 64 + 1
 
 
+@pytest.mark.trap("copy of the head")
 def test_trap_the_trained_copy_of_the_head_starts_at_zero_as_the_head_does(tiny_folder: Path) -> None:
     scalar = with_adapters(load_scalar_model(str(tiny_folder)), TuningConfig(lora_r=4), seed=0)
     copies = [p for n, p in scalar.named_parameters() if "score.modules_to_save" in n]

@@ -105,6 +105,7 @@ def test_gradients_flow_into_head_and_body_but_not_into_plain_reading(model: Pre
 
 
 @pytest.mark.parametrize("how", ["bfloat16 weights", "autocast", "a copy, autocast"])
+@pytest.mark.trap("rounded values")
 def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder: Path, how: str) -> None:
     """Between 0.5 and 1 bfloat16 knows 128 numbers; the steps of a trajectory differ by less than that."""
     dtype = "bfloat16" if how == "bfloat16 weights" else "float32"

@@ -86,6 +86,7 @@ def test_training_is_repeatable_and_saving_keeps_everything(tmp_path: Path) -> N
     assert loaded.decode(loaded(text)["input_ids"]) == text
 
 
+@pytest.mark.trap("tokenizer class")
 def test_trap_a_tokenizer_beside_a_qwen2_model_splits_text_as_it_did_in_training(tmp_path: Path) -> None:
     # AutoTokenizer picks its class by the model beside it, and that class brings its own way of splitting.
     tiny_model(TOKENIZER, size="xs").save_pretrained(tmp_path)

@@ -37,6 +37,7 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
     assert (positions[0], *action_values(positions, STATE_AND_ACTION)) == made.value_positions
 
 
+@pytest.mark.trap("closing message")
 def test_trap_nothing_is_read_after_the_last_action() -> None:
     for made in separable(4):
         for reads in VALUE_READS:

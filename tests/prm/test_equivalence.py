@@ -146,6 +146,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
         check_world_size(config)
 
 
+@pytest.mark.trap("silent DataParallel")
 def test_trap_one_process_on_several_gpus_does_not_spread_its_batches(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

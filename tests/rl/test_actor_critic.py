@@ -166,6 +166,7 @@ def test_a_reference_that_is_not_there_is_not_made_up(tiny_folder: Path, batch: 
 
 
 @torch.no_grad()
+@pytest.mark.trap("rounded logits")
 def test_trap_quotients_of_half_precision_logits_are_not_rounded(tiny_folder: Path, batch: Batch) -> None:
     # The sampler divides float32 logits. Rounded to bfloat16 afterwards, they are another distribution.
     policy = load_causal_lm(str(tiny_folder), dtype="bfloat16")

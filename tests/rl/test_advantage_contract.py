@@ -145,6 +145,7 @@ def test_what_is_missing_is_named(name: str) -> None:
     module.estimate(replace(bare, **{need: getattr(whole, need) for need in module.NEEDS}), gamma=1.0)
 
 
+@pytest.mark.trap("truncation")
 def test_trap_truncation_is_an_end_unless_it_is_bootstrapped(estimator: AdvantageModule) -> None:
     ended = inputs()
     cut_off = torch.tensor([True, False, True, False, False, True])

@@ -75,6 +75,7 @@ def test_turn_gae_at_the_ends_of_lambda() -> None:
     close(run("turn_gae", batch, gamma=0.9, lam=0.0).advantages, td)
 
 
+@pytest.mark.trap("discount from the start")
 def test_trap_the_discount_is_not_counted_from_the_start_of_the_episode() -> None:
     # The same last three steps after 0 and after 20 others are credited alike, by turns and by tokens.
     def ending(before: int, name: str) -> Tensor:
@@ -155,6 +156,7 @@ def test_token_gae_by_hand() -> None:
     )
 
 
+@pytest.mark.trap("observations in GAE")
 def test_trap_observation_tokens_are_no_time_steps() -> None:
     # However long the observations, and whatever a critic says of their tokens, λ < 1 decays the same.
     short, mask = tokens_of(ragged(2), 3, 1)
@@ -172,6 +174,7 @@ def test_a_message_is_not_discounted_for_its_length() -> None:
         assert found.tolist() == [1.0] * tokens
 
 
+@pytest.mark.trap("masked reward")
 def test_trap_the_terminal_reward_sits_on_a_token_that_was_sampled() -> None:
     # The episode's last token was forced (mask 0); the reward still reaches every sampled token.
     layout = token_layout(
@@ -181,6 +184,7 @@ def test_trap_the_terminal_reward_sits_on_a_token_that_was_sampled() -> None:
     close(run("token_gae", batch, lam=1.0).advantages, f64([0, 1, 1, 0]))
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_a_reward_of_zero_does_not_make_the_turn_vanish() -> None:
     # A failure (all rewards 0) where the critic expected success: every step and token is blamed.
     batch, mask = tokens_of(

@@ -118,6 +118,7 @@ def test_nothing_to_share_out_is_nothing_to_do() -> None:
     assert torch.equal(Batch.from_trajectories(episodes()[:1]).groups_B, torch.tensor([0]))
 
 
+@pytest.mark.trap("intermediate reward")
 def test_trap_a_reward_before_the_end_is_refused_and_not_forgotten() -> None:
     first, *others = episodes()
     early = replace(first, steps=(replace(first.steps[0], reward=0.5), *first.steps[1:]))

@@ -71,6 +71,7 @@ def test_the_optimal_actions_under_progress_are_those_under_outcome_in_every_sta
     assert best_actions("progress") == best_actions("outcome")
 
 
+@pytest.mark.trap("farmed reward")
 def test_trap_promise_is_hacked_by_staying_where_it_is_promising() -> None:
     assert chance_of_success_in(chain.HORIZON, climb("promise")) > 0.95  # three would do
     assert best_actions("promise") != best_actions("outcome")

@@ -104,6 +104,7 @@ def test_the_newest_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("owner", "method"), [(Learner, "save_state"), (Path, "rename")])
+@pytest.mark.trap("half a file")
 def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:

@@ -90,6 +90,7 @@ def test_time_passes_between_steps_whatever_their_tokens() -> None:
 
 
 @pytest.mark.parametrize("advantage", ["turn_gae", "token_gae"])
+@pytest.mark.trap("discount from the start")
 def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(estimator: str) -> None:
     # The last two steps of an episode get the same credit, however many came before.
     found = []
@@ -112,6 +113,7 @@ def test_with_token_level_credit_the_critic_learns_at_every_sampled_token_and_no
     assert not found.returns_BL[~sampled].any()
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_a_reward_of_zero_is_a_reward() -> None:
     # Nothing is paid anywhere, and yet the critic has to come down and the actions were worse than thought.
     found = assign_credit(
@@ -125,6 +127,7 @@ def test_trap_a_reward_of_zero_is_a_reward() -> None:
     assert rows(found.has_return_BL) == [[0, 1, 0]]
 
 
+@pytest.mark.trap("observations in GAE")
 def test_trap_observations_are_no_time_steps() -> None:
     # λ = ½ for tokens: a longer observation, or a forced closing token, would let credit decay further.
     found = [
@@ -197,6 +200,7 @@ def test_against_the_others_of_its_task_by_hand() -> None:
 # --- truncation ---
 
 
+@pytest.mark.trap("truncation")
 def test_trap_a_truncation_is_an_end_unless_it_is_bootstrapped() -> None:
     cut_off = batch(stop=StopReason.ROUND_LIMIT)
     assert torch.equal(credit(of=cut_off).advantages_BL, credit().advantages_BL)

@@ -105,6 +105,7 @@ def foreign_prm(foreign_folder: Path, walker_policy: Path, tmp_path: Path) -> Pa
     return folder
 
 
+@pytest.mark.trap("foreign vocabulary")
 def test_trap_a_prm_of_another_vocabulary_is_read_in_its_own_tokens_and_is_no_critic(
     run: Run, tmp_path: Path, foreign_prm: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ def test_no_reference_is_read_unless_it_is_asked_for(build: Build) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.6])
+@pytest.mark.trap("sampler mismatch")
 def test_trap_the_trainer_finds_the_log_probabilities_the_sampler_stored(
     build: Build, renderer: ChatRenderer, temperature: float
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_process_without_rows_takes_part_and_adds_nothing(build: Build) -> Non
 
 
 @pytest.mark.usefixtures("plain_descent")
+@pytest.mark.trap("sentinel")
 def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
     junk = torch.full(BATCH.token_ids_BL.shape, math.nan).where(~BATCH.layout.sampled, 0.0)
     clean, dirty = build(importance_cap=2.0), build(importance_cap=2.0)
@@ -197,6 +199,7 @@ def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.trap("cold critic")
 def test_trap_while_the_critic_warms_up_the_policy_stays_bit_for_bit(build: Build, critic: str) -> None:
     learner = build(critic=critic, weight_decay=0.1, ppo_epochs=3, kl_coef=0.1)
     policy, critic_before = toy.weights(learner, "policy"), _critic(learner)
@@ -210,6 +213,7 @@ def test_trap_while_the_critic_warms_up_the_policy_stays_bit_for_bit(build: Buil
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("lora_r", [0, 4])
+@pytest.mark.trap("Adam after warm-up")
 def test_trap_the_critics_warm_up_does_not_lengthen_the_policys_first_steps(
     build: Build, critic: str, lora_r: int
 ) -> None:
@@ -296,6 +300,7 @@ def test_gradients_are_cut_to_a_norm_or_not_at_all(build: Build, critic: str, pa
 
 
 @pytest.mark.usefixtures("plain_descent")
+@pytest.mark.trap("joint clipping")
 def test_trap_the_size_of_the_critics_errors_does_not_shorten_the_policys_step(build: Build) -> None:
     settings = {"max_grad_norm": 1.0, "learning_rate": 0.001, "critic_learning_rate_factor": 1e-3}
     moved = [changes(build(value_coef=value_coef, **settings), "policy") for value_coef in (0.1, 1e4)]
@@ -341,6 +346,7 @@ def against_sampler(evaluated: OldLogprobs, factor: float) -> Batch:
 
 @pytest.mark.usefixtures("plain_descent")
 @pytest.mark.parametrize(("cap", "weight"), [(None, 1.0), (3.0, 2.0), (1.5, 1.5)])
+@pytest.mark.trap("sampler mismatch")
 def test_trap_importance_weights_correct_for_the_sampler_and_are_capped(
     build: Build, cap: float | None, weight: float
 ) -> None:

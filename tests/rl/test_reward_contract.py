@@ -91,6 +91,7 @@ def test_the_shares_are_kept_apart(reward: RewardModule) -> None:
     assert torch.equal(paid.prm, changed.prm) != reward.NEEDS_VALUES
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_an_outcome_of_zero_is_an_outcome(reward: RewardModule) -> None:
     # The failure in row 1 is paid 0 at its last step, and a reward of 1 for the success moves no other step.
     outcome = pay(reward).outcome
@@ -101,6 +102,7 @@ def test_trap_an_outcome_of_zero_is_an_outcome(reward: RewardModule) -> None:
     torch.testing.assert_close((pay(reward).total - failed.total).sum(1), OUTCOMES * (LENGTHS > 0))
 
 
+@pytest.mark.trap("truncation")
 def test_trap_truncation_is_an_end_unless_it_is_bootstrapped(reward: RewardModule) -> None:
     nowhere = torch.zeros(4, dtype=torch.bool)
     cut_off = torch.tensor([True, False, True, False])
@@ -137,6 +139,7 @@ def test_half_precision_values_are_paid_in_float32(reward: RewardModule) -> None
 
 
 @pytest.mark.parametrize("name", rewards.available())
+@pytest.mark.trap("missing score")
 def test_trap_a_missing_score_never_silently_becomes_zero(name: str) -> None:
     reward, broken, states_BT = rewards.load(name), values(), states()
     broken[3, 2], states_BT[0, 1] = float("nan"), float("nan")

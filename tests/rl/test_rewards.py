@@ -157,6 +157,7 @@ def test_the_sum_of_min_approaches_the_minimum_as_the_temperature_falls() -> Non
         ("min", {}, None),
     ],
 )
+@pytest.mark.trap("cold critic")
 def test_trap_a_critic_that_starts_cold_ruins_the_first_updates(
     name: str, settings: dict[str, float], factor: float | None
 ) -> None:
@@ -189,10 +190,12 @@ def endings(name: str, steps_before: int, **settings: float) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["outcome", "progress", "progress_terminal", "promise", "terminal"])
+@pytest.mark.trap("discount from the start")
 def test_trap_the_reward_of_a_step_is_not_discounted_from_the_start_of_the_episode(name: str) -> None:
     torch.testing.assert_close(endings(name, 1), endings(name, 20))
 
 
+@pytest.mark.trap("sum of scores")
 def test_trap_a_sum_of_scores_favours_long_episodes_and_a_minimum_does_not() -> None:
     # The same judgement at every step, ½ or .9, over 2 and over 20 steps; no outcome.
     def total(name: str, value: float, steps: int, **settings: float) -> float:
@@ -208,6 +211,7 @@ def test_trap_a_sum_of_scores_favours_long_episodes_and_a_minimum_does_not() -> 
     assert total("min", 0.5, 20) < total("min", 0.9, 2)
 
 
+@pytest.mark.trap("farmed reward")
 def test_trap_a_loop_is_not_farmed_with_progress_and_is_with_promise() -> None:
     # A detour .5 -> .9 -> .5, walked three times.
     walk = torch.tensor([[0.5, 0.9, 0.5, 0.9, 0.5, 0.9, 0.5]])
@@ -221,6 +225,7 @@ def test_trap_a_loop_is_not_farmed_with_progress_and_is_with_promise() -> None:
     assert all(paid > 1 for paid in per_round("promise", 1.0))
 
 
+@pytest.mark.trap("broken telescope")
 def test_trap_rewards_clipped_or_centred_one_by_one_no_longer_telescope() -> None:
     values, outcomes, lengths, _ = ragged(3)
     found = rewards.load("progress").step_rewards(values, outcomes, lengths, gamma=1.0).prm

@@ -62,6 +62,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, float]) -> N
     monkeypatch.setattr(RLTrainer, "measured", measured)
 
 
+@pytest.mark.trap("last policy lost")
 def test_trap_what_is_learned_after_the_last_multiple_of_eval_every_is_not_thrown_away(
     run: Run, tmp_path: Path, trainers: list[RLTrainer]
 ) -> None:
@@ -137,6 +138,7 @@ def test_no_prm_is_trained_on_when_nothing_will_be_scored_by_it(
 # --- which episodes ---
 
 
+@pytest.mark.trap("split by row")
 def test_trap_no_task_is_trained_on_and_measured_on(
     run: Run, collected: list[list[Trajectory]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +245,7 @@ def likes_long_episodes(path: str, config: RLConfig) -> FunctionScorer:
     return FunctionScorer(lambda task, actions: 0.15 * len(actions), name="prm")
 
 
+@pytest.mark.trap("farmed reward")
 def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -260,6 +263,7 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     assert "reward hacking alarm" in caplog.text
 
 
+@pytest.mark.trap("farmed reward")
 def test_trap_a_reward_that_pays_for_idling_is_named_before_training(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,6 +323,7 @@ def test_a_run_that_only_hurts_keeps_the_policy_it_began_with(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.trap("missing score")
 def test_trap_a_score_that_is_missing_does_not_become_zero(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_of_the_settings() -> None:
         play("left", setting=EpisodeSetting(action_format="json"))
 
 
+@pytest.mark.trap("silent gap")
 def test_trap_a_failed_step_is_recorded_with_its_cause_and_the_others_go_on() -> None:
     script = {
         (): ["right", "crash"],
@@ -177,6 +178,7 @@ def test_token_ids_end_with_the_last_action_and_the_closing_message_is_text_only
 
 
 @pytest.mark.parametrize("limit", [16, 2, 1])
+@pytest.mark.trap("value position")
 def test_trap_values_and_rewards_belong_to_the_closing_token_of_their_action(limit: int) -> None:
     policy = Reciter("right", "right")
     policy.max_new_tokens = limit
@@ -203,6 +205,7 @@ def test_trap_values_and_rewards_belong_to_the_closing_token_of_their_action(lim
         assert [step.reward for step in made.steps] == [0.0, 1.0]
 
 
+@pytest.mark.trap("zero reward")
 def test_trap_a_step_without_reward_is_still_a_step() -> None:
     made = play("right", "left", "finish")
     assert [(step.action, step.reward) for step in made.steps] == [
@@ -212,6 +215,7 @@ def test_trap_a_step_without_reward_is_still_a_step() -> None:
     ]
 
 
+@pytest.mark.trap("re-encoding")
 def test_trap_sampled_ids_are_kept_although_their_text_would_be_encoded_otherwise(tmp_path: Path) -> None:
     policy = Speller("right", "right", "finish")
     (made,) = rollout([(task(), 0)], policy, SETTING)

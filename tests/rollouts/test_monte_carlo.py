@@ -53,6 +53,7 @@ def test_an_environment_that_answers_differently_is_noticed() -> None:
         replay(elsewhere, SETTING, POLICY)
 
 
+@pytest.mark.trap("other limits")
 def test_trap_a_shorter_context_does_not_turn_states_into_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     trajectory = next(t for t in collected() if len(t.steps) > 2)
     short = trajectory.steps[1].start + POLICY.max_new_tokens - 1

@@ -193,6 +193,7 @@ def test_a_model_with_another_tokenizer_reads_trajectories_in_its_own_tokens(
     assert foreign().template_hash in said
 
 
+@pytest.mark.trap("tokenizer class")
 def test_trap_a_prm_folder_whose_tokenizer_was_replaced_is_refused(
     foreign_prm: str, renderer: ChatRenderer
 ) -> None:

@@ -1,0 +1,19 @@
+"""Write the generated parts of the documentation: ``python -m tests.docs.write``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.docs import traps
+
+ROOT = Path(__file__).parents[2]
+
+
+def expected() -> dict[Path, str]:
+    """Every file with generated parts, as it should read."""
+    return {ROOT / "docs/traps.md": traps.page()}
+
+
+if __name__ == "__main__":
+    for path, text in expected().items():
+        path.write_text(text, encoding="utf-8")
