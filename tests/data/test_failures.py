@@ -11,7 +11,7 @@ from rlprm.errors import EpisodesFailedError
 from rlprm.evaluation.bon import best_of_n, sample_mean
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.table import results_table
-from rlprm.rl.monitor.measure import measure
+from rlprm.rl.monitor.measure import measure_policy
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.scorers.random import Random
@@ -64,7 +64,7 @@ def test_a_policy_is_not_measured_in_an_environment_that_is_dead() -> None:
             pass
 
     with pytest.raises(EpisodesFailedError):
-        measure(
+        measure_policy(
             Crashing(("crash",)), TASKS, EpisodeSetting(),  # type: ignore[arg-type]
             samples=2, wave_size=8, seed=0, processes=SINGLE_PROCESS,
         )  # fmt: skip

@@ -81,7 +81,7 @@ def test_no_other_reward_has_this_property(reward: str) -> None:
 
 
 @pytest.mark.parametrize("advantage", ["group", "leave_one_out"])
-def test_against_a_group_progress_is_outcome_exactly_which_is_why_it_is_refused(estimator: str) -> None:
+def test_against_a_group_progress_is_outcome_exactly_which_is_why_it_is_refused(advantage: str) -> None:
     b = random_batch(1)
     values, lengths = b["values"].clone(), b["lengths"].clamp(min=1)
     groups = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -90,7 +90,7 @@ def test_against_a_group_progress_is_outcome_exactly_which_is_why_it_is_refused(
     def credit(name: str) -> Tensor:
         paid = rewards.load(name).step_rewards(values, b["outcomes"], lengths, gamma=0.9)
         inputs = AdvantageInputs(paid.total, lengths, groups_B=groups)
-        return advantages.load(estimator).estimate(inputs, gamma=0.9).advantages
+        return advantages.load(advantage).estimate(inputs, gamma=0.9).advantages
 
     torch.testing.assert_close(credit("progress"), credit("outcome"))
     assert (credit("terminal") - credit("outcome")).abs().max() > 0.1

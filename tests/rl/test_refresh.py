@@ -10,9 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rlprm.rl.relabel import FreshTrajectories
-
 from rlprm.data.store import TrajectoryStore
+from rlprm.rl.refresh import FreshTrajectories
 from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.types import Trajectory
 from tests.rl import toy
@@ -115,10 +114,10 @@ def test_fresh_episodes_of_a_prm_with_labels_from_a_file_are_labelled_by_their_o
 
 @pytest.mark.parametrize("label_estimator", ["td_gae", "my.labels.td_two_step"])
 def test_fresh_episodes_are_labelled_by_the_prms_estimator_also_if_it_is_the_users_own(
-    fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture, estimator: str
+    fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture, label_estimator: str
 ) -> None:
-    found = given(fresh, prm(label_estimator=estimator, label_estimator_kwargs={"lam": 0.9}))
-    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == (estimator, "0.9")
+    found = given(fresh, prm(label_estimator=label_estimator, label_estimator_kwargs={"lam": 0.9}))
+    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == (label_estimator, "0.9")
     assert not caplog.records
 
 
@@ -131,7 +130,7 @@ def test_another_estimator_does_not_get_the_settings_of_the_prms(
     assert given(fresh_in(tmp_path, beta=0.2), prm())["label_estimator_kwargs.lam"] == "0.95"
 
 
-@pytest.mark.parametrize(("head", "scale"), [("scalar", None), ("likelihood", 0.3)])
+@pytest.mark.parametrize(("head", "scale"), [("scalar", None), ("lm", 0.3)])
 def test_a_refreshed_prm_keeps_its_head(
     fresh: FreshTrajectories, prm: Callable[..., str], head: str, scale: float | None
 ) -> None:
