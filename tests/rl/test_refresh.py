@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from rlprm.data.store import TrajectoryStore
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.runtime.processes import SINGLE_PROCESS
