@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from rlprm import __version__
-from rlprm.errors import RlprmError
+from rlprm.errors import RlprmError, refuse_unknown
 from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
 
 _STAGES = {
@@ -106,8 +106,6 @@ def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
 
 def _check_handed_on(settings: Mapping[str, Any], name: str, *, where: str) -> None:
     """Refuse now what another stage would refuse after hours of this one."""
-    from rlprm.runtime.config import refuse_unknown
-
     module_name, config_name, _ = _STAGES[name]
     known = fields(getattr(importlib.import_module(module_name), config_name))
     refuse_unknown({key.partition(".")[0] for key in settings}, {f.name for f in known}, where)

@@ -8,7 +8,8 @@ is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Set
 from typing import Any
 
 
@@ -53,6 +54,23 @@ def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str
         raise MismatchError(
             f"{what} with other settings ({details}); choose another output_dir or delete this one"
         )
+
+
+def refuse_unknown(given: Set[str], known: Set[str], where: str) -> None:
+    """Refuse unknown names of settings.
+
+    Args:
+        given: names of settings.
+        known: names that are allowed.
+        where: the file, or the command line.
+
+    Raises:
+        ConfigError: for the first unknown name, with the nearest known one.
+    """
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
 
 
 class ChatTemplateError(RlprmError, ValueError):

@@ -1,6 +1,6 @@
-"""One way to configure every stage: a YAML file, then the command line.
+"""One way to configure every stage: a YAML file (:mod:`rlprm.runtime.recipes`), then the command line.
 
-    rlprm <stage> --config recipes/babyai/collect_tiny.yaml --seed 3 --env_kwargs.levels "[GoToObjDoor]"
+    rlprm <stage> --config babyai/collect_tiny.yaml --seed 3 --env_kwargs.levels "[GoToObjDoor]"
 
 The command line wins over the file. A setting that is a mapping (``*_kwargs``)
 is changed key by key with a dotted name; the value is read as YAML. Every
@@ -10,20 +10,18 @@ setting's type is checked; an unknown name is refused with the nearest known one
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-import yaml
 from trl import TrlParser
 
-from rlprm.errors import ArtifactError, ConfigError
+from rlprm.errors import ConfigError, refuse_unknown
+from rlprm.runtime.recipes import resolve
+from rlprm.runtime.yaml_text import load_yaml
 
 _T = TypeVar("_T")
 _DESTINATIONS = frozenset({"output_dir", "report_to"})
@@ -56,8 +54,9 @@ def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") ->
         ArtifactError: if the configuration file does not exist.
     """
     file, overrides, rest = _split(argv)
-    values = _read_yaml(file) if file else {}
     names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
+    arguments = resolve(file, overrides, rest, names)
+    values, overrides, rest = arguments.values, arguments.overrides, arguments.rest
     refuse_unknown({*values, *(path[0] for path, _ in overrides)}, names, where=file or "the command line")
     for path, value in overrides:
         _override(values, path, value, _default_mapping(config_type, path[0]))
@@ -86,18 +85,6 @@ def check_types(config: Any) -> None:
         value = getattr(config, field.name)
         if _is_ours(type(config), field.name) and not _matches(value, hints[field.name]):
             raise _wrong_type(field.name, hints[field.name], value)
-
-
-def refuse_unknown(given: set[str], known: set[str], where: str) -> None:
-    """Refuse names of settings that there are not.
-
-    Raises:
-        ConfigError: for the first such name, with the one that was probably meant.
-    """
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown setting {name!r} in {where}{hint}")
 
 
 def _check_values(config_type: type, values: Mapping[str, Any]) -> None:
@@ -172,42 +159,10 @@ def _split(argv: Sequence[str]) -> tuple[str | None, list[tuple[list[str], Any]]
             text = value if has_value else next(words, None)
             if text is None:
                 raise ConfigError(f"{name} needs a value")
-            overrides.append((name[2:].split("."), _load_yaml(text, where=name)))
+            overrides.append((name[2:].split("."), load_yaml(text, where=name)))
         else:
             rest.append(word)
     return file, overrides, rest
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        content = _load_yaml(Path(path).read_text(encoding="utf-8"), where=path)
-    except OSError as error:
-        raise ArtifactError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-4`` is a number, as in YAML 1.2 (PyYAML reads 1.1)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
-def _load_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{where} is not valid YAML: {line}{error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 def _default_mapping(config_type: Any, name: str) -> dict[str, Any]:
