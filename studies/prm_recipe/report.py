@@ -1,7 +1,7 @@
-"""Puts the variants of study_prm_recipe.py side by side: a table, and docs/results/prm-recipe.json.
+"""The variants of the study side by side: a table, and docs/results/prm-recipe.json.
 
-    python studies/prm_recipe/report.py --folder runs/study --seeds 0 1 2
-    python studies/prm_recipe/report.py --baseline head_states \
+    python -m studies.prm_recipe.report --folder runs/study --seeds 0 1 2
+    python -m studies.prm_recipe.report --baseline head_states \
       --variants head_beta0 head_lam1 --output docs/results/prm-recipe-head.json
 
 Only variants that were measured with every one of the seeds appear.
@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from study_prm_recipe import BASELINE, BEAM_TASKS, BUDGETS, POOL_TASKS, VARIANTS, N
 
 from rlprm.errors import ConfigError
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.functional.bootstrap import mean_interval, paired_interval
 from rlprm.runtime.files import read_json, write_json
+from studies.prm_recipe.run import BASELINE, BEAM_TASKS, BUDGETS, POOL_TASKS, VARIANTS, N
 
 
 def report(root: Path, seeds: Sequence[int], output: Path, *, baseline: str, names: Sequence[str]) -> None:
@@ -49,9 +49,9 @@ def report(root: Path, seeds: Sequence[int], output: Path, *, baseline: str, nam
         {
             "what": "rlprm train-prm on recipes/babyai/train_prm_paper_tiny.yaml, one change at a time",
             "commands": [
-                "python studies/prm_recipe/run.py train",
-                "python studies/prm_recipe/run.py measure",
-                f"python studies/prm_recipe/report.py --baseline {baseline} --variants {' '.join(names)}",
+                "python -m studies.prm_recipe.run train",
+                "python -m studies.prm_recipe.run measure",
+                f"python -m studies.prm_recipe.report --baseline {baseline} --variants {' '.join(names)}",
             ],
             "baseline": baseline,
             "seeds": list(seeds),

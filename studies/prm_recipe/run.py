@@ -1,8 +1,8 @@
 """The study behind the PRM recipe: one change at a time to the paper's setting, several seeds, dev tasks.
 
-    python studies/prm_recipe/run.py train --seeds 0 1 2    # resumable; --variants for a subset
-    python studies/prm_recipe/run.py measure --seeds 0 1 2
-    python studies/prm_recipe/report.py                        # -> docs/results/prm-recipe.json
+    python -m studies.prm_recipe.run train --seeds 0 1 2    # resumable; --variants for a subset
+    python -m studies.prm_recipe.run measure --seeds 0 1 2
+    python -m studies.prm_recipe.report                        # -> docs/results/prm-recipe.json
 
 Every seed has its own policy, rollouts, candidates and probe of actions. A variant is the tiny recipe of
 the paper's PRM with some settings changed, and all are measured on the same dev tasks: best-of-N from one
@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from study_stages import collect_config, parsed, rollouts, trained_model
 
 from rlprm import envs, search
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
@@ -40,6 +38,7 @@ from rlprm.stages.collect import CollectConfig
 from rlprm.stages.estimate import EstimateConfig
 from rlprm.stages.probe_actions import ProbeActionsConfig
 from rlprm.types import Split
+from studies.stages import collect_config, parsed, rollouts, trained_model
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ VARIANTS = {
         recipe="train_pvm",
         labels="labels_hard.jsonl",
     ),
-    "likelihood": Variant("no reward model: the probability of each action", {}, recipe=""),
+    "policy_confidence": Variant("no reward model: the probability of each action", {}, recipe=""),
     **{
         f"{name}_x_policy": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
         for name in (BASELINE, "bce", "orm", "head_states")
@@ -173,7 +172,7 @@ def trained_prm(root: Path, seed: int, name: str) -> str:
         "output_dir": folder,
     }
     if variant.labels:
-        overrides["labels"] = f"{_estimates(root, seed)}/{variant.labels}"
+        overrides["label_file"] = f"{_estimates(root, seed)}/{variant.labels}"
     prm.run(parsed(PRMConfig, variant.recipe, overrides))
     return folder
 

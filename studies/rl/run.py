@@ -1,7 +1,7 @@
 """Agent RL with different rewards at equal environment steps: curves, before and after, several seeds.
 
-    python studies/rl/run.py train --seeds 0 1 2     # resumable; --variants for a subset
-    python studies/rl/run.py report --seeds 0 1 2    # -> docs/results/rl.json, docs/results/rl.png
+    python -m studies.rl.run train --seeds 0 1 2     # resumable; --variants for a subset
+    python -m studies.rl.run report --seeds 0 1 2    # -> docs/results/rl.json, docs/results/rl.png
 
 Every seed has its own policy and PRM. A variant is the tiny RL recipe with some settings changed; a
 run ends when it has taken ``--env_steps`` steps (rewards that make episodes longer get fewer iterations).
@@ -22,12 +22,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from study_prm_recipe import trained_prm
-from study_stages import parsed, trained_model
 
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.files import read_json, write_json
 from rlprm.stages import train_rl as rl
+from studies.prm_recipe.run import trained_prm
+from studies.stages import parsed, trained_model
 
 ENVIRONMENT = "babyai: GoToLocalS8N7, PickupLoc, end declared"
 LEVELS = (0.6, 0.7, 0.75, 0.8)
@@ -41,7 +41,7 @@ class Variant:
     about: str
     settings: Mapping[str, Any]
     prm: str = "paper"
-    """Variant of ``study_prm_recipe.py`` that pays; none where empty."""
+    """Variant of ``studies.prm_recipe.run`` that pays; none where empty."""
 
 
 VARIANTS = {
@@ -95,6 +95,13 @@ VARIANTS = {
 }
 
 
+COMMON: Mapping[str, Any] = {
+    "reward": "progress", "advantage": "turn_gae", "ppo_epochs": 1, "target_kl": "null", "refresh_every": 0,
+    "iterations": 1000, "select": "last", "eval_every": 4,
+}  # fmt: skip
+"""Settings of all variants, before a variant's own."""
+
+
 def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
     """Train the variants of one seed; what exists is kept."""
     policy, folder = trained_model(root, seed, "policy"), root / f"s{seed}"
@@ -102,10 +109,8 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
         variant = VARIANTS[name]
         overrides = {
             "model": policy, "prm": variant.prm and trained_prm(root, seed, variant.prm), "seed": seed,
-            "max_env_steps": env_steps, "reward": "progress", "advantage": "turn_gae",
-            "ppo_epochs": 1, "target_kl": "null", "refresh_every": 0,
-            "iterations": 1000, "select": "last", "eval_every": 4, "output_dir": str(folder / "rl" / name),
-            **variant.settings,
+            "max_env_steps": env_steps, "output_dir": str(folder / "rl" / name),
+            **COMMON, **variant.settings,
         }  # fmt: skip
         rl.run(parsed(RLConfig, "train_rl", overrides))
 
@@ -122,7 +127,7 @@ def report(root: Path, seeds: Sequence[int], output: Path) -> None:
         output,
         {
             "what": "rlprm train-rl on recipes/babyai/train_rl_tiny.yaml at equal environment steps",
-            "commands": ["python studies/rl/run.py train", "python studies/rl/run.py report"],
+            "commands": ["python -m studies.rl.run train", "python -m studies.rl.run report"],
             "variants": {name: variant.about for name, variant in VARIANTS.items()},
             "runs": records,
         },

@@ -12,7 +12,7 @@ import pytest
 
 from rlprm import envs
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_envs.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "envs.py"
 
 
 def run(*arguments: str, cache: Path) -> str:

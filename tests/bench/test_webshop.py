@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_webshop.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "webshop.py"
 
 
 def test_a_generated_shop_is_built_opened_and_searched(tmp_path: Path) -> None:

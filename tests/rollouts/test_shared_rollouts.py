@@ -13,7 +13,7 @@ from rlprm.errors import DataError
 from rlprm.runtime.processes import Processes
 from rlprm.stages.estimate import EstimateStore, estimate_states
 from rlprm.stages.probe_actions import probe_actions
-from tests import test_estimate, test_probe_actions
+from tests.stages import test_estimate, test_probe_actions
 from tests.toys.agents import SeededPolicy
 
 

@@ -1,0 +1,1 @@
+"""The PRM recipe: one change at a time, several seeds, dev tasks."""

@@ -1,0 +1,1 @@
+"""Agent RL with different rewards and advantages at equal environment steps."""
