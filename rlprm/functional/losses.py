@@ -2,15 +2,18 @@
 
     L_Q = Σ_t w_t ½ (v_t - Q̂_t)²               t = 0 ... T
     L_A = Σ_t u_t (v_t - v_{t-1} - Â_t)²        t = 1 ... T
-    L   = (L_Q + β L_A) / number of steps
+    L   = (L_Q + β L_A) / number of links
 
-Sums, because the paper's mean runs over all steps of the whole batch: the caller
-divides by one global number of steps, and the loss is then the same however the
-batch is split over rows, micro-batches or processes.
+A link is the difference of two neighbouring values, ``v_t - v_{t-1}``. A trajectory of T steps
+has T links if values are read after actions only, and 2 T - 1 if they are read before
+actions, too (``value_reads: state_and_action``; T above is then the number of links).
 
-A weight of 0 takes an entry out before anything nonlinear, so that neither the
-loss nor any gradient depends on what stands there, NaN included. Everything is
-computed in at least float32.
+The functions return sums because the paper's mean runs over the whole batch. The caller
+divides by one global number of links. The loss is then the same however the batch
+is split over rows, micro-batches or processes.
+
+Entries of weight 0 are replaced by 0 before anything nonlinear: neither the loss nor any
+gradient depends on their content, NaN included. Everything is computed in at least float32.
 """
 
 from __future__ import annotations
@@ -36,9 +39,9 @@ class AgentPRMLoss(NamedTuple):
     total: Tensor
     """What to call ``backward`` on."""
     promise: Tensor
-    """L_Q divided by the number of steps; detached."""
+    """L_Q divided by the number of links; detached."""
     progress: Tensor
-    """L_A divided by the number of steps, before β; detached."""
+    """L_A divided by the number of links, before β; detached."""
 
 
 def _half_squared_error(values: Tensor, targets: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ PROMISE_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyT
 
 
 def check_loss(kind: str, activation: str) -> None:
-    """Refuse an unknown promise loss or activation, or a pair that does not go together.
+    """Refuse an unknown promise loss or activation, or a pair that cannot be combined.
 
     Raises:
         ConfigError: saying which names there are.
@@ -73,16 +76,16 @@ def check_loss(kind: str, activation: str) -> None:
 def promise_loss(
     predictions_BT1: Tensor, targets_BT1: Tensor, weights_BT1: Tensor, *, kind: str = "mse"
 ) -> Tensor:
-    """Return ``Σ_t w_t ℓ(v_t, Q̂_t)`` over all reads of the batch, ``t = 0 ... T`` (a scalar).
+    """Return ``Σ_t w_t ℓ(v_t, Q̂_t)`` over all values of the batch, ``t = 0 ... T`` (a scalar).
 
     ``mse``: ``ℓ = ½ (v - Q̂)²``; predictions are *values*.
 
     ``bce``: predictions are *logits* z with ``v = sigmoid(z)``, and ℓ is the
     cross-entropy of the soft target minus the target's own entropy, i.e. the
     Kullback-Leibler divergence ``KL(Q̂ || v) = softplus(z) - Q̂ z - H(Q̂)``. The
-    entropy has no gradient; with it a perfect fit costs 0, so that the loss can
-    be compared between refreshes of the labels. Targets are clipped to [0, 1],
-    which λ-returns may leave. (Near the target it is ``½ (v - Q̂)² / (Q̂ (1 - Q̂))``.)
+    entropy has no gradient. Subtracting it makes the loss of a perfect fit 0, so that
+    losses against old and new labels can be compared. Targets are clipped to [0, 1],
+    because λ-returns may leave it. (Near the target ℓ is ``½ (v - Q̂)² / (Q̂ (1 - Q̂))``.)
     """
     rows, columns = check_matrix("predictions_BT1", predictions_BT1)
     check_shape("targets_BT1", targets_BT1, (rows, columns))
@@ -97,7 +100,7 @@ def promise_loss(
 
 
 def progress_loss(values_BT1: Tensor, targets_BT: Tensor, weights_BT: Tensor) -> Tensor:
-    """Return ``Σ_t u_t (v_t - v_{t-1} - Â_t)²`` over all steps of the batch, ``t = 1 ... T`` (a scalar).
+    """Return ``Σ_t u_t (v_t - v_{t-1} - Â_t)²`` over all links of the batch, ``t = 1 ... T`` (a scalar).
 
     The gradient flows into both ``v_t`` and ``v_{t-1}``. With labels made from
     these very values the bracket equals ``v_t - Q̂_t``.
@@ -118,21 +121,21 @@ def agent_prm_loss(
     promise_weight_BT1: Tensor,
     progress_weight_BT: Tensor,
     *,
-    num_steps: float | Tensor,
+    num_links: float | Tensor,
     beta: float,
     kind: str = "mse",
     activation: str = "identity",
 ) -> AgentPRMLoss:
-    """Return ``L = (L_Q + β L_A) / num_steps`` from the scalar head's raw outputs.
+    """Return ``L = (L_Q + β L_A) / num_links`` from a head's raw outputs.
 
     Args:
-        logits_BT1: the head's output at the reads ``v_0 ... v_T``, before the activation.
+        logits_BT1: the head's outputs for ``v_0 ... v_T``, before the activation.
         promise_BT1: Q̂, targets of ``v_0 ... v_T``.
-        progress_BT: Â, targets of ``v_t - v_{t-1}``; always compared with *values*,
-            also where the promise loss works on logits.
-        promise_weight_BT1: w; 0 for a read without a target, padding included.
-        progress_weight_BT: u; 0 for a step without a target, padding included.
-        num_steps: steps that exist in the whole batch, over all micro-batches and processes.
+        progress_BT: Â, targets of ``v_t - v_{t-1}``. They are compared with *values*, even if
+            the promise loss works on logits.
+        promise_weight_BT1: w; 0 for a value without a target, padding included.
+        progress_weight_BT: u; 0 for a link without a target, padding included.
+        num_links: links of the whole batch, over all its micro-batches and processes.
         beta: β.
         kind: the promise loss, see ``PROMISE_LOSSES``.
         activation: see ``rlprm.functional.activation``.
@@ -146,8 +149,8 @@ def agent_prm_loss(
     values_BT1 = activate(logits_BT1, activation)
 
     predictions_BT1 = logits_BT1 if kind == "bce" else values_BT1
-    promise = promise_loss(predictions_BT1, promise_BT1, promise_weight_BT1, kind=kind) / num_steps
-    progress = progress_loss(values_BT1, progress_BT, progress_weight_BT) / num_steps
+    promise = promise_loss(predictions_BT1, promise_BT1, promise_weight_BT1, kind=kind) / num_links
+    progress = progress_loss(values_BT1, progress_BT, progress_weight_BT) / num_links
     total = promise + beta * progress if beta != 0 else promise
     return AgentPRMLoss(total, promise.detach(), progress.detach())
 
@@ -156,7 +159,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _ends_of(steps_BT: Tensor) -> Tensor:
-    """Mark the reads (B, T+1) that belong to a marked step (B, T): step t has reads t - 1 and t."""
-    none_B1 = steps_BT.new_zeros(steps_BT.shape[0], 1)
-    return torch.cat([steps_BT, none_B1], dim=1) | torch.cat([none_B1, steps_BT], dim=1)
+def _ends_of(links_BT: Tensor) -> Tensor:
+    """Mark the values (B, T+1) at either end of a marked link (B, T): link t has ``v_{t-1}`` and ``v_t``."""
+    none_B1 = links_BT.new_zeros(links_BT.shape[0], 1)
+    return torch.cat([links_BT, none_B1], dim=1) | torch.cat([none_B1, links_BT], dim=1)

@@ -1,9 +1,12 @@
 """TD residuals, generalised advantage estimation, and the TD-GAE labels of AgentPRM.
 
 Steps are numbered ``t = 1 ... T``. Column ``t - 1`` of a ``_BT`` tensor belongs to
-step t; column t of a ``_BT1`` tensor of value reads holds ``v_t``, with ``v_0`` in
-front. Rows are trajectories padded on the right; whatever the padding holds
-(NaN included), results there are exactly 0 and no real entry depends on it.
+step t. Column t of a ``_BT1`` tensor of values holds ``v_t``, with ``v_0`` in front.
+Rows are trajectories padded on the right. Results in the padding are exactly 0, and no
+real entry depends on what the padding holds, NaN included.
+
+The difference of two neighbouring values is a *link* of the chain. The functions scan
+links: a link is a step if values are read after actions only.
 
 Everything is computed in at least float32, whatever autocast is in force:
 the scan uses no matrix product.
@@ -116,19 +119,40 @@ def gae(
     *,
     gamma: float,
     lam: float,
+    links_per_lam: int = 1,
 ) -> Tensor:
-    """Return ``A_t = δ_t + γ λ A_{t+1}``, ``A_{T+1} = 0``, for ``t = 1 ... T``; 0 in the padding.
+    """Return ``A_t = δ_t + γ λ_t A_{t+1}``, ``A_{T+1} = 0``, for ``t = 1 ... T``; 0 in the padding.
 
     δ as in ``td_residuals``, which also explains the arguments. The λ-return of
-    the state before step t is ``A_t + V_t``. Not normalised: that is a separate
-    matter. (Schulman et al. 2016, arXiv 1506.02438, eq. 16.)
+    the state before step t is ``A_t + V_t``. The advantages are not normalised.
+    (Schulman et al. 2016, arXiv 1506.02438, eq. 16.)
+
+    Args:
+        rewards_BT: see ``td_residuals``.
+        values_BT: see ``td_residuals``.
+        end_values_B: see ``td_residuals``.
+        lengths_B: see ``td_residuals``.
+        gamma: see ``td_residuals``; must be 1 if ``links_per_lam`` is above 1.
+        lam: λ in [0, 1].
+        links_per_lam: n, how many links share one factor λ: ``λ_t = λ`` for t = 1, n + 1,
+            2 n + 1, ..., and 1 otherwise. 1 is the textbook's GAE.
     """
     lam = check_unit_interval("lam", lam)
     residuals_BT = td_residuals(rewards_BT, values_BT, end_values_B, lengths_B, gamma=gamma)
-    return discounted_suffix_sums(residuals_BT, gamma * lam)
+    if links_per_lam == 1:
+        return discounted_suffix_sums(residuals_BT, gamma * lam)
+    if links_per_lam < 1 or gamma != 1.0:
+        raise ValueError(
+            f"got links_per_lam {links_per_lam} with gamma {gamma}, expected 1, or more with gamma 1"
+        )
+    factors_BT = torch.ones_like(residuals_BT)
+    factors_BT[:, ::links_per_lam] = lam
+    return varying_suffix_sums(residuals_BT, factors_BT)
 
 
-def td_gae_labels(values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor, *, lam: float) -> TDGAELabels:
+def td_gae_labels(
+    values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor, *, lam: float, links_per_lam: int = 1
+) -> TDGAELabels:
     """Return AgentPRM's targets (arXiv 2511.08325), for γ = 1 and no reward before the end.
 
         δ_t = v_t - v_{t-1}     for t = 1 ... T-1,      δ_T = r - v_{T-1}
@@ -139,15 +163,26 @@ def td_gae_labels(values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor, *, 
     the chain ends with. ``Q̂_0``, the λ-return of the initial state, is this
     project's addition. A row of length 0 has the one target ``Q̂_0 = r``.
 
-    The same call labels any chain of predictions of one outcome, for instance
-    values read after observations and after actions in turn; ``lengths_B`` then
-    counts the predictions that follow the first.
+    The same call labels any chain of predictions of one outcome. ``lengths_B`` then counts
+    the links, one fewer than the predictions. The interleaved chain x_1, v_1, x_2, v_2, ...,
+    x_T, v_T has 2 T - 1 links: T of actions, ``v_t - x_t``, and T - 1 of observations,
+    ``x_{t+1} - v_t``. With one λ a link, the outcome's weight falls by λ² from one action to the
+    one before. With one λ for two links the factor stands behind the action's link:
+
+        Â(action t) = v_t - x_t + λ Â(observation t)
+        Â(observation t) = x_{t+1} - v_t + Â(action t+1)
+
+    The weight then falls by λ an action. The states cancel out of the actions' targets:
+    ``Q̂_t`` is the one that the chain v_0, v_1, ..., v_T with ``v_0 = x_1`` has for the same λ,
+    and ``Â(action t)`` is that chain's ``Â_t`` without the luck of the observation before,
+    ``x_t - v_{t-1}``. The target of ``x_t`` is the λ-return ``x_t + Â(action t)``, as that of ``v_0`` is.
 
     Args:
         values_BT1: ``v_0 ... v_T`` of the current model; no gradient flows through it.
         outcomes_B: r of each trajectory.
         lengths_B: T of each row.
         lam: λ in [0, 1].
+        links_per_lam: how many links share one λ, see ``gae``.
     """
     rows, columns = check_matrix("values_BT1", values_BT1, min_columns=2)
     check_shape("outcomes_B", outcomes_B, (rows,))
@@ -156,7 +191,9 @@ def td_gae_labels(values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor, *, 
     outcomes_B = outcomes_B.detach().to(before_BT.dtype)
 
     no_rewards_BT = torch.zeros_like(before_BT)
-    progress_BT = gae(no_rewards_BT, before_BT, outcomes_B, lengths_B, gamma=1.0, lam=lam)
+    progress_BT = gae(
+        no_rewards_BT, before_BT, outcomes_B, lengths_B, gamma=1.0, lam=lam, links_per_lam=links_per_lam
+    )
 
     returns_BT = progress_BT + before_BT  # G_t = Â_t + v_{t-1}
     promise_BT1 = torch.cat([returns_BT[:, :1], returns_BT], dim=1)

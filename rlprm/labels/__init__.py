@@ -14,6 +14,7 @@ from rlprm.labels.base import (
     check_kwargs,
     check_no_intermediate_reward,
     from_step_labels,
+    make_labels,
     to_step_labels,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_settings",
     "from_step_labels",
     "load",
+    "make_labels",
     "to_step_labels",
 ]
 

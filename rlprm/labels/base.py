@@ -2,11 +2,12 @@
 
 An estimator is a module of this package (or of the user's own) with a constant
 ``NEEDS_VALUES`` and a function ``label``; a new estimator is a new file. Its
-settings are the keyword-only parameters of ``label``.
+settings are the keyword-only parameters of ``label``, except ``links_per_action``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,8 +25,11 @@ __all__ = [
     "check_kwargs",
     "check_no_intermediate_reward",
     "from_step_labels",
+    "make_labels",
     "to_step_labels",
 ]
+
+_LINKS = "links_per_action"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +47,13 @@ class LabelBatch:
 
     def __post_init__(self) -> None:
         """Refuse tensors whose shapes do not belong together."""
-        reads, steps = tuple(self.promise.shape), tuple(self.progress.shape)
-        if len(reads) != 2 or steps != (reads[0], reads[1] - 1):
-            raise ValueError(f"promise has shape {reads} and progress {steps}, expected (B, T+1) and (B, T)")
-        if tuple(self.promise_weight.shape) != reads or tuple(self.progress_weight.shape) != steps:
+        values, links = tuple(self.promise.shape), tuple(self.progress.shape)
+        if len(values) != 2 or links != (values[0], values[1] - 1):
+            raise ValueError(f"promise has shape {values} and progress {links}, expected (B, T+1) and (B, T)")
+        if tuple(self.promise_weight.shape) != values or tuple(self.progress_weight.shape) != links:
             raise ValueError(
                 f"the weights have shapes {tuple(self.promise_weight.shape)} and "
-                f"{tuple(self.progress_weight.shape)}, the targets {reads} and {steps}"
+                f"{tuple(self.progress_weight.shape)}, the targets {values} and {links}"
             )
 
     def to(self, device: torch.device | str) -> LabelBatch:
@@ -66,19 +70,23 @@ class EstimatorModule(Protocol):
     """The constant and the function an estimator module defines."""
 
     NEEDS_VALUES: bool
-    """Whether the labels depend on the current model, and so are made anew at every refresh."""
+    """Whether the labels depend on the current model. They are then made anew as it learns, see
+    the setting ``relabel``."""
 
     def label(
         self, values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor, **label_estimator_kwargs: Any
     ) -> LabelBatch:
-        """Return the labels of a padded batch; row b depends on row b alone, and not on its padding.
+        """Return the labels of a padded batch; row b depends on row b only, and not on its padding.
 
         Args:
             values_BT1: ``v_0 ... v_T`` of the current model; may be None unless ``NEEDS_VALUES``.
-                Where given, it also sets the width of the result.
+                Their width is also that of the result.
             outcomes_B: the outcome of each trajectory, in [0, 1]; 0 is a label like any other.
-            lengths_B: number of steps of each trajectory.
-            **label_estimator_kwargs: the estimator's settings (keyword-only parameters by name).
+            lengths_B: T, the number of links of each trajectory.
+            **label_estimator_kwargs: the estimator's settings (keyword-only parameters by name). An
+                estimator with the keyword-only parameter ``links_per_action`` is also given the number
+                of links from one action's value to the next: 1, or 2 with ``value_reads:
+                state_and_action``. That number is data, never a setting.
 
         Raises:
             ConfigError: for a setting out of range, or missing values.
@@ -94,14 +102,31 @@ def check_kwargs(module: EstimatorModule, kwargs: Mapping[str, Any]) -> None:
         ConfigError: for an unknown setting.
     """
     name = getattr(module, "__name__", str(module))
-    components.check_kwargs(module.label, kwargs, f"the label estimator {name}")
+    what = f"the label estimator {name}"
+    components.check_kwargs(module.label, kwargs, what, not_settings=frozenset({_LINKS}))
+
+
+def make_labels(
+    module: EstimatorModule,
+    values_BT1: Tensor | None,
+    outcomes_B: Tensor,
+    lengths_B: Tensor,
+    kwargs: Mapping[str, Any],
+    *,
+    links_per_action: int = 1,
+) -> LabelBatch:
+    """Call an estimator, with ``links_per_action`` if it has that parameter; see ``EstimatorModule``."""
+    parameter = inspect.signature(module.label).parameters.get(_LINKS)
+    if parameter is not None and parameter.kind is parameter.KEYWORD_ONLY:
+        kwargs = {**kwargs, _LINKS: links_per_action}
+    return module.label(values_BT1, outcomes_B, lengths_B, **kwargs)
 
 
 def check_no_intermediate_reward(trajectory: Trajectory) -> None:
     """Refuse a trajectory that was rewarded before its last step.
 
-    AgentPRM's labels are defined for an outcome at the end and nothing before;
-    a reward at the last step is part of that outcome.
+    AgentPRM's labels are defined for an outcome at the end and no reward before. A
+    reward at the last step is part of that outcome.
 
     Raises:
         DataError: naming the step.
@@ -117,8 +142,8 @@ def check_no_intermediate_reward(trajectory: Trajectory) -> None:
 def to_step_labels(batch: LabelBatch, lengths_B: Tensor) -> list[StepLabels]:
     """Return the rows of a batch as plain values, without the padding.
 
-    A ``StepLabels`` has no weights for progress: a row whose progress weights are
-    all 0 gets an empty ``progress``, which no one can take for a target of 0.
+    ``StepLabels`` has no weights of progress. A row whose progress weights are all 0
+    therefore gets an empty ``progress``, not targets of 0.
 
     Raises:
         DataError: for a row with some progress weights that are neither all 0 nor all 1.
@@ -153,14 +178,14 @@ def from_step_labels(labels: Sequence[StepLabels]) -> LabelBatch:
     promise, promise_weight = torch.zeros(shape[0], shape[1] + 1), torch.zeros(shape[0], shape[1] + 1)
     progress, progress_weight = torch.zeros(shape), torch.zeros(shape)
     for index, row in enumerate(labels):
-        reads = len(row.promise)
-        if reads < 1 or len(row.weight) != reads or len(row.progress) not in (0, reads - 1):
+        values = len(row.promise)
+        if values < 1 or len(row.weight) != values or len(row.progress) not in (0, values - 1):
             raise DataError(
-                f"row {index} has {reads} promise targets, {len(row.weight)} weights and "
+                f"row {index} has {values} promise targets, {len(row.weight)} weights and "
                 f"{len(row.progress)} progress targets; expected T+1, T+1 and T or none"
             )
-        promise[index, :reads] = torch.tensor(row.promise)
-        promise_weight[index, :reads] = torch.tensor(row.weight)
+        promise[index, :values] = torch.tensor(row.promise)
+        promise_weight[index, :values] = torch.tensor(row.weight)
         progress[index, : len(row.progress)] = torch.tensor(row.progress)
         progress_weight[index, : len(row.progress)] = 1.0
     return LabelBatch(promise, progress, promise_weight, progress_weight)

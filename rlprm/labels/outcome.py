@@ -1,8 +1,8 @@
 """Outcome: the labels of an outcome reward model (ORM), one scalar for the whole trajectory.
 
-    Q̂_T = r, with weight 1; no target at any other read, none for progress
+    Q̂_T = r, with weight 1; no target for any other value, none for progress
 
-Read earlier in a trajectory, such a model says what it likes: score it with the
+The values before ``v_T`` are not trained and mean nothing: score an ORM with the
 aggregation ``last``.
 """
 
@@ -20,12 +20,12 @@ NEEDS_VALUES = False
 
 
 def label(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
-    """Return the outcome at the last action's read; a trajectory without steps has no target.
+    """Return the outcome as the last action's target; a trajectory without steps has no target.
 
     Args:
-        values_BT1: not used, but for the width of the batch.
+        values_BT1: only their width is used.
         outcomes_B: the outcome r of each trajectory, in [0, 1].
-        lengths_B: number of steps of each trajectory.
+        lengths_B: T, the number of links of each trajectory.
     """
     width = check_trajectories(values_BT1, outcomes_B, lengths_B)
     column_T1 = torch.arange(width + 1, device=lengths_B.device)

@@ -1,11 +1,10 @@
-"""Returns: the outcome of this one trajectory as the target of each of its reads (λ = 1).
+"""Returns: the outcome of a trajectory as the target of each of its values (λ = 1).
 
     Q̂_t = r        for t = 0 ... T
 
-The Monte-Carlo return from a single sample: no model, no further rollouts, no
-bias, and all the variance. Progress gets no target: it would be ``r - v_{t-1}``,
-and there is no value to subtract, so its weights are 0 (use ``td_gae`` with
-λ = 1 where values are at hand).
+This is the Monte-Carlo return of a single sample. It needs no model and no further
+rollouts; it has no bias and the largest variance. Progress has no target and weight 0:
+its target would be ``r - v_{t-1}``, which needs a model's value (``td_gae`` with λ = 1).
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ NEEDS_VALUES = False
 
 
 def label(values_BT1: Tensor | None, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
-    """Return the outcome at every read that exists, with weight 1.
+    """Return the outcome as the target of every value that exists, with weight 1.
 
     Args:
-        values_BT1: not used, but for the width of the batch.
+        values_BT1: only their width is used.
         outcomes_B: the outcome r of each trajectory, in [0, 1].
-        lengths_B: number of steps of each trajectory.
+        lengths_B: T, the number of links of each trajectory.
     """
     width = check_trajectories(values_BT1, outcomes_B, lengths_B)
-    reads_BT1 = length_mask(lengths_B + 1, width + 1)
+    exists_BT1 = length_mask(lengths_B + 1, width + 1)
     outcomes_B1 = outcomes_B.to(torch.float32).unsqueeze(1)
     no_progress_BT = outcomes_B1.new_zeros(len(outcomes_B), width)
     return LabelBatch(
-        promise=outcomes_B1.where(reads_BT1, 0.0),
+        promise=outcomes_B1.where(exists_BT1, 0.0),
         progress=no_progress_BT,
-        promise_weight=reads_BT1.to(torch.float32),
+        promise_weight=exists_BT1.to(torch.float32),
         progress_weight=no_progress_BT.clone(),
     )

@@ -1,10 +1,11 @@
 """TD-GAE: AgentPRM's labels (arXiv 2511.08325), bootstrapped from the current model.
 
-Keeps the paper's equations, see ``rlprm.functional.returns.td_gae_labels``; adds a
-target for ``v_0``, the λ-return of the initial state. Defined for γ = 1 and an
-outcome at the end only: any other γ is refused here, and intermediate rewards
-by ``rlprm.labels.base.check_no_intermediate_reward``, since they do not reach
-this function. (The discount of RL is a separate setting.)
+The equations are the paper's, see ``rlprm.functional.returns.td_gae_labels``. This project adds
+a target for ``v_0``, the λ-return of the initial state.
+
+The labels are defined for γ = 1 and an outcome at the end only. This module refuses any other
+γ; ``rlprm.labels.base.check_no_intermediate_reward`` refuses intermediate rewards, which are no
+argument of ``label``. The discount of RL is a separate setting.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rlprm.labels.base import LabelBatch
 __all__ = ["NEEDS_VALUES", "label"]
 
 NEEDS_VALUES = True
+LAM_PER = ("link", "action")
+"""What λ may count once for."""
 
 
 def label(
@@ -28,23 +31,39 @@ def label(
     lengths_B: Tensor,
     *,
     lam: float = 0.95,
+    lam_per: str = "link",
     gamma: float = 1.0,
+    links_per_action: int = 1,
 ) -> LabelBatch:
-    """Return ``Q̂_0 ... Q̂_T`` and ``Â_1 ... Â_T``; every read and step that exists has weight 1.
+    """Return ``Q̂_0 ... Q̂_T`` and ``Â_1 ... Â_T``; every value and link that exists has weight 1.
 
     Args:
         values_BT1: ``v_0 ... v_T``, required.
         outcomes_B: the outcome r of each trajectory, in [0, 1].
-        lengths_B: number of steps of each trajectory.
+        lengths_B: T, the number of links of each trajectory.
         lam: λ of the scan, in [0, 1]; 1 is Monte-Carlo, 0 teaches nothing but the last step.
+        lam_per: what λ counts once for, ``"link"`` or ``"action"``. They differ with ``value_reads:
+            state_and_action`` only: there λ a link is λ² an action, see ``td_gae_labels``.
         gamma: must be 1.
+        links_per_action: see ``EstimatorModule``.
+
+    Raises:
+        ConfigError: for a setting out of range, or missing values.
     """
+    if lam_per not in LAM_PER:
+        raise ConfigError(f"lam_per: got {lam_per!r}, allowed: {', '.join(LAM_PER)}")
     if gamma != 1.0:
         raise ConfigError(f"TD-GAE labels are defined for gamma = 1, got {gamma!r}")
     if values_BT1 is None:
         raise ConfigError("TD-GAE labels need the values of the current model")
     width = check_trajectories(values_BT1, outcomes_B, lengths_B)
-    promise_BT1, progress_BT = td_gae_labels(values_BT1, outcomes_B, lengths_B, lam=lam)
+    promise_BT1, progress_BT = td_gae_labels(
+        values_BT1,
+        outcomes_B,
+        lengths_B,
+        lam=lam,
+        links_per_lam=links_per_action if lam_per == "action" else 1,
+    )
     return LabelBatch(
         promise=promise_BT1,
         progress=progress_BT,

@@ -37,6 +37,7 @@ __all__ = [
     "action_values",
     "chain_labels",
     "chain_positions",
+    "links_per_action",
     "step_scores",
 ]
 
@@ -83,6 +84,11 @@ def chain_positions(
 def action_values(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
     """Pick ``v_1 ... v_T`` out of what was read along a chain."""
     return tuple(chain[1:] if value_reads == ACTION else chain[1::2])
+
+
+def links_per_action(value_reads: str = ACTION) -> int:
+    """Return how many links of the chain lead from one action's value to the next."""
+    return 1 if value_reads == ACTION else 2
 
 
 def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: int = 0) -> StepScores:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlprm import labels
 from rlprm.labels.base import LabelBatch
+from rlprm.models.value_positions import links_per_action
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
 
@@ -117,8 +118,14 @@ class LabelTable:
     ) -> LabelBatch:
         if without_values:
             return labels.load(_WITHOUT_VALUES).label(values_BT1, outcomes_B, lengths_B)
-        estimator = labels.load(self.settings.label_estimator)
-        return estimator.label(values_BT1, outcomes_B, lengths_B, **self.settings.label_estimator_kwargs)
+        return labels.make_labels(
+            labels.load(self.settings.label_estimator),
+            values_BT1,
+            outcomes_B,
+            lengths_B,
+            self.settings.label_estimator_kwargs,
+            links_per_action=links_per_action(self.settings.value_reads),
+        )
 
 
 def _read(folder: Path, epoch: int) -> LabelBatch | None:

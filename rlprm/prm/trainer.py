@@ -82,7 +82,7 @@ class PRMTrainer(Trainer):
             callbacks=[_Labels(self), StopOnNonFiniteLoss()],
         )
         check_world_size(args)
-        # The loss divides by the global number of steps itself; the trainer must not divide again.
+        # The loss divides by the global number of links itself; the trainer must not divide again.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
@@ -103,10 +103,10 @@ class PRMTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Fetch the micro-batches of one update and count their steps, over all processes."""
+        """Fetch the micro-batches of one update and count the links of their chains, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        steps = sum(int(batch["lengths"][batch["is_real"]].sum()) for batch in batches)
-        return batches, self.accelerator.gather(torch.tensor(float(steps), device=device)).sum()
+        links = sum(int(batch["lengths"][batch["is_real"]].sum()) for batch in batches)
+        return batches, self.accelerator.gather(torch.tensor(float(links), device=device)).sum()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train, from the start or from a checkpoint folder; labels of a half-finished epoch go on, too."""
@@ -141,20 +141,20 @@ class PRMTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the steps of the whole update."""
+        """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the links of the whole update."""
         logits_BT1 = read_logits(model, inputs["token_ids"], inputs["reads"])
         refuse_non_finite("a value", float(logits_BT1.detach().sum()), self.args, self.state.global_step)
-        steps = (
+        links = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )
         targets = self.label_table.labels_of(inputs, activate(logits_BT1, self.args.activation))
-        loss = self._loss(logits_BT1, targets, inputs["lengths"], steps)
+        loss = self._loss(logits_BT1, targets, inputs["lengths"], links)
         # Gradients are averaged over processes, while the denominator already counts all of them.
         total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
         return (total, {"logits": logits_BT1}) if return_outputs else total
 
     def _loss(
-        self, logits_BT1: Tensor, targets: LabelBatch, lengths_B: Tensor, steps: Tensor | int
+        self, logits_BT1: Tensor, targets: LabelBatch, lengths_B: Tensor, links: Tensor | int
     ) -> AgentPRMLoss:
         reads_T1 = torch.arange(logits_BT1.shape[1], device=logits_BT1.device)
         is_last_BT1 = reads_T1 == lengths_B.unsqueeze(1)
@@ -165,7 +165,7 @@ class PRMTrainer(Trainer):
             targets.progress,
             weight_BT1,
             targets.progress_weight,
-            num_steps=steps,
+            num_links=links,
             beta=self.args.beta,
             kind=self.args.loss,
             activation=self.args.activation,

@@ -97,11 +97,12 @@ def label_trajectories(
         outcomes = [trajectories[i].outcome for i in batch]
         lengths = torch.tensor([len(trajectories[i].steps) for i in batch])
         values = None if scores is None else _values([scores[i] for i in batch], int(lengths.max()))
-        made = estimator.label(
+        made = labels.make_labels(
+            estimator,
             values,
             torch.tensor([o.value(config.outcome) for o in outcomes]),
             lengths,
-            **config.label_estimator_kwargs,
+            config.label_estimator_kwargs,
         )
         found.update(zip(batch, labels.to_step_labels(made, lengths), strict=True))
     return [found[index] for index in range(len(trajectories))]

@@ -52,7 +52,7 @@ def test_progress_loss_and_gradient_by_hand() -> None:
 def test_total_loss_and_gradient_by_hand() -> None:
     # β = 2, 3 steps:  (.0625 + 2·.1025) / 3;  gradient (e + 2·progress gradient) / 3
     values = VALUES.clone().requires_grad_()
-    loss = agent_prm_loss(values, PROMISE, PROGRESS, READS, STEPS, num_steps=3, beta=2.0)
+    loss = agent_prm_loss(values, PROMISE, PROGRESS, READS, STEPS, num_links=3, beta=2.0)
     close(loss.total, 0.2675 / 3)
     close(loss.promise, 0.0625 / 3)
     close(loss.progress, 0.1025 / 3)
@@ -61,7 +61,7 @@ def test_total_loss_and_gradient_by_hand() -> None:
 
 def test_beta_zero_leaves_the_promise_loss_and_still_reports_progress() -> None:
     values = VALUES.clone().requires_grad_()
-    loss = agent_prm_loss(values, PROMISE, PROGRESS, READS, STEPS, num_steps=3, beta=0.0)
+    loss = agent_prm_loss(values, PROMISE, PROGRESS, READS, STEPS, num_links=3, beta=0.0)
     close(gradient(loss.total, values), [[-0.05, -0.05 / 3, -0.1, -0.1 / 3]])
     close(loss.progress, 0.1025 / 3)
 
@@ -105,7 +105,7 @@ def test_with_bce_progress_compares_probabilities() -> None:
         torch.tensor([[0.25]]),
         torch.ones(1, 2),
         torch.ones(1, 1),
-        num_steps=1,
+        num_links=1,
         beta=1.0,
         kind="bce",
         activation="sigmoid",
@@ -127,7 +127,7 @@ def test_padding_neither_costs_nor_pulls(kind: str, activation: str, junk: float
             torch.cat([PROGRESS.float(), extra], dim=1),
             torch.cat([READS, torch.zeros(1, 2)], dim=1),
             torch.cat([STEPS, torch.zeros(1, 2)], dim=1),
-            num_steps=3,
+            num_links=3,
             beta=1.0,
             kind=kind,
             activation=activation,
@@ -153,7 +153,7 @@ def test_low_level_sums_ignore_junk_where_the_weight_is_zero() -> None:
 
 def test_a_read_without_promise_target_still_serves_progress() -> None:
     loss = agent_prm_loss(
-        VALUES, PROMISE, PROGRESS, torch.tensor([[0.0, 0.0, 0.0, 1.0]]), STEPS, num_steps=1, beta=1.0
+        VALUES, PROMISE, PROGRESS, torch.tensor([[0.0, 0.0, 0.0, 1.0]]), STEPS, num_links=1, beta=1.0
     )
     close(loss.promise, 0.005)  # ½·.01
     close(loss.progress, 0.1025)
@@ -173,10 +173,10 @@ def random_batch(rows: int, width: int) -> list[Tensor]:
 )
 def test_a_batch_of_eight_equals_two_of_four(kind: str, activation: str) -> None:
     batch = random_batch(8, 6)
-    num_steps = batch[-1].sum()
+    num_links = batch[-1].sum()
 
     def total(tensors: list[Tensor]) -> Tensor:
-        return agent_prm_loss(*tensors, num_steps=num_steps, beta=0.7, kind=kind, activation=activation).total
+        return agent_prm_loss(*tensors, num_links=num_links, beta=0.7, kind=kind, activation=activation).total
 
     halves = total([tensor[:4] for tensor in batch]) + total([tensor[4:] for tensor in batch])
     torch.testing.assert_close(total(batch), halves)
@@ -190,7 +190,7 @@ def test_trap_means_run_over_steps_and_not_over_rows() -> None:
     logits = torch.tensor([[0.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     weights = torch.tensor([[0.0, 1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0, 0.0]])
     zeros = torch.zeros(2, 4)
-    loss = agent_prm_loss(logits, torch.zeros(2, 5), zeros, weights, zeros, num_steps=weights.sum(), beta=1.0)
+    loss = agent_prm_loss(logits, torch.zeros(2, 5), zeros, weights, zeros, num_links=weights.sum(), beta=1.0)
     close(loss.total, 0.4)
 
 
@@ -217,9 +217,9 @@ def test_activation_is_chosen_by_name() -> None:
 def test_impossible_losses_are_refused() -> None:
     arguments = (VALUES, PROMISE, PROGRESS, READS, STEPS)
     with pytest.raises(ConfigError, match="'bce' needs the activation 'sigmoid', got 'identity'"):
-        agent_prm_loss(*arguments, num_steps=3, beta=1.0, kind="bce", activation="identity")
+        agent_prm_loss(*arguments, num_links=3, beta=1.0, kind="bce", activation="identity")
     with pytest.raises(ConfigError, match="unknown promise loss 'huber'; known: mse, bce"):
-        agent_prm_loss(*arguments, num_steps=3, beta=1.0, kind="huber")
+        agent_prm_loss(*arguments, num_links=3, beta=1.0, kind="huber")
     with pytest.raises(ConfigError, match="unknown promise loss 'huber'"):
         promise_loss(VALUES, PROMISE, READS, kind="huber")
     with pytest.raises(ValueError, match=r"targets_BT has shape \(1, 4\), expected \(1, 3\)"):

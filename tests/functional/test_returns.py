@@ -92,6 +92,20 @@ def test_truncation_is_bootstrapped_and_termination_is_not() -> None:
     close(advantages, f64([-1.875, 0.5, -6], [-1.75, 1, -4]))
 
 
+def test_labels_of_states_and_actions_by_hand() -> None:
+    # x_1, v_1, x_2, v_2, x_3 = .5, .6, .3, .4, .6 (v_3 must not matter), T = 3, r = 1, λ = .5:
+    #   links:  v_1 - x_1 = .1,  x_2 - v_1 = -.3,  v_2 - x_2 = .1,  x_3 - v_2 = .2,  r - x_3 = .4
+    chain, links = f64([0.5, 0.6, 0.3, 0.4, 0.6, 0.9]), torch.tensor([5])
+    # λ a link:  Â = .4,  .2 + .2 = .4,  .1 + .2 = .3,  -.3 + .15 = -.15,  .1 - .075 = .025
+    labels = td_gae_labels(chain, f64(1), links, lam=0.5)
+    close(labels.progress, f64([0.025, -0.15, 0.3, 0.4, 0.4]))
+    close(labels.promise, f64([0.525, 0.525, 0.45, 0.6, 0.8, 1.0]))
+    # λ an action, behind its link:  Â = .4,  .2 + .4 = .6,  .1 + .3 = .4,  -.3 + .4 = .1,  .1 + .05 = .15
+    labels = td_gae_labels(chain, f64(1), links, lam=0.5, links_per_lam=2)
+    close(labels.progress, f64([0.15, 0.1, 0.4, 0.6, 0.4]))
+    close(labels.promise, f64([0.65, 0.65, 0.7, 0.7, 1.0, 1.0]))
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 31, 64, 100])
 def test_suffix_sums_satisfy_their_recursion(width: int) -> None:
     x = torch.randn(3, width, generator=torch.Generator().manual_seed(width), dtype=torch.float64)
@@ -138,6 +152,54 @@ def test_promise_target_is_the_td_lambda_return_with_its_error_scaled_by_lambda(
         for t in range(1, length):
             following_return = a[t] + v[t]  # column t holds Â_{t+1}
             close(promise[row, t] - v[t], lam * (following_return - v[t]))
+
+
+def interleaved(values: Tensor, states: Tensor) -> Tensor:
+    """x_1, v_1, ..., x_T, v_T from v_0 ... v_T and x_1 ... x_T."""
+    return torch.stack([states, values[:, 1:]], dim=2).flatten(1)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_states_that_equal_the_values_before_leave_the_labels_of_the_actions_as_they_were(lam: float) -> None:
+    values, outcomes, lengths = ragged_batch(4)
+    alone = td_gae_labels(values, outcomes, lengths, lam=lam)
+    chain, links = interleaved(values, values[:, :-1]), 2 * lengths - 1  # x_{t+1} = v_t: no luck
+    both = td_gae_labels(chain, outcomes, links, lam=lam, links_per_lam=2)
+    close(both.promise[:, 1::2], alone.promise[:, 1:])
+    close(both.promise[:, 0], alone.promise[:, 0])
+    close(both.progress[:, ::2], alone.progress)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_with_lambda_an_action_any_states_leave_the_promise_of_actions_and_lose_the_luck(lam: float) -> None:
+    values, outcomes, lengths = ragged_batch(5)
+    states = ragged_batch(6)[0][:, 1:]
+    states[:, 0] = values[:, 0]  # x_1 = v_0: both are read at the end of the prompt
+    alone = td_gae_labels(values, outcomes, lengths, lam=lam)
+    both = td_gae_labels(interleaved(values, states), outcomes, 2 * lengths - 1, lam=lam, links_per_lam=2)
+    close(both.promise[:, 1::2], alone.promise[:, 1:])
+    luck_before = (states - values[:, :-1]).where(length_mask(lengths, 9), torch.tensor(0.0))
+    close(both.progress[:, ::2], alone.progress - luck_before)
+    # a state's target is its λ-return, which is what its action's value is trained on, too
+    close(both.promise[:, 0::2], both.promise[:, 1::2])
+
+
+@pytest.mark.parametrize(("links_per_lam", "decay"), [(1, 0.5**2), (2, 0.5)])
+def test_an_outcome_counts_less_for_an_action_the_more_actions_lie_between(
+    links_per_lam: int, decay: float
+) -> None:
+    # T = 4, a chain of 7 links. The difference between r = 1 and r = 0 is what the outcome counts.
+    chain, links = f64([0.5] * 8), torch.tensor([7])
+    won, lost = (
+        td_gae_labels(chain, f64(r), links, lam=0.5, links_per_lam=links_per_lam).progress for r in (1, 0)
+    )
+    close((won - lost)[:, ::2], f64([decay**3, decay**2, decay, 1]))
+
+
+def test_several_links_a_lambda_refuse_a_discount() -> None:
+    row = f64([1, 0, 2])
+    with pytest.raises(ValueError, match=r"links_per_lam 2 with gamma 0\.5"):
+        gae(row, row, f64(0), torch.tensor([3]), gamma=0.5, lam=0.5, links_per_lam=2)
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)

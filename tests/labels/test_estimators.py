@@ -91,7 +91,7 @@ def test_trap_an_outcome_of_zero_is_a_label_like_any_other(estimator: EstimatorM
     assert torch.equal(batch.progress_weight[0], batch.progress_weight[3])
     chain = torch.full((1, 5), 0.5, requires_grad=True)
     labelled = estimator.label(chain, torch.zeros(1), torch.tensor([4]))
-    loss = agent_prm_loss(chain, *parts(labelled), num_steps=4, beta=0.0)
+    loss = agent_prm_loss(chain, *parts(labelled), num_links=4, beta=0.0)
     loss.total.backward()  # type: ignore[no-untyped-call]
     assert chain.grad is not None
     assert chain.grad[0, 4] > 0

@@ -42,6 +42,29 @@ def test_td_gae_refuses_a_discount() -> None:
         td_gae.label(VALUES, OUTCOMES, LENGTHS, gamma=0.99)
 
 
+def test_td_gae_counts_lambda_for_each_link_or_each_action() -> None:
+    # worked out in tests/functional/test_returns.py: x_1, v_1, x_2, v_2, x_3, v_3
+    chain = torch.tensor([[0.5, 0.6, 0.3, 0.4, 0.6, 0.9]])
+    won, links = torch.ones(1), torch.tensor([5])
+
+    def progress(lam_per: str, value_links: int) -> Tensor:
+        kwargs = {"lam": 0.5, "lam_per": lam_per}
+        return labels.make_labels(td_gae, chain, won, links, kwargs, links_per_action=value_links).progress
+
+    close(progress("link", 2), [[0.025, -0.15, 0.3, 0.4, 0.4]])
+    close(progress("action", 2), [[0.15, 0.1, 0.4, 0.6, 0.4]])
+    assert torch.equal(progress("action", 1), progress("link", 1))  # every link is an action's
+
+
+def test_how_a_chain_is_read_is_no_setting_of_an_estimator() -> None:
+    with pytest.raises(ConfigError, match="no setting 'links_per_action'; allowed: lam, lam_per, gamma"):
+        labels.check_settings("td_gae", {"links_per_action": 2})
+    with pytest.raises(ConfigError, match="lam_per: got 'step', allowed: link, action"):
+        labels.check_settings("td_gae", {"lam_per": "step"})
+    made = labels.make_labels(returns, None, OUTCOMES, LENGTHS, {}, links_per_action=2)
+    assert torch.equal(made.promise, returns.label(None, OUTCOMES, LENGTHS).promise)
+
+
 def test_returns_are_the_outcome_everywhere_and_nothing_for_progress() -> None:
     batch = returns.label(None, OUTCOMES, LENGTHS)
     close(batch.promise, [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
@@ -75,7 +98,7 @@ def test_outcome_gives_a_trajectory_without_actions_no_target() -> None:
 
 def test_settings_are_checked_by_name_and_by_value() -> None:
     labels.check_settings("td_gae", {"lam": 0.9})
-    with pytest.raises(ConfigError, match="no setting 'beta', 'lmbda'; allowed: lam, gamma"):
+    with pytest.raises(ConfigError, match="no setting 'beta', 'lmbda'; allowed: lam, lam_per, gamma"):
         labels.check_settings("td_gae", {"lmbda": 0.9, "beta": 1.0})
     with pytest.raises(ConfigError, match="allowed: none"):
         labels.check_settings("outcome", {"lam": 0.9})

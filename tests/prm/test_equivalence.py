@@ -33,9 +33,9 @@ def skewed(count: int = 24) -> list[toy.Trajectory]:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("reads", VALUE_READS)
 @pytest.mark.parametrize("relabel", ["epoch", "batch"])
-def test_accumulated_micro_batches_equal_one_batch(build: Build, refresh: str, reads: str, head: str) -> None:
+def test_accumulated_micro_batches_equal_one_batch(build: Build, relabel: str, reads: str, head: str) -> None:
     data = skewed()
-    settings = {"num_train_epochs": 2, "relabel": refresh, "value_reads": reads, "learning_rate": 2e-3}
+    settings = {"num_train_epochs": 2, "relabel": relabel, "value_reads": reads, "learning_rate": 2e-3}
     settings["head"] = head
     whole = build(data, folder="a", per_device_train_batch_size=8, **settings)
     split = build(data, folder="b", per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings)

@@ -81,21 +81,21 @@ def test_a_batch_gets_its_rows_of_the_table_as_wide_as_it_is(table: Any) -> None
     index = [int(LENGTHS_B.argmin()), int(LENGTHS_B.argsort()[1])]
     width = int(LENGTHS_B[index].max())
     assert width < int(LENGTHS_B.max())
-    found = t.of(inputs(index, [True, True]), torch.zeros(2, width + 1))
+    found = t.labels_of(inputs(index, [True, True]), torch.zeros(2, width + 1))
     for name in FIELDS:
         columns = width + 1 if name.startswith("promise") else width
         assert torch.equal(getattr(found, name), getattr(t.rows, name)[index, :columns])
 
 
 @pytest.mark.parametrize("relabel", ["epoch", "batch"])
-def test_rows_that_fill_a_batch_up_have_no_weight(table: Any, refresh: str) -> None:
-    t = table(cold_start_epochs=0, relabel=refresh)
+def test_rows_that_fill_a_batch_up_have_no_weight(table: Any, relabel: str) -> None:
+    t = table(cold_start_epochs=0, relabel=relabel)
     t.start(1)
     if t.is_due:
         t.fill(*BATCH)
     index = list(range(len(DATA)))
     real = [n % 2 == 0 for n in index]
-    found, whole = t.of(inputs(index, real), VALUES_BT1), t.make(*BATCH)
+    found, whole = t.labels_of(inputs(index, real), VALUES_BT1), t.make(*BATCH)
     for name in FIELDS:
         expected = getattr(whole, name).clone()
         if name.endswith("weight"):
@@ -142,9 +142,9 @@ def test_stored_labels_stay_whatever_the_epoch_and_are_not_kept_again(table: Any
     ("label_estimator", "measure"), [("td_gae", "returns"), ("returns", "returns"), ("outcome", "outcome")]
 )
 def test_what_is_held_out_is_measured_against_the_same_labels_at_any_time(
-    table: Any, estimator: str, measure: str
+    table: Any, label_estimator: str, measure: str
 ) -> None:
-    t = table(label_estimator=estimator)
+    t = table(label_estimator=label_estimator)
     expected = labels.load(measure).label(*BATCH)
     for epoch in (1, 2, 3):
         t.start(epoch)

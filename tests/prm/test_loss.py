@@ -81,8 +81,8 @@ def test_the_first_epoch_learns_returns_at_every_read_and_no_progress(build: Bui
 
 
 @pytest.mark.parametrize("relabel", ["epoch", "batch"])
-def test_later_epochs_learn_td_gae_labels_of_the_current_values(build: Build, refresh: str) -> None:
-    trainer = agentprm(build, relabel=refresh)
+def test_later_epochs_learn_td_gae_labels_of_the_current_values(build: Build, relabel: str) -> None:
+    trainer = agentprm(build, relabel=relabel)
     trainer.start_epoch(2)
     values = chains(trainer)
     assert loss_of(trainer) == pytest.approx(loss_by_hand(values, values, OUTCOMES), rel=1e-5)

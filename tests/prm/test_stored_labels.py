@@ -64,16 +64,18 @@ def trained(rollouts: str, tiny_folder: Path, output: Path, **settings: Any) -> 
 @pytest.mark.parametrize("reads", ["action", "state_and_action"])
 @pytest.mark.parametrize("label_estimator", ["outcome", "returns"])
 def test_labels_of_an_estimator_train_exactly_as_the_estimator_does(
-    rollouts: str, tiny_folder: Path, tmp_path: Path, estimator: str, reads: str
+    rollouts: str, tiny_folder: Path, tmp_path: Path, label_estimator: str, reads: str
 ) -> None:
     file = tmp_path / "labels.jsonl"
-    label.run(LabelConfig(trajectories=rollouts, label_estimator=estimator, output=str(file)))
-    made = trained(rollouts, tiny_folder, tmp_path / "made", label_estimator=estimator, value_reads=reads)
+    label.run(LabelConfig(trajectories=rollouts, label_estimator=label_estimator, output=str(file)))
+    made = trained(
+        rollouts, tiny_folder, tmp_path / "made", label_estimator=label_estimator, value_reads=reads
+    )
     stored = trained(rollouts, tiny_folder, tmp_path / "stored", label_file=str(file), value_reads=reads)
     assert len(made["log"]) > 4
     assert stored == made
     manifest = Manifest.load(tmp_path / "stored")
-    assert (manifest.label_estimator, manifest.label_estimator_kwargs) == (estimator, {})
+    assert (manifest.label_estimator, manifest.label_estimator_kwargs) == (label_estimator, {})
     assert (manifest.beta, manifest.cold_start_epochs) == (0.0, 0)
 
 

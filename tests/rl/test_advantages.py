@@ -287,6 +287,20 @@ def test_prm_critic_by_hand_with_and_without_states() -> None:
     close(run("prm_critic", cut_off, lam=0.0).advantages, f64([0.1, -0.3, 0.6]))
 
 
+def test_prm_critic_may_count_lambda_for_each_action_instead_of_each_link() -> None:
+    # the links of the test before, λ = ½ behind an action's only:
+    #   .7, -.1 + .7 = .6, -.3 + .3 = 0, .1 + 0 = .1, .1 + .05 = .15
+    values = AdvantageInputs(f64([0, 0, 1]), torch.tensor([3]), prm_values_BT1=f64([0.5, 0.6, 0.4, 0.9]))
+    both = replace(values, prm_states_BT=f64([0.5, 0.7, 0.3]))
+    credited = run("prm_critic", both, lam=0.5, lam_per="action").advantages
+    close(credited, f64([0.15, 0.0, 0.7]))
+    # the same without states, less the luck of the observation before: 0, .7 - .6, .3 - .4
+    close(credited, run("prm_critic", values, lam=0.5, lam_per="action").advantages - f64([0, 0.1, -0.1]))
+    close(run("prm_critic", values, lam=0.5, lam_per="action").advantages, f64([0.15, 0.1, 0.6]))
+    with pytest.raises(ConfigError, match="lam_per: got 'step', allowed: link, action"):
+        run("prm_critic", both, lam_per="step")
+
+
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
 def test_prm_critic_on_states_treats_every_row_as_if_it_were_alone(lam: float) -> None:
     batch = ragged(5)

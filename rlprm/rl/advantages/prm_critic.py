@@ -7,9 +7,11 @@ With the outcome as the only reward these are the progress labels of TD-GAE
 credited with the progress the PRM sees in it; λ = 1: with the outcome minus the
 PRM's expectation.
 
-Where the PRM reads states too, the chain is x_1, v_1, x_2, v_2, ..., x_T: step t gets
-``Â`` at its action, ``δ = r_t + v_t - x_t``, and the luck of the observation that follows is a
-link of its own, ``x_{t+1} - v_t``. λ counts per link, hence λ² from step to step.
+If the PRM reads states too, the chain is x_1, v_1, x_2, v_2, ..., x_T. Step t gets ``Â`` of
+its action's link, ``δ = r_t + v_t - x_t``. The luck of the observation that follows is a link of
+its own, ``x_{t+1} - v_t``. By default λ counts for each link, hence λ² from step to step. With
+``lam_per: action`` λ counts for each step (``rlprm.functional.returns.td_gae_labels``): ``Â`` is
+then the first formula's without the luck of the observation before, ``x_t - v_{t-1}``.
 
 A PRM predicts the *undiscounted* outcome, so γ must be 1. It must be given rewards that
 do not contain its values already (``outcome``): they would count twice.
@@ -38,7 +40,13 @@ WHITENING: Whitening = "both"
 
 
 def estimate(
-    inputs: AdvantageInputs, *, gamma: float, lam: float = 0.95, v_min: float = 0.0, v_max: float = 1.0
+    inputs: AdvantageInputs,
+    *,
+    gamma: float,
+    lam: float = 0.95,
+    lam_per: str = "link",
+    v_min: float = 0.0,
+    v_max: float = 1.0,
 ) -> Advantages:
     """Return the advantages of the steps (B, T); see ``AdvantageModule``.
 
@@ -47,11 +55,14 @@ def estimate(
             bootstrapped row goes on from ``v_T``.
         gamma: must be 1.
         lam: λ in [0, 1].
+        lam_per: what λ counts once for, ``"link"`` or ``"action"``; the same unless states are read.
         v_min: values are clipped to [v_min, v_max] before differences are taken.
         v_max: see ``v_min``.
     """
     if gamma != 1.0:
         raise ConfigError(f"a PRM predicts the undiscounted outcome: prm_critic needs gamma 1, got {gamma!r}")
+    if lam_per not in ("link", "action"):
+        raise ConfigError(f"lam_per: got {lam_per!r}, allowed: link, action")
     check_needs(inputs, NEEDS, "prm_critic")
     assert inputs.prm_values_BT1 is not None
     v_min = check_number("v_min", v_min)
@@ -72,7 +83,9 @@ def estimate(
         chain_BC = _interleave(states_BT, values_BT1[:, 1:])
         rewards_BC = _interleave(rewards_BT, torch.zeros_like(rewards_BT))
         links_B = (2 * lengths_B - 1).clamp(min=0)
-        advantages_BT = gae(rewards_BC, chain_BC, ends_B, links_B, gamma=1.0, lam=lam)[:, ::2]
+        per = 2 if lam_per == "action" else 1
+        advantages_BC = gae(rewards_BC, chain_BC, ends_B, links_B, gamma=1.0, lam=lam, links_per_lam=per)
+        advantages_BT = advantages_BC[:, ::2]
     return Advantages(advantages_BT, None, inputs.exists)
 
 
