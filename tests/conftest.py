@@ -16,6 +16,7 @@ if not os.environ.get("RLPRM_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # exact numbers are a CPU's; tests/gpu has what wants a GPU
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -27,6 +28,9 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.models.tiny import tiny_model
 from tests.data import templates
 from tests.toys import agents
+
+if TYPE_CHECKING:
+    from tests.toys.pipeline import Pipeline
 
 torch.set_num_threads(1)
 transformers_logging.set_verbosity_error()
@@ -74,3 +78,11 @@ def babbler(renderer: ChatRenderer) -> PreTrainedModel:
         head.bias.zero_()[renderer.closing_id] = 5.5
     model.lm_head = head
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """One small run of the stages: a policy, its rollouts, two reward models; never written to."""
+    from tests.toys.pipeline import run_pipeline  # the stages' libraries take seconds to import
+
+    return run_pipeline(tmp_path_factory.mktemp("pipeline"))

@@ -14,7 +14,7 @@ import pytest
 from rlprm import __version__, cli
 from rlprm.data.store import TrajectoryStore
 from rlprm.stages import collect, label
-from tests.cli.conftest import EPISODES, Pipeline, refused
+from tests.toys.pipeline import EPISODES, Pipeline, refused
 
 ROOT = Path(__file__).parents[2]
 

@@ -92,7 +92,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl")
     (tmp_path / "x.meta.json").write_text('{"label_estimator": "mine"}')
     with pytest.raises(
-        DataError, match="must hold a mapping with estimator, label_estimator_kwargs, outcome"
+        DataError, match="must hold a mapping with label_estimator, label_estimator_kwargs, outcome"
     ):
         LabelFile.read(path)
     (tmp_path / "x.meta.json").unlink()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from rlprm.data import files
 from rlprm.data.probes import ActionProbe
 from rlprm.data.store import FORMAT, TrajectoryStore, from_row, to_row
 from rlprm.errors import ArtifactError, DataError, MismatchError
+from rlprm.runtime import files
 from rlprm.runtime.files import read_json, write_atomically
 from rlprm.types import Outcome, StopReason, Trajectory
 from tests.data.strategies import trajectories

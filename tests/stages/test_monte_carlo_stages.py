@@ -25,7 +25,7 @@ from rlprm.stages.collect import CollectConfig
 from rlprm.stages.estimate import EstimateConfig
 from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.stages.probe_actions import ProbeActionsConfig
-from tests.cli.conftest import Pipeline
+from tests.toys.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from rlprm.stages import evaluate
 from rlprm.stages import train_prm as prm
 from rlprm.stages.collect import CollectConfig
 from rlprm.stages.evaluate import EvaluateConfig
-from tests.cli.conftest import Pipeline, summary_of
+from tests.toys.pipeline import Pipeline, summary_of
 
 RECORD = {
     "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",

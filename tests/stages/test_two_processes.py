@@ -19,7 +19,7 @@ from rlprm.stages.collect import CollectConfig
 from rlprm.stages.estimate import HARD_LABELS, EstimateConfig
 from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.stages.probe_actions import ProbeActionsConfig
-from tests.cli.conftest import EPISODES, Pipeline, summary_of
+from tests.toys.pipeline import EPISODES, Pipeline, summary_of
 
 ROOT = Path(__file__).parents[2]
 

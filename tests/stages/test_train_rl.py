@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from rlprm import cli
 from rlprm.models.manifest import FILE
 from rlprm.runtime.record import read_record
-from tests.cli.conftest import EPISODES, Pipeline, refused
+from tests.toys.pipeline import EPISODES, Pipeline, refused
 
 SMALL = [
     *EPISODES, "--temperature", "1.5", "--max_new_tokens", "8", "--iterations", "2", "--tasks_per_iteration",

@@ -15,7 +15,7 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import label
 from rlprm.stages.label import LabelConfig
 from rlprm.types import Trajectory
-from tests.cli.conftest import Pipeline
+from tests.toys.pipeline import Pipeline
 
 
 def rows(config: LabelConfig) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from rlprm.search.base import SearchResult
 from rlprm.stages import evaluate
 from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.types import StepScores, StopReason, Task, Trajectory
-from tests.cli.conftest import Pipeline
+from tests.toys.pipeline import Pipeline
 from tests.toys.pools import trajectory
 
 
@@ -80,7 +80,7 @@ def test_the_scoring_of_both_pools_is_shared_out(
                 shared.append(len(parts))
             return super().share(parts)
 
-    monkeypatch.setattr(evaluate, "start_accelerator", Watched)
+    monkeypatch.setattr(evaluate, "start_processes", Watched)
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--output_dir", str(tmp_path / "out")])
     config.beams = []
     evaluate.run(config)

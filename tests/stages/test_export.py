@@ -10,7 +10,7 @@ import pytest
 from rlprm import cli
 from rlprm.data.store import TrajectoryStore
 from rlprm.runtime.record import read_record
-from tests.cli.conftest import EPISODES, Pipeline, refused
+from tests.toys.pipeline import EPISODES, Pipeline, refused
 
 
 def test_a_policy_learns_from_what_another_was_good_at(

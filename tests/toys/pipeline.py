@@ -45,10 +45,8 @@ class Pipeline:
         ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def run_pipeline(root: Path) -> Pipeline:
     """Train a policy of 0.1 million parameters to walk a corridor, badly, and models that judge it."""
-    root = tmp_path_factory.mktemp("pipeline")
     folders = Pipeline(*(str(root / name) for name in ("policy", "rollouts", "agentprm", "orm")))
     quiet = ["--disable_tqdm", "true", "--bf16", "false"]
     sft.run(
@@ -90,5 +88,5 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def summary_of(folder: Path) -> dict[str, Any]:
     """What an evaluation has written down."""
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
