@@ -1,4 +1,7 @@
-"""The house keeps its floors: imports point down, alternatives do not know one another, files stay short."""
+"""The layout: imports point down, alternatives never import one another, folders and files stay small.
+
+CONTRIBUTING's table of floors is written from ``FLOORS`` and ``NEVER`` (``python -m tests.docs.write``).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LONGEST_FILE = 500
 MOST_ROOMS = 22
 MOST_MODULES_A_FOLDER = 15  # every .py counts except __init__.py
 
-# A room is a folder or a module of the package. It imports from its own floor and those below.
+# A room is a folder or a module of the package. It imports from its own floor and the floors below.
 FLOORS = (
     {"types", "errors", "functional"},
     {"components", "runtime", "envs", "data", "models", "training"},
@@ -27,17 +30,28 @@ FLOORS = (
     {"rollouts", "prm"},
     {"search", "evaluation", "rl"},
     {"stages"},
-    {"cli"},
+    {"api", "cli"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
-# What a room must never import, however the floors lie.
+# What a room never imports although the floors would allow it.
 NEVER = {
     "labels": {"prm"},
-    "search": {"prm"},
-    "evaluation": {"prm"},
+    "search": {"prm", "evaluation", "rl"},
+    "evaluation": {"prm", "rl"},
     "rl": {"prm"},
     "scorers": {"prm", "search"},
+    "envs": {"models", "runtime"},
+}
+# A stage is imported by these rooms only.
+ABOVE_STAGES = {"api", "cli", "stages"}
+# Modules that import by a name that is a value of the program, and why each may.
+IMPORTS_BY_NAME = {
+    "rlprm": "the public face: names of its own __all__, imported when they are first used",
+    "rlprm.cli": "the stages of the command line, from a table of its own",
+    "rlprm.components": "the one place in which names from a config become objects",
+    "rlprm.envs.agentgym": "the environment that a server plays, one of three of its own",
+    "rlprm.envs.webshop.title_nouns": "spaCy, which is optional",
 }
 # Folders whose modules are alternatives; what else is in the folder serves them all.
 ALTERNATIVES = {
@@ -79,7 +93,7 @@ def room_of(module: str) -> str | None:
 
 
 def edges() -> Iterator[tuple[str, str, str, str]]:
-    """Importer, its room, imported, its room; the package itself (its version) counts as nothing."""
+    """Importer, its room, imported, its room; the package itself, which imports lazily, is left out."""
     for module, imports in OWN.items():
         for other in imports:
             here, there = room_of(module), room_of(other)
@@ -88,7 +102,7 @@ def edges() -> Iterator[tuple[str, str, str, str]]:
 
 
 def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
-    """Some way from a node back to itself, or nothing."""
+    """A way from a node back to itself; an empty list if there is none."""
     done: set[str] = set()
 
     def visit(node: str, path: list[str]) -> list[str]:
@@ -134,7 +148,8 @@ def test_imports_point_down_or_sideways() -> None:
 
 
 def test_there_is_no_circle_of_modules_or_of_rooms() -> None:
-    assert cycle_in({module: set(imports) for module, imports in OWN.items()}) == []
+    modules = {module: set(imports) - {"rlprm"} for module, imports in OWN.items()}
+    assert cycle_in(modules) == []
     rooms: dict[str, set[str]] = {}
     for _, here, _, there in edges():
         if here != there:
@@ -176,9 +191,38 @@ def test_the_hubs_data_sets_are_imported_only_by_the_function_that_reads_one(roo
     assert eager == []
 
 
-def test_who_is_handed_a_scorer_never_imports_the_reward_model() -> None:
+def test_what_is_handed_a_scorer_never_imports_the_reward_model() -> None:
     forbidden = [f"{a} -> {b}" for a, here, b, there in edges() if there in NEVER.get(here, ())]
     assert forbidden == []
+    assert set(NEVER) <= set(FLOOR_OF)
+
+
+def test_stages_are_imported_by_the_command_line_the_public_face_and_one_another_alone() -> None:
+    importers = {here for _, here, _, there in edges() if there == "stages"}
+    assert importers <= ABOVE_STAGES
+    assert importers  # the rule sees something
+
+
+def test_inside_the_package_only_the_version_is_taken_from_the_public_face() -> None:
+    taken = [
+        f"{module}: {alias.name}"
+        for module, path in SOURCES.items()
+        if module != "rlprm"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "rlprm"
+        for alias in node.names
+        if f"rlprm.{alias.name}" not in SOURCES and alias.name != "__version__"
+    ]
+    assert taken == []
+
+
+def test_names_from_a_config_become_objects_in_one_place() -> None:
+    by_name = re.compile(r"\b(import_module|__import__|spec_from_file_location|run_path|run_module)\(")
+    found = {m for m, path in SOURCES.items() if by_name.search(path.read_text(encoding="utf-8"))}
+    rooms = set(IMPORTS_BY_NAME) - {"rlprm"}
+    strangers = {m for m in found if not any(m == room or m.startswith(f"{room}.") for room in rooms)}
+    assert strangers <= {"rlprm"}
+    assert "rlprm.cli" in found
 
 
 def test_alternatives_never_import_one_another() -> None:
@@ -205,7 +249,7 @@ def test_step_rewards_and_advantages_are_pure_maths(folder: str) -> None:
     assert not others & {"transformers", "trl", "datasets", "accelerate", "wandb", "tokenizers"}
 
 
-@pytest.mark.parametrize("folder", ["rlprm", "scripts"])
+@pytest.mark.parametrize("folder", ["rlprm", "scripts", "studies", "tests"])
 def test_no_file_is_long(folder: str) -> None:
     files = {path: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).rglob("*.py")}
     assert files
@@ -215,7 +259,7 @@ def test_no_file_is_long(folder: str) -> None:
 def test_nothing_names_a_place_on_one_machine() -> None:
     place = re.compile(r"(?<![\w.~}/-])/(home|root|work|Users|mnt|tmp|opt|scratch|media)/")
     kinds = {".py", ".yaml", ".yml", ".json", ".toml", ".md", ".sh", ".txt", ".cfg", ".jsonl"}
-    folders = ("rlprm", "recipes", "ds_configs", "scripts", "tests", "docs")
+    folders = ("rlprm", "recipes", "ds_configs", "examples", "scripts", "studies", "tests", "docs")
     files = [p for name in folders for p in (ROOT / name).rglob("*")] + list(ROOT.glob("*"))
     found = []
     for path in files:
