@@ -50,6 +50,7 @@ IMPORTS_BY_NAME = {
     "rlprm": "the public face: names of its own __all__, imported when they are first used",
     "rlprm.cli": "the stages of the command line, from a table of its own",
     "rlprm.components": "the one place in which names from a config become objects",
+    "rlprm.runtime.recipes": "the stages' settings, from a table of its own: a base may serve several stages",
     "rlprm.envs.agentgym": "the environment that a server plays, one of three of its own",
     "rlprm.envs.webshop.title_nouns": "spaCy, which is optional",
 }
