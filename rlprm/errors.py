@@ -9,8 +9,13 @@ is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping, Set
 from typing import Any
+
+log = logging.getLogger(__name__)
+SOURCES = "sources"
+"""Name, in a record of a run, of the hashes of the user's own code (:mod:`rlprm.components.sources`)."""
 
 
 class RlprmError(Exception):
@@ -38,7 +43,9 @@ class MismatchError(RlprmError, ValueError):
 
 
 def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with something that was made with other settings.
+    """Refuse to go on with something that was made with other settings, or with other code of the user's.
+
+    A record of 0.1.0 has no entry :data:`SOURCES`. It is accepted with a warning.
 
     Args:
         what: a clause such as ``"runs/a holds trajectories collected"``.
@@ -48,12 +55,53 @@ def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str
     Raises:
         MismatchError: naming the differences.
     """
-    different = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    names = before.keys() | now.keys()
+    different = sorted(k for k in names - {SOURCES} if before.get(k) != now.get(k))
     if different:
         details = ", ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in different[:5])
         raise MismatchError(
             f"{what} with other settings ({details}); choose another output_dir or delete this one"
         )
+    refuse_other_code(what, before, now)
+
+
+def refuse_other_code(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with something that was made with other code of the user's.
+
+    Args:
+        what: see :func:`refuse_other_settings`.
+        before: the record of it. One without an entry :data:`SOURCES` is accepted with a warning.
+        now: the present record. One without the entry uses no code of the user's.
+
+    Raises:
+        MismatchError: naming the files that have changed.
+    """
+    if SOURCES not in before:
+        if now.get(SOURCES):
+            log.warning(
+                "%s by a version that kept no hash of your code: %s could not be compared",
+                what, " and ".join(now[SOURCES]),
+            )  # fmt: skip
+        return
+    old, new = before[SOURCES], now.get(SOURCES, {})
+    changed = [
+        f"{file} of the {component} {_change(old.get(component, {}), new.get(component, {}), file)}"
+        for component in sorted(old.keys() | new.keys())
+        for file in sorted(old.get(component, {}).keys() | new.get(component, {}).keys())
+        if old.get(component, {}).get(file) != new.get(component, {}).get(file)
+    ]
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise MismatchError(
+            f"{what} with other code ({', '.join(changed[:5])}{more}); "
+            "choose another output_dir or delete this one"
+        )
+
+
+def _change(old: Mapping[str, str], new: Mapping[str, str], file: str) -> str:
+    if file not in old:
+        return "is new"
+    return "has changed" if file in new else "is gone"
 
 
 def refuse_unknown(given: Set[str], known: Set[str], where: str) -> None:

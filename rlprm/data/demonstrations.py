@@ -27,7 +27,7 @@ class Demonstration:
 
 def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Demonstration | None:
     """Let the expert of a task's environment solve it; None where it fails."""
-    module = envs.load(task.environment)
+    module = envs.of_task(task)
     write = load_format(action_format).write
     try:
         actions = module.demonstrate(task, end=end)
@@ -44,6 +44,11 @@ def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Dem
     return Demonstration(task, tuple(messages[:-1]), first_action)
 
 
+def _load_all(names: Sequence[str]) -> None:
+    for name in names:
+        envs.load(name)
+
+
 def demonstrate_all(
     tasks: Sequence[Task], *, end: End, prompt: str, action_format: str, workers: int
 ) -> Iterator[Demonstration | None]:
@@ -52,6 +57,9 @@ def demonstrate_all(
     if workers <= 1:
         yield from map(work, tasks)
         return
+    names = sorted({task.environment for task in tasks})
+    for task in {task.environment: task for task in tasks}.values():
+        envs.of_task(task)  # a worker loads what is loaded here, and nothing else
     # spawn: forking a process whose libraries have started threads may deadlock
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _load_all, (names,)) as pool:
         yield from pool.imap(work, tasks, chunksize=16)

@@ -19,7 +19,9 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from rlprm import envs
 from rlprm.data.shards import FORMAT, Shards
+from rlprm.errors import MismatchError
 from rlprm.runtime.files import write_atomically
 from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
 
@@ -59,6 +61,22 @@ class TrajectoryStore(Shards):
             DataError: if there are none, or a line is damaged; names shard and line.
         """
         return self.read_rows(from_row, damaged=damaged)
+
+    def read_of(self, environment: str) -> list[Trajectory]:
+        """Read all trajectories, each of which must be of this environment.
+
+        Raises:
+            DataError: see :meth:`read`.
+            MismatchError: for a trajectory of another environment. Its code is not imported.
+        """
+        trajectories = self.read()
+        for trajectory in trajectories:
+            if not envs.belongs_to(trajectory.task, environment):
+                raise MismatchError(
+                    f"{self.folder} holds a trajectory of the environment {trajectory.task.environment!r} "
+                    f"(task {trajectory.task.id!r}), the run's is {environment!r}"
+                )
+        return trajectories
 
     def read_wave(self, wave: int) -> list[Trajectory]:
         """Read the trajectories of one wave, in order.

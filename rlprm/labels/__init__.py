@@ -19,6 +19,7 @@ from rlprm.labels.base import (
 )
 
 __all__ = [
+    "REQUIRED",
     "EstimatorModule",
     "LabelBatch",
     "available",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _NOT_ESTIMATORS = frozenset({"base"})
+REQUIRED = ("NEEDS_VALUES", "label")
 
 
 def available() -> list[str]:
@@ -39,12 +41,18 @@ def available() -> list[str]:
 
 
 def load(name: str) -> EstimatorModule:
-    """Import a label estimator by name or dotted path.
+    """Import a label estimator by name, dotted path, or path of a ``.py`` file.
+
+    The name must come from the run's settings.
 
     Raises:
         UnknownComponentError: listing the names there are.
+        ConfigError: if a module of the user's own cannot be imported, or lacks a required name.
     """
-    return cast(EstimatorModule, load_component(__name__, name, "label estimator", exclude=_NOT_ESTIMATORS))
+    return cast(
+        EstimatorModule,
+        load_component(__name__, name, "label estimator", exclude=_NOT_ESTIMATORS, needs=REQUIRED),
+    )
 
 
 def check_settings(name: str, label_estimator_kwargs: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rlprm import envs
+from rlprm.components import canonical, user_sources
 from rlprm.data.formats import load_format
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.shards import Shards
-from rlprm.errors import ConfigError, MismatchError
+from rlprm.errors import ConfigError, MismatchError, refuse_other_code
 from rlprm.models.loading import context_length_of, load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.config import setting
@@ -22,7 +24,7 @@ __all__ = ["PolicyConfig", "TaskConfig"]
 class TaskConfig:
     """Which environment, and how its episodes are run; shared by all stages that act in it."""
 
-    environment: str = setting("babyai", "Environment: a module of rlprm.envs, or a dotted path.")
+    environment: str = setting("babyai", "Environment: a name, a dotted path, or the path of a .py file.")
     env_kwargs: dict[str, Any] = setting(
         {}, "Settings of the environment's task list, e.g. env_kwargs.levels."
     )
@@ -39,6 +41,7 @@ class TaskConfig:
         Raises:
             ConfigError: naming the setting, what was received and what is allowed.
         """
+        self.environment = canonical(self.environment)
         self.episode_setting()
         load_format(self.action_format)
         if self.round_limit is not None and self.round_limit < 1:
@@ -56,6 +59,10 @@ class TaskConfig:
         return EpisodeSetting(
             _one_of("end", self.end, End), self.round_limit, self.prompt, self.action_format
         )
+
+    def sources(self) -> dict[str, Any]:
+        """Return what the environment's code adds to a record, see :func:`rlprm.components.user_sources`."""
+        return user_sources(environment=envs.load(self.environment))
 
 
 def _one_of(name: str, value: str, enum: type[End]) -> End:
@@ -110,12 +117,14 @@ class PolicyConfig(TaskConfig):
         details = ", ".join(f"{n}: {a!r} there, {b!r} now" for n, (a, b) in different.items() if a != b)
         if details:
             raise MismatchError(f"{store.folder} was made in another setting ({details})")
+        refuse_other_code(f"{store.folder} was made", store.meta, self.sources())
 
     def collection_meta(self, policy: HFPolicy) -> dict[str, object]:
         """Return what is stored with this policy's episodes beside what :func:`collect` knows itself."""
         return {
             "environment": self.environment,
             "env_kwargs": self.env_kwargs,
+            **self.sources(),
             # Waves of several precisions would be of several policies.
             "dtype": str(policy.model.dtype).removeprefix("torch."),
         }

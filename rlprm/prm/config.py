@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from rlprm import labels
+from rlprm.components import canonical
 from rlprm.errors import ConfigError
 from rlprm.functional.losses import check_loss
 from rlprm.models.heads import HEADS
@@ -67,6 +68,7 @@ class PRMConfig(TuningConfig, TrainingArguments):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: nothing given; set it in the recipe or with --{name}")
         check_loss(self.loss, self.activation)
+        self.label_estimator = canonical(self.label_estimator)
         labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
         _allow("relabel", self.relabel, ("epoch", "batch"))
         _allow("value_reads", self.value_reads, VALUE_READS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rlprm import envs, labels
+from rlprm.components import canonical, user_sources
 from rlprm.errors import ConfigError
 from rlprm.functional._checks import check_number, check_unit_interval
 from rlprm.functional.kl import KL_LOSSES
@@ -129,6 +131,7 @@ class RLConfig(TuningConfig, PolicyConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        self.reward, self.advantage = canonical(self.reward), canonical(self.advantage)
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: {least} or more")
@@ -194,6 +197,17 @@ class RLConfig(TuningConfig, PolicyConfig):
     def trains_critic(self) -> bool:
         """Whether the estimator learns from a critic's values."""
         return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
+
+    def sources(self) -> dict[str, Any]:
+        """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`."""
+        used: dict[str, Any] = {
+            "environment": envs.load(self.environment),
+            "reward": rewards.load(self.reward),
+            "advantage": advantages.load(self.advantage),
+        }
+        if self.refresh_every and (estimator := self.refresh_kwargs.get("label_estimator")):
+            used["label_estimator"] = labels.load(estimator)
+        return user_sources(**used)
 
     def credit_setting(self) -> CreditSetting:
         """Return what decides who gets credit."""

@@ -20,13 +20,13 @@ import torch
 
 from rlprm import labels
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import TrainingError
+from rlprm.errors import ConfigError, TrainingError
 from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.processes import Processes
 from rlprm.types import Trajectory
 
-__all__ = ["FreshTrajectories"]
+__all__ = ["FreshTrajectories", "check_relabelling"]
 
 log = logging.getLogger(__name__)
 _WITHOUT_FILE = "returns"
@@ -56,6 +56,7 @@ class FreshTrajectories:
                 "round_limit": config.round_limit, "prompt": config.prompt,
                 "action_format": config.action_format, "temperature": config.temperature,
                 "first_iteration": iteration // every * every, "output_dir": config.output_dir,
+                **config.sources(),
             }  # fmt: skip
             store = TrajectoryStore.create(self._trajectories(iteration), meta)
             store.write(iteration % every, [_of_one_policy(t, trajectories[0]) for t in trajectories])
@@ -128,13 +129,32 @@ def _of_one_policy(trajectory: Trajectory, first: Trajectory) -> Trajectory:
     return replace(trajectory, policy=f"{first.policy.rpartition('-')[0]}-rl")
 
 
+def check_relabelling(config: RLConfig) -> None:
+    """Refuse a run that would have to load code that a PRM names, and its settings do not.
+
+    Raises:
+        ConfigError: saying which setting names the code.
+    """
+    if config.refresh_every and config.prm and not config.refresh_kwargs.get("label_estimator"):
+        _estimator_of(Manifest.load(config.prm))
+
+
 def _estimator_of(manifest: Manifest) -> str:
-    """Return what labels the fresh episodes: the PRM's estimator, which may be a module of the user's own.
+    """Return what labels the fresh episodes: the PRM's estimator, if it is a built-in one.
 
     Labels that no estimator makes (Monte-Carlo ones) were a file, of other episodes than these.
+
+    Raises:
+        ConfigError: for a module of the user's own. A PRM comes from a folder; only settings name code.
     """
-    if manifest.label_estimator in labels.available() or "." in manifest.label_estimator:
-        return manifest.label_estimator
+    name = manifest.label_estimator
+    if name in labels.available():
+        return name
+    if "." in name:
+        raise ConfigError(
+            f"refresh_kwargs.label_estimator: nothing given, and the PRM learned from {name!r}, a module of "
+            "your own; name the module here to load its code"
+        )
     log.warning(
         "the PRM learned %s labels from a file, which has none of fresh episodes; those learn %s",
         manifest.label_estimator, _WITHOUT_FILE,

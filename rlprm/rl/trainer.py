@@ -178,12 +178,13 @@ class RLTrainer:
         """Run the episodes of an iteration, or the first of them; every process gets all."""
         config = self.config
         ranges = scheduled_tasks(iteration, config.tasks_per_iteration, config.num_tasks)
-        tasks = envs.load(config.environment).tasks
         jobs = [
             # A task that comes again gets other random numbers: its samples are numbered on.
             (task, before * config.samples_per_task + sample)
             for first, count, before in ranges
-            for task in tasks(Split.TRAIN, config.first_task + first, count, **config.env_kwargs)
+            for task in envs.tasks(
+                config.environment, Split.TRAIN, config.first_task + first, count, config.env_kwargs
+            )
             for sample in range(config.samples_per_task)
         ]
         with self.learner.acting() as whole:
@@ -204,13 +205,13 @@ class RLTrainer:
     def measured(self, split: Split, count: int, samples: int) -> TaskResults:
         """Measure the policy as it is now on the first tasks of a split."""
         config = self.config
-        tasks = envs.load(config.environment).tasks(split, 0, count, **config.env_kwargs)
+        tasks = envs.tasks(config.environment, split, 0, count, config.env_kwargs)
         with self.learner.acting() as whole:
             return self._measure(self.acting_policy(whole), tasks, samples)
 
     def measured_from(self, folder: Path, split: Split, count: int, samples: int) -> TaskResults:
         """Measure a policy that was saved, on the same tasks with the same random numbers."""
-        tasks = envs.load(self.config.environment).tasks(split, 0, count, **self.config.env_kwargs)
+        tasks = envs.tasks(self.config.environment, split, 0, count, self.config.env_kwargs)
         # As precise as the policy under training computes, which was measured before.
         dtype = "bfloat16" if self.learner.accelerator.mixed_precision == "bf16" else "float32"
         with zero.loading_unsharded():

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from rlprm.data.failures import has_failed
 from rlprm.data.store import TrajectoryStore
+from rlprm.errors import MismatchError
 from rlprm.policies.base import Policy
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
@@ -64,7 +65,7 @@ def collect(
     )
     waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
     own = processes.share(range(len(waves)))
-    missing = [number for number in own if not _is_complete(store, number)]
+    missing = [number for number in own if not _is_complete(store, number, waves[number])]
     if len(missing) < len(own):
         log.info(
             "%s: %d of %d waves are there; collecting the rest", folder, len(own) - len(missing), len(own)
@@ -79,9 +80,23 @@ def collect(
     return store
 
 
-def _is_complete(store: TrajectoryStore, number: int) -> bool:
-    """Whether a wave is there and none of its episodes failed."""
-    return store.has(number) and not any(map(has_failed, store.read_wave(number)))
+def _is_complete(store: TrajectoryStore, number: int, jobs: Sequence[tuple[Task, int]]) -> bool:
+    """Whether a wave is there and none of its episodes failed.
+
+    Raises:
+        MismatchError: if a stored episode is of another environment than the wave's tasks.
+    """
+    if not store.has(number):
+        return False
+    stored, own = store.read_wave(number), {task.environment for task, _ in jobs}
+    for trajectory in stored:
+        if trajectory.task.environment not in own:
+            raise MismatchError(
+                f"{store.folder}, wave {number} holds an episode of the environment "
+                f"{trajectory.task.environment!r} (task {trajectory.task.id!r}), the run's is "
+                f"{', '.join(map(repr, sorted(own)))}"
+            )
+    return not any(map(has_failed, stored))
 
 
 def _run_wave(

@@ -50,7 +50,7 @@ class Episode:
         policy: Policy,
         begun: tuple[Environment, str] | None = None,
     ) -> None:
-        module = envs.load(task.environment)
+        module = envs.of_task(task)
         self.task, self.sample, self.seed, self.setting, self.policy = task, sample, seed, setting, policy
         self.format: Format = load_format(setting.action_format)
         self.round_limit = setting.round_limit or module.ROUND_LIMIT
@@ -201,8 +201,8 @@ def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[
     Returns:
         The results, in order.
     """
-    modules = {task.environment for task in tasks}
-    width = min((getattr(envs.load(name), "CONCURRENT", 1) for name in modules), default=1)
+    one_of_each = {task.environment: task for task in tasks}.values()
+    width = min((getattr(envs.of_task(task), "CONCURRENT", 1) for task in one_of_each), default=1)
     if min(width, len(items)) <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(width, len(items)), thread_name_prefix="environments") as threads:
@@ -256,7 +256,7 @@ def rollout(
 
 
 def _begin(task: Task, setting: EpisodeSetting) -> tuple[Environment, str]:
-    env = envs.load(task.environment).make(task, end=setting.end)
+    env = envs.of_task(task).make(task, end=setting.end)
     return env, env.reset()
 
 

@@ -11,9 +11,10 @@ from typing import cast
 from rlprm.components import available_in, load_component
 from rlprm.search.base import SearchModule, SearchResult
 
-__all__ = ["SearchModule", "SearchResult", "available", "load"]
+__all__ = ["REQUIRED", "SearchModule", "SearchResult", "available", "load"]
 
 _NOT_STRATEGIES = frozenset({"base"})
+REQUIRED = ("search",)
 
 
 def available() -> list[str]:
@@ -22,9 +23,15 @@ def available() -> list[str]:
 
 
 def load(name: str) -> SearchModule:
-    """Import a strategy by name or dotted path.
+    """Import a strategy by name, dotted path, or path of a ``.py`` file.
+
+    The name must come from the run's settings.
 
     Raises:
         UnknownComponentError: listing the names there are.
+        ConfigError: if a module of the user's own cannot be imported, or lacks a required name.
     """
-    return cast(SearchModule, load_component(__name__, name, "search strategy", exclude=_NOT_STRATEGIES))
+    return cast(
+        SearchModule,
+        load_component(__name__, name, "search strategy", exclude=_NOT_STRATEGIES, needs=REQUIRED),
+    )

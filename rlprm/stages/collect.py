@@ -46,12 +46,12 @@ def run(config: CollectConfig) -> TrajectoryStore:
 
     Several processes share the waves; the first one records the run when all are there.
     """
-    identity = {**own_settings(config), "revision": revision_of(config.model)}
+    identity = {**own_settings(config), "revision": revision_of(config.model), **config.sources()}
     if is_finished(config.output_dir, "collect", identity):
         log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
         return TrajectoryStore.open(config.output_dir)
-    tasks = envs.load(config.environment).tasks(
-        Split(config.split), config.first_task, config.num_tasks, **config.env_kwargs
+    tasks = envs.tasks(
+        config.environment, Split(config.split), config.first_task, config.num_tasks, config.env_kwargs
     )
     processes = start_processes()
     with recorded(config.output_dir, "collect", identity) as results:

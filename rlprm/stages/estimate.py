@@ -116,7 +116,12 @@ def run(config: EstimateConfig) -> None:
     """
     store = TrajectoryStore.open(config.trajectories)
     revision = revision_of(config.model)
-    identity = {**own_settings(config), "revision": revision, "data": dict(store.meta)}
+    identity = {
+        **own_settings(config),
+        "revision": revision,
+        "data": dict(store.meta),
+        **config.sources(),
+    }
     if is_finished(config.output_dir, "estimate", identity):
         log.info("%s holds the estimates of these settings; reusing them", config.output_dir)
         return
@@ -130,7 +135,7 @@ def run(config: EstimateConfig) -> None:
             "the rollouts are at temperature %s, the trajectories at %s: labels of another policy",
             config.temperature, store.meta.get("temperature"),
         )  # fmt: skip
-    trajectories = select(store.read(), config.num_tasks, config.samples_per_task)
+    trajectories = select(store.read_of(config.environment), config.num_tasks, config.samples_per_task)
     processes = start_processes()
     with recorded(config.output_dir, "estimate", identity) as results:
         folder = EstimateStore.create(config.output_dir, identity)

@@ -152,7 +152,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     folder = Path(config.output_dir)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     revisions = {name: revision_of(path) for name, path in {"policy": config.model, **config.scorers}.items()}
-    identity = {**own_settings(config), "revisions": revisions}
+    identity = {**own_settings(config), "revisions": revisions, **config.sources()}
     if is_finished(folder, "evaluate", identity):
         log.info("%s holds the finished evaluation of these settings; reusing it", folder)
         if is_first():
@@ -238,7 +238,7 @@ def load_scorer(name: str, path: str, config: EvaluateConfig) -> CheckpointScore
 
 
 def _tasks(config: EvaluateConfig, split: Split, first: int, count: int) -> list[Task]:
-    return envs.load(config.environment).tasks(split, first, count, **config.env_kwargs)
+    return envs.tasks(config.environment, split, first, count, config.env_kwargs)
 
 
 def _pool(

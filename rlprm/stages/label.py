@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rlprm import labels
+from rlprm.components import canonical, user_sources
 from rlprm.data.batching import budget_batches
 from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import write_labels
@@ -50,6 +51,7 @@ class LabelConfig:
             raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
         if self.outcome not in ("success", "score"):
             raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
+        self.label_estimator = canonical(self.label_estimator)
         labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
         if labels.load(self.label_estimator).NEEDS_VALUES and not self.model:
             raise ConfigError(f"the estimator {self.label_estimator} needs values: name a PRM with --model")
@@ -75,6 +77,7 @@ def run(config: LabelConfig) -> None:
         label_estimator_kwargs=config.label_estimator_kwargs,
         outcome=config.outcome,
         data=dict(store.meta),
+        **user_sources(label_estimator=labels.load(config.label_estimator)),
     )
     log.info("%d trajectories labelled with %s: %s", len(usable), config.label_estimator, config.output)
 

@@ -100,12 +100,17 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
         MismatchError: if the trajectories were collected in another setting.
     """
     store = TrajectoryStore.open(config.trajectories)
-    identity = {**own_settings(config), "revision": revision_of(config.model), "data": dict(store.meta)}
+    identity = {
+        **own_settings(config),
+        "revision": revision_of(config.model),
+        "data": dict(store.meta),
+        **config.sources(),
+    }
     if is_finished(config.output_dir, "probe-actions", identity):
         log.info("%s holds the probe of these settings; reusing it", config.output_dir)
         return ActionProbe.open(config.output_dir)
     config.require_setting_of(store)
-    trajectories = store.read()
+    trajectories = store.read_of(config.environment)
     processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:
         probe = ActionProbe.create(config.output_dir, identity)

@@ -119,6 +119,7 @@ def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
     base = None if config.model == "tiny" else revision_of(config.model)
     record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
+    record.update(config.sources())
     del record["workers"]  # how fast, not what
     given = import_demonstrations(config) if config.demonstrations is not None else []
     if given:
@@ -165,9 +166,15 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     Raises:
         DataError: if it solves none.
     """
-    module = envs.load(config.environment)
+    if not hasattr(envs.load(config.environment), "demonstrate"):
+        raise ConfigError(
+            f"the environment {config.environment} does not define demonstrate, the expert that sft learns "
+            "from; name trajectories to learn from with --demonstrations"
+        )
     episode = config.episode_setting()
-    tasks = module.tasks(Split.TRAIN, config.first_task, config.num_demonstrations, **config.env_kwargs)
+    tasks = envs.tasks(
+        config.environment, Split.TRAIN, config.first_task, config.num_demonstrations, config.env_kwargs
+    )
     solved = demonstrate_all(
         tasks,
         end=episode.end,
@@ -284,7 +291,7 @@ def _tokenizer_and_model(
         dtype = config.weights_dtype(bf16=config.bf16)
         return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
-    phrases = envs.load(config.environment).FIXED_PHRASES
+    phrases = getattr(envs.load(config.environment), "FIXED_PHRASES", ())
     tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
     model = tiny_model(tokenizer, size=config.size, context_length=config.context_length, seed=config.seed)
     return tokenizer, model

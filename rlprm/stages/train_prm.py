@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from rlprm import labels
+from rlprm.components import user_sources
 from rlprm.data.label_files import LabelFile
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
@@ -42,6 +44,8 @@ def run(config: PRMConfig) -> None:
         "base": revision_of(config.model),
         "data": dict(store.meta),
     }
+    if not config.label_file:
+        identity.update(user_sources(label_estimator=labels.load(config.label_estimator)))
     if config.head == SCALAR:  # as before there was another
         del identity["head"], identity["lm_scale"]
     stored = LabelFile.read(config.label_file) if config.label_file else None

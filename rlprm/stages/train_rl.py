@@ -34,6 +34,7 @@ from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
+from rlprm.rl.refresh import check_relabelling
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import own_settings
 from rlprm.runtime.files import read_json, write_json
@@ -67,6 +68,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
     config.require_positions()
+    check_relabelling(config)
     _check_tasks(config)
     accelerator = start_accelerator(bf16=config.bf16)
     with recorded(folder, "train-rl", identity) as results:
@@ -116,7 +118,6 @@ def _check_tasks(config: RLConfig) -> None:
     Raises:
         ConfigError: if a split has fewer tasks than the run will ask for.
     """
-    tasks_of = envs.load(config.environment).tasks
     reached = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
     last = {
         Split.TRAIN: config.first_task + reached,
@@ -125,13 +126,13 @@ def _check_tasks(config: RLConfig) -> None:
     }
     for split, end in last.items():
         if end:
-            tasks_of(split, end - 1, 1, **config.env_kwargs)
+            envs.tasks(config.environment, split, end - 1, 1, config.env_kwargs)
 
 
 def _identity(config: RLConfig) -> dict[str, Any]:
     record = {k: v for k, v in effective(own_settings(config)).items() if k not in _NOT_IDENTITY}
     revisions = {name: revision_of(path) for name, path in _models(config).items()}
-    return {**record, "revisions": revisions}
+    return {**record, "revisions": revisions, **config.sources()}
 
 
 def _models(config: RLConfig) -> Mapping[str, str]:

@@ -22,9 +22,18 @@ from rlprm.components import available_in, check_kwargs, load_component
 from rlprm.functional.tokens import TokenLayout
 from rlprm.rl.advantages.base import AdvantageInputs, AdvantageModule, Advantages
 
-__all__ = ["AdvantageInputs", "AdvantageModule", "Advantages", "available", "check_settings", "load"]
+__all__ = [
+    "REQUIRED",
+    "AdvantageInputs",
+    "AdvantageModule",
+    "Advantages",
+    "available",
+    "check_settings",
+    "load",
+]
 
 _NOT_ESTIMATORS = frozenset({"base"})
+REQUIRED = ("NEEDS", "LEVEL", "CAN_BOOTSTRAP", "WHITENING", "estimate")
 _NOT_SETTINGS = frozenset({"gamma"})
 
 
@@ -34,12 +43,15 @@ def available() -> list[str]:
 
 
 def load(name: str) -> AdvantageModule:
-    """Import an advantage estimator by name or dotted path.
+    """Import an advantage estimator by name, dotted path, or path of a ``.py`` file.
+
+    The name must come from the run's settings.
 
     Raises:
         UnknownComponentError: listing the names there are.
+        ConfigError: if a module of the user's own cannot be imported, or lacks a required name.
     """
-    module = load_component(__name__, name, "advantage estimator", exclude=_NOT_ESTIMATORS)
+    module = load_component(__name__, name, "advantage estimator", exclude=_NOT_ESTIMATORS, needs=REQUIRED)
     return cast(AdvantageModule, module)
 
 

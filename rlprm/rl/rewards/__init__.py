@@ -20,9 +20,10 @@ import torch
 from rlprm.components import available_in, check_kwargs, load_component
 from rlprm.rl.rewards.base import NOT_SETTINGS, RewardModule, StepRewards
 
-__all__ = ["RewardModule", "StepRewards", "available", "check_settings", "critic_factor", "load"]
+__all__ = ["REQUIRED", "RewardModule", "StepRewards", "available", "check_settings", "critic_factor", "load"]
 
 _NOT_REWARDS = frozenset({"base"})
+REQUIRED = ("NEEDS_VALUES", "CAN_BOOTSTRAP", "TOTAL_OF", "step_rewards", "critic_factor")
 
 
 def available() -> list[str]:
@@ -31,12 +32,17 @@ def available() -> list[str]:
 
 
 def load(name: str) -> RewardModule:
-    """Import a step reward by name or dotted path.
+    """Import a step reward by name, dotted path, or path of a ``.py`` file.
+
+    The name must come from the run's settings.
 
     Raises:
         UnknownComponentError: listing the names there are.
+        ConfigError: if a module of the user's own cannot be imported, or lacks a required name.
     """
-    return cast(RewardModule, load_component(__name__, name, "step reward", exclude=_NOT_REWARDS))
+    return cast(
+        RewardModule, load_component(__name__, name, "step reward", exclude=_NOT_REWARDS, needs=REQUIRED)
+    )
 
 
 def check_settings(name: str, reward_kwargs: Mapping[str, Any], *, gamma: float = 1.0) -> None:

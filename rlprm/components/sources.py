@@ -1,0 +1,122 @@
+"""The source of the user's own modules, by which a run notices that code was edited.
+
+The source of a built-in component is empty: the version of this package stands for it. The source of a
+module in a package is every ``.py`` file of the module's folder. The source of a single file is that file.
+Both include what they import, directly or indirectly, from the same topmost package or the same folder.
+Imports are read from the text (``ast``); data files and imports that are computed at run time are not seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlprm.components.files import top_of
+from rlprm.components.loading import is_built_in
+from rlprm.errors import SOURCES
+
+__all__ = ["source_of", "user_sources"]
+
+
+def user_sources(**components: object) -> dict[str, Any]:
+    """Return what belongs to the identity of a run that uses these components.
+
+    Args:
+        **components: module of each, by the name that messages use (``environment``, ``reward``, ...).
+
+    Returns:
+        ``{"sources": {component: {file: hash}}}``; empty if all components are built in, so that records of
+        such runs are those of 0.1.0.
+    """
+    found = {what: source for what, module in components.items() if (source := source_of(module))}
+    return {SOURCES: found} if found else {}
+
+
+def source_of(module: object) -> dict[str, str]:
+    """Return the files that a user's module consists of, each with a hash of its content.
+
+    Returns:
+        Path relative to the folder from which the files import one another → first 12 hexadecimal digits of
+        its SHA-256. Empty for a built-in component. Any edit counts, that of a comment too.
+    """
+    place = getattr(module, "__file__", None)
+    if is_built_in(module) or place is None:
+        return {}
+    file = Path(place).resolve()
+    root = _root_of(file, str(getattr(module, "__name__", "")))
+    start = file.parent.rglob("*.py") if (file.parent / "__init__.py").exists() else [file]
+    found: set[Path] = set()
+    waiting = sorted(start)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path, root)
+    return {path.relative_to(root).as_posix(): _hash(path) for path in sorted(found)}
+
+
+def _root_of(file: Path, name: str) -> Path:
+    """Return the folder from which absolute imports find the module and its siblings."""
+    top = top_of(file)
+    if (top / "__init__.py").exists():
+        return top.parent
+    depth = 0 if ":" in name else name.count(".")  # of a dotted path through folders without __init__.py
+    return [top, *top.parents][depth]
+
+
+def _imported(file: Path, root: Path) -> Iterator[Path]:
+    """Yield the files under a root that a file imports, with the packages on the way to them."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _files_of(alias.name, root)
+        elif isinstance(node, ast.ImportFrom):
+            base, module = root, node.module or ""
+            if node.level:
+                base = [file, *file.parents][node.level]
+                if not base.is_relative_to(root):
+                    continue
+            for name in (module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)):
+                yield from _files_of(name, base, relative=bool(node.level))
+
+
+def _files_of(name: str, base: Path, *, relative: bool = False) -> Iterator[Path]:
+    parts = [part for part in name.split(".") if part]
+    if not relative and (not parts or not _comes_from(parts[0], base)):
+        return
+    for number in range(len(parts) + 1):
+        path = base.joinpath(*parts[:number])
+        if (number or relative) and (path / "__init__.py").is_file():
+            yield path / "__init__.py"
+        if number and path.with_name(f"{path.name}.py").is_file():
+            yield path.with_name(f"{path.name}.py")
+
+
+def _comes_from(top: str, base: Path) -> bool:
+    """Whether ``import top`` finds a file of this folder, and no other module of that name."""
+    if not (base / f"{top}.py").is_file() and not (base / top).is_dir():
+        return False
+    if top in sys.stdlib_module_names or top in sys.builtin_module_names:
+        return False
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return True
+    if spec is None:
+        return True
+    places = [spec.origin] if spec.origin else []
+    places += spec.submodule_search_locations or []
+    return any(Path(place).resolve().is_relative_to(base) for place in places)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
