@@ -50,7 +50,7 @@ def test_what_a_users_module_itself_misses_is_not_hidden(
     (package / "broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        with pytest.raises(ModuleNotFoundError, match="a_library_nobody_has"):
+        with pytest.raises(ConfigError, match=r"world\.py, line 1: No module named 'a_library_nobody_has'"):
             envs.load("a_users_package.world")
         with pytest.raises(ZeroDivisionError):
             envs.load("a_users_package.broken")

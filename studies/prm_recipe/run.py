@@ -241,7 +241,7 @@ def _probe(root: Path, seed: int) -> str:
 
 def _beam(config: CollectConfig, scorer: Scorer, rule: str) -> dict[str, float]:
     policy, (n, m) = config.load_policy(), BEAM
-    tasks = envs.load(config.environment).tasks(Split.DEV, 0, BEAM_TASKS, **config.env_kwargs)
+    tasks = envs.tasks(config.environment, Split.DEV, 0, BEAM_TASKS, config.env_kwargs)
     portion = WAVE // (n * m)
     results = [
         result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from rlprm.data.store import TrajectoryStore
-from rlprm.rl.refresh import FreshTrajectories
+from rlprm.errors import ConfigError
+from rlprm.rl.config import RLConfig
+from rlprm.rl.refresh import FreshTrajectories, check_relabelling
 from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.types import Trajectory
 from tests.rl import toy
@@ -38,6 +41,11 @@ def prm(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path / "prm")
 
     return make
+
+
+def with_prm(fresh: FreshTrajectories, folder: str) -> RLConfig:
+    """The run's settings with a PRM that is there."""
+    return replace(fresh.config, prm=folder, refresh_kwargs={**fresh.config.refresh_kwargs})
 
 
 def episode(success: bool, task: str, sample: int = 0, score: float | None = None) -> Trajectory:
@@ -113,13 +121,28 @@ def test_fresh_episodes_of_a_prm_with_labels_from_a_file_are_labelled_by_their_o
     assert "monte_carlo labels from a file" in record.message
 
 
-@pytest.mark.parametrize("label_estimator", ["td_gae", "my.labels.td_two_step"])
-def test_fresh_episodes_are_labelled_by_the_prms_estimator_also_if_it_is_the_users_own(
-    fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture, label_estimator: str
+def test_fresh_episodes_are_labelled_by_the_prms_estimator(
+    fresh: FreshTrajectories, prm: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = given(fresh, prm(label_estimator=label_estimator, label_estimator_kwargs={"lam": 0.9}))
-    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == (label_estimator, "0.9")
+    found = given(fresh, prm(label_estimator="td_gae", label_estimator_kwargs={"lam": 0.9}))
+    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == ("td_gae", "0.9")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["my.labels.td_two_step", "labels/mine.py"])
+def test_an_estimator_of_the_users_own_is_loaded_only_if_the_settings_name_it(
+    tmp_path: Path, prm: Callable[..., str], name: str
+) -> None:
+    """A PRM's manifest is a file of whoever made the PRM: the code that it names is not imported."""
+    folder = prm(label_estimator=name, label_estimator_kwargs={"lam": 0.9})
+    fresh = fresh_in(tmp_path)
+    for refused in (lambda: given(fresh, folder), lambda: check_relabelling(with_prm(fresh, folder))):
+        with pytest.raises(ConfigError, match=f"refresh_kwargs.label_estimator: nothing given.*{name}"):
+            refused()
+    named = fresh_in(tmp_path, label_estimator=name)
+    found = given(named, folder)
+    assert (found["label_estimator"], found["label_estimator_kwargs.lam"]) == (name, "0.9")
+    check_relabelling(with_prm(named, folder))
 
 
 def test_another_estimator_does_not_get_the_settings_of_the_prms(
