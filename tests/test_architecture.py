@@ -86,6 +86,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 IMPORTS = {name: sorted(set(imported_names(path))) for name, path in SOURCES.items()}
 OWN = {name: [other for other in imports if other in SOURCES] for name, imports in IMPORTS.items()}
+OWN["rlprm"] = []  # the face imports a name when it is used: tests/api/test_public_face.py
 
 
 def room_of(module: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Examples: AgentPRM in one file, and environments in one file."""

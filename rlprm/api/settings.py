@@ -1,0 +1,69 @@
+"""Keyword arguments of the public face become the settings of the library, or an error of one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypedDict, TypeVar, cast
+
+from rlprm.data.formats import load_format
+from rlprm.errors import ConfigError
+from rlprm.runtime.config import check_types, refuse_unknown
+from rlprm.types import End, EpisodeSetting
+
+__all__ = ["EpisodeKwargs", "build_config", "check_at_least_one", "episode_setting"]
+
+_T = TypeVar("_T")
+
+
+class EpisodeKwargs(TypedDict, total=False):
+    """How episodes are run; see :class:`rlprm.EpisodeSetting` for the defaults."""
+
+    end: End | str
+    round_limit: int | None
+    prompt: str
+    action_format: str
+
+
+def build_config(config_type: type[_T], function: str, **settings: Any) -> _T:
+    """Build a stage's configuration from keyword arguments.
+
+    Raises:
+        ConfigError: for an unknown setting, a wrong type or an impossible value.
+    """
+    names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
+    refuse_unknown(set(settings), names, f"the arguments of {function}")
+    try:
+        config = config_type(**settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    check_types(config)
+    return config
+
+
+def episode_setting(kwargs: EpisodeKwargs) -> EpisodeSetting:
+    """Return how episodes are run.
+
+    Raises:
+        ConfigError: for an unknown or impossible setting.
+    """
+    given: dict[str, Any] = dict(kwargs)
+    refuse_unknown(set(given), set(EpisodeKwargs.__annotations__), "how episodes are run")
+    end = given.pop("end", End.DECLARED)
+    if end not in set(End):
+        raise ConfigError(f"end: got {end!r}, allowed: {', '.join(End)}")
+    setting = EpisodeSetting(End(end), **given)
+    load_format(setting.action_format)
+    if setting.round_limit is not None:
+        check_at_least_one(round_limit=setting.round_limit)
+    return setting
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        ConfigError: naming the setting, what was received and what is allowed.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ConfigError(f"{name}: got {number}, allowed: 1 or more")
