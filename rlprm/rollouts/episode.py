@@ -222,7 +222,7 @@ def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) 
         episode.append_answer(parsed, answer)
 
 
-def run_episodes(
+def finish_episodes(
     episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
 ) -> None:
     """Advance all episodes, in step, until each has stopped.
@@ -251,7 +251,7 @@ def rollout(
     """
     seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
     episodes = start_episodes(seeded, setting, policy)
-    run_episodes([e for e in episodes if isinstance(e, Episode)], policy)
+    finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)
     return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.rollouts.episode import Episode, run_episodes, start_episode
+from rlprm.rollouts.episode import Episode, finish_episodes, start_episode
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 
@@ -93,7 +93,7 @@ def estimate(states: Sequence[Episode], policy: Policy, rollouts: int) -> list[E
         [] if state.stop is not None else [state.fork(_branch_seed(state, i)) for i in range(rollouts)]
         for state in states
     ]
-    run_episodes([episode for row in branches for episode in row], policy)
+    finish_episodes([episode for row in branches for episode in row], policy)
     return [_summarize(state, row) for state, row in zip(states, branches, strict=True)]
 
 

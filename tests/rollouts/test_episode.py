@@ -16,7 +16,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, ContextLengthError, UnknownComponentError
 from rlprm.policies.base import Completion
-from rlprm.rollouts.episode import Episode, episode_seed, rollout, run_episodes, start_episode
+from rlprm.rollouts.episode import Episode, episode_seed, finish_episodes, rollout, start_episode
 from rlprm.types import End, EpisodeSetting, Outcome, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy
@@ -262,10 +262,10 @@ def test_running_counts_what_is_left_and_leaves_finished_episodes_alone() -> Non
     setting = EpisodeSetting(end=End.ON_SUCCESS)
     episodes = [Episode(task(goal=g), 0, g, setting, policy) for g in (1, 2, 3)]
     left: list[int] = []
-    run_episodes(episodes, policy, on_turn=left.append)
+    finish_episodes(episodes, policy, on_turn=left.append)
     assert left == [2, 1, 0]
     before = [e.trajectory() for e in episodes]
-    run_episodes(episodes, policy)
+    finish_episodes(episodes, policy)
     assert [e.trajectory() for e in episodes] == before
     assert policy.calls == [3, 2, 1]
 
@@ -300,11 +300,11 @@ def test_a_fork_and_its_original_go_separate_ways() -> None:
     assert episode.fork().seed == 1
     before = replace(episode.trajectory(), seed=2)
     assert fork.trajectory() == before
-    run_episodes([fork], policy)
+    finish_episodes([fork], policy)
     assert fork.stop is StopReason.DECLARED
     assert replace(episode.trajectory(), seed=2) == before
     assert episode.stop is None
-    run_episodes([episode], policy)
+    finish_episodes([episode], policy)
     assert replace(episode.trajectory(), seed=2) == fork.trajectory()
 
 
