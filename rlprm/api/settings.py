@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any, TypedDict, TypeVar, cast
 
 from rlprm.data.formats import load_format
-from rlprm.errors import ConfigError
-from rlprm.runtime.config import check_types, refuse_unknown
+from rlprm.errors import ConfigError, refuse_unknown
+from rlprm.runtime.config import check_types
 from rlprm.types import End, EpisodeSetting
 
 __all__ = ["EpisodeKwargs", "build_config", "check_at_least_one", "episode_setting"]
