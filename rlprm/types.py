@@ -7,7 +7,8 @@ Index conventions, used everywhere (paper: arXiv 2511.08325):
     A trajectory has ``T`` steps; step ``t = 1 ... T`` is one assistant message.
     ``v_t`` is the predicted promise after action ``t``; ``v_0`` that of the
     prompt, before any action. A list of values with the prompt in front has
-    ``T + 1`` entries, ``[v_0, v_1, ..., v_T]``.
+    ``T + 1`` entries, ``[v_0, v_1, ..., v_T]``. With ``value_reads: state_and_action``
+    there is also ``x_t``, the predicted value of the state before action ``t``.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Step:
     start: int
     """Index of the first action token."""
     end: int
-    """Index of the action's closing token (inclusive). Step values are read here, and only here."""
+    """Index of the action's closing token (inclusive). A scalar head reads ``v_t`` here."""
     action: str
     """The action text as parsed from the message and handed to the environment."""
     reward: float = 0.0
@@ -201,12 +202,15 @@ class Trajectory:
 
     @property
     def prompt_length(self) -> int:
-        """Number of tokens before the first action; ``v_0`` is read at the last of them."""
+        """Number of tokens before the first action; ``v_0`` is read at the last one."""
         return self.steps[0].start if self.steps else len(self.token_ids)
 
     @property
     def value_positions(self) -> tuple[int, ...]:
-        """Token indices where ``[v_0, v_1, ..., v_T]`` are read."""
+        """Token indices at which a scalar head reads ``[v_0, v_1, ..., v_T]``, the paper's chain.
+
+        Other chains and heads: ``rlprm.models.value_positions.chain_positions``.
+        """
         return (self.prompt_length - 1, *(step.end for step in self.steps))
 
     @property
@@ -224,7 +228,7 @@ class StepLabels:
     progress: tuple[float, ...]
     """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries), or empty where there are none."""
     weight: tuple[float, ...]
-    """Weight of each promise target (``T + 1`` entries); 0 leaves the read out of the loss."""
+    """Weight of each promise target (``T + 1`` entries); 0 leaves the target out of the loss."""
 
 
 @dataclass(frozen=True)
@@ -238,10 +242,10 @@ class StepScores:
     tokens: int = 0
     """Model tokens that were processed to obtain these scores (0 for model-free scorers)."""
     states: tuple[float, ...] = ()
-    """``x_1 ... x_T``, the value before each action, where the model reads states too; else empty."""
+    """``x_1 ... x_T``, the value before each action; empty unless the model reads states, too."""
 
     @property
     def progress(self) -> tuple[float, ...]:
-        """What action t = 1 ... T changed: ``v_t - x_t``, or ``v_t - v_{t-1}`` where states are not read."""
+        """What action t = 1 ... T changed: ``v_t - x_t``, or ``v_t - v_{t-1}`` if states are not read."""
         before = self.states or (self.initial, *self.values[:-1])
         return tuple(b - a for a, b in zip(before, self.values, strict=True))

@@ -1,7 +1,7 @@
 """Pure mathematics: no I/O, no models, and no import of ours but this package and the errors.
 
 Shape suffixes: ``B`` trajectories of the batch, ``T`` steps of the widest of
-them, ``T1`` = T + 1 value reads (``v_0`` of the prompt in front), ``N`` scored
+them, ``T1`` = T + 1 values (``v_0`` of the prompt in front), ``N`` scored
 candidates of one task, ``K`` tasks. Rows are padded on the right.
 
 * ``returns``: TD residuals, GAE, TD-GAE labels

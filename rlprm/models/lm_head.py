@@ -1,24 +1,25 @@
-"""A reward model that judges an action as a language model does: by how probable it finds its words.
+"""The lm head: a language model as a reward model that values an action by the action's probability.
 
-A scalar head sees an action from its last token. Whether "go to the red box" is what the mission asked for
-has to be found out there by comparing words; a language model knows, before every word, which one it expects,
-and its output layer does the comparing. This head uses it:
+A scalar head reads an action at its last token, and has to learn there, from outcomes, how to compare the
+action's words with the mission's. A language model predicts every word before it is written; its
+output layer already makes the comparison. The lm head uses that output layer:
 
     ``V(s) = score(h_s)``,   ``Q(s, a) = V(s) + offset(h_s) + τ · log p(a | s)``
 
-with ``h_s`` the hidden state of the last token before the action, ``log p(a | s)`` the sum over the action's
+``h_s`` is the hidden state of the last token before the action, ``log p(a | s)`` the sum over the action's
 sampled tokens, and τ ``lm_scale``. Every Q has this form: p is the softmax of Q / τ over actions,
-and ``V + offset`` its soft value τ · log Σ exp(Q / τ). That a language model's logits are a Q function is
-Rafailov et al.'s observation (arXiv 2404.12358); Yuan et al. (arXiv 2412.01981) read process rewards off
-them, relative to a reference model. Here the labels are AgentPRM's, of V and Q, and no reference is needed.
+and ``V + offset`` is the soft value τ · log Σ exp(Q / τ). That a language model's logits are a Q function is
+Rafailov et al.'s observation (arXiv 2404.12358). Yuan et al. (arXiv 2412.01981) derive process rewards from
+logits, relative to a reference model. Here the labels are AgentPRM's targets of V and Q, and no reference
+is needed.
 
-A checkpoint is a causal language model with two linear layers more. Stock ``AutoModelForCausalLM`` loads p
-from it, stock ``AutoModelForTokenClassification`` V (of models whose head it calls ``score``, as Qwen2's). V
-is trained at every state with ``value_reads: state_and_action`` only; else at the first one, and behind it
-the sum ``V + offset`` alone means something.
+A checkpoint is a causal language model with two more linear layers. Stock ``AutoModelForCausalLM`` loads p
+from the checkpoint. Stock ``AutoModelForTokenClassification`` loads V, if it calls the model's head ``score``
+as for Qwen2. With ``value_reads: state_and_action`` V is trained at every state. With ``action`` V is trained
+at the first state only; at later states only the sum ``V + offset`` is trained.
 
-The likelihood here is the reward model's own (``head: lm``); the scorers ``likelihood`` and
-``agentprm_x_policy`` are named after the policy's stored confidence (:mod:`rlprm.data.confidence`).
+p is the reward model's own. The scorers ``policy_confidence`` and ``agentprm_x_policy`` use
+another probability, which the policy stored while sampling (:mod:`rlprm.data.confidence`).
 """
 
 from __future__ import annotations
@@ -49,35 +50,35 @@ class LMHead(PreTrainedModel):
         self.score = nn.Linear(width, 1)
         self.offset = nn.Linear(width, 1)
 
-    def forward(self, input_ids: Tensor, reads: Tensor, **unused: Any) -> Tensor:
-        """Return the values of reads, (B, R), in at least float32.
+    def forward(self, input_ids: Tensor, positions: Tensor, **unused: Any) -> Tensor:
+        """Return the values (B, P) at P positions of each row, in at least float32.
 
         Args:
-            input_ids: (B, L), padded on the right with anything: causal attention never looks there.
-            reads: (B, R, 3): place, start and stop of each ``rlprm.models.value_positions.ValuePosition``.
-            **unused: what wrappers add for other models.
+            input_ids: (B, L), padded on the right with any token.
+            positions: (B, P, 3), each a ``rlprm.models.value_positions.ValuePosition``.
+            **unused: arguments that wrappers add for other models.
         """
-        return self.read_states(body_states(self, input_ids), input_ids, reads)
+        return self.values_at(body_states(self, input_ids), input_ids, positions)
 
     def causal_logits(self, token_ids_BL: Tensor) -> Tensor:
         """Return the language model's own logits (B, L, V)."""
         logits_BLV: Tensor = super().forward(input_ids=token_ids_BL, use_cache=False).logits
         return logits_BLV
 
-    def read_states(self, hidden_BLD: Tensor, token_ids_BL: Tensor, reads_BP3: Tensor) -> Tensor:
-        """Return the values of reads (B, R), given the hidden states of all tokens."""
-        place_BP, start_BP, stop_BP = reads_BP3.unbind(-1)
+    def values_at(self, hidden_BLD: Tensor, token_ids_BL: Tensor, positions_BP3: Tensor) -> Tensor:
+        """Return the values (B, P) at the positions, given the last hidden states of all tokens."""
+        place_BP, start_BP, stop_BP = positions_BP3.unbind(-1)
         rows_B1 = torch.arange(len(place_BP), device=place_BP.device).unsqueeze(1)
         place_BPD = hidden_BLD[rows_B1, place_BP]
         index_L = torch.arange(token_ids_BL.shape[1], device=place_BP.device)
-        counts_BRL = (index_L >= start_BP.unsqueeze(-1)) & (index_L < stop_BP.unsqueeze(-1))
-        rows_N, reads_N, tokens_N = counts_BRL.nonzero(as_tuple=True)
+        counts_BPL = (index_L >= start_BP.unsqueeze(-1)) & (index_L < stop_BP.unsqueeze(-1))
+        rows_N, positions_N, tokens_N = counts_BPL.nonzero(as_tuple=True)
         logprobs_N, _ = read_tokens(self, hidden_BLD[rows_N, tokens_N - 1], token_ids_BL[rows_N, tokens_N])
         value_BP = self.score(place_BPD).squeeze(-1).float()
         offset_BP = self.offset(place_BPD).squeeze(-1).float()
-        likelihood_BP = torch.zeros_like(value_BP).index_put((rows_N, reads_N), logprobs_N, accumulate=True)
+        logprob_BP = torch.zeros_like(value_BP).index_put((rows_N, positions_N), logprobs_N, accumulate=True)
         is_action_BP = stop_BP > start_BP
-        action_BP = offset_BP + getattr(self.config, SCALE) * likelihood_BP
+        action_BP = offset_BP + getattr(self.config, SCALE) * logprob_BP
         values_BP: Tensor = value_BP + action_BP * is_action_BP
         return values_BP
 

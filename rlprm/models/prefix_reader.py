@@ -1,8 +1,8 @@
-"""Reading a reward model along sequences that grow from call to call, and branch: a beam's candidates.
+"""Values of sequences that grow from call to call and branch: the candidates of a beam.
 
-Reading all candidates of a round from their beginning costs as many tokens as the
-whole search so far, round after round. Here a round feeds what is new only:
-the common continuation of all branches of a parent once (the observation), then
+If every round of a search read its candidates from their first token, a round would cost as many
+tokens as all rounds before together. This reader keeps keys and values, and a round feeds only
+new tokens. The continuation that all branches of a parent share (the observation) is fed once, then
 each branch's own tokens (the action).
 """
 
@@ -22,24 +22,24 @@ from rlprm.models.value_positions import ValuePosition
 
 
 class Branch(NamedTuple):
-    """A sequence, where it is read, and how it came about."""
+    """A sequence, the positions of its values, and the sequence that it continues."""
 
     ids: Sequence[int]
-    reads: Sequence[ValuePosition]
+    positions: Sequence[ValuePosition]
     parent: int
-    """Length of the prefix that was a whole sequence in the previous call; 0 if there was none."""
+    """Length of the prefix that was a sequence of the previous call; 0 if no prefix was."""
     fork: int
-    """Length of the prefix it shares with its siblings, more than ``parent`` and less than all."""
+    """Length of the prefix shared with the siblings; above ``parent``, below the length of ``ids``."""
     owner: Hashable = None
-    """Only branches of one owner are siblings, so that what they cost does not depend on other owners'."""
+    """Branches are siblings only if they have one owner, so that no owner's costs depend on another's."""
 
 
 class PrefixReader:
-    """Reads growing, branching sequences; remembers one call.
+    """Computes the values of growing, branching sequences; keeps the keys and values of one call.
 
     Args:
-        model: a token classification model with one label, or one with a lm head; read in
-            evaluation mode, and left as it is.
+        model: a token classification model with one label, or one with an lm head. It runs in
+            evaluation mode; its own mode is restored afterwards.
         pad_id: any token id.
     """
 
@@ -48,15 +48,15 @@ class PrefixReader:
         self.pad_id = pad_id
         self._prefixes = PrefixCache()
         self._read: dict[bytes, dict[ValuePosition, float]] = {}
-        """Sequence of the previous call → values of its reads."""
+        """Sequence of the previous call → its values by position."""
 
     def begin(self) -> None:
-        """Forget, and hold the empty sequence: the parent of all first branches."""
+        """Start a search: keep only the empty sequence, which is the parent of all first branches."""
         self.clear()
         self._read = {sequence_key([]): {}}
 
     def holds(self, branches: Sequence[Branch]) -> bool:
-        """Whether the parents of all these branches, at least one, are held: what is new is all they cost."""
+        """Whether every branch's parent is kept, so that only new tokens are fed; False without branches."""
         return bool(branches) and all(sequence_key(b.ids[: b.parent]) in self._read for b in branches)
 
     def clear(self) -> None:
@@ -66,11 +66,11 @@ class PrefixReader:
 
     @torch.no_grad()
     def read(self, branches: Sequence[Branch]) -> tuple[list[list[float]], list[int]]:
-        """Read every branch; whatever of them was not kept is read from the beginning.
+        """Return the values of every branch; branches whose parent is not kept are fed from the first token.
 
         Returns:
-            The raw outputs at each branch's reads, and how many tokens went through the model for
-            it. Tokens shared by siblings count for the first of them.
+            The raw outputs at each branch's positions, and the number of tokens that were fed for each
+            branch. Tokens shared by siblings count for the first sibling.
         """
         keys = [(b.owner, sequence_key(b.ids[: b.fork])) for b in branches]
         first_of: dict[tuple[Hashable, bytes], int] = {}
@@ -92,13 +92,13 @@ class PrefixReader:
         rows = [stem_of[key] for key in keys]
         states = common.logits[rows, -1]  # each row's last token stands in the last column
         of_branches = self._values(branches, [len(b.ids) for b in branches], own, states)
-        found = [{**values[key], **of_branch} for key, of_branch in zip(keys, of_branches, strict=True)]
+        complete = [{**values[key], **of_branch} for key, of_branch in zip(keys, of_branches, strict=True)]
         self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches])
-        self._read = {sequence_key(b.ids): of_b for b, of_b in zip(branches, found, strict=True)}
+        self._read = {sequence_key(b.ids): of_b for b, of_b in zip(branches, complete, strict=True)}
         tokens = list(own.fed_B)
         for fed, index in zip(common.fed_B, first_of.values(), strict=True):
             tokens[index] += fed
-        return [[of_b[r] for r in b.reads] for b, of_b in zip(branches, found, strict=True)], tokens
+        return [[of_b[p] for p in b.positions] for b, of_b in zip(branches, complete, strict=True)], tokens
 
     def _extend(
         self, sequences: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int] | None]
@@ -118,25 +118,25 @@ class PrefixReader:
         done: Extended,
         states_BD: Tensor | None = None,
     ) -> list[dict[ValuePosition, float]]:
-        """Return the values of the reads that end among the tokens that were just fed.
+        """Return the values whose last token was just fed.
 
         Args:
             branches: one per row.
-            lengths: of each row; its tokens stand at the right end of the columns, the newest of them new.
-            done: what the model gave.
-            states_BD: what it gave at the token before those, where that was read.
+            lengths: tokens of each row. They fill the columns from the right; the last ones were just fed.
+            done: the model's outputs.
+            states_BD: the outputs at the token before the fed ones, if that token was fed earlier.
         """
         new = [
-            [read for read in b.reads if length - fed <= max(read.place, read.stop - 1) < length]
+            [p for p in b.positions if length - fed <= max(p.place, p.stop - 1) < length]
             for b, length, fed in zip(branches, lengths, done.fed_B, strict=True)
         ]
         if not any(new):
             return [{} for _ in branches]
         width = done.logits.shape[1] + 1
-        # Column of token i: i + shift. One more than was fed, for the token before.
+        # Column of token i: i + shift. One column more than was fed, for the token before.
         shift_B = torch.tensor([width - length for length in lengths], device=done.logits.device)
-        reads_BP3 = stack_positions(new).to(done.logits.device)
-        shifted_BP3 = (reads_BP3 + shift_B[:, None, None]).clamp(min=0)
+        positions_BP3 = stack_positions(new).to(done.logits.device)
+        shifted_BP3 = (positions_BP3 + shift_B[:, None, None]).clamp(min=0)
         columns_BKD = nn.functional.pad(done.logits, (0, 0, 1, 0))
         if states_BD is not None:
             before_B = [width - fed - 1 for fed in done.fed_B]
@@ -145,10 +145,10 @@ class PrefixReader:
             rows = [[0] * (width - length) + list(b.ids[max(0, length - width) : length])
                     for b, length in zip(branches, lengths, strict=True)]  # fmt: skip
             ids_BK = torch.tensor(rows, device=columns_BKD.device)
-            values_BP = self.model.read_states(columns_BKD, ids_BK, shifted_BP3)
+            values_BP = self.model.values_at(columns_BKD, ids_BK, shifted_BP3)
         else:
             values_BP = columns_BKD.squeeze(-1).gather(1, shifted_BP3[..., 0])
         return [
-            dict(zip(reads, values, strict=False))
-            for reads, values in zip(new, values_BP.float().tolist(), strict=True)
+            dict(zip(positions, values, strict=False))
+            for positions, values in zip(new, values_BP.float().tolist(), strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Reading one number at chosen places of token sequences: the PRM's and the critic's view of a model."""
+"""Values of a reward model or critic, whatever its head: one number at each chosen position."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rlprm.models.zero import is_split
 
 
 class _Float32Linear(nn.Linear):
-    """A linear layer that computes in float32, under autocast too, and where DeepSpeed keeps it in bfloat16.
+    """A linear layer that computes in float32, even under autocast or with bfloat16 weights (DeepSpeed).
 
-    It holds nothing of its own, so that copies of it and its weights in a file are those of a plain layer.
+    The class adds no attribute, so copies and saved weights equal those of a plain layer.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -28,43 +28,43 @@ class _Float32Linear(nn.Linear):
 
 
 def compute_in_float32(head: nn.Module) -> None:
-    """Make a scalar head exact, however coarse the body's numbers are.
+    """Make a linear head compute in float32, whatever the precision of the body.
 
-    bfloat16 has 8 significant bits: values around 0.8 would be multiples of 1/256, which is as much as
-    a step changes them, and the loss looks at such changes.
+    bfloat16 has 8 significant bits: values around 0.8 would be multiples of 1/256. One step changes
+    a value by about as much, and the progress loss is made of such changes.
     """
-    if not any(map(is_split, head.parameters())):  # DeepSpeed has one dtype for all
+    if not any(map(is_split, head.parameters())):  # DeepSpeed has one dtype for all weights
         head.to(torch.float32)
     if type(head) is nn.Linear:
         head.__class__ = _Float32Linear
 
 
-def read_logits(model: nn.Module, token_ids_BL: Tensor, reads_BP3: Tensor) -> Tensor:
-    """Return what a reward model's head says at given reads.
+def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BP3: Tensor) -> Tensor:
+    """Return the head's raw outputs at P positions of each row.
 
-    One causal forward serves all reads of a row. Rows are padded on the right and no
-    attention mask is given: causal attention never looks at what follows, and
-    without a mask the fast attention kernels apply. ``use_cache=False`` matters:
-    a cache would make some versions of transformers treat the batch differently.
+    One causal forward serves all positions of a row. No attention mask is needed: rows are padded on
+    the right, causal attention never looks at later tokens, and without a mask the fast attention
+    kernels apply. ``use_cache=False`` matters because some versions of transformers treat
+    a batch differently if it fills a cache.
 
     Args:
-        model: a token classification model with one label, or one with a lm head.
+        model: a token classification model with one label, or one with an lm head.
         token_ids_BL: (B, L), padded on the right.
-        reads_BP3: (B, R, 3): each row a ``ValuePosition``; padding may be any.
+        positions_BP3: (B, P, 3), each a ``ValuePosition``; the padding may be any position.
 
     Returns:
-        (B, R) in at least float32.
+        (B, P) in at least float32.
     """
     if isinstance(unwrapped(model), LMHead):
-        values_BP: Tensor = model(input_ids=token_ids_BL, reads=reads_BP3)
+        values_BP: Tensor = model(input_ids=token_ids_BL, positions=positions_BP3)
         return values_BP
     logits_BL = model(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
-    logits_BP: Tensor = logits_BL.gather(1, reads_BP3[..., 0])
+    logits_BP: Tensor = logits_BL.gather(1, positions_BP3[..., 0])
     return logits_BP.to(torch.promote_types(logits_BP.dtype, torch.float32))
 
 
 def stack_positions(rows: Sequence[Sequence[ValuePosition]]) -> Tensor:
-    """Stack the reads of B sequences into (B, R, 3), filled up with reads of the first token."""
+    """Stack the positions of B sequences into (B, P, 3), padded with the position of the first token."""
     width = max(map(len, rows))
     return torch.tensor(
         [[*row, *[ValuePosition.at(0)] * (width - len(row))] for row in rows], dtype=torch.long
@@ -75,22 +75,22 @@ def stack_positions(rows: Sequence[Sequence[ValuePosition]]) -> Tensor:
 def read_sequences(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
-    reads: Sequence[Sequence[ValuePosition]],
+    positions: Sequence[Sequence[ValuePosition]],
     batches: Iterable[Sequence[int]],
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[float]]:
-    """Read many sequences without gradient.
+    """Return the head's raw outputs for many sequences, without gradient.
 
     Args:
         model: as for :func:`read_logits`; its training mode is restored afterwards.
         sequences: token ids.
-        reads: where to read each sequence.
-        batches: which sequences go through the model together (see ``rlprm.data.batching``).
-        on_batch: called after each batch with the number of sequences done in it.
+        positions: of the values of each sequence.
+        batches: indices of the sequences that share a forward (see ``rlprm.data.batching``).
+        on_batch: called after each batch with its number of sequences.
 
     Returns:
-        The raw outputs of each sequence, in order.
+        One list of raw outputs for each sequence, in order.
     """
     results: list[list[float]] = [[] for _ in sequences]
     was_training = model.training
@@ -98,10 +98,10 @@ def read_sequences(
     try:
         for batch in batches:
             ids = pad_right([sequences[i] for i in batch], 0).to(model.device)
-            of_batch = stack_positions([reads[i] for i in batch]).to(model.device)
+            of_batch = stack_positions([positions[i] for i in batch]).to(model.device)
             logits = read_logits(model, ids, of_batch).tolist()
             for index, row in zip(batch, logits, strict=True):
-                results[index] = row[: len(reads[index])]
+                results[index] = row[: len(positions[index])]
             if on_batch is not None:
                 on_batch(len(batch))
     finally:

@@ -1,23 +1,25 @@
-"""Where a reward model is read along a trajectory, and what the numbers read there stand for.
+"""The positions of a reward model's values in a trajectory's tokens, and the chain that the values form.
 
-Two ways to read one causal forward (``value_reads``):
+One causal forward yields all values of a trajectory. ``value_reads`` chooses their positions:
 
-``action``: the paper's chain ``v_0, v_1, ..., v_T``, read at the end of the prompt and of
-    every action. Progress ``v_t - v_{t-1}`` then also holds what the observation between
-    the two revealed.
-``state_and_action``: the interleaved chain ``x_1, v_1, x_2, v_2, ..., x_T, v_T`` with
-    ``x_t = V(s_t)`` read where action t is about to begin, after the observation. It is
-    one sequence of predictions of the same outcome, so the same labels and losses apply to it;
-    progress ``v_t - x_t`` is the action's own, ``x_{t+1} - v_t`` the observation's luck.
+``action``: the paper's chain ``v_0, v_1, ..., v_T``. ``v_0`` is read at the end of the prompt, ``v_t`` at
+    the end of action t. The difference ``v_t - v_{t-1}`` is the action's progress plus whatever the
+    observation between the two revealed.
+``state_and_action``: the interleaved chain ``x_1, v_1, x_2, v_2, ..., x_T, v_T``. ``x_t = V(s_t)`` is read
+    after the observation, where action t begins. All values predict the same outcome, so the same
+    labels and losses apply. ``v_t - x_t`` is the action's progress; ``x_{t+1} - v_t`` is the luck of
+    the observation.
 
-In both, nothing is read after the last action: what the environment answers
-to it gives the outcome away.
+The difference of two neighbours is a *link* of the chain: T links, or 2 T - 1.
 
-Two kinds of head (``head``):
+No value is read after the last action, because the environment's closing message gives the
+outcome away.
 
-``scalar``: a state's value is read at its last token, an action's at the action's last token.
-``likelihood``: an action's value is what the state's last token says, and how probable the model finds
-    the action's tokens: see ``rlprm.models.lm_head``.
+``head`` chooses the tokens that a value depends on (``rlprm.models.heads``):
+
+``scalar``: a state's last token, or an action's last token.
+``lm``: a state's last token. An action's value adds the log-probability of the action's sampled
+    tokens to the number read at the state before, see ``rlprm.models.lm_head``.
 """
 
 from __future__ import annotations
@@ -47,42 +49,42 @@ VALUE_READS = (ACTION, STATE_AND_ACTION)
 
 
 class ValuePosition(NamedTuple):
-    """Where one value comes from, as indices into a trajectory's tokens."""
+    """The tokens that one value is computed from, as indices into a trajectory's tokens."""
 
     place: int
-    """Token whose hidden state the head is given."""
+    """Token whose hidden state is the head's input."""
     start: int
-    """First of the tokens whose log-probability counts: the first behind ``place``."""
+    """First token whose log-probability counts; the token after ``place``."""
     stop: int
-    """Behind the last of them; ``start`` where none counts."""
+    """One past the last token whose log-probability counts; equal to ``start`` if none counts."""
 
     @classmethod
     def at(cls, place: int) -> ValuePosition:
-        """Read the head alone."""
+        """Return the position of a value to which no log-probability is added."""
         return cls(place, place + 1, place + 1)
 
 
 def chain_positions(
     trajectory: Trajectory, value_reads: str = ACTION, head: str = SCALAR
 ) -> tuple[ValuePosition, ...]:
-    """Return where the values of the chain come from: T + 1 reads, or 2 T where states are read too."""
+    """Return the positions of a chain's values: T + 1, or 2 T with ``state_and_action``."""
     if not trajectory.steps or (head == SCALAR and value_reads == ACTION):
         return tuple(map(ValuePosition.at, trajectory.value_positions))
-    reads: list[ValuePosition] = []
+    positions: list[ValuePosition] = []
     for t, step in enumerate(trajectory.steps):
         state = ValuePosition.at(step.start - 1)
         if t == 0 or value_reads == STATE_AND_ACTION:
-            reads.append(state)
-        # A closing token that was forced says nothing of the choice; it stands last. Alone it has to do.
+            positions.append(state)
+        # A forced closing token, always the last one, was not chosen. An action of that one token keeps it.
         sampled = max(1, sum(trajectory.action_mask[step.start : step.end + 1]))
-        reads.append(
+        positions.append(
             ValuePosition.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled)
         )
-    return tuple(reads)
+    return tuple(positions)
 
 
 def action_values(chain: Sequence[float], value_reads: str = ACTION) -> tuple[float, ...]:
-    """Pick ``v_1 ... v_T`` out of what was read along a chain."""
+    """Return ``v_1 ... v_T``, given the values of a chain."""
     return tuple(chain[1:] if value_reads == ACTION else chain[1::2])
 
 
@@ -92,25 +94,25 @@ def links_per_action(value_reads: str = ACTION) -> int:
 
 
 def step_scores(chain: Sequence[float], value_reads: str = ACTION, *, tokens: int = 0) -> StepScores:
-    """Turn what was read along a chain into scores of the steps.
+    """Turn the values of a chain into scores of the steps.
 
     Args:
-        chain: one value per read of :func:`chain_positions`.
-        value_reads: how it was read.
-        tokens: model tokens it took.
+        chain: one value for each position of :func:`chain_positions`.
+        value_reads: the chain's kind.
+        tokens: model tokens that were processed.
     """
     states = tuple(chain[0::2]) if value_reads == STATE_AND_ACTION else ()
     return StepScores(chain[0], action_values(chain, value_reads), tokens, states)
 
 
 def chain_labels(labels: StepLabels, value_reads: str = ACTION) -> StepLabels:
-    """Lay a trajectory's labels out along a chain of reads.
+    """Return a trajectory's labels with one target for each value of a chain.
 
-    The state before action t is the one that action t - 1 led to: where states are
-    read too, both reads have the same target.
+    The state before action t is the state that action t - 1 led to. With ``state_and_action`` both
+    values, ``x_t`` and ``v_{t-1}``, therefore get the same target.
 
     Raises:
-        MismatchError: for targets of progress where states are read too: they are those of another chain.
+        MismatchError: for targets of progress with ``state_and_action``; they belong to the other chain.
     """
     if value_reads == ACTION:
         return labels

@@ -1,8 +1,8 @@
-"""The life of a run's labels: when they are made, what of, and which of them a batch gets.
+"""When a run's labels are made, from which values, and which of them a batch gets.
 
-Labels that need no values are the same at any time. The others are returns as long as the values mean
-nothing (the cold start); after that they are made of the values of the model, at the start of every epoch
-(then they are a table, kept beside checkpoints) or for every batch.
+Labels that need no values stay the same. Value-based labels are returns during the cold start, because
+the values of an untrained head mean nothing. Afterwards they are made of the model's values, either at the
+start of every epoch or for every batch. Labels of an epoch form a table, which is saved with checkpoints.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from rlprm.prm.stored import StoredLabels
 __all__ = ["LabelTable"]
 
 _WITHOUT_VALUES = "returns"
-"""Estimator that stands in for a value-based one where values must not be used: λ = 1 returns."""
+"""Estimator that replaces a value-based one during the cold start: returns, which are TD-GAE with λ = 1."""
 _FILE = "labels.pt"
-"""Labels of the epoch, in a checkpoint's folder."""
+"""File of the epoch's labels in a checkpoint's folder."""
 
 
 class LabelTable:
     """The labels of a training run.
 
     Args:
-        settings: name the estimator, its settings, when labels are refreshed, and the cold start.
-        stored: labels to learn from; made by the estimator where None.
+        settings: the estimator, its settings, when labels are made anew, and the cold start.
+        stored: labels from a file; the estimator makes the labels if None.
 
     Attributes:
-        epoch: the one that runs, from 1.
-        rows: labels of all trajectories to learn from; None where every batch gets labels of its own.
-        resumed_from: folder of the checkpoint that the next epoch to start goes on from.
+        epoch: the current epoch, counted from 1.
+        rows: labels of all trajectories to learn from; None if every batch gets labels of its own.
+        resumed_from: folder of the checkpoint from which the next epoch resumes.
     """
 
     def __init__(self, settings: PRMConfig, stored: StoredLabels | None = None) -> None:
@@ -54,37 +54,37 @@ class LabelTable:
 
     @property
     def is_cold(self) -> bool:
-        """Whether the values still mean nothing, so that labels must not be made of them."""
+        """Whether the cold start lasts, so that labels must not be made of values."""
         return self.needs_values and self.epoch <= self.settings.cold_start_epochs
 
     @property
     def is_due(self) -> bool:
-        """Whether the labels of this epoch have to be made, of the values at its start, before it runs."""
+        """Whether the labels of this epoch must be made now, from the values at its start."""
         by_epoch = self.settings.relabel == "epoch"
         return by_epoch and self.rows is None and self.needs_values and not self.is_cold
 
     def start(self, epoch: int) -> None:
-        """Enter an epoch (counted from 1); of its labels there are those that a checkpoint kept, if any."""
+        """Start an epoch (counted from 1); load its labels if the run resumes from a checkpoint within it."""
         self.epoch = epoch
         folder, self.resumed_from = self.resumed_from, None
         if self.stored is None:
             self.rows = None if folder is None else _read(folder, epoch)
 
     def fill(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> None:
-        """Make the labels of this epoch, of all trajectories to learn from."""
+        """Make this epoch's labels of all trajectories to learn from."""
         self.rows = self.make(values_BT1, outcomes_B, lengths_B)
 
     def make(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
-        """Return what the estimator makes of a batch in this epoch; returns while it is cold."""
+        """Return the labels of a batch in this epoch: the estimator's, or returns during the cold start."""
         return self._by(self.is_cold, values_BT1, outcomes_B, lengths_B)
 
     def labels_of(self, inputs: Mapping[str, Tensor], values_BT1: Tensor) -> LabelBatch:
-        """Return the labels of a batch, without weight in rows that only fill it up.
+        """Return the labels of a batch; filler rows get weight 0.
 
         Args:
             inputs: ``outcomes`` (B,), ``lengths`` (B,), ``index`` (B,) among the trajectories to learn from,
-                and ``is_real`` (B,), False for a row that counts for nothing.
-            values_BT1: the model's; they give the width, and labels where those are refreshed by batch.
+                and ``is_real`` (B,), False for filler rows.
+            values_BT1: of the model. They set the width; with ``relabel: batch`` the labels are made of them.
         """
         if self.rows is None:
             targets = self.make(values_BT1.detach(), inputs["outcomes"], inputs["lengths"])
@@ -98,18 +98,18 @@ class LabelTable:
         )
 
     def held_out(self, values_BT1: Tensor, outcomes_B: Tensor, lengths_B: Tensor) -> LabelBatch:
-        """Return what held-out values are measured against: labels that depend neither on them nor on time.
+        """Return the labels that held-out values are measured against; they are the same in every epoch.
 
-        They are the stored ones, or the estimator's where it needs no values, else returns. Labels made of
-        the values to be measured would call any chain of equal values right but for its end, and would
-        change with the cold start.
+        They are the labels of the file, the estimator's if it needs no values, and returns otherwise. Labels
+        made of the measured values themselves would find no error in equal values except at the end of
+        the chain, and would change after the cold start.
         """
         if self.stored is not None:
             return self.stored.held_out
         return self._by(self.needs_values, values_BT1, outcomes_B, lengths_B)
 
     def save(self, folder: Path) -> None:
-        """Put the labels of this epoch beside a checkpoint: the weights they were made of are gone by now."""
+        """Save this epoch's labels beside a checkpoint; the weights that made them no longer exist."""
         if self.stored is None and self.rows is not None:
             torch.save({"epoch": self.epoch, "labels": asdict(self.rows)}, folder / _FILE)
 
@@ -129,7 +129,7 @@ class LabelTable:
 
 
 def _read(folder: Path, epoch: int) -> LabelBatch | None:
-    """Return the labels that a checkpoint holds of an epoch, if any."""
+    """Return an epoch's labels from a checkpoint; None if the checkpoint has none."""
     if not (folder / _FILE).exists():
         return None
     kept = torch.load(folder / _FILE, weights_only=True)
@@ -137,7 +137,7 @@ def _read(folder: Path, epoch: int) -> LabelBatch | None:
 
 
 def _chosen(rows: LabelBatch, index_B: Tensor, values_BT1: Tensor) -> LabelBatch:
-    """Pick the rows of a batch, as wide and where its values are."""
+    """Return the rows of a batch, cut to the width of its values and on their device."""
     width, index = values_BT1.shape[1], index_B.cpu()
     return LabelBatch(
         rows.promise[index, :width],

@@ -1,4 +1,4 @@
-"""Which trajectories a PRM learns from, in which tokens, and which tasks are held out."""
+"""The trajectories that a PRM learns from, in the tokens of its own tokenizer, and the held-out tasks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 def in_own_tokens(
     trajectories: Sequence[Trajectory], renderer: ChatRenderer, context_length: int
 ) -> tuple[list[Trajectory], int]:
-    """Render trajectories of another tokenizer or template again; leave out what then is too long.
+    """Render trajectories of another tokenizer or template again, and leave out those that become too long.
 
     Args:
         trajectories: as stored.
-        renderer: of the model that is to read them.
-        context_length: the most tokens it takes.
+        renderer: of the PRM's tokenizer and chat template.
+        context_length: the longest trajectory that fits, in tokens.
 
     Returns:
-        The trajectories that fit, and how many do not.
+        The trajectories that fit, and the number of those that do not.
 
     Raises:
         DataError: if none fits.
@@ -55,17 +55,18 @@ def in_own_tokens(
 
 
 def usable_trajectories(trajectories: Sequence[Trajectory], outcome: str) -> tuple[list[Trajectory], int]:
-    """Leave out trajectories that failed or never acted.
+    """Leave out trajectories that failed or have no step.
 
     Args:
         trajectories: as stored.
-        outcome: what labels are made of, ``"success"`` or ``"score"``.
+        outcome: the number that labels are made of, ``"success"`` or ``"score"``.
 
     Returns:
-        The others, and how many were left out.
+        The usable trajectories, and the number of the others.
 
     Raises:
-        DataError: if nothing remains, or all remaining outcomes are the same (no label could teach anything).
+        DataError: if no trajectory is usable, or all usable ones have the same outcome, from which a
+            PRM cannot learn.
     """
     usable = with_outcome(trajectories)
     for trajectory in usable:
@@ -84,7 +85,10 @@ def usable_trajectories(trajectories: Sequence[Trajectory], outcome: str) -> tup
 def split_by_task(
     trajectories: Sequence[Trajectory], fraction: float, seed: int
 ) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Keep a share of the *tasks* for evaluation; all rollouts of a task stay on one side.
+    """Hold out a share of the *tasks* for evaluation; all rollouts of a task are on one side.
+
+    Returns:
+        The trajectories to learn from, and the held-out ones.
 
     Raises:
         DataError: if there are fewer than two tasks.
@@ -94,5 +98,8 @@ def split_by_task(
     )
     if len(ids) < 2:
         raise DataError(f"a held-out evaluation needs at least two tasks, got {len(ids)}")
-    kept = set(ids[: min(max(1, round(fraction * len(ids))), len(ids) - 1)])
-    return [t for t in trajectories if t.task.id not in kept], [t for t in trajectories if t.task.id in kept]
+    held_out = set(ids[: min(max(1, round(fraction * len(ids))), len(ids) - 1)])
+    return (
+        [t for t in trajectories if t.task.id not in held_out],
+        [t for t in trajectories if t.task.id in held_out],
+    )

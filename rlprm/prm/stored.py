@@ -1,4 +1,4 @@
-"""Labels that were made before training, and the trajectories they belong to."""
+"""Labels from a file, matched with the trajectories they belong to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class StoredLabels(NamedTuple):
-    """Labels of the trajectories a trainer is given, in their order."""
+    """Labels of a trainer's trajectories, in the order of the trajectories."""
 
     train: LabelBatch
     held_out: LabelBatch
@@ -27,11 +27,11 @@ class StoredLabels(NamedTuple):
     def from_file(
         cls, file: LabelFile, train: Sequence[Trajectory], held_out: Sequence[Trajectory], value_reads: str
     ) -> StoredLabels:
-        """Lay the labels out along the chains of reads.
+        """Take the labels of the trajectories from a file, one target for each value of their chains.
 
         Raises:
             DataError: for a trajectory without labels.
-            MismatchError: for labels of another trajectory, or of other reads.
+            MismatchError: for labels of another trajectory, or of a chain with other positions.
         """
         return cls(_batch(file, train, value_reads), _batch(file, held_out, value_reads))
 
@@ -39,12 +39,12 @@ class StoredLabels(NamedTuple):
 def labelled_trajectories(
     trajectories: Sequence[Trajectory], file: LabelFile, outcome: str
 ) -> list[Trajectory]:
-    """Leave out trajectories that a label file does not have.
+    """Leave out trajectories without labels in a file.
 
     Args:
         trajectories: to learn from.
         file: of labels.
-        outcome: what the labels must have been made of.
+        outcome: the outcome that the labels must have been made of, ``"success"`` or ``"score"``.
 
     Raises:
         DataError: if none remains.
@@ -55,12 +55,14 @@ def labelled_trajectories(
         raise MismatchError(
             f"outcome: got {outcome!r}, but the labels at {file.path} are made of {made_of!r}"
         )
-    found = [trajectory for trajectory in trajectories if file.labels_of(trajectory) is not None]
-    if not found:
+    labelled = [trajectory for trajectory in trajectories if file.labels_of(trajectory) is not None]
+    if not labelled:
         raise DataError(f"{file.path} has labels for none of the {len(trajectories)} usable trajectories")
-    if len(found) < len(trajectories):
-        log.info("%d of %d trajectories have labels; the others are left out", len(found), len(trajectories))
-    return found
+    if len(labelled) < len(trajectories):
+        log.info(
+            "%d of %d trajectories have labels; the others are left out", len(labelled), len(trajectories)
+        )
+    return labelled
 
 
 def _batch(file: LabelFile, trajectories: Sequence[Trajectory], value_reads: str) -> LabelBatch:

@@ -1,9 +1,9 @@
-"""The PRM trainer: labels from the current values, promise + progress loss, global denominators.
+"""The PRM trainer: labels from the current values, promise + progress loss, a global divisor.
 
-One pass of the data through this file: a batch of trajectories is collated to
-token ids, reads, lengths and outcomes; one forward reads ``v_0 ... v_T`` of
-every row; ``rlprm.prm.label_table`` has targets for them, made of outcomes (and,
-for TD-GAE, values); the loss compares the two.
+The way of a batch: ``collate`` turns trajectories into token ids, positions of values, lengths of chains
+and outcomes. One forward gives the values ``v_0 ... v_T`` of every row. ``rlprm.prm.label_table`` gives
+their targets, made of the outcomes and, for TD-GAE, of the model's values. The loss compares values
+with targets.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_fin
 from rlprm.types import Trajectory
 
 _FILLER = -1
-"""Index of a row that counts for nothing."""
+"""Index of a row without weight."""
 
 
 class PRMTrainer(Trainer):
     """Trains a reward model on step labels.
 
     Args:
-        model: token classification model with one label, or one with a lm head.
+        model: token classification model with one label, or one with an lm head.
         args: settings; also everything ``transformers.TrainingArguments`` knows.
         train: trajectories to learn from; all have at least one step.
         held_out: trajectories of other tasks, for evaluation.
@@ -109,19 +109,19 @@ class PRMTrainer(Trainer):
         return batches, self.accelerator.gather(torch.tensor(float(links), device=device)).sum()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train, from the start or from a checkpoint folder; labels of a half-finished epoch go on, too."""
+        """Train, from the start or from a checkpoint folder, whose labels serve for the rest of its epoch."""
         folder = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
         self.label_table.resumed_from = None if folder is None else Path(folder)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def start_epoch(self, number: int) -> None:
-        """Enter an epoch (counted from 1): its order of rows, and its labels if they are made once for it."""
-        # Resumed in the middle of an epoch, the loader is wrapped too deeply to pass the epoch on.
+        """Start an epoch (counted from 1): choose its order of rows and make its labels, if that is due."""
+        # A run that resumes within an epoch wraps the data loader, which then no longer sets the epoch.
         self._order.set_epoch(number - 1)
         self.label_table.start(number)
         if self.label_table.is_due:
             batch = self._batch(self.train_trajectories, tokens=False)
-            values_BT1 = activate(self.read(self.train_trajectories), self.args.activation)
+            values_BT1 = activate(self.predict_logits(self.train_trajectories), self.args.activation)
             self.label_table.fill(values_BT1, batch["outcomes"], batch["lengths"])
 
     # --- loss -------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class PRMTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Run one micro-batch forward and backward; a loss that is not finite ends training here."""
+        """Run one micro-batch forward and backward; a loss that is not finite raises ``TrainingError``."""
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         refuse_non_finite("loss", float(loss), self.args, self.state.global_step)
         return loss
@@ -142,22 +142,22 @@ class PRMTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return ``(L_Q + β L_A)`` of one micro-batch, divided by the links of the whole update."""
-        logits_BT1 = read_logits(model, inputs["token_ids"], inputs["reads"])
+        logits_BT1 = read_logits(model, inputs["token_ids"], inputs["positions"])
         refuse_non_finite("a value", float(logits_BT1.detach().sum()), self.args, self.state.global_step)
         links = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )
         targets = self.label_table.labels_of(inputs, activate(logits_BT1, self.args.activation))
         loss = self._loss(logits_BT1, targets, inputs["lengths"], links)
-        # Gradients are averaged over processes, while the denominator already counts all of them.
+        # DDP averages gradients over the processes, while the divisor already counts the links of all.
         total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
         return (total, {"logits": logits_BT1}) if return_outputs else total
 
     def _loss(
         self, logits_BT1: Tensor, targets: LabelBatch, lengths_B: Tensor, links: Tensor | int
     ) -> AgentPRMLoss:
-        reads_T1 = torch.arange(logits_BT1.shape[1], device=logits_BT1.device)
-        is_last_BT1 = reads_T1 == lengths_B.unsqueeze(1)
+        column_T1 = torch.arange(logits_BT1.shape[1], device=logits_BT1.device)
+        is_last_BT1 = column_T1 == lengths_B.unsqueeze(1)
         weight_BT1 = torch.where(is_last_BT1, self.args.last_step_weight, 1.0) * targets.promise_weight
         return agent_prm_loss(
             logits_BT1,
@@ -171,23 +171,25 @@ class PRMTrainer(Trainer):
             activation=self.args.activation,
         )
 
-    # --- reading and evaluation -------------------------------------------------------------------------
+    # --- prediction and evaluation ----------------------------------------------------------------------
 
-    def read(self, trajectories: Sequence[Trajectory]) -> Tensor:
-        """Read the head at ``v_0 ... v_T`` of many trajectories, shared out over the processes.
+    def predict_logits(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Return the head's raw outputs for the chains of many trajectories; every process must call it.
+
+        The processes share the work.
 
         Returns:
-            (N, longest chain) raw outputs on the CPU, 0 in the padding, the same on every process.
+            (N, values of the longest chain) on the CPU, 0 in the padding, the same on every process.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = math.ceil(len(trajectories) / world)
-        # Every process runs the same number of forwards, or collectives inside the model would wait forever.
-        mine = [trajectories[min(rank * share + i, len(trajectories) - 1)] for i in range(share)]
+        # A process with fewer forwards would leave the others waiting in the model's collectives.
+        own = [trajectories[min(rank * share + i, len(trajectories) - 1)] for i in range(share)]
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
-            [trajectory.token_ids for trajectory in mine],
-            [chain_positions(trajectory, self.args.value_reads, self.args.head) for trajectory in mine],
-            sized_batches([len(trajectory.token_ids) for trajectory in mine], self.args.eval_batch_size),
+            [trajectory.token_ids for trajectory in own],
+            [chain_positions(trajectory, self.args.value_reads, self.args.head) for trajectory in own],
+            sized_batches([len(trajectory.token_ids) for trajectory in own], self.args.eval_batch_size),
         )
         width = max(len(chain_positions(t, self.args.value_reads)) for t in trajectories)
         padded = torch.tensor(
@@ -203,11 +205,11 @@ class PRMTrainer(Trainer):
     ) -> dict[str, float]:
         """Measure the values on the held-out tasks: loss, squared error, ranking, calibration.
 
-        The loss is that of training, against labels that are the same whenever it is measured: where the
-        estimator makes its labels of values, the promise loss against returns (see ``LabelTable.held_out``).
+        The loss is the training loss, against labels that are the same in every epoch. If the estimator needs
+        values, those labels are returns (see ``LabelTable.held_out``).
         """
         batch = self._batch(self.held_out, tokens=False)
-        logits_BT1 = self.read(self.held_out)
+        logits_BT1 = self.predict_logits(self.held_out)
         values_BT1 = activate(logits_BT1, self.args.activation)
         targets = self.label_table.held_out(values_BT1, batch["outcomes"], batch["lengths"])
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
@@ -215,8 +217,11 @@ class PRMTrainer(Trainer):
             action_values(row[: n + 1], self.args.value_reads)
             for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
         ]
-        found = {"loss": float(loss.total), **_headline(values, [t.outcome.success for t in self.held_out])}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        measured = {
+            "loss": float(loss.total),
+            **_headline(values, [t.outcome.success for t in self.held_out]),
+        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -225,7 +230,7 @@ class PRMTrainer(Trainer):
 
 
 def _headline(values: Sequence[Sequence[float]], success: Sequence[bool]) -> dict[str, float]:
-    """AUC at the start, middle and end of trajectories, and calibration over all steps."""
+    """Return the AUC at the start, middle and end of trajectories, and the calibration over all steps."""
     first, _, middle, _, last = auc_by_relative_position(values, success, bins=5)
     every_step = calibration(
         [v for row in values for v in row], [s for row, s in zip(values, success, strict=True) for _ in row]
@@ -236,9 +241,9 @@ def _headline(values: Sequence[Sequence[float]], success: Sequence[bool]) -> dic
 
 
 class _WithFillers(Sampler[int]):
-    """Another sampler's order, then filler rows: every process gets as many micro-batches as the others.
+    """Another sampler's order, then filler rows, so that all processes run equally many micro-batches.
 
-    Without them the data loader would fill up with real rows, and those would count twice.
+    Without fillers the data loader would repeat real rows, which would then count twice.
     """
 
     def __init__(self, order: LengthGroupedSampler, fillers: int) -> None:
@@ -257,7 +262,7 @@ class _WithFillers(Sampler[int]):
 
 
 def _order(trajectories: Sequence[Trajectory], args: TrainingArguments) -> _WithFillers:
-    """Return the order of rows over all processes: those of an update are of similar length."""
+    """Return the order of rows over all processes; the rows of an update have similar lengths."""
     lengths = [len(trajectory.token_ids) for trajectory in trajectories]
     update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return _WithFillers(LengthGroupedSampler(lengths, update, seed=args.seed), _fillers(len(lengths), args))
@@ -268,7 +273,7 @@ def _fillers(rows: int, args: TrainingArguments) -> int:
 
 
 class _Labels(TrainerCallback):
-    """Tells the trainer which epoch begins, and when to keep its labels."""
+    """Passes the starts of epochs and the saving of checkpoints on to the trainer's labels."""
 
     def __init__(self, trainer: PRMTrainer) -> None:
         self.trainer = trainer
@@ -276,27 +281,27 @@ class _Labels(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say which epoch it is, should none begin: a run may go on from its last checkpoint."""
+        """Set the epoch, for a run that resumes from its last checkpoint and starts no further epoch."""
         self.trainer.label_table.epoch = _epoch_of(state)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose the order, and refresh labels."""
+        """Start the epoch."""
         self.trainer.start_epoch(_epoch_of(state))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep labels beside the checkpoint."""
+        """Save the labels beside the checkpoint."""
         if self.trainer.is_world_process_zero():
             self.trainer.label_table.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def _epoch_of(state: TrainerState) -> int:
-    """Return the epoch that runs or is about to, from 1; the last one where training is over."""
-    begun = int(state.epoch or 0) + 1
-    return min(begun, max(int(state.num_train_epochs), 1))
+    """Return the current epoch, counted from 1; the last one after the end of training."""
+    current = int(state.epoch or 0) + 1
+    return min(current, max(int(state.num_train_epochs), 1))
 
 
 def collate(
@@ -312,22 +317,22 @@ def collate(
     Args:
         trajectories: B trajectories.
         outcome: ``"success"`` or ``"score"``.
-        value_reads: where values are read, see ``rlprm.models.value_positions``. Where states are read too, a
-            trajectory of T steps is a chain of 2 T - 1, and T below is the length of that chain.
-        head: what reads them.
+        value_reads: positions of the values, see ``rlprm.models.value_positions``. T below is the number
+            of links of a chain: the steps, or 2 steps - 1 with ``state_and_action``.
+        head: a name of ``rlprm.models.heads``.
         tokens: False leaves the token ids out.
 
     Returns:
-        ``token_ids`` (B, L) padded on the right, ``reads`` (B, T+1, 3), ``lengths`` (B,) T of each row,
+        ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1, 3), ``lengths`` (B,) T of each row,
         ``outcomes`` (B,) in [0, 1].
 
     Raises:
         ConfigError: for another name of an outcome.
     """
-    reads = [chain_positions(t, value_reads, head) for t in trajectories]
+    positions = [chain_positions(t, value_reads, head) for t in trajectories]
     batch = {
-        "reads": stack_positions(reads),
-        "lengths": torch.tensor([len(row) - 1 for row in reads]),
+        "positions": stack_positions(positions),
+        "lengths": torch.tensor([len(row) - 1 for row in positions]),
         "outcomes": torch.tensor([t.outcome.value(outcome) for t in trajectories]),
     }
     if tokens:

@@ -111,7 +111,7 @@ class CheckpointScorer:
         logits = read_sequences(
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
-            [self._reads(trajectory) for trajectory in trajectories],
+            [self._positions(trajectory) for trajectory in trajectories],
             budget_batches(lengths, self.token_budget),
         )
         return logits, lengths
@@ -123,7 +123,7 @@ class CheckpointScorer:
         branches = [
             Branch(
                 ids=t.token_ids,
-                reads=self._reads(t),
+                positions=self._positions(t),
                 parent=t.steps[-2].end + 1 if len(t.steps) > 1 else 0,
                 fork=t.steps[-1].start,
                 owner=(t.task.environment, t.task.id),
@@ -136,7 +136,7 @@ class CheckpointScorer:
             return None
         return self._reader.read(branches)
 
-    def _reads(self, trajectory: Trajectory) -> tuple[ValuePosition, ...]:
+    def _positions(self, trajectory: Trajectory) -> tuple[ValuePosition, ...]:
         return chain_positions(trajectory, self.manifest.value_reads, self.manifest.head)
 
     def _in_own_tokens(self, trajectory: Trajectory) -> Trajectory:

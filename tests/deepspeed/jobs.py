@@ -86,7 +86,7 @@ def train(kind: str, build: toy.Build, models: Path, seen: Notebook, **changes: 
     seen.numbers[f"{kind} losses"] = losses(trainer)
     for name, weight in zero.full_weights(trainer.model).items():
         seen.tensors[f"{kind} weights {name}"] = weight
-    seen.tensors[f"{kind} values"] = trainer.read(DATA[:5])
+    seen.tensors[f"{kind} values"] = trainer.predict_logits(DATA[:5])
     seen.of_every_process(f"{kind} metrics", trainer.evaluate())
     seen.of_every_process(f"{kind} held", held(trainer.model))
     seen.of_every_process(f"{kind} sizes", sum(map(zero.size_of, trainer.model.parameters())))
@@ -234,7 +234,7 @@ def coarse(models: Path, seen: Notebook) -> None:
     trainer.train()
     seen.numbers["losses"] = losses(trainer)
     seen.numbers["dtypes"] = sorted({str(p.dtype) for p in trainer.model.parameters()})
-    seen.tensors["values"] = trainer.read(DATA)
+    seen.tensors["values"] = trainer.predict_logits(DATA)
     save_trained(
         trainer, str(seen.folder / "saved"), lambda: load_scalar_model(str(models / "prm"), **FULL_PRECISION)
     )

@@ -66,7 +66,9 @@ def test_deepspeed_two_processes_equal_one_without(
     start = load_scalar_model(str(launches.models / "prm")).state_dict()
     if kind == "plain":
         assert largest_difference(theirs, start) > 1e-3
-    torch.testing.assert_close(seen.tensors[f"{kind} values"], one.read(jobs.DATA[:5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        seen.tensors[f"{kind} values"], one.predict_logits(jobs.DATA[:5]), atol=1e-5, rtol=0
+    )
     expected = one.evaluate()
     for metrics in seen.numbers[f"{kind} metrics"]:
         assert metrics == pytest.approx({name: expected[name] for name in metrics}, abs=1e-5)
@@ -117,8 +119,8 @@ def test_deepspeed_what_is_saved_loads_with_stock_transformers(
     assert (saved / "model.safetensors").stat().st_size == (tmp_path / "model.safetensors").stat().st_size
     t = jobs.DATA[0]
     if kind == "likelihood":
-        model, reads = load_lm_reward_model(str(saved)), [chain_positions(t, head=kind)]
-        logits = torch.tensor(read_sequences(model, [t.token_ids], reads, [[0]])[0])
+        model, positions = load_lm_reward_model(str(saved)), [chain_positions(t, head=kind)]
+        logits = torch.tensor(read_sequences(model, [t.token_ids], positions, [[0]])[0])
     else:
         with torch.no_grad():
             logits = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]

@@ -55,9 +55,9 @@ def by_definition(model: LMHead, folder: Path, ids: tuple[int, ...], read: Value
 @pytest.mark.parametrize("value_reads", VALUE_READS)
 def test_values_are_those_of_the_definition(model: LMHead, tiny_folder: Path, value_reads: str) -> None:
     data = separable(2)
-    reads = [chain_positions(t, value_reads, LM) for t in data]
-    found = read_sequences(model, [t.token_ids for t in data], reads, [[3, 0], range(4, 8), [1, 2]])
-    for t, row, values in zip(data, reads, found, strict=True):
+    positions = [chain_positions(t, value_reads, LM) for t in data]
+    found = read_sequences(model, [t.token_ids for t in data], positions, [[3, 0], range(4, 8), [1, 2]])
+    for t, row, values in zip(data, positions, found, strict=True):
         expected = [by_definition(model, tiny_folder, t.token_ids, read) for read in row]
         assert values == pytest.approx(expected, abs=1e-5)
         assert len({round(value, 4) for value in values}) > 1
@@ -66,8 +66,8 @@ def test_values_are_those_of_the_definition(model: LMHead, tiny_folder: Path, va
 def test_an_untrained_head_knows_what_the_policy_knows(tiny_folder: Path) -> None:
     fresh = load_lm_reward_model(str(tiny_folder), scale=1.0, dtype="float32")
     t = trajectory(["right", "left"], True)
-    ids, reads = torch.tensor([t.token_ids]), stack_positions([chain_positions(t, STATE_AND_ACTION, LM)])
-    (x_1, v_1, x_2, v_2) = read_logits(fresh, ids, reads)[0].tolist()
+    ids, positions = torch.tensor([t.token_ids]), stack_positions([chain_positions(t, STATE_AND_ACTION, LM)])
+    (x_1, v_1, x_2, v_2) = read_logits(fresh, ids, positions)[0].tolist()
     assert x_1 == x_2 == 0.0
     with torch.no_grad():
         logprobs = torch.log_softmax(AutoModelForCausalLM.from_pretrained(tiny_folder)(ids).logits[0], -1)
@@ -94,17 +94,17 @@ def test_what_stands_in_the_padding_changes_nothing(model: LMHead) -> None:
     values = []
     for fill in (0, 7):
         ids = torch.tensor([[*short.token_ids, *[fill] * (width - len(short.token_ids))], long.token_ids])
-        reads = stack_positions([chain_positions(t, head=LM) for t in (short, long)])
+        positions = stack_positions([chain_positions(t, head=LM) for t in (short, long)])
         with torch.no_grad():
-            values.append(read_logits(model, ids, reads)[0, :2])
+            values.append(read_logits(model, ids, positions)[0, :2])
     assert torch.equal(*values)
 
 
 def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
     model = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
     t = trajectory(["right"], True)
-    reads = stack_positions([chain_positions(t, head=LM)])
-    read_logits(model, torch.tensor([t.token_ids]), reads)[0, 1].backward()
+    positions = stack_positions([chain_positions(t, head=LM)])
+    read_logits(model, torch.tensor([t.token_ids]), positions)[0, 1].backward()
     for name in (*HEAD, "model.layers.0.mlp.up_proj", "lm_head"):
         weight = model.get_submodule(name).weight
         assert weight.grad is not None, name
@@ -116,10 +116,10 @@ def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
 def test_a_checkpoint_is_two_stock_models(model: LMHead, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     t = trajectory(["right", "left"], True)
-    reads = [chain_positions(t, STATE_AND_ACTION, LM)]
+    positions = [chain_positions(t, STATE_AND_ACTION, LM)]
     again = load_lm_reward_model(str(tmp_path), dtype="float32")
-    whole = read_sequences(model, [t.token_ids], reads, [[0]])
-    assert read_sequences(again, [t.token_ids], reads, [[0]]) == whole
+    whole = read_sequences(model, [t.token_ids], positions, [[0]])
+    assert read_sequences(again, [t.token_ids], positions, [[0]]) == whole
     assert again.config.lm_scale == SCALE
     values = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
@@ -171,12 +171,12 @@ def test_an_output_layer_of_its_own_is_kept(tiny_folder: Path, tmp_path: Path) -
     model = load_lm_reward_model(str(tmp_path / "policy"), scale=SCALE, dtype="float32")
     model.save_pretrained(tmp_path / "prm")
     t = trajectory(["right", "left"], True)
-    reads = [chain_positions(t, STATE_AND_ACTION, LM)]
+    positions = [chain_positions(t, STATE_AND_ACTION, LM)]
     again = load_lm_reward_model(str(tmp_path / "prm"), dtype="float32")
-    found = read_sequences(again, [t.token_ids], reads, [[0]])
-    assert found == read_sequences(model, [t.token_ids], reads, [[0]])
+    found = read_sequences(again, [t.token_ids], positions, [[0]])
+    assert found == read_sequences(model, [t.token_ids], positions, [[0]])
     tied = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
-    assert found != read_sequences(tied, [t.token_ids], reads, [[0]])
+    assert found != read_sequences(tied, [t.token_ids], positions, [[0]])
 
 
 @pytest.mark.trap("rounded values")
@@ -185,8 +185,8 @@ def test_trap_values_of_a_bfloat16_body_are_not_rounded_to_bfloat16(tiny_folder:
     torch.nn.init.normal_(model.score.weight, std=0.005, generator=torch.Generator().manual_seed(0))
     torch.nn.init.constant_(model.score.bias, 0.75)
     ids = torch.randint(0, 300, (2, 30), generator=torch.Generator().manual_seed(3))
-    reads = stack_positions([[ValuePosition(i, i + 1, i + 2) for i in range(29)]] * 2)
+    positions = stack_positions([[ValuePosition(i, i + 1, i + 2) for i in range(29)]] * 2)
     with torch.no_grad():
-        values = read_logits(model, ids, reads)
+        values = read_logits(model, ids, positions)
     assert values.dtype == torch.float32
     assert (values != values.to(torch.bfloat16).float()).float().mean() > 0.9

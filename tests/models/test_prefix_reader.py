@@ -35,13 +35,13 @@ def grow(
             ids = [*stem, *action]
             state = ValuePosition.at(len(stem) - 1)
             chosen = ValuePosition.at(len(ids) - 1) if head == SCALAR else state._replace(stop=len(ids))
-            found.append(Branch(ids, [*parent.reads, state, chosen], len(parent.ids), len(stem)))
+            found.append(Branch(ids, [*parent.positions, state, chosen], len(parent.ids), len(stem)))
     return found
 
 
 def whole(model: PreTrainedModel, branches: list[Branch]) -> list[list[float]]:
     rows = [[i] for i in range(len(branches))]
-    return read_sequences(model, [b.ids for b in branches], [b.reads for b in branches], rows)
+    return read_sequences(model, [b.ids for b in branches], [b.positions for b in branches], rows)
 
 
 def assert_close(found: list[list[float]], expected: list[list[float]]) -> None:

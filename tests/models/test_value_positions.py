@@ -33,7 +33,7 @@ def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_c
         assert made.action_mask[before] == 0
         assert made.action_mask[before + 1] == 1
         assert after == step.end
-    # The paper's reads are among them: the first state is the prompt's.
+    # The paper's positions are among them: the first state is the prompt's.
     assert (positions[0], *action_values(positions, STATE_AND_ACTION)) == made.value_positions
 
 

@@ -48,7 +48,7 @@ def test_it_learns_which_action_is_right(build: Build, value_reads: str) -> None
     assert after["eval_loss"] < before["eval_loss"] / 2
     assert min(after["eval_auc_first"], after["eval_auc_last"]) > 0.9
     right, left = (trajectory([action], True, task="t90") for action in ("right", "left"))
-    values = trainer.read([right, left])
+    values = trainer.predict_logits([right, left])
     assert values[0, 0] == values[1, 0]  # one state
     assert values[0, 1] - values[1, 1] > 0.4
 
@@ -98,7 +98,7 @@ def test_adapters_leave_its_head_whole_and_merge(build: Build, tiny_folder: Path
         assert {n.rpartition(".")[2] for n in trained if f".{name}." in n} == {"weight", "bias"}
     assert not any("lora" in n and (".score." in n or ".offset." in n or "lm_head" in n) for n in trained)
     trainer.train()
-    expected = trainer.read(data[:4])
+    expected = trainer.predict_logits(data[:4])
     assert expected.std() > 1e-3
     save_trained(
         trainer,

@@ -55,11 +55,11 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(build: Build) -> None:
 def test_labels_are_read_through_the_adapters_and_without_their_dropout(build: Build, dropout: float) -> None:
     data = toy.separable(6, seed=5)
     trainer = build(data, lora_r=4, lora_dropout=dropout, num_train_epochs=2, **ADAM)
-    untrained = trainer.read(data)
+    untrained = trainer.predict_logits(data)
     trainer.train()
     assert isinstance(trainer.model, PeftModel)
-    values = trainer.read(data)
-    assert torch.equal(trainer.read(data), values)
+    values = trainer.predict_logits(data)
+    assert torch.equal(trainer.predict_logits(data), values)
     assert (values - untrained).abs().max() > 1e-3
     trainer.start_epoch(2)
     table = trainer.label_table.rows
@@ -121,14 +121,14 @@ def test_merged_adapters_read_what_the_adapters_read(build: Build, tiny_folder: 
     data = toy.separable(6, seed=5)
     trainer = build(data, lora_r=4, head_seed=None, num_train_epochs=2, **ADAM)
     trainer.train()
-    assert trainer.read(data).std() > 1e-3
+    assert trainer.predict_logits(data).std() > 1e-3
     save_trained(
         trainer, str(tmp_path / "out"), lambda: load_scalar_model(str(tiny_folder), **FULL_PRECISION)
     )
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
     assert not isinstance(stock, PeftModel)
     assert type(stock.score) is nn.Linear
-    for t, expected in zip(data[:4], trainer.read(data[:4]), strict=True):
+    for t, expected in zip(data[:4], trainer.predict_logits(data[:4]), strict=True):
         with torch.no_grad():
             logits = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]
         torch.testing.assert_close(logits, expected[: len(logits)], atol=1e-5, rtol=0)

@@ -37,7 +37,7 @@ def loss_of(trainer: PRMTrainer, indices: Sequence[int] = (0, 1, 2)) -> float:
 
 def chains(trainer: PRMTrainer) -> list[list[float]]:
     """``[v_0 ... v_T]`` of each trajectory, each read alone."""
-    return [trainer.read([t])[0].tolist() for t in DATA]
+    return [trainer.predict_logits([t])[0].tolist() for t in DATA]
 
 
 def td_gae(values: Sequence[float], outcome: float, lam: float) -> tuple[list[float], list[float]]:

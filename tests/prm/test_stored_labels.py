@@ -39,8 +39,8 @@ def rollouts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def returns(t: Trajectory) -> StepLabels:
-    reads = len(t.steps) + 1
-    return StepLabels((float(t.outcome.success),) * reads, (), (1.0,) * reads)
+    values = len(t.steps) + 1
+    return StepLabels((float(t.outcome.success),) * values, (), (1.0,) * values)
 
 
 def write(path: Path, trajectories: Sequence[Trajectory], **changes: Any) -> str:
@@ -118,11 +118,11 @@ def test_there_is_no_cold_start(build: Build) -> None:
     assert not trainer.label_table.is_cold
     batch = trainer._collate([{"index": n} for n in (3, 0)])
     trainer.start_epoch(1)
-    targets = trainer.label_table.labels_of(batch, torch.zeros(batch["reads"].shape[:2]))
+    targets = trainer.label_table.labels_of(batch, torch.zeros(batch["positions"].shape[:2]))
     for row, index in enumerate((3, 0)):
-        reads = len(data[index].steps) + 1
-        assert torch.equal(targets.promise[row, :reads], stored.train.promise[index, :reads])
-        assert torch.equal(targets.progress[row, : reads - 1], stored.train.progress[index, : reads - 1])
+        values = len(data[index].steps) + 1
+        assert torch.equal(targets.promise[row, :values], stored.train.promise[index, :values])
+        assert torch.equal(targets.progress[row, : values - 1], stored.train.progress[index, : values - 1])
 
 
 def test_what_the_file_says_goes_into_the_manifest_and_missing_trajectories_are_counted(

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     if kind == "resumed":  # in the middle of the second epoch
         trainer = build(data, folder="c", **settings)
         trainer.train(resume_from_checkpoint=str(output / "b" / "checkpoint-6"))
-    values = trainer.read(data[:5])
+    values = trainer.predict_logits(data[:5])
     if trainer.is_world_process_zero():
         save_file({"weights": toy.weights(trainer), "values": values}, output / "two.safetensors")
         (output / "world.json").write_text(json.dumps(trainer.accelerator.num_processes))

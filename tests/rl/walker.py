@@ -85,9 +85,9 @@ def make_prm(folder: Path, policy: Path, *, steps: int = 60) -> None:
     order = np.random.default_rng(1).permutation(len(seen))
     for step in range(steps):
         rows = [seen[order[(16 * step + i) % len(order)]] for i in range(16)]
-        reads = [chain_positions(t) for t in rows]
-        exists_BP = pad_right([[1] * len(row) for row in reads], 0) == 1
-        values_BP = read_logits(model, pad_right([t.token_ids for t in rows], 0), stack_positions(reads))
+        positions = [chain_positions(t) for t in rows]
+        exists_BP = pad_right([[1] * len(row) for row in positions], 0) == 1
+        values_BP = read_logits(model, pad_right([t.token_ids for t in rows], 0), stack_positions(positions))
         outcomes_B1 = torch.tensor([[float(t.outcome.success)] for t in rows])
         loss = ((values_BP - outcomes_B1)[exists_BP] ** 2).mean()
         optimiser.zero_grad()
