@@ -126,14 +126,14 @@ def test_what_a_scalar_head_does_not_use_is_not_part_of_a_finished_prm(
     with caplog.at_level(logging.INFO):
         stage.run(toy.config(tmp_path / "prm", lm_scale=0.5, **common))
     assert "reusing it" in caplog.text
-    with pytest.raises(MismatchError, match="head: None there, 'likelihood' now"):
+    with pytest.raises(MismatchError, match="head: None there, 'lm' now"):
         stage.run(toy.config(tmp_path / "prm", head=LM, **common))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"head": "likelyhood"}, "head: got 'likelyhood', allowed: scalar, likelihood"),
+        ({"head": "likelyhood"}, "head: got 'likelyhood', allowed: scalar, lm"),
         ({"lm_scale": 0.0}, r"lm_scale: got 0\.0, allowed: above 0"),
         ({"lm_scale": float("nan")}, "lm_scale: got nan, allowed: above 0"),
     ],
