@@ -2,7 +2,7 @@
 
 A game is generated and compiled (seconds) the first time it is needed and kept in the folder that
 ``RLPRM_CACHE`` names (``~/.cache/rlprm`` if unset); from then on it runs in a Z-machine in this process.
-Partially observed: one room at a time. Needs ``pip install "rlprm[textworld]"``.
+Partially observed: one room at a time. Needs ``pip install "textworld<1.8"``.
 
 Two things differ from a game that TextWorld compiles itself: it does not tell that the quest is
 completed or the score changed (the environment does, where ends are announced), and it can be played
@@ -185,7 +185,7 @@ def requirements() -> str | None:
     """Return why the environment cannot run here, or None."""
     if importlib.util.find_spec("textworld") and importlib.util.find_spec("jericho"):
         return None
-    return 'the environment textworld needs the package textworld: pip install "rlprm[textworld]"'
+    return 'the environment textworld needs the package textworld: pip install "textworld<1.8"'
 
 
 def tasks(

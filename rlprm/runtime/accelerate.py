@@ -1,7 +1,8 @@
 """The short form of a launch: ``rlprm train-prm --accelerate_config zero3 ...``.
 
 The command line replaces itself by ``accelerate launch`` with that file of ``ds_configs/``, whose
-processes run the same stage. Several machines, or another launcher, take ``scripts/`` instead.
+processes run the same stage. A file is looked up as a path, then in ``ds_configs/`` of the current folder,
+then among the shipped ones. Several machines, or another launcher, take ``scripts/`` instead.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 
 from rlprm.errors import ConfigError
+from rlprm.runtime.resources import LAUNCH_FILES, find_file, resource_folder
 
-FOLDER = Path("ds_configs")
 STAGES = ("sft", "train-prm", "train-rl")
 """Stages that train; the others share their work out without DeepSpeed."""
-_CONFIG, _PROCESSES = "--accelerate_config", "--num_processes"
+_CONFIG, _PROCESSES, _DETAILS = "--accelerate_config", "--num_processes", "--deepspeed_config_file"
 
 
 class Launch(NamedTuple):
@@ -56,9 +57,10 @@ def launch_of(stage: str, arguments: Sequence[str]) -> Launch | None:
     if processes is not None and not (processes.isdigit() and int(processes)):
         raise ConfigError(f"num_processes: got {processes!r}, allowed: 1 or more")
     file = _file(name)
-    _check(file, _read(file))
-    number = [] if processes is None else [_PROCESSES, processes]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *number]
+    details = _details(file, _read(file))
+    options = [] if processes is None else [_PROCESSES, processes]
+    options += [] if details is None else [_DETAILS, str(details)]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *options]
     return Launch([*launcher, "--module", "rlprm.cli", stage, *rest], rest)
 
 
@@ -86,22 +88,15 @@ def _take(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _file(name: str) -> Path:
-    """Return the file of a name in ``ds_configs/``, or of a path."""
+    """Return the launch file of a name or of a path."""
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
+        if (path := find_file(name, LAUNCH_FILES)) is None:
             raise ConfigError(f"accelerate_config: no file {name!r}")
-        return Path(name)
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    if not known:
-        raise ConfigError(
-            f"accelerate_config: no {FOLDER}/ in the current folder, where {name!r} is looked up; "
-            "run from the top of the repository, or give the path of a YAML file"
-        )
-    if name not in known:
-        raise ConfigError(
-            f"accelerate_config: got {name!r}, allowed: {', '.join(known)}, or a path that ends in .yaml"
-        )
-    return FOLDER / f"{name}.yaml"
+        return path
+    if (path := find_file(f"{LAUNCH_FILES}/{name}.yaml", LAUNCH_FILES)) is None:
+        known = ", ".join(sorted(path.stem for path in resource_folder(LAUNCH_FILES).glob("*.yaml")))
+        raise ConfigError(f"accelerate_config: got {name!r}, allowed: {known}, or a path that ends in .yaml")
+    return path
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -114,12 +109,21 @@ def _read(file: Path) -> Mapping[str, Any]:
     return found
 
 
-def _check(file: Path, content: Mapping[str, Any]) -> None:
-    """Refuse what accelerate would find out in every process."""
+def _details(file: Path, content: Mapping[str, Any]) -> Path | None:
+    """Return DeepSpeed's JSON file if the launch has to be given its path; refuse what cannot be launched.
+
+    accelerate reads a relative path from the current folder. A file that lies elsewhere is looked for from
+    the launch file's folder and from the folder above.
+    """
     if content["distributed_type"] != "DEEPSPEED":
-        return
+        return None
     if importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(f'{file} needs DeepSpeed, which is not installed: pip install "rlprm[deepspeed]"')
-    details = (content.get("deepspeed_config") or {}).get("deepspeed_config_file")
-    if details is not None and not Path(details).is_file():
-        raise ConfigError(f"{file} names {details}, which is not there from the current folder")
+        raise ConfigError(f"{file} needs DeepSpeed, which is not installed: pip install deepspeed ninja")
+    named = (content.get("deepspeed_config") or {}).get("deepspeed_config_file")
+    if named is None or Path(named).is_file():
+        return None
+    for folder in (file.parent, file.parent.parent):
+        path = Path(folder, named)
+        if path.is_file():
+            return path.resolve()
+    raise ConfigError(f"{file} names {named}, which is neither in the current folder nor beside it")

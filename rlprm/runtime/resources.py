@@ -35,26 +35,29 @@ def resource_folder(name: str) -> Path:
 
 
 def find_file(name: str, kind: str) -> Path | None:
-    """Return a file: the path itself if it exists, else the shipped file of that name, else None.
+    """Return a file: the path itself, else the one below ``kind`` in the current folder, else the shipped.
 
     Args:
-        name: a path, absolute or from the current folder, or a path below the shipped folder, which may
-            begin with the folder's own name (``recipes/babyai/sft_tiny.yaml``, ``babyai/sft_tiny.yaml``).
+        name: a path, or a path below the shipped folder, which may begin with the folder's own name
+            (``recipes/babyai/sft_tiny.yaml``, ``babyai/sft_tiny.yaml``).
         kind: :data:`RECIPES` or :data:`LAUNCH_FILES`.
+
+    Returns:
+        None if there is none.
     """
-    path = Path(name)
-    return path if path.exists() else _shipped(path, kind, Path.is_file)
+    return _find(Path(name), kind, Path.exists)
 
 
 def find_folder(name: str, kind: str) -> Path | None:
-    """Return a folder: the path itself if it exists, else the shipped folder of that name, else None."""
-    path = Path(name)
-    return path if path.is_dir() else _shipped(path, kind, Path.is_dir)
+    """Return a folder, found as :func:`find_file` finds a file."""
+    return _find(Path(name), kind, Path.is_dir)
 
 
-def _shipped(path: Path, kind: str, is_there: Callable[[Path], bool]) -> Path | None:
+def _find(path: Path, kind: str, is_there: Callable[[Path], bool]) -> Path | None:
+    if is_there(path):
+        return path
     if path.is_absolute() or ".." in path.parts:
         return None
-    parts = path.parts[1:] if path.parts[:1] == (kind,) else path.parts
-    shipped = resource_folder(kind).joinpath(*parts)
-    return shipped if is_there(shipped) else None
+    below = Path(*(path.parts[1:] if path.parts[:1] == (kind,) else path.parts))
+    places = (Path(kind) / below, resource_folder(kind) / below)
+    return next((place for place in places if is_there(place)), None)

@@ -58,7 +58,7 @@ class Tracker:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise ConfigError(
-                    'report_to: tensorboard is not installed; pip install "rlprm[tensorboard]"'
+                    "report_to: tensorboard is not installed; pip install tensorboard"
                 ) from error
 
             self._board = SummaryWriter(str(folder / "tensorboard"))

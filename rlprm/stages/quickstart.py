@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from rlprm.errors import ArtifactError
 from rlprm.prm.config import PRMConfig
@@ -16,6 +20,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.runtime.config import parse, setting
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.record import read_record
+from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.stages import collect, evaluate, sft
 from rlprm.stages import train_prm as prm
 from rlprm.stages import train_rl as rl
@@ -24,8 +29,7 @@ from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.stages.sft import SFTStageConfig
 
 log = logging.getLogger(__name__)
-_RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
-_SHORT = ("--iterations", "6", "--eval_every", "0", "--test_samples", "2")
+_SHORT = {"iterations": 6, "eval_every": 0, "test_samples": 2}
 """Agent RL as far as a few minutes go; the recipe goes on."""
 
 
@@ -33,9 +37,18 @@ _SHORT = ("--iterations", "6", "--eval_every", "0", "--test_samples", "2")
 class QuickstartConfig:
     """Settings of ``rlprm quickstart``; everything else stands in the recipes."""
 
-    recipes: str = setting("recipes/babyai", "Folder of the recipes <stage>_tiny.yaml.")
-    output_dir: str = setting("runs/quickstart", "Where everything goes.")
+    recipes: str = setting(
+        "recipes/babyai", "Folder of the recipes NAME_tiny.yaml: a path, or a shipped one."
+    )
+    output_dir: str = setting("runs/quickstart", "Where everything goes: the root of all recipes.")
     seed: int = setting(0, "Seed of all stages.")
+    pretrain: dict[str, Any] = setting({}, "Changes to pretrain_tiny.yaml, e.g. --pretrain.size xs.")
+    sft: dict[str, Any] = setting({}, "Changes to sft_tiny.yaml, e.g. --sft.num_demonstrations 200.")
+    collect: dict[str, Any] = setting({}, "Changes to collect_tiny.yaml, e.g. --collect.num_tasks 64.")
+    train_prm: dict[str, Any] = setting({}, "Changes to train_prm_tiny.yaml, e.g. --train_prm.beta 0.")
+    train_orm: dict[str, Any] = setting({}, "Changes to train_orm_tiny.yaml.")
+    evaluate: dict[str, Any] = setting({}, "Changes to evaluate_tiny.yaml, e.g. --evaluate.num_tasks 16.")
+    train_rl: dict[str, Any] = setting({}, "Changes to train_rl_tiny.yaml, e.g. --train_rl.iterations 2.")
 
     def __post_init__(self) -> None:
         """Refuse a folder without recipes.
@@ -43,72 +56,80 @@ class QuickstartConfig:
         Raises:
             ArtifactError: if there are none.
         """
-        missing = [name for name in map(_file_name, _RECIPES) if not (Path(self.recipes) / name).exists()]
+        folder = find_folder(self.recipes, RECIPES)
+        missing = [name for name in map(_file_name, _STAGES) if not (folder and (folder / name).exists())]
         if missing:
             raise ArtifactError(
                 f"no recipes at {self.recipes!r} (expected {', '.join(missing)} there); "
-                "run this from the root of the repository or set --recipes"
+                "rlprm recipes lists the shipped ones"
             )
+
+
+class _Stage(NamedTuple):
+    title: str
+    config: type[Any]
+    run: Callable[[Any], Any]
+
+
+_STAGES = {
+    "pretrain": _Stage("a model from scratch that has read demonstrations", SFTStageConfig, sft.run),
+    "sft": _Stage("a policy: it learns the expert's actions", SFTStageConfig, sft.run),
+    "collect": _Stage("rollouts of the policy", CollectConfig, collect.run),
+    "train_prm": _Stage("AgentPRM: promise and progress from TD-GAE labels", PRMConfig, prm.run),
+    "train_orm": _Stage("ORM: the outcome alone", PRMConfig, prm.run),
+    "evaluate": _Stage("best-of-N and beam search on held-out tasks", EvaluateConfig, evaluate.run),
+    "train_rl": _Stage("agent RL: the AgentPRM judges every step", RLConfig, rl.run),
+}
+"""First part of a recipe's file name → its stage, in the order they run."""
 
 
 def run(config: QuickstartConfig) -> None:
     """Demonstrations → policy → rollouts → AgentPRM and ORM → best-of-N and beam search → agent RL."""
     started = time.perf_counter()
     root = Path(config.output_dir)
-    base, policy, rollouts, agentprm, orm, results, better = (
-        str(root / name)
-        for name in ("pretrained", "policy", "rollouts", "agentprm", "orm", "evaluation", "rl")
-    )
-    learn = ["--trajectories", rollouts]
-
-    _say("1/7  a model from scratch that has read demonstrations")
-    sft.run(parse(SFTStageConfig, _arguments(config, "pretrain", "--output_dir", base)))
-    _say("2/7  a policy: it learns the expert's actions")
-    sft.run(parse(SFTStageConfig, _arguments(config, "sft", "--model", base, "--output_dir", policy)))
-    _say("3/7  rollouts of the policy")
-    collect.run(
-        parse(CollectConfig, _arguments(config, "collect", "--model", policy, "--output_dir", rollouts))
-    )
-    _say("4/7  AgentPRM: promise and progress from TD-GAE labels")
-    prm.run(
-        parse(PRMConfig, _arguments(config, "train_prm", *learn, "--model", policy, "--output_dir", agentprm))
-    )
-    _say("5/7  ORM: the outcome alone")
-    prm.run(parse(PRMConfig, _arguments(config, "train_orm", *learn, "--model", base, "--output_dir", orm)))
-    _say("6/7  best-of-N and beam search on held-out tasks")
-    scorers = ["--scorers.agentprm", agentprm, "--scorers.orm", orm]
-    searched = ["--model", policy, *scorers, "--output_dir", results]
-    evaluate.run(parse(EvaluateConfig, _arguments(config, "evaluate", *searched)))
-    _say("7/7  agent RL: the AgentPRM judges every step")
-    trained = ["--model", policy, "--prm", agentprm, "--output_dir", better, *_SHORT]
-    rl_summary = rl.run(parse(RLConfig, _arguments(config, "train_rl", *trained)))
-    stages = {
-        "pretrain": base,
-        "sft": policy,
-        "collect": rollouts,
-        "train_prm": agentprm,
-        "train_orm": orm,
-        "evaluate": results,
-        "train_rl": better,
-    }
-    seconds = {name: read_record(folder)["seconds"] for name, folder in stages.items()}
-    summary = read_json(Path(results) / "summary.json")
+    # All recipes are read before the first one runs: a mistake in the last one is reported now.
+    configs = {name: parse(stage.config, _arguments(config, name)) for name, stage in _STAGES.items()}
+    returned = {}
+    for number, (name, stage) in enumerate(_STAGES.items(), start=1):
+        log.info("\n%d/%d  %s", number, len(_STAGES), stage.title)
+        returned[name] = stage.run(configs[name])
+    folders = {name: Path(of_stage.output_dir) for name, of_stage in configs.items()}
+    results, better = folders["evaluate"], folders["train_rl"]
+    seconds = {name: read_record(folder)["seconds"] for name, folder in folders.items()}
+    summary = read_json(results / "summary.json")
     summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 2), "within": summary["seconds"]}
-    summary["rl"] = rl_summary
+    summary["rl"] = returned["train_rl"]
     write_json(root / "summary.json", summary)
     log.info("%s: the numbers; %s and %s: the plots", root / "summary.json", results, better)
     log.info("this run took %.0f s, all stages together %.0f s", time.perf_counter() - started,
              summary["seconds"]["total"])  # fmt: skip
 
 
-def _arguments(config: QuickstartConfig, recipe: str, *overrides: str) -> list[str]:
-    path = str(Path(config.recipes) / _file_name(recipe))
-    return ["--config", path, "--seed", str(config.seed), *overrides]
+def _arguments(config: QuickstartConfig, name: str) -> list[str]:
+    """Return the command line of a stage: its recipe, the root, and the changes to the recipe."""
+    recipe = str(Path(config.recipes) / _file_name(name))
+    changes = {**(_SHORT if name == "train_rl" else {}), **getattr(config, name)}
+    of_all = ["--config", recipe, "--root", config.output_dir, "--seed", str(config.seed)]
+    return [*of_all, *_words("--", changes)]
+
+
+def _words(prefix: str, changes: Mapping[str, Any]) -> list[str]:
+    """Return settings as words of a command line; keys of a mapping follow a dot."""
+    words = []
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            words += _words(f"{prefix}{name}.", value)
+        elif isinstance(value, list) and prefix == "--":
+            words += [f"--{name}", *map(_word, value)]
+        else:
+            words += [prefix + name, _word(value)]
+    return words
+
+
+def _word(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
 
 
 def _file_name(recipe: str) -> str:
     return f"{recipe}_tiny.yaml"
-
-
-def _say(text: str) -> None:
-    log.info("\n%s", text)

@@ -1,15 +1,21 @@
-"""The recipes there are, and what their names and headers say."""
+"""The shipped recipes: what their names and headers say, and their settings."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 from rlprm.cli import _STAGES
+from rlprm.runtime.recipes import resolve
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
+BASES = [file for file in FILES if Path(file).name.startswith("_")]
+RECIPES = [file for file in FILES if file not in BASES]
 STAGE_OF = {stage.replace("-", "_"): stage for stage in _STAGES} | {
     "pretrain": "sft",
     "train_orm": "train-prm",
@@ -22,6 +28,13 @@ def stage_of(recipe: str) -> str:
     """Stage of ``<stage>_<model>.yaml``."""
     (found,) = (stage for name, stage in STAGE_OF.items() if Path(recipe).stem.startswith(name + "_"))
     return found
+
+
+def settings_of(recipe: str) -> dict[str, Any]:
+    """Settings of a recipe with those of its base, and with its root in every path."""
+    module, config, _ = _STAGES[stage_of(recipe)]
+    fields = dataclasses.fields(getattr(importlib.import_module(module), config))
+    return resolve(str(ROOT / recipe), [], [], {field.name for field in fields if field.init}).values
 
 
 def header(recipe: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import End, Split, Task
-from tests.cli.recipes import ROOT, stage_of
+from tests.cli.recipes import RECIPES, ROOT, settings_of, stage_of
 from tests.data.templates import QWEN25
 from tests.toys.agentgym_server import open_world, serving, world_task
 
@@ -65,11 +65,6 @@ SMALL: dict[str, list[str]] = {
 def recipe(environment: str, name: str) -> str:
     stem = name.removesuffix("_lora") + "_qwen2.5-3b" + ("_lora" if name.endswith("_lora") else "")
     return f"recipes/{environment}/{stem}.yaml"
-
-
-def settings_of(path: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
-    return found
 
 
 def gsm8k(folder: Path) -> dict[str, Any]:
@@ -262,7 +257,7 @@ def dry_run(made: DryRun) -> DryRun:
 
 
 def test_every_big_recipe_is_run() -> None:
-    there = {str(p.relative_to(ROOT)) for p in (ROOT / "recipes").rglob("*qwen2.5-3b*.yaml")}
+    there = {name for name in RECIPES if "qwen2.5-3b" in name}
     assert there == {recipe(e, name) for e in ENVIRONMENTS for name in NAMES}
 
 

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlprm.cli import _STAGES
 from rlprm.runtime.config import parse
-from tests.cli.recipes import RECIPES, ROOT, header, stage_of
+from tests.cli.recipes import BASES, RECIPES, ROOT, header, settings_of, stage_of
 
 
 def test_there_are_recipes() -> None:
@@ -40,11 +41,31 @@ def test_its_header_says_how_to_use_it(recipe: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_models_and_data_come_from_a_recipe_beside_it(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_data_come_from_a_recipe_beside_it(recipe: str) -> None:
     """What a stage reads under runs/ is, or lies in, a folder that another recipe beside it writes."""
-    monkeypatch.chdir(ROOT)
-    text = (ROOT / recipe).read_text()
-    read = set(re.findall(r"^(?!output)\s*\w+: (runs/\S+)", text, flags=re.MULTILINE))
-    beside = "".join(path.read_text() for path in (ROOT / recipe).parent.glob("*.yaml"))
-    written = set(re.findall(r"^output_dir: (runs/\S+)", beside, flags=re.MULTILINE))
+    settings = settings_of(recipe)
+    del settings["output_dir"]
+    read = set(re.findall(r"'(runs/[^']+)'", str(settings)))
+    beside = [name for name in RECIPES if Path(name).parent == Path(recipe).parent]
+    written = {settings_of(name)["output_dir"] for name in beside}
     assert {path for path in read if not {path, *map(str, Path(path).parents)} & written} == set()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_one_root_moves_all_that_is_read_or_written(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    module, config, _ = _STAGES[stage_of(recipe)]
+    arguments = ["--config", recipe, "--root", "elsewhere"]
+    moved = parse(getattr(importlib.import_module(module), config), arguments)
+    values = [str(getattr(moved, name)) for name in settings_of(recipe)]
+    assert moved.output_dir.startswith("elsewhere/")
+    assert not [value for value in values if "runs/" in value]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_base_says_what_it_holds_and_every_recipe_of_its_kind_has_it(base: str) -> None:
+    assert {"Purpose", "Override"} <= header(base).keys()
+    kind = Path(base).stem.removeprefix("_")
+    mine = [r for r in RECIPES if Path(r).parent == Path(base).parent and kind in Path(r).stem]
+    assert mine
+    assert {yaml.safe_load((ROOT / r).read_text())["base"] for r in mine} == {Path(base).name}

@@ -18,7 +18,7 @@ from tests.deepspeed.launches import Launches
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
-    reason='deepspeed is not installed: pip install "rlprm[deepspeed]"',
+    reason='deepspeed is not installed: pip install -e ".[deepspeed]"',
 )
 
 

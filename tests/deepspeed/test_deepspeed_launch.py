@@ -84,17 +84,51 @@ def test_deepspeed_mistakes_are_one_line(stage: str, arguments: list[str], messa
 def test_deepspeed_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     elsewhere = (ROOT / "ds_configs/cpu_zero3.yaml").read_text()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"no ds_configs/ in the current folder.*top of the repository"):
-        launch_of("sft", ["--accelerate_config", "zero2"])
     (tmp_path / "own.yaml").write_text(elsewhere)
-    with pytest.raises(ConfigError, match=r"own.yaml names ds_configs/cpu_zero3.json, which is not there"):
+    with pytest.raises(ConfigError, match=r"own.yaml names ds_configs/cpu_zero3.json, which is neither"):
         launch_of("sft", ["--accelerate_config", "own.yaml"])
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'not installed: pip install "rlprm\[deepspeed\]"'):
+    with pytest.raises(ConfigError, match="not installed: pip install deepspeed"):
         launch_of("sft", ["--accelerate_config", "zero2"])
     (tmp_path / "plain.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
     assert launch_of("sft", ["--accelerate_config", str(tmp_path / "plain.yaml")]) is not None
+
+
+@pytest.mark.parametrize("name", ["cpu_zero3", "ds_configs/cpu_zero3.yaml", "cpu_zero3.yaml"])
+def test_deepspeed_a_shipped_file_and_its_json_are_found_from_any_folder(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launch = launch_of("sft", ["--accelerate_config", name])
+    assert launch is not None
+    shipped = {"--config_file": "cpu_zero3.yaml", "--deepspeed_config_file": "cpu_zero3.json"}
+    for option, file in shipped.items():
+        assert launch.command[launch.command.index(option) + 1] == str(ROOT / "ds_configs" / file)
+
+
+def test_deepspeed_accelerate_takes_the_json_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    monkeypatch.chdir(tmp_path)
+    launch = launch_of("sft", ["--accelerate_config", "cpu_zero3", "--seed", "1"])
+    assert launch is not None
+    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args(launch.command[3:]))
+    assert parsed.deepspeed_config_file == str(ROOT / "ds_configs/cpu_zero3.json")
+    assert parsed.use_deepspeed
+
+
+def test_deepspeed_a_file_of_the_current_folder_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ds_configs").mkdir()
+    Path("ds_configs/zero2.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
+    launch = launch_of("sft", ["--accelerate_config", "zero2"])
+    assert launch is not None
+    assert launch.command[3:5] == ["--config_file", "ds_configs/zero2.yaml"]
 
 
 def test_deepspeed_no_launch_inside_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,13 +43,21 @@ def test_a_path_that_exists_comes_before_the_shipped_recipe(name: str, elsewhere
     assert find_file(name, RECIPES) == Path(name)
 
 
+def test_a_copy_in_the_current_folder_comes_before_the_shipped_recipe(elsewhere: Path) -> None:
+    copy = Path("recipes/babyai/sft_tiny.yaml")
+    copy.parent.mkdir(parents=True)
+    copy.write_text("seed: 1")
+    assert find_file("babyai/sft_tiny.yaml", RECIPES) == copy
+    assert find_file("babyai/collect_tiny.yaml", RECIPES) == ROOT / "recipes/babyai/collect_tiny.yaml"
+
+
 def test_a_folder_is_found_the_same_way(elsewhere: Path) -> None:
     assert find_folder("recipes/babyai", RECIPES) == find_folder("babyai", RECIPES) == ROOT / "recipes/babyai"
     (elsewhere / "babyai").mkdir()
     assert find_folder("babyai", RECIPES) == Path("babyai")
 
 
-@pytest.mark.parametrize("name", ["babyai/no.yaml", "../pyproject.toml", "babyai", "/babyai/sft_tiny.yaml"])
+@pytest.mark.parametrize("name", ["babyai/no.yaml", "../pyproject.toml", "/babyai/sft_tiny.yaml"])
 def test_what_is_not_shipped_is_none(name: str) -> None:
     assert find_file(name, RECIPES) is None
     assert resources.find_folder("no", RECIPES) is None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlprm.errors import ArtifactError
+from rlprm.errors import ArtifactError, ConfigError
+from rlprm.runtime.config import parse
 from rlprm.stages import quickstart
 from rlprm.stages.quickstart import QuickstartConfig
 
@@ -45,11 +46,11 @@ TINY: dict[str, dict[str, Any]] = {
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipes of the repository on the corridor, with fewer of everything."""
     folder = tmp_path_factory.mktemp("recipes")
-    for stage, smaller in TINY.items():
-        recipe = yaml.safe_load((ROOT / f"recipes/babyai/{stage}_tiny.yaml").read_text())
-        world = {"environment": "tests.toys.corridor", "env_kwargs": {"length": 4}, "round_limit": 6}
-        changed = {**recipe, **(world if "environment" in recipe else {}), **smaller}
-        (folder / f"{stage}_tiny.yaml").write_text(yaml.safe_dump(changed))
+    world = {"environment": "tests.toys.corridor", "env_kwargs": {"length": 4}, "round_limit": 6}
+    smaller = {f"{name}_tiny": changes for name, changes in TINY.items()}
+    for name, changes in {"_tiny": world, **smaller}.items():
+        recipe = yaml.safe_load((ROOT / f"recipes/babyai/{name}.yaml").read_text())
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**recipe, **changes}))
     return folder
 
 
@@ -81,6 +82,37 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     for part in ("policy", "evaluation", "oracle", "gap_closed", "aggregation", "paired"):
         assert again[part] == summary[part]
     assert again["rl"]["after"] == summary["rl"]["after"]
+
+
+def test_changes_to_a_recipe_reach_its_stage_in_their_own_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [
+        "--collect.num_tasks", "64", "--collect.env_kwargs.levels", "[GoToObj, Open]",
+        "--evaluate.beams", "[2x2]",
+        "--evaluate.budgets", "[1, 16]", "--train_rl.iterations", "2", "--train_prm.learning_rate", "1e-4",
+        "--train_prm.label_estimator_kwargs.lam", "0.5", "--evaluate.with_confidence", "false", "--seed", "3",
+    ]  # fmt: skip
+    seen: dict[str, Any] = {}
+
+    def stop(config: Any) -> None:
+        seen[type(config).__name__] = config
+
+    stages = {name: stage._replace(run=stop) for name, stage in quickstart._STAGES.items()}
+    monkeypatch.setattr(quickstart, "_STAGES", stages)
+    monkeypatch.setattr(quickstart, "read_record", lambda folder: {"seconds": 0.0})
+    monkeypatch.setattr(quickstart, "read_json", lambda path: {"seconds": {}})
+    monkeypatch.setattr(quickstart, "write_json", lambda path, content: None)
+    quickstart.run(parse(QuickstartConfig, arguments))
+    collect, evaluate, rl = seen["CollectConfig"], seen["EvaluateConfig"], seen["RLConfig"]
+    assert (collect.num_tasks, collect.env_kwargs, collect.seed) == (64, {"levels": ["GoToObj", "Open"]}, 3)
+    assert (evaluate.beams, evaluate.budgets, evaluate.with_confidence) == (["2x2"], [1, 16], False)
+    assert (rl.iterations, rl.eval_every, rl.test_samples) == (2, 0, 2)  # the quickstart's own changes
+    assert rl.prm == "runs/quickstart/agentprm"
+
+
+def test_a_mistake_in_a_change_ends_the_quickstart_before_its_first_stage(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'iteration'.*did you mean 'iterations'"):
+        quickstart.run(QuickstartConfig(output_dir=str(tmp_path / "out"), train_rl={"iteration": 2}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_recipes_that_are_missing_are_named_before_anything_runs(recipes: Path, tmp_path: Path) -> None:
