@@ -12,9 +12,9 @@ import pytest
 from rlprm.data.label_files import LABELS, LabelFile, write_labels
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.types import Step, StepLabels
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
-MADE = [trajectory(steps=2, sample=n) for n in range(3)]
+MADE = [of_steps(steps=2, sample=n) for n in range(3)]
 ROWS = [
     StepLabels((0.5, 0.25, 0.0), (), (1.0, 1.0, 1.0)),
     StepLabels((0.1, 0.2, 1.0), (0.1, 0.8), (0.0, 1.0, 2.0)),
@@ -56,10 +56,10 @@ def test_a_folder_stands_for_the_labels_in_it(tmp_path: Path) -> None:
 def test_a_trajectory_without_labels_is_told_from_one_that_is_another(tmp_path: Path) -> None:
     found = LabelFile.read(write(tmp_path / LABELS, 2))
     assert found.labels_of(MADE[2]) is None
-    assert found.labels_of(trajectory(steps=2, task="b")) is None
+    assert found.labels_of(of_steps(steps=2, task="b")) is None
     first = MADE[0].steps[0]
     other = replace(MADE[0], steps=(Step(first.start, first.end, "another"), MADE[0].steps[1]))
-    for stranger in (other, trajectory(steps=3)):
+    for stranger in (other, of_steps(steps=3)):
         with pytest.raises(MismatchError, match="sample 0 of task 'a': its actions differ"):
             found.labels_of(stranger)
 

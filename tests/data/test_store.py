@@ -20,7 +20,7 @@ from rlprm.runtime import files
 from rlprm.runtime.files import read_json, write_atomically
 from rlprm.types import Outcome, StopReason, Trajectory
 from tests.data.strategies import trajectories
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def store(tmp_path: Path) -> TrajectoryStore:
 
 def failed_start() -> Trajectory:
     empty: dict[str, tuple[()]] = {"token_ids": (), "action_mask": (), "logprobs": (), "messages": ()}
-    made = trajectory(steps=0, stop=StopReason.ERROR)
+    made = of_steps(steps=0, stop=StopReason.ERROR)
     return replace(made, **empty, error="RuntimeError: no server")  # type: ignore[arg-type]
 
 
 def spoken() -> Trajectory:
     messages = ({"role": "user", "content": ""}, {"role": "assistant", "content": 'a\u2028"b"\n\x00 ☃'})
-    return replace(trajectory(True, 2), messages=messages)  # type: ignore[arg-type]
+    return replace(of_steps(True, 2), messages=messages)  # type: ignore[arg-type]
 
 
 @settings(max_examples=150, deadline=None)
@@ -51,12 +51,12 @@ def test_every_row_has_the_same_columns_of_the_same_types(made: Trajectory) -> N
     def kinds(row: dict[str, object]) -> dict[str, type]:
         return {name: type(value) for name, value in row.items()}
 
-    assert kinds(to_row(made)) == kinds(to_row(trajectory()))
+    assert kinds(to_row(made)) == kinds(to_row(of_steps()))
     assert None not in to_row(made).values()
 
 
 def test_waves_are_read_in_order_whatever_the_order_of_writing(store: TrajectoryStore) -> None:
-    waves = {n: [replace(trajectory(), sample=n)] for n in (100_000, 2, 10, 0, 99_999)}
+    waves = {n: [replace(of_steps(), sample=n)] for n in (100_000, 2, 10, 0, 99_999)}
     for number, wave in waves.items():
         store.write(number, wave)
     assert [t.sample for t in TrajectoryStore.open(store.folder).read()] == [0, 2, 10, 99_999, 100_000]
@@ -70,7 +70,7 @@ def test_text_with_separators_of_lines_stays_on_its_line(store: TrajectoryStore)
 
 
 def test_numbers_of_numpy_are_stored_like_others(store: TrajectoryStore) -> None:
-    judged = replace(trajectory(), outcome=Outcome(np.float32(0.5), np.bool_(True), "numpy"))  # type: ignore[arg-type]
+    judged = replace(of_steps(), outcome=Outcome(np.float32(0.5), np.bool_(True), "numpy"))  # type: ignore[arg-type]
     store.write(0, [judged])
     (read,) = store.read()
     assert read.outcome == Outcome(0.5, True, "numpy")
@@ -111,13 +111,13 @@ def test_trap_a_crash_while_writing_leaves_neither_a_shard_nor_rubbish(
 
     monkeypatch.setattr(files.os, "fsync", pull_the_plug)
     with pytest.raises(OSError, match="disk full"):
-        store.write(0, [trajectory()])
+        store.write(0, [of_steps()])
     assert sorted(os.listdir(store.folder)) == before
     assert not store.has(0)
     monkeypatch.undo()
-    broken = replace(trajectory(), messages=({"role": "user", "content": object()},))  # type: ignore[arg-type]
+    broken = replace(of_steps(), messages=({"role": "user", "content": object()},))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        store.write(0, [trajectory(), broken])
+        store.write(0, [of_steps(), broken])
     assert sorted(os.listdir(store.folder)) == before
 
 
@@ -133,7 +133,7 @@ def test_a_crash_while_rewriting_keeps_the_old_content(
 
 
 def test_files_left_by_a_killed_writer_are_not_read(store: TrajectoryStore) -> None:
-    store.write(0, [trajectory()])
+    store.write(0, [of_steps()])
     (store.folder / ".wave-00001.jsonl.77").write_text('{"half')
     (store.folder / "wave-00001.jsonl.bak").write_text('{"half')
     assert len(store.read()) == 1
@@ -143,13 +143,13 @@ def test_files_left_by_a_killed_writer_are_not_read(store: TrajectoryStore) -> N
 def test_files_have_the_permissions_that_the_user_asked_for(store: TrajectoryStore) -> None:
     plain = store.folder / "plain"
     plain.write_text("")
-    store.write(0, [trajectory()])
+    store.write(0, [of_steps()])
     for name in ("meta.json", "wave-00000.jsonl"):
         assert stat.S_IMODE((store.folder / name).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def damage(name: str) -> bytes:
-    row = to_row(trajectory())
+    row = to_row(of_steps())
     changed = {
         "cut off": lambda: json.dumps(row)[:50],
         "not utf-8": lambda: b'{"environment": "\xff\xfe"}',
@@ -173,8 +173,8 @@ def damage(name: str) -> bytes:
     ],
 )
 def test_a_damaged_line_is_named_and_can_be_left_out(store: TrajectoryStore, name: str) -> None:
-    store.write(0, [trajectory()])
-    store.write(1, [replace(trajectory(), sample=n) for n in range(3)])
+    store.write(0, [of_steps()])
+    store.write(1, [replace(of_steps(), sample=n) for n in range(3)])
     shard = store.folder / "wave-00001.jsonl"
     lines = shard.read_bytes().split(b"\n")
     lines[1] = damage(name)
@@ -187,7 +187,7 @@ def test_a_damaged_line_is_named_and_can_be_left_out(store: TrajectoryStore, nam
 
 
 def test_a_store_continues_only_with_the_same_settings(store: TrajectoryStore) -> None:
-    store.write(0, [trajectory()])
+    store.write(0, [of_steps()])
     again = TrajectoryStore.create(store.folder, {"seed": 0})
     assert again.has(0)
     with pytest.raises(MismatchError, match=r"seed: 0 there, 1 now"):
@@ -226,14 +226,14 @@ def test_json_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
 
 def test_a_store_without_rows_takes_other_settings(store: TrajectoryStore) -> None:
     again = TrajectoryStore.create(store.folder, {"seed": 1})
-    again.write(0, [trajectory()])
+    again.write(0, [of_steps()])
     with pytest.raises(MismatchError, match=r"seed: 1 there, 0 now"):
         TrajectoryStore.create(store.folder, {"seed": 0})
 
 
 def test_a_folder_of_something_else_is_not_taken_for_trajectories(tmp_path: Path) -> None:
     # A probe's rows have all columns of a trajectory, and are states in the middle of one.
-    ActionProbe.create(tmp_path / "probe", {"seed": 0}).write_rows(0, [to_row(trajectory())])
+    ActionProbe.create(tmp_path / "probe", {"seed": 0}).write_rows(0, [to_row(of_steps())])
     with pytest.raises(ArtifactError, match=r"no trajectories at .*probe: it holds probed actions"):
         TrajectoryStore.open(tmp_path / "probe")
     with pytest.raises(MismatchError, match="holds probed actions made with other settings"):
@@ -242,9 +242,9 @@ def test_a_folder_of_something_else_is_not_taken_for_trajectories(tmp_path: Path
 
 
 def test_folders_from_before_they_said_what_they_hold_are_still_read(store: TrajectoryStore) -> None:
-    store.write(0, [trajectory()])
+    store.write(0, [of_steps()])
     path = store.folder / "meta.json"
     meta = {name: value for name, value in json.loads(path.read_text()).items() if name != "holds"}
     path.write_text(json.dumps(meta))
-    assert TrajectoryStore.open(store.folder).read() == [trajectory()]
+    assert TrajectoryStore.open(store.folder).read() == [of_steps()]
     assert TrajectoryStore.create(store.folder, {"seed": 0}).has(0)

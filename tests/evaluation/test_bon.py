@@ -21,7 +21,7 @@ from rlprm.evaluation.pool import Pool
 from rlprm.scorers.random import Random
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.toys.evaluations import BUDGETS, SCORERS, measurements, scored_pool
-from tests.toys.pools import step_scores, trajectory
+from tests.toys.trajectories import of_steps, step_scores
 
 # Two tasks, four candidates each. Task a: scores rank 2 3 0 1, successes 0 and 2. Task b: never solved.
 SUCCESS = {"a": [True, False, True, False], "b": [False] * 4}
@@ -40,7 +40,7 @@ class Listed:
 
 def small_pool() -> Pool:
     flat = [
-        trajectory(won, task=task, sample=i, score=1.0 if won else 0.2)
+        of_steps(won, task=task, sample=i, score=1.0 if won else 0.2)
         for task, row in SUCCESS.items()
         for i, won in enumerate(row)
     ]
@@ -97,8 +97,8 @@ def combine(aggregation: str, values: tuple[float, ...]) -> float:
 
 
 def test_a_failed_candidate_is_never_preferred() -> None:
-    failed = trajectory(task="a", sample=0, stop=StopReason.ERROR)
-    won = trajectory(True, task="a", sample=1)
+    failed = of_steps(task="a", sample=0, stop=StopReason.ERROR)
+    won = of_steps(True, task="a", sample=1)
     pool = Pool.from_trajectories([failed, won]).scored(Listed("prm", {"a": [[9.0, 9.0], [-50.0, -50.0]]}))
     one, two = best_of_n(pool, "prm", "last", [1, 2])
     assert (one.record.success_rate, two.record.success_rate) == (0.5, 1.0)

@@ -13,11 +13,11 @@ from rlprm.scorers.shortest import Shortest
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.types import End, StopReason
 from tests.toys.agents import FunctionScorer
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 def test_groups_by_task_and_sorts_by_sample() -> None:
-    flat = [trajectory(task=task, sample=sample) for sample in (1, 0) for task in ("b", "a")]
+    flat = [of_steps(task=task, sample=sample) for sample in (1, 0) for task in ("b", "a")]
     pool = Pool.from_trajectories(flat)
     assert pool.task_ids == ("b", "a")
     assert [[t.sample for t in row] for row in pool.trajectories] == [[0, 1], [0, 1]]
@@ -26,9 +26,9 @@ def test_groups_by_task_and_sorts_by_sample() -> None:
 
 
 def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories() -> None:
-    failed = trajectory(task="b", sample=0, stop=StopReason.ERROR)
+    failed = of_steps(task="b", sample=0, stop=StopReason.ERROR)
     pool = Pool.from_trajectories(
-        [trajectory(steps=3), trajectory(sample=1, steps=1), failed, trajectory(task="b", sample=1)]
+        [of_steps(steps=3), of_steps(sample=1, steps=1), failed, of_steps(task="b", sample=1)]
     )
     scored = pool.scored(Shortest()).scored(Random())
     lengths = [[s and len(s.values) for s in row] for row in scored.scores_of("shortest")]
@@ -38,7 +38,7 @@ def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories(
 
 
 def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
-    pool = Pool.from_trajectories([trajectory()]).scored(Shortest())
+    pool = Pool.from_trajectories([of_steps()]).scored(Shortest())
     with pytest.raises(ConfigError, match="no scores of 'random' in this pool"):
         pool.weighed(WithConfidence(Random()))
     with pytest.raises(ConfigError, match=r"no scores of 'orm' in this pool; there are: shortest"):
@@ -49,7 +49,7 @@ def test_an_unknown_scorer_and_a_name_used_twice_are_refused() -> None:
 
 def test_a_score_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(DataError, match="gave step 1 the score nan"):
-        Pool.from_trajectories([trajectory()]).scored(FunctionScorer(lambda *_: float("nan")))
+        Pool.from_trajectories([of_steps()]).scored(FunctionScorer(lambda *_: float("nan")))
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_a_score_that_is_not_a_number_is_refused() -> None:
     [
         ([], "at least one"),
         (
-            [trajectory(), trajectory(sample=1), trajectory(task="b")],
+            [of_steps(), of_steps(sample=1), of_steps(task="b")],
             "'b' has 1 trajectories, the first task 2",
         ),
-        ([trajectory(), trajectory()], "same sample number twice"),
-        ([trajectory(stop=None)], "unfinished"),
+        ([of_steps(), of_steps()], "same sample number twice"),
+        ([of_steps(stop=None)], "unfinished"),
     ],
 )
 def test_impossible_pools_are_refused(flat: list, message: str) -> None:
@@ -72,17 +72,17 @@ def test_impossible_pools_are_refused(flat: list, message: str) -> None:
 @pytest.mark.parametrize("change", [{"end": End.ON_SUCCESS}, {"template": "other"}])
 def test_trajectories_that_cannot_be_compared_are_refused(change: dict) -> None:
     with pytest.raises(MismatchError, match="sample 1 of task 'a'"):
-        Pool.from_trajectories([trajectory(), replace(trajectory(sample=1), **change)])
+        Pool.from_trajectories([of_steps(), replace(of_steps(sample=1), **change)])
 
 
 def test_weighed_scores_take_no_other_scorers_name() -> None:
-    weighed = Pool.from_trajectories([trajectory()]).scored(Random()).weighed(WithConfidence(Random()))
+    weighed = Pool.from_trajectories([of_steps()]).scored(Random()).weighed(WithConfidence(Random()))
     with pytest.raises(ConfigError, match=r"two scorers have the name 'random\_x_policy'"):
         weighed.weighed(WithConfidence(Random()))
 
 
 def test_weighed_scores_are_those_of_the_weighing_scorer_itself() -> None:
-    made = Pool.from_trajectories([trajectory(steps=2, sample=0), trajectory(steps=0, sample=1)])
+    made = Pool.from_trajectories([of_steps(steps=2, sample=0), of_steps(steps=0, sample=1)])
     weighing = WithConfidence(Random())
     assert made.scored(Random()).weighed(weighing).scores_of(weighing.name) == made.scored(
         weighing

@@ -12,7 +12,7 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.toys.agents import FunctionScorer
 from tests.toys.evaluations import scored_pool
-from tests.toys.pools import step_scores, trajectory
+from tests.toys.trajectories import of_steps, step_scores
 
 
 class ByTaskAndSample:
@@ -34,7 +34,7 @@ def test_the_middle_by_hand() -> None:
         ("b", 0): [0, 0, 0.2, 0, 0],
         ("b", 1): [1, 1, 0.1, 1, 1],
     }
-    flat = [trajectory(sample == 0, 5, task=task, sample=sample) for task, sample in values]
+    flat = [of_steps(sample == 0, 5, task=task, sample=sample) for task, sample in values]
     found = step_quality(Pool.from_trajectories(flat).scored(ByTaskAndSample(values)), "listed")
     assert found.mid_auc == 0.75
     assert found.mid_auc_within_task == 1.0
@@ -44,8 +44,8 @@ def test_the_middle_by_hand() -> None:
 
 def test_knowing_only_the_task_is_seen_within_tasks() -> None:
     # Task a is easy, b is hard; the scorer knows that and nothing else.
-    flat = [trajectory(i < 3, 5, task="a", sample=i) for i in range(4)]
-    flat += [trajectory(i < 1, 5, task="b", sample=i) for i in range(4)]
+    flat = [of_steps(i < 3, 5, task="a", sample=i) for i in range(4)]
+    flat += [of_steps(i < 1, 5, task="b", sample=i) for i in range(4)]
     scorer = FunctionScorer(lambda task, _: 0.75 if task.id == "a" else 0.25, name="difficulty")
     found = step_quality(Pool.from_trajectories(flat).scored(scorer), "difficulty")
     assert found.mid_auc == 0.75  # 9 of 16 pairs in order, 6 tied
@@ -56,7 +56,7 @@ def test_knowing_only_the_task_is_seen_within_tasks() -> None:
 
 
 def test_one_class_has_no_auc() -> None:
-    pool = Pool.from_trajectories([trajectory(True, 5, sample=i) for i in range(3)]).scored(
+    pool = Pool.from_trajectories([of_steps(True, 5, sample=i) for i in range(3)]).scored(
         FunctionScorer(lambda *_: 0.5)
     )
     found = step_quality(pool, "toy")
@@ -65,8 +65,8 @@ def test_one_class_has_no_auc() -> None:
 
 
 def test_what_cannot_be_scored_is_left_out_and_counted() -> None:
-    failed = trajectory(True, 5, sample=2, stop=StopReason.ERROR)
-    pool = Pool.from_trajectories([trajectory(True, 5), trajectory(False, 5, sample=1), failed])
+    failed = of_steps(True, 5, sample=2, stop=StopReason.ERROR)
+    pool = Pool.from_trajectories([of_steps(True, 5), of_steps(False, 5, sample=1), failed])
     scored = pool.scored(FunctionScorer(lambda *_: 0.5))
     found = step_quality(scored, "toy", calibrate=False)
     assert (found.trajectories, found.unscored) == (2, 1)

@@ -10,7 +10,7 @@ from rlprm.errors import DataError, MismatchError
 from rlprm.evaluation.records import Costs, EvaluationRecord, Measurement, compare, measure, measure_results
 from rlprm.search.base import SearchResult
 from rlprm.types import End
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 def measured(successes: dict[str, float], strategy: str = "greedy", **kwargs: object) -> Measurement:
@@ -27,8 +27,8 @@ def test_the_fields_are_those_that_other_programs_rely_on() -> None:
 
 def test_search_results_become_a_record_of_means_per_task() -> None:
     results = [
-        SearchResult(trajectory(True, task="a"), 0.7, 10, 100, 4),
-        SearchResult(trajectory(False, task="b", score=0.5), 0.2, 20, 300, 7),
+        SearchResult(of_steps(True, task="a"), 0.7, 10, 100, 4),
+        SearchResult(of_steps(False, task="b", score=0.5), 0.2, 20, 300, 7),
     ]
     m = measure_results(results, strategy="beam", scorer="agentprm", aggregation="last", n=4, m=8)
     record = asdict(m.record)
@@ -62,12 +62,12 @@ def test_the_interval_is_over_tasks() -> None:
 
 
 def test_results_that_are_not_one_per_task_are_refused() -> None:
-    result = SearchResult(trajectory(), None, 1, 0, 1)
+    result = SearchResult(of_steps(), None, 1, 0, 1)
     with pytest.raises(DataError, match="one result for each task"):
         measure_results([result, result], strategy="greedy")
     with pytest.raises(DataError, match="one result for each task"):
         measure_results([], strategy="greedy")
-    other = replace(result, trajectory=trajectory(task="b", end=End.ON_SUCCESS))
+    other = replace(result, trajectory=of_steps(task="b", end=End.ON_SUCCESS))
     with pytest.raises(MismatchError, match="different ends: declared, on_success"):
         measure_results([result, other], strategy="greedy")
 

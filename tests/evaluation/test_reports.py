@@ -21,7 +21,7 @@ from rlprm.evaluation.records import Measurement
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import results_table
 from tests.toys.evaluations import measurements, scored_pool
-from tests.toys.pools import step_scores, trajectory
+from tests.toys.trajectories import of_steps, step_scores
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_plots_without_data_are_left_out(pool: Pool, found: list[Measurement], t
 
 
 def test_actions_of_any_text_can_be_drawn(tmp_path: Path) -> None:
-    made = trajectory(True, 3)
+    made = of_steps(True, 3)
     texts = ("buy for $\\frac{$3", "two\nlines \x00", "long " * 20)
     odd = replace(made, steps=tuple(replace(s, action=a) for s, a in zip(made.steps, texts, strict=True)))
     plots.example([(odd, step_scores([0.1, -0.2, 1.3]))], "agentprm [v2] $x$", tmp_path / "odd.png")
@@ -101,8 +101,8 @@ def test_a_scorer_keeps_its_colour_and_no_two_share_one() -> None:
 
 
 def test_examples_are_a_success_and_a_failure_of_one_task_where_there_are_such() -> None:
-    solved = [trajectory(True, 3, task="solved", sample=i) for i in range(2)]
-    mixed = [trajectory(i > 1, steps, task="mixed", sample=i) for i, steps in enumerate((2, 4, 3, 2))]
+    solved = [of_steps(True, 3, task="solved", sample=i) for i in range(2)]
+    mixed = [of_steps(i > 1, steps, task="mixed", sample=i) for i, steps in enumerate((2, 4, 3, 2))]
     scores = [[step_scores([0.5] * len(t.steps)) for t in row] for row in (solved, mixed)]
     picked = plots.pick_examples([solved, mixed], scores)
     assert [(t.task.id, t.sample) for t, _ in picked] == [("mixed", 2), ("mixed", 1)]

@@ -11,7 +11,8 @@ from torch import Tensor
 from rlprm import labels
 from rlprm.errors import ConfigError, DataError, UnknownComponentError
 from rlprm.labels import LabelBatch, outcome, returns, td_gae
-from rlprm.types import End, Outcome, Split, Step, StepLabels, StopReason, Task, Trajectory
+from rlprm.types import StepLabels, Trajectory
+from tests.toys.trajectories import trajectory
 
 VALUES = torch.tensor([[0.5, 0.6, 0.4, 0.9], [0.2, 0.3, 0.0, 0.0]])
 OUTCOMES = torch.tensor([1.0, 0.0])
@@ -185,32 +186,15 @@ def test_a_label_batch_refuses_shapes_that_do_not_belong_together() -> None:
 # --- intermediate rewards ---
 
 
-def trajectory(*rewards: float) -> Trajectory:
-    steps = tuple(Step(start=2 * t + 1, end=2 * t + 2, action="a", reward=r) for t, r in enumerate(rewards))
-    count = 2 * len(rewards) + 1
-    return Trajectory(
-        task=Task("toy", "7", Split.TRAIN),
-        sample=0,
-        seed=0,
-        messages=(),
-        token_ids=(0,) * count,
-        action_mask=(0,) * count,
-        logprobs=(0.0,) * count,
-        steps=steps,
-        outcome=Outcome(1.0, True, "toy"),
-        stop=StopReason.SUCCESS,
-        end=End.ON_SUCCESS,
-        temperature=1.0,
-        policy="p",
-        template="t",
-    )
+def rewarded(*rewards: float) -> Trajectory:
+    return trajectory("." + "ac" * len(rewards), success=True, task="7", rewards=rewards)
 
 
 def test_intermediate_rewards_are_refused_and_a_last_one_is_not() -> None:
-    labels.check_no_intermediate_reward(trajectory(0.0, 0.0, 1.0))
-    labels.check_no_intermediate_reward(trajectory())
-    with pytest.raises(DataError, match=r"step 2 of toy task '7' has the intermediate reward 0\.5"):
-        labels.check_no_intermediate_reward(trajectory(0.0, 0.5, 1.0))
+    labels.check_no_intermediate_reward(rewarded(0.0, 0.0, 1.0))
+    labels.check_no_intermediate_reward(rewarded())
+    with pytest.raises(DataError, match=r"step 2 of .* task '7' has the intermediate reward 0\.5"):
+        labels.check_no_intermediate_reward(rewarded(0.0, 0.5, 1.0))
 
 
 # --- cold start ---

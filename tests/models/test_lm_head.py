@@ -23,7 +23,8 @@ from rlprm.models.lm_head import HEAD, LMHead
 from rlprm.models.loading import head_of, load_causal_lm, load_lm_reward_model, load_scalar_model
 from rlprm.models.reading import read_logits, read_sequences, stack_positions
 from rlprm.models.value_positions import STATE_AND_ACTION, VALUE_READS, ValuePosition, chain_positions
-from tests.prm.toy import separable, trajectory
+from tests.prm.toy import separable
+from tests.toys.trajectories import of_words
 
 SCALE = 0.3
 
@@ -65,7 +66,7 @@ def test_values_are_those_of_the_definition(model: LMHead, tiny_folder: Path, va
 
 def test_an_untrained_head_knows_what_the_policy_knows(tiny_folder: Path) -> None:
     fresh = load_lm_reward_model(str(tiny_folder), scale=1.0, dtype="float32")
-    t = trajectory(["right", "left"], True)
+    t = of_words(["right", "left"], True)
     ids, positions = torch.tensor([t.token_ids]), stack_positions([chain_positions(t, STATE_AND_ACTION, LM)])
     (x_1, v_1, x_2, v_2) = read_logits(fresh, ids, positions)[0].tolist()
     assert x_1 == x_2 == 0.0
@@ -77,7 +78,7 @@ def test_an_untrained_head_knows_what_the_policy_knows(tiny_folder: Path) -> Non
 
 
 def test_a_closing_token_that_was_forced_does_not_count() -> None:
-    t = trajectory(["right"], True)
+    t = of_words(["right"], True)
     step = t.steps[0]
     mask = tuple(0 if i == step.end else m for i, m in enumerate(t.action_mask))
     forced = type(t)(**{**vars(t), "action_mask": mask})
@@ -89,7 +90,7 @@ def test_a_closing_token_that_was_forced_does_not_count() -> None:
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: LMHead) -> None:
-    short, long = (trajectory(actions, True) for actions in (["right"], ["left", "wait", "right"]))
+    short, long = (of_words(actions, True) for actions in (["right"], ["left", "wait", "right"]))
     width = len(long.token_ids)
     values = []
     for fill in (0, 7):
@@ -102,7 +103,7 @@ def test_what_stands_in_the_padding_changes_nothing(model: LMHead) -> None:
 
 def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
     model = load_lm_reward_model(str(tiny_folder), scale=SCALE, dtype="float32")
-    t = trajectory(["right"], True)
+    t = of_words(["right"], True)
     positions = stack_positions([chain_positions(t, head=LM)])
     read_logits(model, torch.tensor([t.token_ids]), positions)[0, 1].backward()
     for name in (*HEAD, "model.layers.0.mlp.up_proj", "lm_head"):
@@ -115,7 +116,7 @@ def test_gradients_reach_head_body_and_output_layer(tiny_folder: Path) -> None:
 
 def test_a_checkpoint_is_two_stock_models(model: LMHead, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    t = trajectory(["right", "left"], True)
+    t = of_words(["right", "left"], True)
     positions = [chain_positions(t, STATE_AND_ACTION, LM)]
     again = load_lm_reward_model(str(tmp_path), dtype="float32")
     whole = read_sequences(model, [t.token_ids], positions, [[0]])
@@ -170,7 +171,7 @@ def test_an_output_layer_of_its_own_is_kept(tiny_folder: Path, tmp_path: Path) -
     untied.save_pretrained(tmp_path / "policy")
     model = load_lm_reward_model(str(tmp_path / "policy"), scale=SCALE, dtype="float32")
     model.save_pretrained(tmp_path / "prm")
-    t = trajectory(["right", "left"], True)
+    t = of_words(["right", "left"], True)
     positions = [chain_positions(t, STATE_AND_ACTION, LM)]
     again = load_lm_reward_model(str(tmp_path / "prm"), dtype="float32")
     found = read_sequences(again, [t.token_ids], positions, [[0]])

@@ -18,14 +18,15 @@ from rlprm.models.value_positions import (
     step_scores,
 )
 from rlprm.types import StepLabels
-from tests.prm.toy import separable, trajectory
+from tests.prm.toy import separable
+from tests.toys.trajectories import of_words
 
 
 @pytest.mark.parametrize("actions", [["right"], ["left", "wait", "right"]])
 def test_states_are_read_at_the_last_token_an_action_sees_and_actions_at_their_closing_token(
     actions: list[str],
 ) -> None:
-    made = trajectory(actions, True)
+    made = of_words(actions, True)
     positions = [read.place for read in chain_positions(made, STATE_AND_ACTION)]
     assert len(positions) == 2 * len(actions)
     assert list(positions) == sorted(set(positions))
@@ -48,7 +49,7 @@ def test_trap_nothing_is_read_after_the_last_action() -> None:
 
 @given(st.integers(1, 9), st.sampled_from(VALUE_READS))
 def test_scores_have_one_value_per_step(steps: int, reads: str) -> None:
-    made = trajectory(["right"] * steps, True)
+    made = of_words(["right"] * steps, True)
     chain = [float(i) for i, _ in enumerate(chain_positions(made, reads))]
     scores = step_scores(chain, reads, tokens=7)
     assert (len(scores.values), len(scores.progress), scores.tokens) == (steps, steps, 7)

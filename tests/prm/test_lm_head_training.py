@@ -24,7 +24,8 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as stage
 from rlprm.types import Trajectory
 from tests.prm import toy
-from tests.prm.toy import META, Build, trajectory
+from tests.prm.toy import META, Build
+from tests.toys.trajectories import of_words
 
 ADAM = {"head": LM, "optim": "adamw_torch", "learning_rate": 3e-3}
 
@@ -47,7 +48,7 @@ def test_it_learns_which_action_is_right(build: Build, value_reads: str) -> None
     after = trainer.evaluate()
     assert after["eval_loss"] < before["eval_loss"] / 2
     assert min(after["eval_auc_first"], after["eval_auc_last"]) > 0.9
-    right, left = (trajectory([action], True, task="t90") for action in ("right", "left"))
+    right, left = (of_words([action], True, task="t90") for action in ("right", "left"))
     values = trainer.predict_logits([right, left])
     assert values[0, 0] == values[1, 0]  # one state
     assert values[0, 1] - values[1, 1] > 0.4
@@ -62,7 +63,7 @@ def test_the_stage_leaves_a_scorer_that_reads_what_the_trainer_reads(
     manifest = Manifest.load(tmp_path / "prm")
     assert (manifest.head, manifest.lm_scale) == (LM, 0.2)
     scorer = CheckpointScorer.load("prm", str(tmp_path / "prm"))
-    t = trajectory(["right", "left", "wait"], True)
+    t = of_words(["right", "left", "wait"], True)
     (scores,) = scorer.score([t])
     model = load_lm_reward_model(str(tmp_path / "prm"), dtype="float32")
     reads = chain_positions(t, "state_and_action", LM)
@@ -81,7 +82,7 @@ def test_its_values_of_states_are_a_critic_to_start_from(tiny_folder: Path, tmp_
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(8))
     common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder), **ADAM}
     stage.run(toy.config(tmp_path / "prm", value_reads="state_and_action", **common))
-    t = trajectory(["right", "left"], True)
+    t = of_words(["right", "left"], True)
     (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
     critic = load_scalar_model(str(tmp_path / "prm"), dtype="float32")
     with torch.no_grad():

@@ -22,7 +22,8 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as stage
 from rlprm.training import last_checkpoint
 from tests.prm import toy
-from tests.prm.toy import META, Build, trajectory
+from tests.prm.toy import META, Build
+from tests.toys.trajectories import of_words
 
 ADAM = {"optim": "adamw_torch", "learning_rate": 3e-3, "lr_scheduler_type": "cosine"}
 
@@ -165,7 +166,7 @@ def test_the_stage_leaves_a_stock_checkpoint_with_its_manifest(tiny_folder: Path
     stage.run(settings)
     assert Manifest.load(tmp_path / "prm").base == revision_of(str(tiny_folder))
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
-    t = trajectory(["right", "left"], True)
+    t = of_words(["right", "left"], True)
     (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
     with torch.no_grad():
         raw = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]

@@ -13,13 +13,14 @@ from torch import Tensor
 from rlprm.errors import ConfigError
 from rlprm.prm.trainer import PRMTrainer, collate
 from tests.prm import toy
-from tests.prm.toy import Build, trajectory
+from tests.prm.toy import Build
+from tests.toys.trajectories import of_words
 
 LAM, BETA = 0.9, 0.5
 DATA = (
-    trajectory(["right", "left", "finish"], True, task="a"),
-    trajectory(["left"], False, task="b"),
-    trajectory(["wait", "right"], False, task="c", score=0.3),
+    of_words(["right", "left", "finish"], True, task="a"),
+    of_words(["left"], False, task="b"),
+    of_words(["wait", "right"], False, task="c", score=0.3),
 )
 STEPS = 6
 
@@ -232,7 +233,7 @@ def test_nothing_after_the_last_action_matters(build: Build) -> None:
     for trainer in (plain, padded):
         trainer.start_epoch(2)
     assert loss_of(padded) == pytest.approx(loss_of(plain), rel=1e-6)
-    spoilt = trajectory(["right", "left", "finish"], True, task="a", closing="You have won a prize.")
+    spoilt = of_words(["right", "left", "finish"], True, task="a", closing="You have won a prize.")
     assert spoilt.token_ids == DATA[0].token_ids
     assert spoilt.messages != DATA[0].messages
 

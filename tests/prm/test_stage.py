@@ -24,7 +24,8 @@ from rlprm.stages import train_prm as stage
 from rlprm.types import End, StopReason
 from tests.data.templates import foreign
 from tests.prm import toy
-from tests.prm.toy import META, Build, store, trajectory
+from tests.prm.toy import META, Build, store
+from tests.toys.trajectories import of_words
 
 
 @pytest.fixture(scope="module")
@@ -104,22 +105,22 @@ def test_failed_trajectories_are_left_out_and_counted() -> None:
 
 def test_data_without_a_difference_is_refused() -> None:
     with pytest.raises(DataError, match=r"have the same success, 1; .* another policy\)"):
-        usable_trajectories([trajectory(["right"], True), trajectory(["left"], True)], "success")
-    graded = [trajectory(["right"], False, score=0.3), trajectory(["left"], False, score=0.7)]
+        usable_trajectories([of_words(["right"], True), of_words(["left"], True)], "success")
+    graded = [of_words(["right"], False, score=0.3), of_words(["left"], False, score=0.7)]
     with pytest.raises(DataError, match=r"have the same success, 0; .* or set outcome to score"):
         usable_trajectories(graded, "success")
     assert usable_trajectories(graded, "score") == (graded, 0)
-    even = [trajectory(["right"], True, score=0.5), trajectory(["left"], False, score=0.5)]
+    even = [of_words(["right"], True, score=0.5), of_words(["left"], False, score=0.5)]
     with pytest.raises(DataError, match=r"all 2 trajectories have the same score, 0\.5"):
         usable_trajectories(even, "score")
     assert usable_trajectories(even, "success") == (even, 0)
 
 
 def test_intermediate_rewards_are_refused() -> None:
-    paid = trajectory(["right", "right"], True)
+    paid = of_words(["right", "right"], True)
     paid = replace(paid, steps=(replace(paid.steps[0], reward=0.5), paid.steps[1]))
     with pytest.raises(DataError, match="intermediate"):
-        usable_trajectories([paid, trajectory(["left"], False)], "success")
+        usable_trajectories([paid, of_words(["left"], False)], "success")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_run_leaves_a_stock_checkpoint_with_its_manifest(
     assert (manifest.policy, manifest.outcome_definition) == ("toy", "toy")
     assert manifest.last_step_weight == 3.0
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
-    (t,) = [trajectory(["right", "left"], True)]
+    (t,) = [of_words(["right", "left"], True)]
     (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
     with torch.no_grad():
         raw = stock(input_ids=torch.tensor([t.token_ids])).logits[0, list(t.value_positions), 0]
@@ -236,7 +237,7 @@ def test_a_model_with_another_tokenizer_learns_in_its_own_tokens(
     tokens = sum(len(t.token_ids) for t in toy.separable(12))
     assert results["tokens"] > 3 * tokens  # a small vocabulary needs more tokens for the same words
     # Its scores of the policy's own trajectories are those of the trajectories it learned from.
-    good, bad = trajectory(["right", "left"], True), trajectory(["left", "left"], False)
+    good, bad = of_words(["right", "left"], True), of_words(["left", "left"], False)
     scorer = CheckpointScorer.load("prm", str(tmp_path / "prm"))
     again = [Rerenderer(foreign()).render(t) for t in (good, bad)]
     scores = scorer.score([good, bad])

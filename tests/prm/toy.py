@@ -1,4 +1,4 @@
-"""Trajectories whose outcome a reader can state, and trainers on a very small model."""
+"""Trajectories that a small PRM can tell apart, and trainers of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlprm.data.conversation import Conversation
-from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.labels.base import from_step_labels
 from rlprm.models.lora import with_adapters
@@ -19,8 +17,8 @@ from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
 from rlprm.prm.trainer import PRMTrainer
 from rlprm.stages.train_prm import load_base
-from rlprm.types import End, Outcome, Split, StepLabels, StopReason, Task, Trajectory
-from tests.toys import agents
+from rlprm.types import StepLabels, Trajectory
+from tests.toys.trajectories import of_words
 
 Build = Callable[..., PRMTrainer]
 
@@ -43,55 +41,17 @@ PROCESS_KINDS: dict[str, dict[str, Any]] = {
 """Settings of the runs that two processes repeat; four updates an epoch."""
 
 
-def trajectory(
-    actions: Sequence[str],
-    success: bool,
-    *,
-    task: str = "a",
-    sample: int = 0,
-    score: float | None = None,
-    closing: str = "You are done.",
-    renderer: ChatRenderer | None = None,
-) -> Trajectory:
-    """An episode with the tokens a rollout would have recorded."""
-    renderer = renderer or agents.renderer()
-    conversation = Conversation(renderer, [{"role": "user", "content": f"The goal is cell 3. {task}"}])
-    for number, action in enumerate(actions, start=1):
-        ids = renderer.action_ids(action)
-        conversation.act(ids, [-1.0] * len(ids))
-        conversation.record(action, 0.0)
-        if number < len(actions):
-            conversation.observe(f"You are in cell {number}.")
-    conversation.note(closing)
-    return Trajectory(
-        task=Task("tests.toys.corridor", task, Split.TRAIN),
-        sample=sample,
-        seed=sample,
-        messages=tuple(conversation.messages),
-        token_ids=tuple(conversation.token_ids),
-        action_mask=tuple(conversation.action_mask),
-        logprobs=tuple(conversation.logprobs),
-        steps=tuple(conversation.steps),
-        outcome=Outcome(float(success) if score is None else score, success, "toy"),
-        stop=StopReason.DECLARED,
-        end=End.DECLARED,
-        temperature=1.0,
-        policy="toy",
-        template=renderer.template_hash,
-    )
-
-
 def separable(tasks: int, samples: int = 4, *, seed: int = 0, prefix: str = "t") -> list[Trajectory]:
     """Successful exactly where the first action is ``right``; 1 to 7 steps, whatever the outcome."""
     rng = np.random.default_rng(seed)
-    found = []
+    episodes = []
     for task in range(tasks):
         for sample in range(samples):
             success = bool(rng.random() < 0.5)
             rest = rng.choice(["left", "right", "wait"], size=int(rng.integers(0, 7))).tolist()
             first = "right" if success else "left"
-            found.append(trajectory([first, *rest], success, task=f"{prefix}{task}", sample=sample))
-    return found
+            episodes.append(of_words([first, *rest], success, task=f"{prefix}{task}", sample=sample))
+    return episodes
 
 
 def config(output: Path, **settings: Any) -> PRMConfig:

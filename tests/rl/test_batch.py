@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from rlprm.errors import DataError
 from rlprm.rl.batch import Batch, micro_batches, prm_values, split_failed
 from rlprm.types import StepScores, StopReason, Trajectory
-from tests.rl import toy
+from tests.toys.trajectories import trajectory
 
 
 def episodes() -> list[Trajectory]:
     return [
-        toy.trajectory("..aaf.ac", task="x", success=True, logprob=-0.5),
-        toy.trajectory(".ac", task="y", score=0.25, stop=StopReason.ROUND_LIMIT),
-        toy.trajectory(".af.aac.c", task="x", sample=1, stop=StopReason.CONTEXT_LIMIT, logprob=-2.0),
+        trajectory("..aaf.ac", task="x", success=True, logprob=-0.5),
+        trajectory(".ac", task="y", score=0.25, stop=StopReason.ROUND_LIMIT),
+        trajectory(".af.aac.c", task="x", sample=1, stop=StopReason.CONTEXT_LIMIT, logprob=-2.0),
     ]
 
 
@@ -55,7 +55,7 @@ def test_a_graded_outcome_is_learned_from_where_it_is_asked_for() -> None:
 
 def test_an_episode_with_a_step_nobody_sampled_is_refused() -> None:
     with pytest.raises(DataError, match="step 2 of row 0 has no token that the policy sampled"):
-        Batch.from_trajectories([toy.trajectory(".ac.f")])
+        Batch.from_trajectories([trajectory(".ac.f")])
 
 
 def test_values_of_a_prm_are_padded_with_zeros() -> None:
@@ -70,8 +70,8 @@ def test_values_of_a_prm_are_padded_with_zeros() -> None:
 
 
 def test_failed_episodes_are_parted_and_truncated_ones_are_kept() -> None:
-    broken = toy.trajectory(".ac", stop=StopReason.ERROR)
-    never_begun = toy.trajectory("", stop=StopReason.ERROR)
+    broken = trajectory(".ac", stop=StopReason.ERROR)
+    never_begun = trajectory("", stop=StopReason.ERROR)
     usable, failed = split_failed([broken, *episodes(), never_begun])
     assert usable == episodes()
     assert failed == [broken, never_begun]

@@ -18,7 +18,7 @@ from rlprm.errors import ConfigError
 from rlprm.rl.batch import Batch, PRMValues
 from rlprm.rl.credit import Credit, CreditSetting, OldLogprobs, assign_credit
 from rlprm.types import StopReason
-from tests.rl import toy
+from tests.toys.trajectories import trajectory
 
 PRM = PRMValues(torch.tensor([[0.4, 0.6, 0.9], [0.4, 0.1, 0.0]]), None)
 
@@ -26,8 +26,8 @@ PRM = PRMValues(torch.tensor([[0.4, 0.6, 0.9], [0.4, 0.1, 0.0]]), None)
 def batch(**second: Any) -> Batch:
     return Batch.from_trajectories(
         [
-            toy.trajectory("..aaf.ac", task="x", success=True),
-            toy.trajectory(".ac", task="x", sample=1, **second),
+            trajectory("..aaf.ac", task="x", success=True),
+            trajectory(".ac", task="x", sample=1, **second),
         ]
     )
 
@@ -95,7 +95,7 @@ def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(estimator:
     # The last two steps of an episode get the same credit, however many came before.
     found = []
     for tokens in (".c.c", ".c.c.c.c.c.c"):
-        of = Batch.from_trajectories([toy.trajectory(tokens, success=True)])
+        of = Batch.from_trajectories([trajectory(tokens, success=True)])
         zeros_BL = torch.zeros(of.token_ids_BL.shape)
         setting = CreditSetting("outcome", None, estimator, {"lam": 1.0}, gamma=0.5, whiten="none")
         credited = assign_credit(of, None, OldLogprobs(zeros_BL, zeros_BL), setting).advantages_BL
@@ -117,7 +117,7 @@ def test_with_token_level_credit_the_critic_learns_at_every_sampled_token_and_no
 def test_trap_a_reward_of_zero_is_a_reward() -> None:
     # Nothing is paid anywhere, and yet the critic has to come down and the actions were worse than thought.
     found = assign_credit(
-        Batch.from_trajectories([toy.trajectory(".ac")]),
+        Batch.from_trajectories([trajectory(".ac")]),
         None,
         OldLogprobs(torch.zeros(1, 3), torch.tensor([[0.0, 0.5, 0.0]])),
         CreditSetting(reward="outcome", whiten="none"),
@@ -138,8 +138,7 @@ def test_trap_observations_are_no_time_steps() -> None:
             CreditSetting("outcome", None, "token_gae", {"lam": 0.5}, whiten="none"),
         ).advantages_BL[of.layout.sampled]
         for of in (
-            Batch.from_trajectories([toy.trajectory(tokens, success=True)])
-            for tokens in (".ac.c", ".aaf.....c")
+            Batch.from_trajectories([trajectory(tokens, success=True)]) for tokens in (".ac.c", ".aaf.....c")
         )
     ]
     assert found[0].tolist() == found[1].tolist() == [0.25, 0.5, 1.0]

@@ -20,6 +20,7 @@ from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.types import Trajectory
 from tests.rl import toy
 from tests.toys.manifests import manifest
+from tests.toys.trajectories import trajectory
 
 
 def fresh_in(folder: Path, **refresh_kwargs: Any) -> FreshTrajectories:
@@ -49,7 +50,7 @@ def with_prm(fresh: FreshTrajectories, folder: str) -> RLConfig:
 
 
 def episode(success: bool, task: str, sample: int = 0, score: float | None = None) -> Trajectory:
-    return toy.trajectory(".ac.ac", success=success, task=task, sample=sample, score=score)
+    return trajectory(".ac.ac", success=success, task=task, sample=sample, score=score)
 
 
 def given(fresh: FreshTrajectories, prm: str) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +17,7 @@ from rlprm.rl.engine import start_accelerator
 from rlprm.rl.learner import Learner
 from rlprm.rl.loading import load_model
 from rlprm.rl.rewards import StepRewards
-from rlprm.types import End, Outcome, Split, Step, StopReason, Task, Trajectory
 from tests.prm.toy import separable
-
-
-def trajectory(
-    tokens: str,
-    *,
-    success: bool = False,
-    task: str = "a",
-    sample: int = 0,
-    score: float | None = None,
-    stop: StopReason = StopReason.DECLARED,
-    logprob: float = -1.0,
-    actions: Sequence[str] = (),
-    valid: bool = True,
-) -> Trajectory:
-    """An episode from a picture of its tokens.
-
-    Args:
-        tokens: ``.`` of the environment, ``a`` sampled; ``c`` closes an action and was sampled, ``f`` closes
-            one and was forced.
-        success: of the outcome.
-        task: its id.
-        sample: among the task's.
-        score: of the outcome, if not 0 or 1.
-        stop: why it ended.
-        logprob: of every sampled token.
-        actions: what each step says; ``wait`` where nothing is given.
-        valid: of every step.
-    """
-    mask = tuple(int(token in "ac") for token in tokens)
-    spans = [match.span() for match in re.finditer("a*[cf]", tokens)]
-    said = [*actions, *["wait"] * len(spans)]
-    steps = [Step(s, e - 1, a, valid=valid) for (s, e), a in zip(spans, said, strict=False)]
-    return Trajectory(
-        task=Task("tests.toys.corridor", task, Split.TRAIN),
-        sample=sample,
-        seed=sample,
-        messages=(),
-        token_ids=tuple(range(1, len(tokens) + 1)),
-        action_mask=mask,
-        logprobs=tuple(logprob * sampled for sampled in mask),
-        steps=tuple(steps),
-        outcome=Outcome(float(success) if score is None else score, success, "toy"),
-        stop=stop,
-        end=End.DECLARED,
-        temperature=1.0,
-        policy="toy-0",
-        template="toy",
-        error="RuntimeError: toy" if stop is StopReason.ERROR else None,
-    )
 
 
 def config(**settings: Any) -> RLConfig:

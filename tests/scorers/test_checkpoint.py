@@ -21,8 +21,9 @@ from rlprm.scorers import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import StopReason, Trajectory
 from tests.data.templates import foreign
-from tests.prm.toy import separable, trajectory
+from tests.prm.toy import separable
 from tests.toys.manifests import manifest
+from tests.toys.trajectories import of_words
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def prefix(t: Trajectory, steps: int) -> Trajectory:
 
 
 def test_one_forward_scores_every_step_as_its_prefix_alone_would(make: Make) -> None:
-    t = trajectory(["right", "left", "wait", "right", "finish"], True)
+    t = of_words(["right", "left", "wait", "right", "finish"], True)
     (whole,) = make().score([t])
     assert len(whole.values) == 5
     assert len(set(whole.values)) == 5
@@ -90,7 +91,7 @@ def test_a_search_that_grows_scores_as_if_each_candidate_were_read_whole(make: M
 def test_the_last_round_of_a_search_is_read_by_what_is_new_though_all_its_candidates_are_finished(
     make: Make,
 ) -> None:
-    scorer, full = make(), [trajectory(["right", "left"], True, task=f"x{i}") for i in range(2)]
+    scorer, full = make(), [of_words(["right", "left"], True, task=f"x{i}") for i in range(2)]
     scorer.score([prefix(t, 1) for t in full])
     ended = [replace(prefix(t, 2), stop=StopReason.ROUND_LIMIT) for t in full]
     found, whole = scorer.score(ended), make().score(ended)
@@ -133,7 +134,7 @@ def test_stock_transformers_reads_the_same_numbers(
 ) -> None:
     model.save_pretrained(tmp_path)
     manifest(renderer.template_hash, activation="sigmoid").save(tmp_path)
-    t = trajectory(["right", "finish"], True)
+    t = of_words(["right", "finish"], True)
     (scores,) = CheckpointScorer.load("prm", str(tmp_path)).score([t])
     stock = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
@@ -142,7 +143,7 @@ def test_stock_transformers_reads_the_same_numbers(
 
 
 def test_tokens_that_were_processed_are_counted(make: Make) -> None:
-    long, short = trajectory(["right"] * 4, True), trajectory(["left"], False)
+    long, short = of_words(["right"] * 4, True), of_words(["left"], False)
     assert [s.tokens for s in make().score([long, short])] == [len(long.token_ids), len(short.token_ids)]
 
 
@@ -155,14 +156,14 @@ def test_it_is_a_scorer(make: Make) -> None:
 def test_the_model_is_left_in_the_mode_it_was_in(make: Make, model: PreTrainedModel) -> None:
     for training in (True, False):
         model.train(training)
-        make().score([trajectory(["right"], True)])
+        make().score([of_words(["right"], True)])
         assert model.training is training
 
 
 def test_another_template_is_refused(make: Make) -> None:
-    foreign = replace(trajectory(["right"], True, task="x7"), template="deadbeef")
+    foreign = replace(of_words(["right"], True, task="x7"), template="deadbeef")
     with pytest.raises(MismatchError, match=r"x7 was rendered with template deadbeef, agentprm was trained"):
-        make().score([trajectory(["right"], True), foreign])
+        make().score([of_words(["right"], True), foreign])
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def foreign_prm(foreign_folder: Path, tmp_path: Path) -> str:
 def test_a_model_with_another_tokenizer_reads_trajectories_in_its_own_tokens(
     foreign_prm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = [trajectory(["right", "left", "finish"], True), trajectory(["wait"], False)]
+    data = [of_words(["right", "left", "finish"], True), of_words(["wait"], False)]
     scorer = CheckpointScorer.load("other", foreign_prm)
     with caplog.at_level(logging.WARNING):
         found = scorer.score(data) + scorer.score(data)
@@ -199,27 +200,25 @@ def test_trap_a_prm_folder_whose_tokenizer_was_replaced_is_refused(
 ) -> None:
     renderer.tokenizer.save_pretrained(foreign_prm)
     with pytest.raises(MismatchError, match=r"but the tokenizer in .* has"):
-        CheckpointScorer.load("other", foreign_prm).score(
-            [replace(trajectory(["right"], True), template="x")]
-        )
+        CheckpointScorer.load("other", foreign_prm).score([replace(of_words(["right"], True), template="x")])
 
 
 def test_more_tokens_than_the_model_takes_are_refused(make: Make) -> None:
-    long = trajectory(["right"] * 60, True, task="x7")
+    long = of_words(["right"] * 60, True, task="x7")
     assert len(long.token_ids) > 512
     with pytest.raises(DataError, match=r"task x7 has \d+ tokens for agentprm, which takes 512"):
         make().score([long])
 
 
 def test_what_cannot_be_scored_raises(make: Make, tiny_folder: Path) -> None:
-    empty = replace(trajectory(["right"], True), token_ids=(), steps=(), error="RuntimeError: down")
+    empty = replace(of_words(["right"], True), token_ids=(), steps=(), error="RuntimeError: down")
     with pytest.raises(DataError, match="no tokens to score: RuntimeError: down"):
         make().score([empty])
     broken = make()
     broken.model = load_scalar_model(str(tiny_folder), dtype="float32")
     broken.model.score.weight.data.fill_(float("nan"))
     with pytest.raises(DataError, match="not finite"):
-        broken.score([trajectory(["right"], True)])
+        broken.score([of_words(["right"], True)])
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -21,25 +21,25 @@ from rlprm.search.base import score_all
 from rlprm.types import End, EpisodeSetting, Split
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 @pytest.mark.parametrize("scorer", [Random(), Shortest(), PolicyConfidence()])
 def test_scores_every_step_without_model_tokens(scorer: Scorer) -> None:
-    long, short = scorer.score([trajectory(steps=3), trajectory(steps=1)])
+    long, short = scorer.score([of_steps(steps=3), of_steps(steps=1)])
     assert (len(long.values), len(short.values)) == (3, 1)
     assert long.tokens == short.tokens == 0
     assert isinstance(scorer.name, str)
 
 
 def test_shortest_counts_actions() -> None:
-    (scores,) = Shortest().score([trajectory(steps=3)])
+    (scores,) = Shortest().score([of_steps(steps=3)])
     assert scores.values == (-1.0, -2.0, -3.0)
     assert scores.initial == 0.0
 
 
 def test_likelihood_is_the_probability_of_each_action() -> None:
-    made = trajectory(steps=2, action_tokens=2)  # tokens: . aa . aa
+    made = of_steps(steps=2, action_tokens=2)  # tokens: . aa . aa
     halves = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 0.5, 1, 0.8, 1)))
     (scores,) = PolicyConfidence().score([halves])
     assert scores.values == pytest.approx((0.25, 0.8))
@@ -47,7 +47,7 @@ def test_likelihood_is_the_probability_of_each_action() -> None:
 
 
 def test_of_long_actions_the_probability_of_a_token_is_taken_forced_tokens_left_out() -> None:
-    made = trajectory(steps=1, action_tokens=3)
+    made = of_steps(steps=1, action_tokens=3)
     forced = replace(made, action_mask=(0, 1, 1, 0), logprobs=(0.0, math.log(0.5), math.log(0.125), 0.0))
     assert PolicyConfidence("token").score([forced])[0].values == pytest.approx((0.25,))
     assert PolicyConfidence("action").score([forced])[0].values == pytest.approx((0.0625,))
@@ -56,7 +56,7 @@ def test_of_long_actions_the_probability_of_a_token_is_taken_forced_tokens_left_
 
 
 def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far() -> None:
-    made = trajectory(steps=3, action_tokens=1)  # tokens: . a . a . a
+    made = of_steps(steps=3, action_tokens=1)  # tokens: . a . a . a
     sampled = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 1, 0.7, 1, 0.9)))
     values = {(): 0.4, ("action 1",): 0.6, ("action 1", "action 2"): -0.1}
     scorer = FunctionScorer(lambda _, actions: values.get(actions, 0.8), tokens=11)
@@ -78,20 +78,20 @@ def test_each_module_named_after_a_likelihood_says_which_one_and_names_the_other
 
 
 def test_random_depends_on_seed_task_sample_and_step_alone() -> None:
-    (reference,) = Random(1).score([trajectory(steps=3, sample=4)])
+    (reference,) = Random(1).score([of_steps(steps=3, sample=4)])
     assert len({reference.initial, *reference.values}) == 4
-    assert Random(1).score([trajectory(), trajectory(True, steps=3, sample=4)])[1] == reference
-    (longer,) = Random(1).score([trajectory(steps=5, sample=4)])
+    assert Random(1).score([of_steps(), of_steps(True, steps=3, sample=4)])[1] == reference
+    (longer,) = Random(1).score([of_steps(steps=5, sample=4)])
     assert longer.values[:3] == reference.values
-    (other_seed,) = Random(2).score([trajectory(steps=3, sample=4)])
-    (other_task,) = Random(1).score([trajectory(steps=3, sample=4, task="b")])
-    (other_sample,) = Random(1).score([trajectory(steps=3, sample=5)])
+    (other_seed,) = Random(2).score([of_steps(steps=3, sample=4)])
+    (other_task,) = Random(1).score([of_steps(steps=3, sample=4, task="b")])
+    (other_sample,) = Random(1).score([of_steps(steps=3, sample=5)])
     assert len({reference, other_seed, other_task, other_sample}) == 4
 
 
 def test_random_is_uniform_over_the_candidates() -> None:
     scores = Random().score(
-        [trajectory(steps=1, sample=sample, task=str(sample % 50)) for sample in range(1000)]
+        [of_steps(steps=1, sample=sample, task=str(sample % 50)) for sample in range(1000)]
     )
     mean = sum(s.values[0] for s in scores) / 1000
     assert 0.45 < mean < 0.55
@@ -126,6 +126,6 @@ def test_where_the_agent_ends_the_episode_the_shortest_candidate_gives_nothing_a
 
 
 def test_shortest_does_not_look_at_the_outcome() -> None:
-    pool = [trajectory(True, steps=2), trajectory(False, steps=2)]
+    pool = [of_steps(True, steps=2), of_steps(False, steps=2)]
     assert len(set(Shortest().score(pool))) == 1
     assert Shortest().score([replace(pool[0], stop=None)]) == Shortest().score(pool[1:])

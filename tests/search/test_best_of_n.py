@@ -15,9 +15,9 @@ from rlprm.search.base import score_all
 from rlprm.types import End, EpisodeSetting, Split, StopReason
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
-from tests.toys.pools import step_scores, trajectory
+from tests.toys.trajectories import of_steps, step_scores
 
-POOL = [trajectory(sample=i, success=i == 2) for i in range(3)]
+POOL = [of_steps(sample=i, success=i == 2) for i in range(3)]
 SCORES = [step_scores([0.9, 0.4]), step_scores([0.6, 0.5]), step_scores([0.1, 0.6])]
 
 
@@ -47,9 +47,9 @@ def test_the_first_of_equals_is_chosen() -> None:
 
 
 def test_failed_and_empty_episodes_rank_below_the_lowest_score() -> None:
-    failed = trajectory(sample=0, stop=StopReason.ERROR)
-    empty = trajectory(sample=1, steps=0, stop=StopReason.CONTEXT_LIMIT)
-    poor = trajectory(sample=2, steps=1)
+    failed = of_steps(sample=0, stop=StopReason.ERROR)
+    empty = of_steps(sample=1, steps=0, stop=StopReason.CONTEXT_LIMIT)
+    poor = of_steps(sample=2, steps=1)
     pool = [failed, empty, poor]
     scores = score_all(FunctionScorer(lambda *_: -1e9), pool)
     assert scores[:2] == [None, None]
@@ -63,7 +63,7 @@ def test_failed_and_empty_episodes_rank_below_the_lowest_score() -> None:
 
 def test_an_unfinished_candidate_is_refused() -> None:
     with pytest.raises(DataError, match="unfinished"):
-        best_of_n.choose([[trajectory(stop=None)]], [[step_scores([0.1, 0.2])]])
+        best_of_n.choose([[of_steps(stop=None)]], [[step_scores([0.1, 0.2])]])
 
 
 def test_an_empty_pool_is_refused() -> None:
@@ -77,8 +77,8 @@ def test_the_expectation_is_the_mean_over_all_draws(aggregation: str, k: int) ->
     successes = [True, False, True, False, False]
     rewards = [1.0, 0.3, 1.0, 0.2, 0.0]
     values = [(0.9, 0.2), (0.5, 0.7), (0.8, 0.6), (0.1, 0.4)]
-    pool = [trajectory(s, sample=i, score=r) for i, (s, r) in enumerate(zip(successes, rewards, strict=True))]
-    pool[4] = trajectory(stop=StopReason.ERROR, sample=4)
+    pool = [of_steps(s, sample=i, score=r) for i, (s, r) in enumerate(zip(successes, rewards, strict=True))]
+    pool[4] = of_steps(stop=StopReason.ERROR, sample=4)
     scores = [*map(step_scores, values), None]
 
     def chosen(drawn: tuple[int, ...]) -> int:

@@ -10,7 +10,7 @@ import pytest
 from rlprm.errors import ConfigError, DataError
 from rlprm.search.base import UNRANKED, rank_score, score_all
 from rlprm.types import StepScores, StopReason, Trajectory
-from tests.toys.pools import step_scores, trajectory
+from tests.toys.trajectories import of_steps, step_scores
 
 
 class Fixed:
@@ -27,8 +27,8 @@ class Fixed:
 
 
 def test_only_what_can_be_scored_is_passed_on_and_results_keep_their_place() -> None:
-    failed, empty = trajectory(stop=StopReason.ERROR), trajectory(steps=0)
-    one, two = trajectory(sample=1), trajectory(sample=2, stop=None)
+    failed, empty = of_steps(stop=StopReason.ERROR), of_steps(steps=0)
+    one, two = of_steps(sample=1), of_steps(sample=2, stop=None)
     scorer = Fixed(step_scores([1.0, 2.0]), step_scores([3.0, 4.0]))
     assert score_all(scorer, [failed, one, empty, two]) == [None, scorer.answers[0], None, scorer.answers[1]]
     assert scorer.asked == [one, two]
@@ -36,18 +36,18 @@ def test_only_what_can_be_scored_is_passed_on_and_results_keep_their_place() -> 
 
 def test_a_missing_result_is_refused() -> None:
     with pytest.raises(DataError, match="scorer fixed returned 1 results for 2 trajectories"):
-        score_all(Fixed(step_scores([1.0, 2.0])), [trajectory(), trajectory()])
+        score_all(Fixed(step_scores([1.0, 2.0])), [of_steps(), of_steps()])
 
 
 def test_a_missing_value_is_refused() -> None:
     with pytest.raises(DataError, match="returned 1 values for 2 steps"):
-        score_all(Fixed(step_scores([1.0])), [trajectory()])
+        score_all(Fixed(step_scores([1.0])), [of_steps()])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(DataError, match="gave step 1 the score"):
-        score_all(Fixed(step_scores([value, 0.5])), [trajectory()])
+        score_all(Fixed(step_scores([value, 0.5])), [of_steps()])
 
 
 def test_what_was_not_scored_ranks_below_every_score() -> None:

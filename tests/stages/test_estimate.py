@@ -28,7 +28,7 @@ from rlprm.stages.estimate import (
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 TASKS = [
     Task("tests.toys.corridor", name, Split.TRAIN, {"goal": 1, "length": 3, "budget": None})
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, at_call: int) ->
 
 
 def test_soft_hard_and_graded_labels_by_hand() -> None:
-    made = trajectory(False, 3, score=0.25)
+    made = of_steps(False, 3, score=0.25)
     rows = {0: (0.5, 0.6), 1: (0.125, 0.3), 2: (0.0, 0.2)}
     found = {Prefix(made, turn).key: Estimate(s, g, 8, 1, 1) for turn, (s, g) in rows.items()}
     assert monte_carlo_labels(made, found).promise == (0.5, 0.125, 0.0, 0.0)
@@ -163,13 +163,13 @@ def test_soft_hard_and_graded_labels_by_hand() -> None:
 
 
 def test_states_are_told_apart_by_task_and_tokens() -> None:
-    same = [trajectory(steps=2, task="a", sample=n) for n in range(3)]
+    same = [of_steps(steps=2, task="a", sample=n) for n in range(3)]
     assert [p.turn for p in prefixes(same)] == [0, 1]
-    assert len(prefixes([trajectory(steps=2, task=name) for name in "ab"])) == 4
+    assert len(prefixes([of_steps(steps=2, task=name) for name in "ab"])) == 4
 
 
 def test_the_first_tasks_and_samples_are_labelled() -> None:
-    shuffled = [trajectory(steps=1, task=task, sample=s) for task in "abc" for s in (2, 0, 1)]
+    shuffled = [of_steps(steps=1, task=task, sample=s) for task in "abc" for s in (2, 0, 1)]
     chosen = select(shuffled, num_tasks=2, samples_per_task=2)
     assert [(t.task.id, t.sample) for t in chosen] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert len(select(shuffled, None, None)) == 9

@@ -20,7 +20,7 @@ from rlprm.stages import evaluate
 from rlprm.stages.evaluate import EvaluateConfig
 from rlprm.types import StepScores, StopReason, Task, Trajectory
 from tests.toys.pipeline import Pipeline
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 def test_the_greedy_pass_fits_into_waves_and_their_size_changes_no_record(
@@ -58,7 +58,7 @@ class Asked(Random):
 def test_each_process_scores_its_share_and_has_all_the_scores(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [trajectory(steps=1 + i % 3, sample=i) for i in range(number)]
+    made = [of_steps(steps=1 + i % 3, sample=i) for i in range(number)]
     members = [Processes(rank, 2) for rank in range(2)]
     shares = [Random().score(member.share(made)) for member in members]
     monkeypatch.setattr(Processes, "gather_all", lambda *_: shares)
@@ -115,10 +115,10 @@ def test_a_killed_evaluation_keeps_the_searches_that_were_done(
 
 def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> None:
     store = SearchStore.create(tmp_path, {})
-    good = SearchResult(trajectory(True, 2), 0.5, 10, 20, 2)
-    unranked = SearchResult(trajectory(False, 1), None, 3, 0, 1)
+    good = SearchResult(of_steps(True, 2), 0.5, 10, 20, 2)
+    unranked = SearchResult(of_steps(False, 1), None, 3, 0, 1)
     store.write(0, [good, unranked])
     assert store.finished(0) == [good, unranked]
-    store.write(1, [good, replace(good, trajectory=trajectory(steps=1, stop=StopReason.ERROR))])
+    store.write(1, [good, replace(good, trajectory=of_steps(steps=1, stop=StopReason.ERROR))])
     assert store.finished(1) is None
     assert store.finished(2) is None

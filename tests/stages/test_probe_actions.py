@@ -23,7 +23,7 @@ from rlprm.stages.probe_actions import ProbeActionsConfig, choose_states, find_c
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 GOALS = (1, 2)
 TASKS = [
@@ -109,14 +109,14 @@ def test_states_are_spread_over_tasks_and_turns() -> None:
 
 
 def test_turns_of_a_trajectory_are_equally_likely() -> None:
-    long = [trajectory(steps=4, task=f"t{n}", sample=0) for n in range(4000)]
+    long = [of_steps(steps=4, task=f"t{n}", sample=0) for n in range(4000)]
     turns = [turn for _, turn in choose_states(long, seed=1)]
     for turn in range(4):
         assert turns.count(turn) / len(turns) == pytest.approx(0.25, abs=0.03)
 
 
 def test_failed_and_empty_trajectories_have_no_states() -> None:
-    assert list(choose_states([trajectory(steps=0), trajectory(stop=StopReason.ERROR)], seed=0)) == []
+    assert list(choose_states([of_steps(steps=0), of_steps(stop=StopReason.ERROR)], seed=0)) == []
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
 from rlprm.types import Step, StepScores, StopReason, Trajectory
-from tests.toys.pools import trajectory
+from tests.toys.trajectories import of_steps
 
 
 class Noisy:
@@ -50,7 +50,7 @@ def pool(tasks: int = 40, n: int = 16, seed: int = 0) -> Pool:
             won = bool(rng.random() < chance)
             steps = int(rng.integers(3, 12))
             stop = StopReason.DECLARED if steps < 11 else StopReason.ROUND_LIMIT
-            made = trajectory(won, steps, task=f"t{task}", sample=sample, stop=stop, action_tokens=4)
+            made = of_steps(won, steps, task=f"t{task}", sample=sample, stop=stop, action_tokens=4)
             names = ("go to red ball 1", "turn left", "pick up the blue key", "toggle and go through door 2")
             named = [Step(s.start, s.end, names[int(rng.integers(4))]) for s in made.steps]
             rows.append(replace(made, steps=tuple(named)))

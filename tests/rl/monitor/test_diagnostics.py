@@ -10,12 +10,12 @@ from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.monitor.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.rewards import StepRewards
 from rlprm.types import StopReason
-from tests.rl import toy
+from tests.toys.trajectories import trajectory
 
-WON = toy.trajectory(".aac.ac.ac", success=True, actions=("right", "right", "left"))
-LOST = toy.trajectory("..c", score=0.25, stop=StopReason.ROUND_LIMIT, valid=False)
-FAILED = toy.trajectory(".ac.ac.ac.ac", stop=StopReason.ERROR, valid=False)
-NEVER_BEGUN = toy.trajectory("", stop=StopReason.ERROR)
+WON = trajectory(".aac.ac.ac", success=True, actions=("right", "right", "left"))
+LOST = trajectory("..c", score=0.25, stop=StopReason.ROUND_LIMIT, valid=False)
+FAILED = trajectory(".ac.ac.ac.ac", stop=StopReason.ERROR, valid=False)
+NEVER_BEGUN = trajectory("", stop=StopReason.ERROR)
 
 
 def test_how_the_policy_behaves() -> None:
@@ -38,7 +38,7 @@ def test_where_all_failed_nothing_else_is_known() -> None:
 
 
 def test_what_the_prm_believes_is_held_against_what_came_out() -> None:
-    batch = Batch.from_trajectories([WON, LOST, toy.trajectory(".c.c")])
+    batch = Batch.from_trajectories([WON, LOST, trajectory(".c.c")])
     reads = PRMValues(torch.tensor([[0.5, 0.6, 0.7, 0.9], [0.5, 0.3, 9.0, 9.0], [0.2, 0.8, 0.6, 9.0]]), None)
     found = prm_metrics(batch, reads)
     assert found == pytest.approx(
