@@ -1,7 +1,7 @@
-"""What a PRM checkpoint says of itself, beside the weights stock transformers can load.
+"""The manifest of a PRM checkpoint: a file beside the weights that says how the PRM was trained.
 
-Scores mean something only in the setting they were trained in. Later stages
-inherit it from here, or refuse a mismatch.
+A PRM's scores are meaningful only in the setting it was trained in. Later stages take that setting
+from the manifest, or refuse a mismatch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FILE = "prm_manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """How a reward model was trained and how it is to be read."""
+    """How a reward model was trained, and how its values are computed from its outputs."""
 
     label_estimator: str
-    """Label estimator; ``outcome`` is an ORM."""
+    """Name of the label estimator; a PRM with ``outcome`` labels is an ORM."""
     label_estimator_kwargs: Mapping[str, Any]
     beta: float
     loss: str
@@ -34,7 +34,7 @@ class Manifest:
     relabel: str
     cold_start_epochs: int
     value_reads: str
-    """Where values are read: ``"action"`` or ``"state_and_action"``, see ``rlprm.models.value_positions``."""
+    """``"action"`` or ``"state_and_action"``: positions of the values (``rlprm.models.value_positions``)."""
     outcome: str
     """``"success"`` or ``"score"``: which number the labels were made of."""
     outcome_definition: str
@@ -49,13 +49,15 @@ class Manifest:
     base: str
     """Revision of the weights training started from."""
     policy: str
-    """Revision of the policy whose trajectories were learned from."""
+    """Revision of the policy that sampled the trajectories."""
     head: str = SCALAR
-    """``"scalar"`` or ``"likelihood"``, see ``rlprm.models.value_positions``."""
+    """``"scalar"`` or ``"lm"``, see ``rlprm.models.value_positions``."""
     lm_scale: float | None = None
-    """τ of a lm head."""
+    """τ of an lm head."""
     last_step_weight: float = 1.0
-    """Weight of the last step's promise target; PRMs that do not say it were trained with 1."""
+    """Weight of the last step's promise target; 1 for PRMs from before this field."""
+    temperature: float | None = None
+    """Sampling temperature of the trajectories; None if not recorded (0.1)."""
     format: int = 1
 
     def save(self, folder: str | Path) -> None:
@@ -67,8 +69,8 @@ class Manifest:
         """Read a checkpoint's manifest.
 
         Raises:
-            ArtifactError: if the folder has none, and so is not a PRM of this package.
-            DataError: if it has another format or other fields than this version knows.
+            ArtifactError: if the folder has no manifest and is therefore no PRM of this package.
+            DataError: if the manifest has another format or other fields than this version knows.
         """
         path = Path(folder) / FILE
         if not path.exists():
@@ -85,7 +87,10 @@ class Manifest:
         return manifest
 
     def require(self, **wanted: Any) -> None:
-        """Refuse to be used in another setting.
+        """Refuse to use the PRM in another setting.
+
+        Args:
+            **wanted: fields of the manifest and the values that the caller uses.
 
         Raises:
             MismatchError: naming each difference.

@@ -21,6 +21,7 @@ from rlprm.models.value_positions import STATE_AND_ACTION
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic, without_dropout
 from rlprm.rl.config import RLConfig
+from rlprm.runtime.provenance import episode_settings, warn_of_differences
 from rlprm.scorers.checkpoint import CheckpointScorer
 
 __all__ = ["load_model", "load_scorer"]
@@ -111,6 +112,5 @@ def load_scorer(path: str, config: RLConfig) -> CheckpointScorer:
     scorer.manifest.require(
         end=config.end, prompt=config.prompt, action_format=config.action_format, outcome=config.outcome
     )
-    if scorer.manifest.environment != config.environment:
-        log.warning("the PRM was trained on %s: this is a transfer", scorer.manifest.environment)
+    warn_of_differences(f"the PRM {path}", episode_settings(scorer.manifest), episode_settings(config))
     return scorer

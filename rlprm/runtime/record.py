@@ -68,6 +68,11 @@ def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Itera
     write_json(Path(folder) / _RECORD, record)
 
 
+def has_record(folder: str | Path) -> bool:
+    """Whether a folder holds the record of a finished stage."""
+    return (Path(folder) / _RECORD).is_file()
+
+
 def read_record(folder: str | Path) -> dict[str, Any]:
     """Return the record of a finished stage."""
     record: dict[str, Any] = read_json(Path(folder) / _RECORD)

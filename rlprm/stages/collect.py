@@ -15,6 +15,7 @@ from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import start_processes
+from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import FAILED, is_finished, recorded
 from rlprm.types import Split
 
@@ -50,6 +51,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
     if is_finished(config.output_dir, "collect", identity):
         log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
         return TrajectoryStore.open(config.output_dir)
+    warn_of_policy(config)
     tasks = envs.tasks(
         config.environment, Split(config.split), config.first_task, config.num_tasks, config.env_kwargs
     )

@@ -32,6 +32,7 @@ from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.monte_carlo import Estimate, estimate, replay, state_key, state_seed
 from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
+from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.types import StepLabels, Trajectory
 
@@ -126,6 +127,7 @@ def run(config: EstimateConfig) -> None:
         log.info("%s holds the estimates of these settings; reusing them", config.output_dir)
         return
     config.require_setting_of(store)
+    warn_of_policy(config)
     if store.meta.get("policy") != revision:
         log.warning(
             "the rollouts are of policy %s, the trajectories of %s", revision, store.meta.get("policy")

@@ -39,6 +39,7 @@ from rlprm.rollouts.collection import collect
 from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.files import write_json
 from rlprm.runtime.processes import Processes, is_first, start_processes
+from rlprm.runtime.provenance import episode_settings, warn_of_differences, warn_of_policy
 from rlprm.runtime.record import FAILED, Stopwatch, is_finished, recorded
 from rlprm.runtime.tracking import TRACKERS, log_results
 from rlprm.scorers.base import Scorer
@@ -158,6 +159,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         if is_first():
             console.print((folder / "table.txt").read_text(encoding="utf-8"))
         return {}
+    warn_of_policy(config)
     processes = start_processes()
     checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
     if config.action_probe:
@@ -232,8 +234,7 @@ def load_scorer(name: str, path: str, config: EvaluateConfig) -> CheckpointScore
     """
     scorer = CheckpointScorer.load(name, str(path), dtype=config.dtype)
     scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
-    if scorer.manifest.environment != config.environment:
-        log.warning("%s was trained on %s: this is a transfer", name, scorer.manifest.environment)
+    warn_of_differences(f"the PRM {name}", episode_settings(scorer.manifest), episode_settings(config))
     return scorer
 
 

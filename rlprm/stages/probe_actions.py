@@ -27,6 +27,7 @@ from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import estimate, replay, state_key, state_seed, waves
 from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
+from rlprm.runtime.provenance import episode_settings, warn_of_differences, warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.types import EpisodeSetting, StopReason, Trajectory
 
@@ -110,6 +111,9 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
         log.info("%s holds the probe of these settings; reusing it", config.output_dir)
         return ActionProbe.open(config.output_dir)
     config.require_setting_of(store)
+    warn_of_policy(config)
+    # The states' tasks come with the trajectories: env_kwargs has no effect here.
+    warn_of_differences(str(store.folder), store.meta, episode_settings(config), ("temperature",))
     trajectories = store.read_of(config.environment)
     processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:

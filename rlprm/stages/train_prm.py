@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,7 +14,7 @@ from rlprm.components import user_sources
 from rlprm.data.label_files import LabelFile
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import MismatchError
+from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM, SCALAR
 from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
 from rlprm.models.lora import FULL_PRECISION, effective, save_trained, trainable_parameters, with_adapters
@@ -22,6 +23,7 @@ from rlprm.prm.config import PRMConfig
 from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.stored import StoredLabels, labelled_trajectories
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.provenance import settings_of_model, warn_of_differences
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.training import last_checkpoint, stage_record
 from rlprm.types import Trajectory
@@ -35,9 +37,11 @@ def run(config: PRMConfig) -> None:
     Raises:
         ArtifactError: if trajectories or weights are missing.
         DataError: if there is nothing to learn from.
+        ConfigError: if the cold start would last for the whole run.
         MismatchError: if the trajectories were made by several policies, or in several settings.
         TrainingError: if the loss is not finite.
     """
+    refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
     store = TrajectoryStore.open(config.trajectories)
     identity = {
         **effective(stage_record(config)),
@@ -46,7 +50,7 @@ def run(config: PRMConfig) -> None:
     }
     if not config.label_file:
         identity.update(user_sources(label_estimator=labels.load(config.label_estimator)))
-    if config.head == SCALAR:  # as before there was another
+    if config.head == SCALAR:  # records from before the lm head have neither setting
         del identity["head"], identity["lm_scale"]
     stored = LabelFile.read(config.label_file) if config.label_file else None
     if stored is not None:
@@ -54,6 +58,7 @@ def run(config: PRMConfig) -> None:
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
+    warn_of_differences(f"the model {config.model}", settings_of_model(config.model), store.meta)
     tokenizer = load_tokenizer(config.model)
     renderer = ChatRenderer(tokenizer)
     fitting, too_long = in_own_tokens(store.read(), renderer, context_length_of(config.model))
@@ -71,6 +76,11 @@ def run(config: PRMConfig) -> None:
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
         save_trained(trainer, config.output_dir, lambda: load_base(config, **FULL_PRECISION))
+        if trainer.label_table.is_cold:  # max_steps ended the run before the cold start's last epoch
+            log.warning("the cold start lasted for the whole run: this PRM learned returns only")
+            manifest = replace(
+                manifest, label_estimator="returns", label_estimator_kwargs={}, beta=0.0, cold_start_epochs=0
+            )
         if trainer.is_world_process_zero():
             manifest.save(config.output_dir)
         results.update(
@@ -81,8 +91,29 @@ def run(config: PRMConfig) -> None:
         )  # fmt: skip
 
 
+def refuse_endless_cold_start(config: PRMConfig, *, epochs: float, max_steps: int) -> None:
+    """Refuse a cold start that lasts for the whole run, which would never use the label estimator.
+
+    Args:
+        config: names the labels and the epochs of the cold start.
+        epochs: of the run.
+        max_steps: of the run; above 0 it replaces ``epochs``, and the check is left to the end of training.
+
+    Raises:
+        ConfigError: naming both settings.
+    """
+    if config.label_file or not labels.load(config.label_estimator).NEEDS_VALUES or max_steps > 0:
+        return
+    if config.cold_start_epochs >= epochs:
+        raise ConfigError(
+            f"cold_start_epochs: got {config.cold_start_epochs} with num_train_epochs {epochs:g}, allowed: "
+            f"fewer; all epochs would learn returns and none {config.label_estimator} labels (to train "
+            "that, choose label_estimator returns with beta 0)"
+        )
+
+
 def load_base(config: PRMConfig, **options: Any) -> PreTrainedModel:
-    """Load the weights to start from, under the head that is to be trained."""
+    """Load the weights to start from, with the head to train."""
     return load_reward_model(config.model, config.head, scale=config.lm_scale, **options)
 
 
@@ -99,7 +130,7 @@ def _manifest(
     }
     return Manifest(
         **(made_by if stored is None else {name: stored.meta[name] for name in made_by}),
-        # Labels without targets of progress leave its loss out: that is what beta 0 says.
+        # Without targets of progress there is no progress loss, which is what beta 0 means.
         beta=config.beta if stored is None or stored.has_progress else 0.0,
         loss=config.loss,
         activation=config.activation,
@@ -119,12 +150,14 @@ def _manifest(
             key: store.meta[key]
             for key in ("environment", "env_kwargs", "round_limit", "prompt", "action_format")
         },
+        temperature=store.meta.get("temperature"),
     )
 
 
-def _one(what: str, found: set[str]) -> str:
-    if len(found) != 1:
+def _one(what: str, names: set[str]) -> str:
+    """Return the one element; several would mean trajectories of different settings."""
+    if len(names) != 1:
         raise MismatchError(
-            f"model and trajectories must agree, but there are several {what}: {sorted(found)}"
+            f"model and trajectories must agree, but there are several {what}: {sorted(names)}"
         )
-    return found.pop()
+    return names.pop()

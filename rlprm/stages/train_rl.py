@@ -39,6 +39,7 @@ from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import own_settings
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.processes import is_first
+from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.runtime.tracking import Tracker
 from rlprm.types import Split
@@ -68,6 +69,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
     config.require_positions()
+    warn_of_policy(config)
     check_relabelling(config)
     _check_tasks(config)
     accelerator = start_accelerator(bf16=config.bf16)

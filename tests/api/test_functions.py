@@ -29,6 +29,7 @@ from tests.toys import agents, corridor, pools
 
 PRM = {
     "num_train_epochs": 1,
+    "cold_start_epochs": 0,
     "learning_rate": 1e-3,
     "held_out_fraction": 0.25,
     "bf16": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.files import write_json
 from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as stage
@@ -196,10 +198,51 @@ def test_training_and_evaluation_share_no_task(
             return super().train(*args, **kwargs)
 
     monkeypatch.setattr(stage, "PRMTrainer", Spy)
-    stage.run(config(rollouts, tiny_folder, tmp_path, num_train_epochs=1, held_out_fraction=0.25))
+    stage.run(config(rollouts, tiny_folder, tmp_path, held_out_fraction=0.25))
     ((train, held_out),) = seen
     assert (len(train), len(held_out)) == (9, 3)
     assert not train & held_out
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_cold_start_that_lasts_for_the_whole_run_is_refused(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, epochs: int
+) -> None:
+    settings = config(rollouts, tiny_folder, tmp_path / "prm", num_train_epochs=epochs, cold_start_epochs=2)
+    with pytest.raises(ConfigError, match=r"cold_start_epochs: got 2 with num_train_epochs \d, .* returns"):
+        stage.run(settings)
+    assert not (tmp_path / "prm/stage.json").exists()
+
+
+def test_labels_without_values_have_no_cold_start(rollouts: str, tiny_folder: Path, tmp_path: Path) -> None:
+    kwargs = {"label_estimator": "returns", "beta": 0.0, "cold_start_epochs": 9, "num_train_epochs": 1}
+    stage.run(config(rollouts, tiny_folder, tmp_path / "prm", **kwargs))
+    manifest = Manifest.load(tmp_path / "prm")
+    assert (manifest.label_estimator, manifest.beta) == ("returns", 0.0)
+
+
+def test_a_run_that_ends_within_the_cold_start_records_that_it_learned_returns(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.run(config(rollouts, tiny_folder, tmp_path / "prm", max_steps=2))
+    manifest = Manifest.load(tmp_path / "prm")
+    assert (manifest.label_estimator, manifest.label_estimator_kwargs) == ("returns", {})
+    assert (manifest.beta, manifest.cold_start_epochs) == (0.0, 0)
+    assert "this PRM learned returns only" in caplog.text
+
+
+def test_a_model_trained_in_another_setting_than_the_trajectories_is_named(
+    rollouts: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "policy")
+    made_with = {**META, "prompt": "short"}
+    write_json(tmp_path / "policy/stage.json", {"stage": "sft", "config": made_with, "results": {}})
+    stage.run(config(rollouts, tmp_path / "policy", tmp_path / "prm", max_steps=1))
+    line = "policy was made in another setting than it is used in: prompt 'short' there, 'none' here"
+    assert line in caplog.text
+    caplog.clear()
+    stage.run(config(rollouts, tiny_folder, tmp_path / "silent", max_steps=1))
+    assert "another setting" not in caplog.text
 
 
 @pytest.mark.parametrize("rate", [1e30, float("inf")])

@@ -159,14 +159,23 @@ def test_a_prm_of_another_environment_is_a_transfer(
     shutil.copytree(pipeline.agentprm, tmp_path / "prm")
     replace(Manifest.load(pipeline.agentprm), environment="babyai").save(tmp_path / "prm")
     evaluate.load_scorer("prm", str(tmp_path / "prm"), parse(EvaluateConfig, pipeline.evaluation))
-    assert "trained on babyai: this is a transfer" in caplog.text
+    assert "environment 'babyai' there, 'tests.toys.corridor' here (this is a transfer)" in caplog.text
 
 
 def test_a_prm_of_another_backbone_scores_pool_and_beam(
     pipeline: Pipeline, foreign_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["--model", str(foreign_folder), "--trajectories", pipeline.rollouts, "--bf16", "false"]
-    arguments += ["--held_out_fraction", "0.25", "--num_train_epochs", "1", "--disable_tqdm", "true"]
+    arguments += [
+        "--held_out_fraction",
+        "0.25",
+        "--num_train_epochs",
+        "1",
+        "--cold_start_epochs",
+        "0",
+        "--disable_tqdm",
+        "true",
+    ]
     prm.run(parse(PRMConfig, [*arguments, "--output_dir", str(tmp_path / "foreign")]))
     arguments = [*pipeline.evaluation, "--scorers.foreign", str(tmp_path / "foreign")]
     evaluate.run(parse(EvaluateConfig, [*arguments, "--output_dir", str(tmp_path / "results")]))
