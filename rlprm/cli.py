@@ -17,6 +17,7 @@ from typing import Any
 from rlprm import __version__
 from rlprm.errors import RlprmError, refuse_unknown
 from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
+from rlprm.runtime.recipe_list import recipes_command
 
 _STAGES = {
     # name: (module, configuration class, what it does)
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
+    if arguments[0] == "recipes":
+        return _print_recipes(arguments[1:])
     if arguments[0] not in _STAGES:
         print(f"rlprm: unknown stage {arguments[0]!r}; known: {', '.join(_STAGES)}", file=sys.stderr)
         return 2
@@ -82,6 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     _leave_process_group()
+    return 0
+
+
+def _print_recipes(words: Sequence[str]) -> int:
+    try:
+        print(recipes_command(words))
+    except RlprmError as error:
+        print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -134,6 +146,7 @@ def _usage() -> str:
         f"rlprm {__version__}: train LLM agents with process rewards\n\n"
         f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"
         "rlprm <stage> --help lists a stage's settings.\n"
+        "rlprm recipes lists the shipped recipes; rlprm recipes copy ENVIRONMENT FOLDER copies some.\n"
         f"{', '.join(STAGES)}: --accelerate_config zero2 launches several processes, with the file of\n"
         "that name in ds_configs/ or a path of your own."
     )
