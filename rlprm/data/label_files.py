@@ -1,9 +1,9 @@
-"""Step labels on disk: one trajectory a line, and beside the file what the labels are.
+"""Step labels on disk: one trajectory a line, and a second file with the settings that made the labels.
 
     labels.jsonl          task_id, sample, success, actions, promise, progress, weight
-    labels.meta.json      the estimator that made them, its settings, the outcome they are made of
+    labels.meta.json      label estimator, its settings, and the outcome that labels are made of
 
-To look at, and to train on (``rlprm train-prm --label_file``).
+People read label files; ``rlprm train-prm --label_file`` learns from them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rlprm.types import StepLabels, Trajectory
 __all__ = ["LABELS", "LabelFile", "write_labels"]
 
 LABELS = "labels.jsonl"
-"""Name of a label file in a folder that is given instead of a file."""
+"""Name of the label file in a folder."""
 _NEEDED = ("label_estimator", "label_estimator_kwargs", "outcome")
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The labels of a file, found by task and sample number."""
+    """The labels of a file, by task and sample number."""
 
     path: Path
     meta: Mapping[str, Any]
@@ -41,8 +41,8 @@ class LabelFile:
         """Read a label file, or the one in a folder.
 
         Raises:
-            ArtifactError: if it, or what is said about it, is missing.
-            DataError: for a damaged line, or a trajectory that is there twice.
+            ArtifactError: if the file or its ``.meta.json`` is missing.
+            DataError: for a damaged line, or two lines of one trajectory.
         """
         path = Path(path) / LABELS if Path(path).is_dir() else Path(path)
         if not path.exists():
@@ -56,7 +56,7 @@ class LabelFile:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    key, found = _from_row(json.loads(line))
+                    key, labelled = _from_row(json.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
                     message = f"{path}, line {number} is damaged: {type(error).__name__}: {error}"
                     raise DataError(message) from error
@@ -64,7 +64,7 @@ class LabelFile:
                     raise DataError(
                         f"{path}, line {number}: sample {key[1]} of task {key[0]!r} is there twice"
                     )
-                rows[key] = found
+                rows[key] = labelled
         return cls(path, meta, rows)
 
     @property
@@ -73,15 +73,15 @@ class LabelFile:
         return any(labels.progress for _, labels in self.rows.values())
 
     def labels_of(self, trajectory: Trajectory) -> StepLabels | None:
-        """Return a trajectory's labels; None where the file has none.
+        """Return a trajectory's labels; None if the file has none.
 
         Raises:
             MismatchError: if the labels of this task and sample belong to another trajectory.
         """
-        found = self.rows.get((trajectory.task.id, trajectory.sample))
-        if found is None:
+        labelled = self.rows.get((trajectory.task.id, trajectory.sample))
+        if labelled is None:
             return None
-        actions, labels = found
+        actions, labels = labelled
         if actions != tuple(step.action for step in trajectory.steps):
             raise MismatchError(
                 f"{self.path} labels another trajectory as sample {trajectory.sample} of task "
@@ -98,18 +98,18 @@ def write_labels(
     label_estimator: str,
     label_estimator_kwargs: Mapping[str, Any],
     outcome: str,
-    **found: Any,
+    **further: Any,
 ) -> None:
-    """Write a label file and what is to be known about it.
+    """Write a label file and its ``.meta.json``.
 
     Args:
-        path: of the file.
+        path: of the label file.
         trajectories: each with at least one step.
-        labels: of each.
-        label_estimator: what made them.
-        label_estimator_kwargs: its settings.
-        outcome: ``"success"`` or ``"score"``: which number they are made of.
-        **found: anything else that is worth knowing, costs for instance.
+        labels: of each trajectory.
+        label_estimator: name of the label estimator.
+        label_estimator_kwargs: settings of the label estimator.
+        outcome: the number that the labels are made of, ``"success"`` or ``"score"``.
+        **further: more entries of ``.meta.json``, for instance costs.
     """
     path = Path(path)
     lines = (
@@ -120,7 +120,7 @@ def write_labels(
         "label_estimator": label_estimator,
         "label_estimator_kwargs": dict(label_estimator_kwargs),
         "outcome": outcome,
-        **found,
+        **further,
     }
     write_json(_meta_path(path), meta)
 

@@ -1,15 +1,15 @@
-"""A trajectory in the tokens of another model: its messages rendered again.
+"""A trajectory in the tokens of another model: its messages are rendered again.
 
-A reward model may sit on another backbone than the policy whose trajectories it reads.
-The layout stays that of a rollout (prompt ids | action ids | observation ids | action ids ...), so
-that values are read at the same places. What a trajectory loses on the way:
+A reward model may have another tokenizer than the policy. The layout of a rollout stays (prompt ids |
+action ids | observation ids | action ids ...), so values are read at the same positions. The
+new trajectory lacks two things:
 
-* The ids that were sampled. An action is encoded from its text, which need not give the tokens the
-  policy chose, and characters the policy left unfinished are already replaced in the text.
-* Log-probabilities (0 here). The mask is 1 on all tokens of an action, but for a closing token that the
+* The sampled ids. An action is encoded from its text, which may give other tokens than the policy chose.
+  Characters that the policy left incomplete are already replaced in the text.
+* Log-probabilities, which are 0. The mask is 1 on all tokens of an action, except a closing token that the
   length limit forced.
 
-Such a trajectory is for reading and for training a reward model, never for updating a policy.
+Score such a trajectory or train a reward model on it. Never update a policy with it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from rlprm.types import Message, Step, Trajectory
 __all__ = ["Rerenderer"]
 
 _PIECES = 8192
-"""Rendered pieces that are kept: the candidates of a beam share most of theirs."""
+"""Size of the caches of rendered messages; a beam's candidates share most of their messages."""
 
 
 class Rerenderer:
     """Renders trajectories again with one tokenizer and its chat template.
 
     Args:
-        renderer: of the model that is to read them.
+        renderer: of the model that scores them or is trained on them.
     """
 
     def __init__(self, renderer: ChatRenderer) -> None:
@@ -43,12 +43,12 @@ class Rerenderer:
         self._observation = lru_cache(_PIECES)(renderer.observation_ids)
 
     def render(self, trajectory: Trajectory) -> Trajectory:
-        """Return a trajectory in this renderer's tokens; the same object where it is in them already.
+        """Return a trajectory in this renderer's tokens; the same object if its template is the same.
 
-        Like the tokens of a rollout, they end with the last action.
+        The tokens end with the last action, as those of a rollout do.
 
         Raises:
-            DataError: if its messages do not have its steps.
+            DataError: if the messages do not match the steps.
         """
         if trajectory.template == self.renderer.template_hash:
             return trajectory
@@ -63,10 +63,10 @@ class Rerenderer:
                 between = self._observation(observation)
                 ids += between
                 mask += [0] * len(between)
-            said = self._action(action)
-            steps.append(replace(step, start=len(ids), end=len(ids) + len(said) - 1))
-            ids += said
-            mask += [*[1] * (len(said) - 1), trajectory.action_mask[step.end]]
+            action_ids = self._action(action)
+            steps.append(replace(step, start=len(ids), end=len(ids) + len(action_ids) - 1))
+            ids += action_ids
+            mask += [*[1] * (len(action_ids) - 1), trajectory.action_mask[step.end]]
         return replace(
             trajectory,
             token_ids=tuple(ids),
@@ -83,19 +83,19 @@ class Rerenderer:
 def split_messages(trajectory: Trajectory) -> tuple[Sequence[Message], list[tuple[str | None, str]]]:
     """Split a trajectory's messages into its prompt and its turns.
 
-    The opening may hold words of the assistant, too: actions are the last messages of its role,
-    as many as there are steps. What follows the last action is left out.
+    The opening may contain messages of the assistant, too. With T steps, the last T messages of the
+    assistant are the actions. Messages after the last action are left out.
 
     Returns:
-        The prompt, and for each step the observation before it (None for the first, whose
-        observation ends the prompt) and the action's message.
+        The prompt, and for each step the observation before it and the action's message. The first
+        observation is None, because it is the end of the prompt.
 
     Raises:
-        DataError: if that is not how the messages stand.
+        DataError: if actions and observations do not alternate, or there are fewer actions than steps.
     """
     messages = trajectory.messages
-    said = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    actions = said[len(said) - len(trajectory.steps) :] if len(trajectory.steps) <= len(said) else []
+    by_agent = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    actions = by_agent[-len(trajectory.steps) :] if 0 < len(trajectory.steps) <= len(by_agent) else []
     gaps = [b - a for a, b in pairwise(actions)]
     if len(actions) < len(trajectory.steps) or any(gap != 2 for gap in gaps):
         raise DataError(

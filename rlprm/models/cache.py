@@ -1,4 +1,4 @@
-"""A key-value cache with room to grow: appending a token does not copy all that came before it."""
+"""A key-value cache with spare columns, so that appending a token does not copy all earlier ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 64
-"""Columns allocated beyond what is needed, each time the buffers have to grow."""
+"""Spare columns of a new buffer."""
 
 
 class RoomyLayer(DynamicLayer):
     """Keys and values of one layer as views of larger buffers.
 
-    The stock layer concatenates: every token decoded copies the whole cache, which on
-    a CPU costs more than the model itself. Here a token is written in place, and
-    only every 64th copies. For inference: writing in place is not differentiable.
+    The stock layer concatenates, which copies the cache for every decoded token and on a CPU costs more
+    than the model's own computation. This layer writes tokens in place and copies at every 64th only.
+    Use it for inference: writing in place is not differentiable.
     """
 
     keys: Tensor
@@ -47,8 +47,8 @@ class RoomyLayer(DynamicLayer):
         self.keys = self.keys.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
         self.values = self.values.transpose(1, 2)[rows_B[:, None], columns_BL].transpose(1, 2)
 
-    # What is copied out of the buffers must not wait for the next update to free them: until then
-    # a cache would take its memory twice, layer by layer.
+    # Selecting rows copies them. The old buffers are dropped first, or the cache would hold every layer
+    # twice until the next update.
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows."""
@@ -61,7 +61,7 @@ class RoomyLayer(DynamicLayer):
         super().batch_repeat_interleave(repeats)
 
     def _has_room(self, length: int) -> bool:
-        """Whether the buffers are still what ``keys`` views (rows may have been selected since) and fit."""
+        """Whether ``keys`` still is a view of the buffers (until rows are selected), with columns left."""
         if self._buffers is None or self.keys.data_ptr() != self._buffers[0].data_ptr():
             return False
         return length <= self._buffers[0].shape[2]

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers from a folder or a hub, with dtype and device settled in one place."""
+"""Loading models and tokenizers from a folder or the hub; the one place that chooses dtype and device."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def default_device() -> torch.device:
-    """The GPU of this process where there is one, else the CPU."""
+    """Return the GPU of this process, or the CPU without a GPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or a hub.
+    """Load a tokenizer from a folder or the hub.
 
     Raises:
-        ArtifactError: if there is none.
+        ArtifactError: if it cannot be loaded.
     """
     return cast(
         PreTrainedTokenizerBase, _load(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path))
@@ -65,7 +65,7 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
     """Load a causal language model (a policy).
 
     Raises:
-        ArtifactError: if there is none, or it is a scalar model, or some of its weights are missing.
+        ArtifactError: if it cannot be loaded, is a PRM, or lacks some of its weights.
     """
 
     def load() -> Any:
@@ -84,18 +84,18 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
 def load_scalar_model(
     path: str, *, dtype: str = "auto", device: torch.device | None = None, dropout: float = 0.0
 ) -> PreTrainedModel:
-    """Load a model with one output per token: a PRM, or a causal model whose head is to be trained.
+    """Load a model with a scalar head: a PRM, or a causal model under a new head.
 
     Args:
-        path: folder or hub id. A causal checkpoint keeps its body; its scalar head starts at zero,
-            so that an untrained PRM predicts the same value everywhere.
+        path: folder or hub id. A causal checkpoint keeps its body and gets a scalar head of zeros,
+            so that an untrained PRM predicts one value for every position.
         dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
-        device: where the model goes; the GPU of this process where unset and there is one.
-        dropout: before the head. Stock token classification uses 0.1, which would make training and
-            evaluation differ on regression targets.
+        device: of the model; :func:`default_device` if None.
+        dropout: before the head. Stock token classification uses 0.1, which would shift regression
+            outputs between training and evaluation.
 
     Raises:
-        ArtifactError: if there is none, it has several labels, or weights of its body are missing.
+        ArtifactError: if it cannot be loaded, has several labels, or lacks weights of its body.
     """
 
     def load() -> Any:
@@ -112,7 +112,7 @@ def load_scalar_model(
     _refuse_other_head(path, labels=1)
     model, report = _load(path, "model", load)
     _refuse_other_shapes(path, report)
-    # Everything that is not in the body is the head, whatever an architecture calls it.
+    # Architectures name their heads differently; every weight outside the body belongs to the head.
     head = {key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")}
     _refuse_missing(path, set(report["missing_keys"]) - head)
     for parameter in map(model.get_parameter, sorted(head)):
@@ -126,22 +126,22 @@ def load_scalar_model(
 def load_lm_reward_model(
     path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None
 ) -> LMHead:
-    """Load a causal language model as a reward model that judges actions by how probable it finds them.
+    """Load a causal language model as a reward model with an lm head (``rlprm.models.lm_head``).
 
     Args:
-        path: folder or hub id, of a policy or of such a reward model. A policy's head starts at zero.
-        scale: τ, see ``rlprm.models.lm_head``; the checkpoint's own where unset.
-        dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
-        device: where the model goes; the GPU of this process where unset and there is one.
+        path: folder or hub id of a policy, whose two new layers start at zero, or of such a reward model.
+        scale: τ; the checkpoint's own if None.
+        dtype: of the body, see :func:`resolve_dtype`; the two new layers are always in float32.
+        device: of the model; :func:`default_device` if None.
 
     Raises:
-        ArtifactError: if there is none, it has no τ and none is given, or weights are missing.
-        ConfigError: if its logits are not what its output layer makes of its body.
+        ArtifactError: if it cannot be loaded, lacks weights, or has no τ and ``scale`` is None.
+        ConfigError: if the model changes its logits behind the output layer.
     """
 
     def load() -> Any:
         config = AutoConfig.from_pretrained(path, num_labels=1)
-        config.classifier_dropout = 0.0  # for who loads the values of states alone
+        config.classifier_dropout = 0.0  # read by stock token classification, which loads V
         setattr(config, SCALE, scale_of(config) if scale is None else scale)
         if getattr(config, SCALE) is None:
             raise ValueError(f"it has no lm head (no {SCALE} in its configuration)")
@@ -164,18 +164,18 @@ def load_lm_reward_model(
     for name in HEAD:
         compute_in_float32(model.get_submodule(name))
     model.to(device or default_device())
-    if not any(map(is_split, model.parameters())):  # split, it cannot be read before it is trained
+    if not any(map(is_split, model.parameters())):  # ZeRO-3 runs no forward before training starts
         check_logits(model)
     return cast(LMHead, model)
 
 
 def load_reward_model(path: str, head: str, *, scale: float | None = None, **options: Any) -> PreTrainedModel:
-    """Load a reward model, or the weights it starts from, under a head of ``rlprm.models.heads.HEADS``.
+    """Load a reward model, or the weights that its training starts from.
 
     Args:
         path: folder or hub id.
-        head: ``scalar`` or ``likelihood``.
-        scale: τ of a lm head; the checkpoint's own where unset.
+        head: ``"scalar"`` or ``"lm"``.
+        scale: τ of an lm head; the checkpoint's own if None.
         **options: see :func:`load_scalar_model` and :func:`load_lm_reward_model`.
     """
     if head == LM:
@@ -184,16 +184,16 @@ def load_reward_model(path: str, head: str, *, scale: float | None = None, **opt
 
 
 def context_length_of(path: str) -> int:
-    """Return the most tokens a model takes.
+    """Return the number of positions of a model, in tokens.
 
     Raises:
-        ArtifactError: if there is no model.
+        ArtifactError: if its configuration cannot be loaded.
     """
     return int(_load(path, "model", lambda: AutoConfig.from_pretrained(path)).max_position_embeddings)
 
 
 def head_of(model: PreTrainedModel) -> list[str]:
-    """Names of the modules on top of a reward model's body; none for a causal model."""
+    """Return the names of a reward model's modules outside its body; none for a causal model."""
     if isinstance(model, LMHead):
         return sorted(HEAD)
     if model.get_output_embeddings() is not None:
@@ -203,10 +203,10 @@ def head_of(model: PreTrainedModel) -> list[str]:
 
 
 def revision_of(path: str) -> str:
-    """Identify a checkpoint's weights: the hub's commit, or a hash of the files in a folder.
+    """Return an identifier of a checkpoint's weights: the hub's commit, or a hash of a folder's files.
 
     Raises:
-        ArtifactError: if there are none.
+        ArtifactError: if the folder has no weights.
     """
     if not Path(path).is_dir():
         return str(_load(path, "model", lambda: AutoConfig.from_pretrained(path))._commit_hash)[:12]
@@ -219,7 +219,10 @@ def revision_of(path: str) -> str:
 
 @lru_cache
 def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Return a hash of files (path, size, time of change): a stage asks several times, and they are large."""
+    """Return a hash of files, given (path, size, time of change) of each.
+
+    The result is cached because weights are large and a stage needs their hash several times.
+    """
     digest = hashlib.sha256()
     for path, _, _ in files:
         with Path(path).open("rb") as handle:
@@ -228,7 +231,12 @@ def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _refuse_other_head(path: str, *, labels: int | None) -> None:
-    """Raise for a checkpoint with another head than is wanted; under ZeRO-3 loading would not notice."""
+    """Refuse a checkpoint with another head. Only ZeRO-3 needs this check: its loading reports no misfit.
+
+    Args:
+        path: folder or hub id.
+        labels: outputs per token of the head; None for a causal language model.
+    """
     if zero_stage() != 3:
         return
     config = _load(path, "model", lambda: AutoConfig.from_pretrained(path))
@@ -249,7 +257,7 @@ def _refuse_other_shapes(path: str, report: Mapping[str, Any]) -> None:
 
 
 def _refuse_missing(path: str, missing: set[str]) -> None:
-    """Raise for weights that the library would have filled with random numbers."""
+    """Refuse a checkpoint that lacks weights, which the library would fill with random numbers."""
     if missing:
         raise ArtifactError(
             f"{path!r} lacks weights of its model: {', '.join(sorted(missing)[:3])}"

@@ -1,7 +1,7 @@
-"""Which weights are trained: all of them, or LoRA adapters beside a frozen model (arXiv 2106.09685).
+"""The weights that are trained: all of them, or LoRA adapters beside a frozen model (arXiv 2106.09685).
 
-Both end in the same place: a folder that stock transformers loads. Adapters are merged into the
-model when it is saved, and kept beside it in ``adapter/``.
+Either way the saved folder is one that stock transformers loads. Adapters are merged into the model
+when it is saved, and are also saved apart in ``adapter/``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlprm.runtime.config import setting
 
 log = logging.getLogger(__name__)
 FULL_PRECISION: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
-"""How the weights are loaded that adapters are merged into: nothing is lost, and no GPU memory is taken."""
+"""Options for loading the weights that adapters are merged into: merging in float32 rounds least."""
 _ADAPTER = "adapter"
 _DTYPES = ("auto", "float32", "bfloat16")
 _ALL_LINEAR = "all-linear"
@@ -85,24 +85,27 @@ class TuningConfig:
 
 
 def effective(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a stage's record what has no effect: settings of adapters where there are none."""
+    """Return a stage's record without tuning settings that have no effect, such as LoRA's without adapters.
+
+    Two runs that differ only in such settings are then the same run.
+    """
     without_effect = set()
     if not record["lora_r"]:
         without_effect = {name for name in record if name.startswith("lora_")}
-    if record["dtype"] == "auto":  # follows from lora_r and bf16
+    if record["dtype"] == "auto":  # determined by lora_r and bf16, which are recorded
         without_effect.add("dtype")
     return {name: value for name, value in record.items() if name not in without_effect}
 
 
 def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) -> PreTrainedModel | PeftModel:
-    """Return the model as it is to be trained: itself, or frozen with LoRA adapters.
+    """Return the model to train: the model itself, or the frozen model with LoRA adapters.
 
-    Adapters change nothing before they are trained. A reward model's head is trained as a whole: the adapter
-    holds a copy of it, in float32.
+    New adapters do not change the model's outputs. All weights of a reward model's head are trained: the
+    adapter holds a copy of the head, in float32.
 
     Args:
         model: as loaded.
-        config: names rank and layers.
+        config: rank and layers of the adapters; rank 0 for none.
         seed: of the adapters' initial weights.
 
     Raises:
@@ -124,19 +127,19 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # Under ZeRO-3, adapters of another dtype than the model's would not fit into its buffers.
+            # ZeRO-3 has one buffer for all weights: adapters in another dtype than the model's do not fit.
             return get_peft_model(model, lora, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
     except ValueError as error:
         raise ConfigError(f"lora_target_modules: {str(error).splitlines()[0]}") from error
 
 
 def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrainedModel]) -> None:
-    """Save what was trained so that stock transformers loads it; to be called in every process.
+    """Save a trainer's model so that stock transformers loads it; every process must call it.
 
     Args:
-        trainer: has trained the model.
-        folder: where it goes.
-        load_base: loads the weights that training started from, :data:`FULL_PRECISION`.
+        trainer: after training.
+        folder: of the saved model.
+        load_base: loads the weights that training started from, with :data:`FULL_PRECISION`.
     """
     adapters = isinstance(trainer.model, PeftModel)
     target = str(Path(folder) / _ADAPTER) if adapters else folder
@@ -151,7 +154,7 @@ def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrain
 
 
 def _save_masters(trainer: Trainer, folder: str) -> None:
-    """Save float32 weights that DeepSpeed keeps in parts; it computes with bfloat16 roundings of them."""
+    """Save the float32 master weights, which DeepSpeed keeps in parts beside bfloat16 copies."""
     model = trainer.model
     weights = zero.full_weights(model, trained_only=isinstance(model, PeftModel))
     if not trainer.is_world_process_zero():
@@ -167,13 +170,13 @@ def save_full_model(
     weights: dict[str, Tensor],
     load_base: Callable[[], PreTrainedModel],
 ) -> None:
-    """Save a model so that stock transformers loads it; in one process, which has its weights.
+    """Save a model so that stock transformers loads it; called by the one process that has the weights.
 
     Args:
         model: with adapters or without.
-        folder: where it goes.
-        weights: of :func:`rlprm.models.zero.full_weights`; the adapters' alone where there are some.
-        load_base: loads the weights that adapters were added to, :data:`FULL_PRECISION`.
+        folder: of the saved model.
+        weights: of :func:`rlprm.models.zero.full_weights`; with adapters, only the adapters' weights.
+        load_base: loads the weights below the adapters, with :data:`FULL_PRECISION`.
     """
     adapters = isinstance(model, PeftModel)
     _save_weights(model, str(Path(folder) / _ADAPTER) if adapters else folder, weights)
@@ -185,18 +188,18 @@ def _save_weights(model: PreTrainedModel | PeftModel, folder: str, weights: dict
     model.save_pretrained(folder, state_dict=weights)
     if isinstance(model, PreTrainedModel):
         config = deepcopy(model.config)
-        config.dtype = torch.float32  # what the file holds, not what was computed with
-        config.use_cache = True  # may be off for training; what is saved is to write
+        config.dtype = torch.float32  # the dtype of the file; training may have computed in another
+        config.use_cache = True  # training may switch the cache off; generation needs it
         config.save_pretrained(folder)
 
 
 def _merge(folder: str, load_base: Callable[[], PreTrainedModel]) -> None:
-    """Merge the adapter in a folder into its base; the model in training would be rounded by it."""
+    """Merge the adapter in a folder into a float32 base; merging into a bfloat16 model would round more."""
     with zero.loading_unsharded():
         merged = PeftModel.from_pretrained(load_base(), str(Path(folder) / _ADAPTER)).merge_and_unload()
     cast(PreTrainedModel, merged).save_pretrained(folder)
 
 
 def trainable_parameters(model: nn.Module) -> int:
-    """Number of parameters that are trained."""
+    """Return the number of parameters that are trained."""
     return sum(zero.size_of(parameter) for parameter in model.parameters() if parameter.requires_grad)

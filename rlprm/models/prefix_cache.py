@@ -1,9 +1,8 @@
-"""Keys and values kept from one call to the next, so that a continuation feeds only what is new.
+"""Keys and values kept from one call to the next, so that a continuation feeds only its new tokens.
 
-Both the policy (turn after turn of a rollout) and a scorer (round after round of
-a beam) meet the same conversations again, a little longer. Rows are found again
-by their tokens; a row may be continued several times (the branches of a beam)
-or not at all (a finished episode).
+A policy sees the same conversations turn after turn, and a scorer sees the same candidates round after round
+of a beam, each time a little longer. The cache looks rows up by their tokens. A row may be continued
+several times (the branches of a beam) or not at all (a finished episode).
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from rlprm.models.cache import RoomyLayer
 
 @dataclass
 class Extended:
-    """A batch of sequences that went through a model, and its cache, open for more."""
+    """The outputs for a batch of sequences, and the cache that the next call continues."""
 
     logits: Tensor
-    """Output at the newly fed columns: (B, K, ...), or fewer columns if the model was asked for fewer.
-    Hidden states, where the model is a body without a head."""
+    """(B, K, ...): outputs at the K newly fed columns, or at the last ones that ``model_kwargs`` chose.
+    They are hidden states if the model is a body without a head."""
     cache: Cache
     mask_BL: Tensor
     """True where a cache column holds a token of the row; a row's tokens are in order, with holes."""
     fed_B: list[int]
-    """How many tokens of each row were new: the last ``fed_B[b]`` of the K columns."""
+    """Number of new tokens of each row; they stand in the last ``fed_B[b]`` of the K columns."""
 
 
 class PrefixCache:
-    """The keys and values of one batch of sequences, found again by their tokens."""
+    """The keys and values of one batch of sequences, looked up by their tokens."""
 
     def __init__(self) -> None:
         self._kept: tuple[Cache, Tensor] | None = None
@@ -51,17 +50,17 @@ class PrefixCache:
         pad_id: int,
         **model_kwargs: Any,
     ) -> Extended:
-        """Run sequences through a model, without the prefixes that are kept.
+        """Run sequences through a model; prefixes whose keys and values are kept are not fed again.
 
-        If any prefix is missing, all sequences are run whole. Afterwards nothing is
-        kept until :meth:`keep` is called: two generations never share the memory.
+        If any prefix is missing, all sequences are fed from their first token. The kept keys and values
+        are given up until :meth:`keep` is called, so that memory never holds two generations.
 
         Args:
             model: any decoder with ``past_key_values``.
             sequences: B token sequences.
-            prefixes: of each sequence, the proper prefix that may have been kept; None for none.
-            pad_id: fills up rows on the left.
-            **model_kwargs: handed to the model.
+            prefixes: a proper prefix of each sequence that may be kept, or None.
+            pad_id: pads rows on the left.
+            **model_kwargs: passed on to the model.
         """
         cache, mask_BL = self._take(prefixes) or (_empty(), torch.zeros(len(sequences), 0, dtype=torch.bool))
         suffixes = [s[known:] for s, known in zip(sequences, mask_BL.sum(1).tolist(), strict=True)]
@@ -76,11 +75,11 @@ class PrefixCache:
             use_cache=True,
             **model_kwargs,
         )
-        found = output.logits if hasattr(output, "logits") else output.last_hidden_state
-        return Extended(found, cache, mask_BL, [len(suffix) for suffix in suffixes])
+        outputs = output.logits if hasattr(output, "logits") else output.last_hidden_state
+        return Extended(outputs, cache, mask_BL, [len(suffix) for suffix in suffixes])
 
     def keep(self, cache: Cache, mask_BL: Tensor, sequences: Sequence[Sequence[int]]) -> None:
-        """Keep a batch's keys and values, to be found again by these sequences (one per row)."""
+        """Keep a batch's keys and values; later calls look them up by these sequences, one per row."""
         self._kept = (cache, mask_BL)
         self._rows = {sequence_key(sequence): row for row, sequence in enumerate(sequences)}
 
@@ -89,18 +88,21 @@ class PrefixCache:
         self._kept, self._rows = None, {}
 
     def _take(self, prefixes: Sequence[Sequence[int] | None]) -> tuple[Cache, Tensor] | None:
-        """Hand over the rows of these prefixes, or None unless all of them are there."""
-        kept, known = self._kept, self._rows
+        """Return the rows of these prefixes and drop the others; None unless all prefixes are kept."""
+        kept, row_of = self._kept, self._rows
         self.clear()
-        found = [None if prefix is None else known.get(sequence_key(prefix)) for prefix in prefixes]
-        rows = [row for row in found if row is not None]
-        if kept is None or len(rows) < len(found):
+        rows = [
+            row_of[key]
+            for prefix in prefixes
+            if prefix is not None and (key := sequence_key(prefix)) in row_of
+        ]
+        if kept is None or len(rows) < len(prefixes):
             return None
         return _select_and_compact(*kept, rows)
 
 
 def sequence_key(ids: Sequence[int]) -> bytes:
-    """Return what identifies a token sequence in a dictionary."""
+    """Return a key that identifies a token sequence in a dictionary."""
     return array("I", ids).tobytes()
 
 
@@ -116,10 +118,10 @@ def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
 
 
 def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int]) -> tuple[Cache, Tensor]:
-    """Take some rows and squeeze out the columns that hold no token of a row.
+    """Take some rows and move their tokens together, over columns that hold no token of a row.
 
-    Without this, ragged actions and observations would leave ever more holes in the cache.
-    Where all rows stay in place and have no holes, nothing is copied.
+    Otherwise actions and observations of different lengths would leave more and more holes in the cache.
+    Nothing is copied if all rows stay in place and have no holes.
     """
     if list(rows) == list(range(len(mask_BL))) and bool(mask_BL.all()):
         return cache, mask_BL

@@ -1,7 +1,7 @@
-"""What a causal language model says of tokens that were sampled: read there alone, never of a whole sequence.
+"""Log-probabilities of sampled tokens under a causal language model, computed at these tokens only.
 
-With a vocabulary of 150,000 and long observations, the logits of all other tokens would be most of the
-memory.
+With a vocabulary of 150,000 and long observations, the logits of the other tokens would need most
+of the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TOKENS_AT_ONCE = 1024
 
 
 def body_states(model: PreTrainedModel | PeftModel, token_ids_BL: Tensor) -> Tensor:
-    """Return the last hidden states (B, L, D); adapters are layers of the body and take part."""
+    """Return the last hidden states (B, L, D), adapters included."""
     states: Tensor = _causal(model).get_decoder()(input_ids=token_ids_BL, use_cache=False).last_hidden_state
     return states
 
@@ -41,15 +41,15 @@ def read_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies of N tokens, both (N,), in at least float32.
 
-    Many tokens are read a part at a time, each part again on the way back: of a vocabulary of 150,000,
-    logits and their gradients take 2 MB a token.
+    Tokens are processed in parts, and each part is computed again in the backward pass: with a vocabulary
+    of 150,000, logits and their gradients need 2 MB a token.
 
     Args:
         model: causal language model, with adapters or without.
-        hidden_ND: its last hidden state where each token was about to be chosen.
+        hidden_ND: last hidden state at the position before each token.
         ids_N: the tokens.
         temperature: of the sampling distribution, above 0.
-        with_entropy: whether entropies are wanted; zeros otherwise.
+        with_entropy: False returns zeros instead of entropies.
     """
     output_layer = _causal(model).get_output_embeddings()
 
@@ -61,7 +61,7 @@ def read_tokens(
         logprobs_N = token_logprobs(logits_NV, part_N)
         return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
 
-    # Where ZeRO-3 has split the layer every call is a collective, and processes differ in their tokens.
+    # With a layer that ZeRO-3 has split every call is a collective, and processes differ in their tokens.
     if len(ids_N) <= _TOKENS_AT_ONCE or any(map(is_split, output_layer.parameters())):
         return read(hidden_ND, ids_N)
     parts = [
@@ -76,7 +76,7 @@ def read_tokens(
 
 @torch.no_grad()
 def check_logits(model: PreTrainedModel | PeftModel) -> None:
-    """Make sure that nothing happens to the logits behind the output layer (a soft cap, a scale).
+    """Refuse a model that changes its logits behind the output layer, for instance with a soft cap.
 
     Raises:
         ConfigError: naming the model family.
@@ -84,7 +84,7 @@ def check_logits(model: PreTrainedModel | PeftModel) -> None:
     causal = _causal(model)
     ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
     ours = causal.get_output_embeddings()(body_states(model, ids_BL)[:, -1])
-    if hasattr(causal, "causal_logits"):  # its own forward does something else
+    if hasattr(causal, "causal_logits"):  # a reward model's forward returns values
         own = causal.causal_logits(ids_BL)[:, -1]
     else:
         own = causal(input_ids=ids_BL, use_cache=False).logits[:, -1]

@@ -30,14 +30,13 @@ def train_tokenizer(
 ) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on a corpus.
 
-    It is a ``Qwen2Tokenizer`` from the start, because that is what ``AutoTokenizer`` makes of
-    any tokenizer it finds beside a Qwen2 model: another way of splitting text would be
-    replaced, silently, the moment the policy is loaded again.
+    It is a ``Qwen2Tokenizer`` from the start, because ``AutoTokenizer`` turns any tokenizer beside a
+    Qwen2 model into one. Another way of splitting text would be replaced, without a message, when the
+    policy is loaded again.
 
     Args:
         corpus: texts of the environment (observations and actions).
-        phrases: fixed phrases that become one token each, so that a small model
-            spends its context on what varies.
+        phrases: fixed phrases that become one token each, which shortens a small model's context.
         vocab_size: size of the BPE part; the corpus may give fewer merges.
 
     Returns:
@@ -48,7 +47,7 @@ def train_tokenizer(
     # A phrase that ends in a word gives its trailing space to the next one: " red" is then the same token
     # after "There is a" as after "go to the", which is what a model copies from one to the other.
     trimmed = {p.rstrip(" ") if p.rstrip(" ")[-1:].isalnum() else p for p in phrases} - {""}
-    # The decoder takes a phrase such as "café" for byte-level symbols; it is left to the BPE part.
+    # The decoder would read a phrase such as "café" as byte-level symbols; the BPE part encodes it instead.
     lossless = {p for p in trimmed if qwen.decoder.decode([p]) == p}
     longest_first = sorted({*lossless, *_ENVELOPES, *_DIGITS}, key=lambda phrase: (-len(phrase), phrase))
     bpe = Tokenizer(models.BPE())
@@ -59,7 +58,7 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # On what stands between phrases: a word behind one has no space before it, and is a word all the same.
+    # Trained on the text between phrases: a word after a phrase has no space in front, and is still a word.
     phrase = re.compile("|".join(map(re.escape, longest_first)))
     bpe.train_from_iterator((piece for text in corpus for piece in phrase.split(text) if piece), trainer)
     trained = json.loads(bpe.to_str())["model"]

@@ -1,4 +1,4 @@
-"""Finding a model inside what was put around it for training."""
+"""Unwrapping a model from its training engine, its compilation and its adapters."""
 
 from __future__ import annotations
 

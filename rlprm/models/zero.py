@@ -1,9 +1,9 @@
-"""DeepSpeed's ZeRO (arXiv 1910.02054), wherever something other than a training step looks at the weights.
+"""Access to weights under DeepSpeed's ZeRO (arXiv 1910.02054), outside a training step.
 
-Stages 1 and 2 split the optimiser's state (2: gradients, too) over the processes; the weights are whole
-in each. Stage 3 splits the weights as well: outside a forward pass a parameter is empty, and to look at
-it is a collective, to be done by every process or by none. Where DeepSpeed is not used, everything here
-does the plain thing.
+Stages 1 and 2 split the optimiser's state (stage 2: gradients, too) over the processes, and each process has
+all weights. Stage 3 splits the weights as well: outside a forward pass a parameter is empty, and reading
+it is a collective operation, which every process must call. Without DeepSpeed the functions
+of this module act on plain weights.
 """
 
 from __future__ import annotations
@@ -40,21 +40,19 @@ _SHARED_MEMORY = "deepspeed_shm_comm"
 
 
 def prepare(*, on_cpu: bool) -> None:
-    """Settle what DeepSpeed finds when it is imported; to be called before the processes of a launch meet.
+    """Set DeepSpeed's environment before it is imported and before the processes of a launch connect.
 
-    On CPUs it would compile an extension (minutes, and a compiler) for an operation of inference alone;
-    gloo carries all that training exchanges.
+    On CPUs DeepSpeed would compile an extension, which takes minutes and needs a compiler. The extension
+    serves inference only; training communicates through gloo.
 
     Args:
-        on_cpu: whether models are to be trained there, be there a GPU or not.
+        on_cpu: whether models are trained on CPUs, even on a machine with a GPU.
     """
     if on_cpu:
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # or DeepSpeed looks for a GPU and says that it found none
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed logs that there is no GPU
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return
-    # It calls functions that torch has new names for, at every step.
+    # DeepSpeed calls functions under their old names, which torch warns of at every step.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if on_cpu:
         import deepspeed.ops
@@ -63,19 +61,19 @@ def prepare(*, on_cpu: bool) -> None:
 
 
 def start_accelerator(*, on_cpu: bool, mixed_precision: str, timeout: timedelta) -> Accelerator:
-    """Meet the other processes of a launch, where no Trainer does it; under DeepSpeed if the launch is.
+    """Connect the processes of a launch for training without a Trainer; with DeepSpeed if the launch has it.
 
-    On CPUs ``Accelerator(cpu=True)`` would quietly do without DeepSpeed, and ``Accelerator()`` without
-    the others.
+    On CPUs ``Accelerator(cpu=True)`` would ignore DeepSpeed, and ``Accelerator()`` the other
+    processes, both without a message.
 
     Args:
-        on_cpu: whether models are to be trained there.
+        on_cpu: whether models are trained on CPUs.
         mixed_precision: ``"no"`` or ``"bf16"``.
         timeout: how long processes wait for one another.
     """
     prepare(on_cpu=on_cpu)
     PartialState(cpu=on_cpu, timeout=timeout)
-    # Who has no Trainer counts its micro-batches itself; what the launch says ("auto") is for a Trainer.
+    # The caller accumulates micro-batches itself; the launch's value ("auto") is meant for a Trainer.
     accumulation = GradientAccumulationPlugin(num_steps=1)
     return Accelerator(mixed_precision=mixed_precision, gradient_accumulation_plugin=accumulation)
 
@@ -87,28 +85,29 @@ def zero_stage() -> int:
 
 
 def partitioning() -> dict[str, int]:
-    """Return what a checkpoint of a training under ZeRO depends on; nothing without DeepSpeed."""
+    """Return the settings of ZeRO that a checkpoint depends on; none without DeepSpeed."""
     stage = zero_stage()
     return {"zero_stage": stage, "processes": int(os.environ.get("WORLD_SIZE", "1"))} if stage else {}
 
 
 def is_split(parameter: nn.Parameter) -> bool:
-    """Whether this process holds a part of a parameter only."""
+    """Whether this process has only a part of a parameter."""
     return hasattr(parameter, "ds_id")
 
 
 def size_of(parameter: nn.Parameter) -> int:
-    """Return how many numbers a parameter has, over all processes."""
+    """Return the number of elements of a parameter, over all processes."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 @contextmanager
 def with_full_weights(parameters: Iterable[nn.Parameter], *, change: bool = False) -> Iterator[None]:
-    """Have parameters whole in every process for a while; to be entered by all of them.
+    """Gather split parameters in every process for the duration of a block, which every process must enter.
 
     Args:
-        parameters: of any kind; whole ones are left as they are.
-        change: whether they are written to. What the first process writes is kept, in all.
+        parameters: split or not; the others stay as they are.
+        change: True if the block writes to the parameters. All processes then keep the values that
+            the first process wrote.
     """
     split = [parameter for parameter in parameters if is_split(parameter)]
     if not split:
@@ -122,9 +121,9 @@ def with_full_weights(parameters: Iterable[nn.Parameter], *, change: bool = Fals
 
 @contextmanager
 def loading_unsharded() -> Iterator[None]:
-    """Make models that are loaded meanwhile whole in this process, under ZeRO-3, too.
+    """Load models unsplit within a block, even under ZeRO-3.
 
-    Without it every process must load the same model at the same time.
+    Outside such a block, ZeRO-3 needs every process to load the same model at the same time.
     """
     if not integration.is_deepspeed_zero3_enabled():
         yield
@@ -157,32 +156,32 @@ def prepare_frozen(model: PreTrainedModel, accelerator: Accelerator) -> nn.Modul
 
 
 def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:
-    """Collect the weights as the optimiser has them: float32, whole, on the CPU of the first process.
+    """Return the optimiser's float32 master weights, gathered on the CPU of the first process.
 
-    bfloat16 weights that DeepSpeed computes with are roundings of these. To be called in every process.
+    The bfloat16 weights of the forward pass are rounded copies of them. Every process must call this.
 
     Args:
-        model: that was trained, not the engine around it.
+        model: the trained model, not the engine around it.
         trained_only: leave out frozen weights.
 
     Returns:
-        Weights and buffers by their names in the model's state; nothing in the other processes.
+        Weights and buffers by their names in the model's state; empty in the other processes.
     """
-    keeps = int(os.environ.get("RANK", "0")) == 0
-    found: dict[str, Tensor] = {}
-    copies: dict[int, Tensor] = {}  # of weights that go by two names
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    weights: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}  # tied weights have two names
     for name, tensor in model.state_dict(keep_vars=True).items():
         if trained_only and not tensor.requires_grad:
             continue
         if id(tensor) not in copies:
-            whole = _master(tensor)
-            copies[id(tensor)] = whole.cpu() if keeps else torch.empty(0)
-        found[name] = copies[id(tensor)]
-    return found if keeps else {}
+            master = _master(tensor)
+            copies[id(tensor)] = master.cpu() if is_first else torch.empty(0)
+        weights[name] = copies[id(tensor)]
+    return weights if is_first else {}
 
 
 def _master(tensor: Any) -> Tensor:
-    """Return a detached whole float32 copy of a weight, and a copy of anything else."""
+    """Return a detached, gathered float32 copy of a weight, or a copy of a buffer."""
     if tensor.requires_grad and (hasattr(tensor, "_hp_mapping") or hasattr(tensor, "_z3_optimizer")):
         from deepspeed.utils import safe_get_full_fp32_param
 
