@@ -1,35 +1,78 @@
-"""Records as a table in the terminal: strategies in rows, budgets in columns."""
+"""Records as tables in the terminal: strategies in rows, budgets in columns, no wider than asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlprm.evaluation.records import BEAM, BEST_OF_N, GREEDY, ORACLE, SAMPLE_MEAN, EvaluationRecord
+from rlprm.evaluation.records import (
+    BEAM,
+    BEST_OF_N,
+    GREEDY,
+    ORACLE,
+    SAMPLE_MEAN,
+    Comparison,
+    EvaluationRecord,
+)
 
+__all__ = ["TABLE_WIDTH", "gap_table", "paired_table", "results_tables", "rows"]
+
+TABLE_WIDTH = 80
+"""Characters of a line in files, and if there is no terminal to ask."""
+
+_NAME_WIDTHS = (26, 22, 18)
+"""Of the first column if the table is narrow; a longer name goes on in the next line."""
 _ORDER = (GREEDY, SAMPLE_MEAN, BEST_OF_N, BEAM, ORACLE)
 
 
-def results_table(records: Sequence[EvaluationRecord], *, title: str = "Success in %") -> Table:
-    """Return a table of success rates with their 95 % intervals.
+def results_tables(
+    records: Sequence[EvaluationRecord], *, title: str = "Success in %", width: int = TABLE_WIDTH
+) -> list[Table]:
+    """Return tables of success rates with their 95 % intervals.
 
-    Rows keep the order of the records within a strategy; the oracle comes last.
-    The last column is the compute of the largest budget of a row.
+    Rows keep the order of the records within a strategy; the oracle comes last. The last column is the
+    compute of the largest budget of a row. If one table is too wide, the intervals move below the rates;
+    if that is still too wide, the budgets are split over several tables.
+
+    Args:
+        records: at least one.
+        title: of the first table.
+        width: characters of a line.
     """
     budgets = sorted({record.n for record in records})
-    table = Table(title=_title(title, records), title_justify="left")
-    table.add_column("strategy")
-    for n in budgets:
-        table.add_column(f"N = {n}", justify="right")
-    table.add_column("tokens per task", justify="right")
-    for row in rows(records):
-        cells = {record.n: _cell(record) for record in row}
-        largest = max(row, key=lambda record: record.n)
-        table.add_row(
-            escape(_row_name(row[0])), *(cells.get(n, "") for n in budgets), f"{largest.total_tokens:,.0f}"
-        )
+    complete = (
+        _results_table(records, budgets, names=names, one_line=names is None)
+        for names in (None, *_NAME_WIDTHS)
+    )
+    fitting = next((table for table in complete if _width_of(table) <= width), None)
+    tables = [fitting] if fitting else _split_tables(records, budgets, width)
+    tables[0].title = escape(_title(title, records))
+    return tables
+
+
+def paired_table(comparisons: Sequence[Comparison]) -> Table:
+    """Return a table of differences of success rates on the same tasks."""
+    table = _empty_table("Difference of success in points, paired over tasks")
+    table.add_column("strategies", overflow="fold")
+    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for c in comparisons:
+        difference, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.ci_low, c.ci_high))
+        table.add_row(escape(f"{c.a} - {c.b}"), difference, f"\\[{low}, {high}]")
+    return table
+
+
+def gap_table(gaps: Mapping[str, float], n: int) -> Table:
+    """Return a table of the share of the gap between one sample and the oracle that scorers close."""
+    table = _empty_table(f"Gap closed at N = {n}: 0 is one sample, 1 the oracle")
+    table.add_column("scorer", overflow="fold")
+    table.add_column("gap closed", justify="right", no_wrap=True)
+    for scorer, gap in gaps.items():
+        table.add_row(escape(scorer), f"{gap:.2f}")
     return table
 
 
@@ -39,6 +82,64 @@ def rows(records: Sequence[EvaluationRecord]) -> list[list[EvaluationRecord]]:
     for record in sorted(records, key=lambda r: _ORDER.index(r.strategy)):  # stable
         groups.setdefault((record.label, record.aggregation, record.m), []).append(record)
     return list(groups.values())
+
+
+def _split_tables(records: Sequence[EvaluationRecord], budgets: Sequence[int], width: int) -> list[Table]:
+    """Split the budgets over several tables, each with as many budgets as fit."""
+    tables = []
+    while budgets:
+        for count in range(len(budgets), 0, -1):
+            last = count == len(budgets)
+            table = _results_table(records, budgets[:count], names=_NAME_WIDTHS[0], tokens=last)
+            if _width_of(table) <= width:
+                break
+        tables.append(table)
+        budgets = budgets[count:]
+    return tables
+
+
+def _results_table(
+    records: Sequence[EvaluationRecord],
+    budgets: Sequence[int],
+    *,
+    names: int | None,
+    one_line: bool = False,
+    tokens: bool = True,
+) -> Table:
+    """Return a table of some budgets.
+
+    Args:
+        records: of any budget.
+        budgets: the columns.
+        names: the most characters of the first column; None for no limit.
+        one_line: whether the interval stands beside the rate instead of below.
+        tokens: adds the compute of the largest budget of each row, and the rows without any of the budgets.
+    """
+    table = _empty_table()
+    table.add_column("strategy", overflow="fold", max_width=names)
+    for n in budgets:
+        table.add_column(f"N = {n}", justify="right", no_wrap=True)
+    if tokens:
+        table.add_column("tokens\nper task", justify="right", no_wrap=True)
+    for row in rows(records):
+        cells = {record.n: _cell(record, " " if one_line else "\n") for record in row}
+        if tokens or cells.keys() & set(budgets):
+            largest = max(row, key=lambda record: record.n)
+            compute = [f"{largest.total_tokens:,.0f}"] if tokens else []
+            table.add_row(escape(_row_name(row[0])), *(cells.get(n, "") for n in budgets), *compute)
+    return table
+
+
+def _empty_table(title: str | None = None) -> Table:
+    return Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, title_style="none"
+    )
+
+
+def _width_of(table: Table) -> int:
+    """Return the characters of a line that a table takes if nothing limits it."""
+    console = Console(width=10_000)
+    return console.measure(table).maximum
 
 
 def _title(title: str, records: Sequence[EvaluationRecord]) -> str:
@@ -53,6 +154,6 @@ def _row_name(record: EvaluationRecord) -> str:
     return f"{record.label} ({record.aggregation})" if record.strategy in (BEST_OF_N, BEAM) else record.label
 
 
-def _cell(record: EvaluationRecord) -> str:
+def _cell(record: EvaluationRecord, separator: str) -> str:
     low, high = 100 * record.ci_low, 100 * record.ci_high
-    return f"{100 * record.success_rate:.1f} \\[{low:.0f}, {high:.0f}]"
+    return f"{100 * record.success_rate:.1f}{separator}\\[{low:.0f}, {high:.0f}]"

@@ -30,7 +30,7 @@ from rlprm.evaluation.quality import step_quality
 from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, measure_results
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.evaluation.summary import summarize
-from rlprm.evaluation.table import results_table
+from rlprm.evaluation.table import TABLE_WIDTH, gap_table, paired_table, results_tables
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.models.loading import revision_of
 from rlprm.policies.config import PolicyConfig
@@ -53,8 +53,6 @@ from rlprm.search.base import SearchResult
 from rlprm.types import Split, Task
 
 log = logging.getLogger(__name__)
-_WIDTH = 150
-"""Of the table where there is no terminal to ask."""
 _BASELINES = ("policy_confidence", "shortest", "random")
 _CHOSEN = "chosen"
 _BEAM = re.compile(r"(\d+)x(\d+)")
@@ -151,13 +149,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         MismatchError: if a scorer was trained in another setting than it is used in.
     """
     folder = Path(config.output_dir)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     revisions = {name: revision_of(path) for name, path in {"policy": config.model, **config.scorers}.items()}
     identity = {**own_settings(config), "revisions": revisions, **config.sources()}
     if is_finished(folder, "evaluate", identity):
         log.info("%s holds the finished evaluation of these settings; reusing it", folder)
         if is_first():
-            console.print((folder / "table.txt").read_text(encoding="utf-8"))
+            console.print((folder / "table.txt").read_text(encoding="utf-8"), markup=False, highlight=False)
         return {}
     warn_of_policy(config)
     processes = start_processes()
@@ -339,20 +337,19 @@ def _report(
     measured: Sequence[Measurement],
     paired: Sequence[Comparison],
 ) -> None:
-    """Print the table and the paired comparisons, and keep them as text."""
-    title = f"Success in %, {config.environment}, {config.split}"
-    lines = [results_table([m.record for m in measured], title=title), "", *map(_sentence, paired), ""]
-    for scorer, gaps in gap_closed(measured).items():
-        if (gap := gaps.get(config.chosen_at)) is not None:
-            lines.append(f"gap closed by {scorer} at N = {config.chosen_at}: {gap:.2f}")
+    """Print the tables, and write them to a file."""
+    gaps = gap_closed(measured)
+    closed = {scorer: gap for scorer in gaps if (gap := gaps[scorer].get(config.chosen_at)) is not None}
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        text = Console(file=file, width=_WIDTH)
-        for line in lines:
-            console.print(line, highlight=False)
-            text.print(line, highlight=False)
-    console.print(f"\nsummary, table and plots are in {folder}")
-
-
-def _sentence(c: Comparison) -> str:
-    difference, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.ci_low, c.ci_high))
-    return f"{c.a} - {c.b}: {difference} points, 95 % [{low}, {high}]"
+        for output in (console, Console(file=file, width=TABLE_WIDTH)):
+            tables = results_tables(
+                [m.record for m in measured],
+                title=f"Success in %, {config.environment}, {config.split}",
+                width=output.width,
+            )
+            tables += [paired_table(paired)] if paired else []
+            tables += [gap_table(closed, config.chosen_at)] if closed else []
+            for table in tables:
+                output.print(table, highlight=False)
+                output.print()
+    console.print(f"summary, table and plots are in {folder}")

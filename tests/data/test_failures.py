@@ -10,7 +10,7 @@ from rlprm.data.failures import report_failures
 from rlprm.errors import EpisodesFailedError
 from rlprm.evaluation.bon import best_of_n, sample_mean
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.table import results_table
+from rlprm.evaluation.table import results_tables
 from rlprm.rl.monitor.measure import measure_policy
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import SINGLE_PROCESS
@@ -51,7 +51,7 @@ def test_every_row_of_a_pool_tells_how_many_of_it_failed() -> None:
     pool = Pool.from_trajectories(made).scored(Random())
     for measured in (sample_mean(pool), *best_of_n(pool, "random", "last", [1, 4])):
         assert measured.record.failed == failed
-        title = str(results_table([measured.record]).title)
+        title = str(results_tables([measured.record])[0].title)
         assert f"up to {failed} failed episodes a row count as not solved" in title
 
 

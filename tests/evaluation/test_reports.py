@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,15 +12,16 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from rlprm.errors import DataError
 from rlprm.evaluation import plots
 from rlprm.evaluation.bon import choose_aggregation, comparisons
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.quality import step_quality
-from rlprm.evaluation.records import Measurement
+from rlprm.evaluation.records import Comparison, EvaluationRecord, Measurement
 from rlprm.evaluation.summary import summarize
-from rlprm.evaluation.table import results_table
+from rlprm.evaluation.table import TABLE_WIDTH, gap_table, paired_table, results_tables
 from tests.toys.evaluations import measurements, scored_pool
 from tests.toys.trajectories import of_steps, step_scores
 
@@ -34,14 +36,21 @@ def found(pool: Pool) -> list[Measurement]:
     return measurements(pool)
 
 
+def printed(width: int, *tables: Table) -> list[str]:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in tables:
+        console.print(table, highlight=False)
+    return console.export_text().splitlines()
+
+
 def test_the_table_has_a_row_per_strategy_and_a_column_per_budget(found: list[Measurement]) -> None:
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(results_table([m.record for m in found]))
-    lines = console.export_text().splitlines()
-    (header,) = [line for line in lines if "strategy" in line]
-    assert [f"N = {n}" in header for n in (1, 2, 4, 8, 16)] == [True] * 5
-    body = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    assert body == [
+    (table,) = results_tables([m.record for m in found], width=160)
+    lines = printed(160, table)
+    assert "12 tasks, end declared" in lines[0]
+    (header,) = [number for number, line in enumerate(lines) if "strategy" in line]
+    assert [f"N = {n}" in lines[header] for n in (1, 2, 4, 8, 16)] == [True] * 5
+    body = lines[header + 2 :]
+    assert [re.split(r" {2,}| \d", line)[0] for line in body] == [
         "greedy",
         "one sample",
         "best of N, agentprm (last)",
@@ -53,10 +62,64 @@ def test_the_table_has_a_row_per_strategy_and_a_column_per_budget(found: list[Me
     ]
     best = next(m.record for m in found if m.record.name == "best of 16, agentprm")
     cell = f"{100 * best.success_rate:.1f} [{100 * best.ci_low:.0f}, {100 * best.ci_high:.0f}]"
-    (line,) = [line for line in lines if "best of N, agentprm" in line]
+    (line,) = [line for line in body if "best of N, agentprm" in line]
     assert cell in line
     assert f"{best.total_tokens:,.0f}" in line
-    assert "12 tasks, end declared" in lines[0]
+
+
+def renamed(found: list[Measurement], scorer: str) -> list[EvaluationRecord]:
+    """The records, as if they were of a scorer with another name."""
+    return [
+        replace(m.record, scorer=scorer if m.record.scorer == "agentprm" else m.record.scorer) for m in found
+    ]
+
+
+@pytest.mark.parametrize("scorer", ["agentprm_x_policy", "a_reward_model_" * 6, "[bold]"])
+@pytest.mark.parametrize("width", [60, TABLE_WIDTH, 120])
+def test_no_line_is_wider_than_the_terminal_and_no_rate_is_lost(
+    found: list[Measurement], scorer: str, width: int
+) -> None:
+    records = renamed(found, scorer)
+    # Six budgets, tokens in billions, and the longest interval there is.
+    records += [
+        replace(r, n=64 * r.n, policy_tokens=1e9, ci_low=1.0, ci_high=1.0) for r in records if r.n > 8
+    ]
+    lines = printed(width, *results_tables(records, width=width))
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert len(re.findall(r"\[\d+, \d+\]", text)) == len(records)
+    for record in records:
+        assert f"{100 * record.success_rate:.1f}" in text
+    assert "…" not in text
+
+
+def test_at_80_columns_the_intervals_stand_below_the_rates(found: list[Measurement]) -> None:
+    lines = printed(TABLE_WIDTH, *results_tables([m.record for m in found]))
+    (row,) = [number for number, line in enumerate(lines) if line.startswith("best of N, orm")]
+    orm = sorted((m.record for m in found if m.record.scorer == "orm"), key=lambda r: r.n)
+    assert re.findall(r"\d+\.\d", lines[row]) == [f"{100 * r.success_rate:.1f}" for r in orm]
+    assert re.findall(r"\[(.*?)\]", lines[row + 1]) == [
+        f"{100 * r.ci_low:.0f}, {100 * r.ci_high:.0f}" for r in orm
+    ]
+
+
+def test_budgets_that_do_not_fit_get_a_table_of_their_own(found: list[Measurement]) -> None:
+    tables = results_tables([m.record for m in found], width=50)
+    headers = [[str(column.header) for column in table.columns] for table in tables]
+    assert [n for header in headers for n in header if n.startswith("N")] == [
+        f"N = {n}" for n in (1, 2, 4, 8, 16)
+    ]
+    assert len(headers) > 1
+    assert ["tokens\nper task" in header for header in headers] == [False] * (len(headers) - 1) + [True]
+
+
+def test_differences_and_gaps_are_tables_as_narrow(found: list[Measurement]) -> None:
+    long = "a_reward_model_" * 6
+    pairs = [Comparison(f"best of 16, {long}", "one sample", 0.125, -0.01, 0.26, 12)]
+    lines = printed(TABLE_WIDTH, paired_table(pairs), gap_table({long: 0.5}, 16))
+    assert max(map(len, lines)) <= TABLE_WIDTH
+    assert any("+12.5 [-1.0, +26.0]" in line for line in lines)
+    assert any(line.endswith("0.50") for line in lines)
 
 
 def test_every_plot_is_written(pool: Pool, found: list[Measurement], tmp_path: Path) -> None:

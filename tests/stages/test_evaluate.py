@@ -48,7 +48,7 @@ def test_the_summary_has_every_field(finished: Path) -> None:
     assert all(set(record) >= RECORD for record in summary["evaluation"])
     rows = {(r["strategy"], r["scorer"], r["n"], r["m"]): r for r in summary["evaluation"]}
     models = ("agentprm", "orm", "agentprm_x_policy", "orm_x_policy")
-    scorers = (*models, "likelihood", "shortest", "random")
+    scorers = (*models, "policy_confidence", "shortest", "random")
     assert set(rows) == {
         ("greedy", None, 1, 1),
         ("sample_mean", None, 1, 1),
@@ -112,6 +112,7 @@ def test_tables_and_plots_are_there(finished: Path) -> None:
     table = (finished / "table.txt").read_text()
     assert "tests.toys.corridor" in table
     assert "agentprm" in table
+    assert max(map(len, table.splitlines())) <= 80
     images = list(finished.rglob("*.png"))
     assert len(images) >= 3
     for image in images:
