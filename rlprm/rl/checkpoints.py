@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there, and the journal beside them.
+"""Checkpoints, complete or absent, and the journal beside them.
 
     <output_dir>/metrics.jsonl                      one line an iteration
     <output_dir>/checkpoints/iteration-000010/      weights, optimiser, random states, state.json
 
-A checkpoint is written under another name and renamed when all of it is on disk. A run that was killed
-goes on from the newest; the lines of iterations behind it are dropped, since they will be run again.
+A checkpoint is written under another name and renamed once all of its files are on disk. A killed run
+resumes from the newest; the journal's lines of later iterations are dropped, since they run again.
 """
 
 from __future__ import annotations
@@ -12,47 +12,28 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlprm.errors import DataError, refuse_other_settings
-from rlprm.rl.learner import Learner
+from rlprm.rl.engine import Engine
+from rlprm.rl.state import RunState
 from rlprm.runtime.files import read_json, write_atomically, write_json
+from rlprm.runtime.processes import collective
 from rlprm.runtime.renames import current_settings
 
-__all__ = ["Journal", "RunState", "load_newest", "save_checkpoint"]
+__all__ = ["Journal", "load_newest", "save_checkpoint"]
 
 _FOLDER = "checkpoints"
 _STATE = "state.json"
-
-
-@dataclass
-class RunState:
-    """What a run has to know to go on, besides weights and optimiser; all else follows from the iteration."""
-
-    iteration: int = 0
-    """Iterations that are done."""
-    env_steps: int = 0
-    tokens: int = 0
-    """Tokens the policy sampled."""
-    prm: str = ""
-    """Folder of the PRM in use."""
-    best_iteration: int = -1
-    """Iterations that the best policy on dev tasks had seen; -1: none was measured."""
-    best_success: float = -1.0
-    """What it reached there: the mean of the outcome that is learned from, success or score."""
-    alarms: dict[str, str] = field(default_factory=dict)
-    """Each sign that was seen, with the iteration it was first seen in."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Of each phase."""
 
 
 class Journal:
     """The metrics of every iteration, on disk as JSON lines and in memory."""
 
     def __init__(self, folder: Path, iteration: int, *, writes: bool) -> None:
-        """Open it at an iteration; what was noted behind it is dropped.
+        """Open the journal at an iteration; lines of that iteration and later ones are dropped.
 
         Raises:
             DataError: for a line that is not JSON, other than a last one that was cut off.
@@ -73,7 +54,7 @@ class Journal:
             write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Note an iteration."""
+        """Append the metrics of an iteration."""
         self.rows.append(row)
         if self._writes:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,50 +62,53 @@ class Journal:
                 file.write(json.dumps(row) + "\n")
 
     def column(self, name: str) -> list[float]:
-        """The values of a metric over the iterations that have it."""
+        """Return a metric over the iterations that have it."""
         return [float(row[name]) for row in self.rows if name in row]
 
 
+@collective
 def save_checkpoint(
-    learner: Learner, folder: Path, state: RunState, settings: Mapping[str, Any], *, keep: int
+    engine: Engine, folder: Path, state: RunState, settings: Mapping[str, Any], *, keep: int
 ) -> None:
-    """Write a checkpoint, then drop the oldest; to be called in every process."""
+    """Write a checkpoint, then drop the oldest ones."""
     final = folder / _FOLDER / f"iteration-{state.iteration:06d}"
     partial = final.with_name(f"{final.name}.partial")
-    if learner.processes.is_main:
+    if engine.processes.is_main:
         for path in (partial, final):
             shutil.rmtree(path, ignore_errors=True)
-    learner.processes.wait()
-    learner.save_state(partial)
-    learner.processes.wait()
-    if learner.processes.is_main:
-        world = learner.processes.count
+    engine.processes.wait()
+    engine.save_state(partial)
+    engine.processes.wait()
+    if engine.processes.is_main:
+        world = engine.processes.count
         write_json(partial / _STATE, {**asdict(state), "processes": world, "settings": dict(settings)})
         partial.rename(final)
-        for old in _whole(folder)[:-keep]:
+        for old in _complete(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
-    learner.processes.wait()
+    engine.processes.wait()
 
 
-def load_newest(learner: Learner, folder: Path, settings: Mapping[str, Any]) -> RunState | None:
-    """Load the newest whole checkpoint; None where there is none. To be called in every process.
+@collective
+def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> RunState | None:
+    """Load the newest complete checkpoint; returns None if there is none.
 
     Raises:
         MismatchError: if it was made with other settings, or by another number of processes.
     """
-    found = _whole(folder)
-    if not found:
+    checkpoints = _complete(folder)
+    if not checkpoints:
         return None
-    state = read_json(found[-1] / _STATE)
+    newest = checkpoints[-1]
+    state = read_json(newest / _STATE)
     before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
-    now = {**json.loads(json.dumps(dict(settings))), "processes": learner.processes.count}
-    refuse_other_settings(f"{found[-1]} was made", before, now)
-    learner.load_state(found[-1])
+    now = {**json.loads(json.dumps(dict(settings))), "processes": engine.processes.count}
+    refuse_other_settings(f"{newest} was made", before, now)
+    engine.load_state(newest)
     return RunState(**state)
 
 
-def _whole(folder: Path) -> list[Path]:
-    """Checkpoints in order, without those that were being written when the run was killed."""
+def _complete(folder: Path) -> list[Path]:
+    """Return the checkpoints in order, without those whose writing was interrupted."""
     return sorted(
         path
         for path in (folder / _FOLDER).glob("iteration-*")

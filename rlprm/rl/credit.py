@@ -1,4 +1,4 @@
-"""From a batch and what was read of it to the credit of every sampled token; pure.
+"""From a batch and the values of PRM and critic to the credit of every sampled token; pure.
 
 outcomes, PRM values -> step rewards (- KL penalty) -> advantages -> whitened -> tokens
 """
@@ -28,7 +28,7 @@ WHITENINGS = ("auto", "both", "scale", "none")
 
 @dataclass(frozen=True)
 class CreditSetting:
-    """Everything that decides who gets credit."""
+    """The settings that decide the credit."""
 
     reward: str = "progress"
     reward_kwargs: Mapping[str, Any] | None = None
@@ -37,28 +37,28 @@ class CreditSetting:
     gamma: float = 1.0
     bootstrap_truncations: bool = False
     kl_penalty: float = 0.0
-    """Weight of k1 in the reward; 0 where the KL is held in the loss, or not at all."""
+    """Weight of k1 in the reward; 0 if the KL is a term of the loss, or unused."""
     whiten: str = "auto"
     """``both`` (centre and scale), ``scale``, ``none``, or ``auto``: what the estimator asks for."""
 
 
 @dataclass(frozen=True, eq=False)
 class OldLogprobs:
-    """What the trainer computes of the policy that acted, before the update; 0 where nothing was sampled."""
+    """The policy that acted, as the trainer reads it before the update; 0 at unsampled tokens."""
 
     logprobs_BL: Tensor
     values_BL: Tensor
     """Zeros without a critic."""
     ref_logprobs_BL: Tensor | None = None
-    """Where a reference was read."""
+    """None unless a reference was read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Credit:
-    """What the update learns from."""
+    """The update's targets."""
 
     advantages_BL: Tensor
-    """(B, L), whitened; 0 where nothing was sampled."""
+    """(B, L), whitened; 0 at unsampled tokens."""
     returns_BL: Tensor
     """(B, L): targets of the critic, where ``has_return_BL``."""
     has_return_BL: Tensor
@@ -66,22 +66,20 @@ class Credit:
     rewards: StepRewards
     """The shares of PRM and outcome, (B, T) each."""
     kl_penalty_BT: Tensor
-    """What was taken off the reward of each step."""
+    """KL penalty, subtracted from the reward of each step."""
     raw_std: float
     """Standard deviation of the advantages before whitening."""
 
 
-def assign_credit(
-    batch: Batch, prm: PRMValues | None, evaluated: OldLogprobs, setting: CreditSetting
-) -> Credit:
+def assign_credit(batch: Batch, prm: PRMValues | None, old: OldLogprobs, setting: CreditSetting) -> Credit:
     """Return the credit of every sampled token.
 
     An estimator that works on steps gives each token of an action the advantage of its step, and its
     critic learns at the first token of each: the value before the step.
 
     Raises:
-        ConfigError: where a reward or an estimator lacks what it needs.
-        DataError: for values that cannot be.
+        ConfigError: if a reward or an estimator lacks an input.
+        DataError: for values or outcomes outside their range.
     """
     module = advantages.load(setting.advantage)
     reward_kwargs = dict(setting.reward_kwargs or {})
@@ -92,17 +90,17 @@ def assign_credit(
         bootstrapped_B=bootstrapped_B, **reward_kwargs,
     )  # fmt: skip
     kl_penalty_BT = torch.zeros_like(paid.outcome)
-    if setting.kl_penalty and evaluated.ref_logprobs_BL is not None:
-        kl_BL = kl_values(evaluated.logprobs_BL, evaluated.ref_logprobs_BL, batch.layout.sampled)
+    if setting.kl_penalty and old.ref_logprobs_BL is not None:
+        kl_BL = kl_values(old.logprobs_BL, old.ref_logprobs_BL, batch.layout.sampled)
         kl_penalty_BT = setting.kl_penalty * sum_over_tokens(kl_BL, batch.layout)
-    critic_values_BT = evaluated.values_BL.gather(1, batch.starts_BT)
+    critic_values_BT = old.values_BL.gather(1, batch.starts_BT)
     estimated = module.estimate(
         AdvantageInputs(
             rewards_BT=paid.total - kl_penalty_BT,
             lengths_B=batch.lengths_B,
             bootstrapped_B=bootstrapped_B,
             values_BT=critic_values_BT,
-            values_BL=evaluated.values_BL,
+            values_BL=old.values_BL,
             end_values_B=_end_values(batch, values_BT1, setting),
             prm_values_BT1=values_BT1,
             prm_states_BT=states_BT,
@@ -117,7 +115,7 @@ def assign_credit(
     credited = estimated.advantages
     if how != "none":
         credited = whiten(credited, estimated.mask, stats, centre=how == "both")
-    nothing_BL = torch.zeros_like(evaluated.values_BL)
+    zeros_BL = torch.zeros_like(old.values_BL)
     if module.LEVEL == "token":
         advantages_BL, returns_BL, has_return_BL = credited, estimated.returns, estimated.mask
     else:
@@ -128,8 +126,8 @@ def assign_credit(
             has_return_BL = put_on_first_tokens(estimated.mask.float(), batch.layout, batch.starts_BT) > 0
     return Credit(
         advantages_BL=advantages_BL,
-        returns_BL=nothing_BL if returns_BL is None else returns_BL,
-        has_return_BL=nothing_BL.bool() if has_return_BL is None or returns_BL is None else has_return_BL,
+        returns_BL=zeros_BL if returns_BL is None else returns_BL,
+        has_return_BL=zeros_BL.bool() if has_return_BL is None or returns_BL is None else has_return_BL,
         rewards=paid,
         kl_penalty_BT=kl_penalty_BT,
         raw_std=stats.std,
@@ -137,10 +135,9 @@ def assign_credit(
 
 
 def _end_values(batch: Batch, values_BT1: Tensor | None, setting: CreditSetting) -> Tensor | None:
-    """Return what is expected of an episode that was cut off: the PRM's last value, in the critic's terms.
+    """Return the expected return after a truncation: the PRM's last value, scaled as the critic's values are.
 
-    The critic itself is never read after the last action: what the environment answered to it is not
-    part of the tokens.
+    The critic is never read after the last action: the environment's last answer is not among the tokens.
     """
     if not setting.bootstrap_truncations or values_BT1 is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, OldLogprobs
 
-__all__ = ["REPORTS", "Denominators", "Targets", "total_loss"]
+__all__ = ["REPORTS", "Denominators", "Targets", "count_denominators", "select_targets", "total_loss"]
 
 REPORTS = (
     "policy_loss",
@@ -26,85 +26,84 @@ REPORTS = (
     "value_clip_fraction",
     "kl_loss",
 )
-"""What a loss tells of itself, in this order; each adds up over the micro-batches of a step."""
+"""Names of the reports of a loss, in order; each report sums over the micro-batches of a step."""
 
 
 class Denominators(NamedTuple):
-    """Of the means of one optimiser step: its rows in all micro-batches and processes."""
+    """Divisors of the means of one optimiser step, over all its micro-batches and processes."""
 
     tokens: int
-    """Sampled."""
+    """Number of sampled tokens."""
     returns: int
-    """The critic has targets for; at least 1."""
+    """Number of tokens with a target for the critic; at least 1."""
 
-    @classmethod
-    def of_rows(cls, batch: Batch, credit: Credit, rows: list[int]) -> Self:
-        """Count the rows of a step."""
-        returns = int(credit.has_return_BL[rows].sum())
-        return cls(int(batch.layout.sampled[rows].sum()), max(1, returns))
+
+def count_denominators(batch: Batch, credit: Credit, rows: list[int]) -> Denominators:
+    """Count the tokens of a step's rows."""
+    returns = int(credit.has_return_BL[rows].sum())
+    return Denominators(int(batch.layout.sampled[rows].sum()), max(1, returns))
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is known of N sampled tokens before the update, (N,) each, on the model's device."""
+    """The fixed numbers of N sampled tokens in a loss, (N,) each, on the model's device."""
 
     sampler_logprobs: Tensor
-    """log π of the policy that acted, as it said itself."""
+    """log π of the policy that acted, as the sampler computed it."""
     old_logprobs: Tensor
-    """The same, read again by the trainer."""
+    """log π of the policy that acted, as the trainer computed it."""
     old_values: Tensor
     ref_logprobs: Tensor | None
     advantages: Tensor
     returns: Tensor
     has_return: Tensor
 
-    @classmethod
-    def select(
-        cls,
-        batch: Batch,
-        credit: Credit,
-        evaluated: OldLogprobs,
-        *,
-        rows: list[int],
-        where: Tensor,
-        device: torch.device,
-    ) -> Self:
-        """Take the tokens of some rows.
 
-        Args:
-            batch: all episodes.
-            credit: of them.
-            evaluated: of them.
-            rows: B' of them.
-            where: (B', L'), boolean: at which of their tokens.
-            device: to put them on.
-        """
+def select_targets(
+    batch: Batch,
+    credit: Credit,
+    old: OldLogprobs,
+    *,
+    rows: list[int],
+    sampled_BL: Tensor,
+    device: torch.device,
+) -> Targets:
+    """Select the sampled tokens of some rows.
 
-        def chosen(x_BL: Tensor) -> Tensor:
-            return x_BL[rows, : where.shape[1]][where].to(device)
+    Args:
+        batch: all episodes.
+        credit: of all episodes.
+        old: of all episodes.
+        rows: B' of them.
+        sampled_BL: (B', L'), boolean: which tokens of these rows.
+        device: for the targets.
+    """
 
-        reference = evaluated.ref_logprobs_BL
-        return cls(
-            sampler_logprobs=chosen(batch.sampler_logprobs_BL),
-            old_logprobs=chosen(evaluated.logprobs_BL),
-            old_values=chosen(evaluated.values_BL),
-            ref_logprobs=None if reference is None else chosen(reference),
-            advantages=chosen(credit.advantages_BL),
-            returns=chosen(credit.returns_BL),
-            has_return=chosen(credit.has_return_BL),
-        )
+    def selected(x_BL: Tensor) -> Tensor:
+        return x_BL[rows, : sampled_BL.shape[1]][sampled_BL].to(device)
+
+    reference = old.ref_logprobs_BL
+    return Targets(
+        sampler_logprobs=selected(batch.sampler_logprobs_BL),
+        old_logprobs=selected(old.logprobs_BL),
+        old_values=selected(old.values_BL),
+        ref_logprobs=None if reference is None else selected(reference),
+        advantages=selected(credit.advantages_BL),
+        returns=selected(credit.returns_BL),
+        has_return=selected(credit.has_return_BL),
+    )
 
 
 def total_loss(
-    reading: Reading, targets: Targets, config: RLConfig, of: Denominators, *, critic_only: bool
+    reading: Reading, targets: Targets, config: RLConfig, denominators: Denominators, *, critic_only: bool
 ) -> tuple[Tensor, Tensor]:
     """Return policy loss - c_H entropy + c_KL KL + c_V value loss, and its parts.
 
     Args:
-        reading: what the model says of N tokens now, entropy included.
-        targets: what was known of them.
+        reading: of N tokens by the present model, entropy included.
+        targets: of the same tokens.
         config: clips, coefficients and kinds of losses.
-        of: what the sums are divided by.
+        denominators: of the step.
         critic_only: whether the policy's part is left out.
 
     Returns:
@@ -119,24 +118,31 @@ def total_loss(
             targets.old_logprobs, targets.sampler_logprobs, ones_N, cap=config.importance_cap
         )
     policy = policy_loss(
-        reading.logprobs, old_N, targets.advantages, ones_N, denominator=of.tokens,
+        reading.logprobs, old_N, targets.advantages, ones_N, denominator=denominators.tokens,
         clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip, weights=weights_N,
     )  # fmt: skip
     value = value_loss(
         reading.values, targets.old_values, targets.returns, targets.has_return,
-        denominator=of.returns, clip=config.value_clip,
+        denominator=denominators.returns, clip=config.value_clip,
     )  # fmt: skip
-    entropy = reading.entropy.sum() / of.tokens
+    entropy = reading.entropy.sum() / denominators.tokens
     if not config.entropy_coef:
-        entropy = entropy.detach()  # a report alone: its way back would cost as much as the logits'
-    held = torch.zeros_like(entropy)
+        entropy = (
+            entropy.detach()
+        )  # only reported: its backward pass would cost as much as that of the logits
+    kl = torch.zeros_like(entropy)
     if config.kl_coef and config.kl_in == "loss" and targets.ref_logprobs is not None:
-        held = kl_loss(
-            reading.logprobs, targets.ref_logprobs, old_N, ones_N, denominator=of.tokens, kind=config.kl_loss
+        kl = kl_loss(
+            reading.logprobs,
+            targets.ref_logprobs,
+            old_N,
+            ones_N,
+            denominator=denominators.tokens,
+            kind=config.kl_loss,
         )
-    actor = policy.loss - config.entropy_coef * entropy + config.kl_coef * held
+    actor = policy.loss - config.entropy_coef * entropy + config.kl_coef * kl
     total = (0.0 if critic_only else 1.0) * actor + config.value_coef * value.loss
     parts = [
-        policy.loss, value.loss, entropy, policy.approx_kl, policy.clip_fraction, value.clip_fraction, held,
+        policy.loss, value.loss, entropy, policy.approx_kl, policy.clip_fraction, value.clip_fraction, kl,
     ]  # fmt: skip
     return total, torch.stack([part.detach().float() for part in parts])

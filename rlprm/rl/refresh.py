@@ -23,7 +23,7 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, TrainingError
 from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
-from rlprm.runtime.processes import Processes
+from rlprm.runtime.processes import Processes, collective
 from rlprm.types import Trajectory
 
 __all__ = ["FreshTrajectories", "check_relabelling"]
@@ -62,6 +62,7 @@ class FreshTrajectories:
             store.write(iteration % every, [_of_one_policy(t, trajectories[0]) for t in trajectories])
         return (iteration + 1) % every == 0
 
+    @collective
     def train(self, iteration: int, prm: str) -> str:
         """Train the PRM on; returns its new folder, the same in every process.
 

@@ -7,21 +7,106 @@ gives the same result.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from accelerate import PartialState
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, TrainingError
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+DEBUG_COLLECTIVES = "RLPRM_DEBUG_COLLECTIVES"
+"""Environment variable: 1 checks collective calls; a larger number is the time limit in seconds, too."""
+COLLECTIVES: set[str] = set()
+"""Full names of the functions marked by :func:`collective`."""
+_DEFAULT_LIMIT = 600.0
 TIMEOUT = timedelta(days=7)
 """How long a process waits for the others: their share of the work may take many hours more."""
+
+
+def collective(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Mark a function that every process of a launch must call, in the same order as all other marked ones.
+
+    A process that leaves out such a call makes the others wait, often for hours. If the environment variable
+    ``RLPRM_DEBUG_COLLECTIVES`` is set, each call first compares its name over the processes; without it the
+    mark costs nothing.
+
+    Raises:
+        TrainingError: from the marked function, if the variable is set and another process has called
+            something else, or nothing within the time limit.
+    """
+    COLLECTIVES.add(f"{function.__module__}.{function.__qualname__}")
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if os.environ.get(DEBUG_COLLECTIVES):
+            _compare_calls(function.__qualname__)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+class _Calls:
+    """Number of checked calls so far, equal in all processes as long as they agree."""
+
+    number = 0
+
+
+def _compare_calls(name: str) -> None:
+    """Raise unless every process makes the same call now."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    _Calls.number += 1
+    # Not a collective itself: keys in the launch's store can say which process is missing.
+    store = PrefixStore("rlprm/collectives", _get_default_store())
+    rank, number = distributed.get_rank(), _Calls.number
+    store.set(f"{number}/{rank}", name)
+    store.delete_key(f"{number - 2}/{rank}")  # which all have read, since all have made the call before this
+    deadline = time.monotonic() + _time_limit()
+    calls = {
+        other: _call_of(store, f"{number}/{other}", deadline) for other in range(distributed.get_world_size())
+    }
+    if set(calls.values()) != {name}:
+        raise TrainingError(f"the processes disagree at collective call {number}: {_listed(calls)}")
+
+
+def _time_limit() -> float:
+    try:
+        given = float(os.environ[DEBUG_COLLECTIVES])
+    except ValueError:
+        raise ConfigError(
+            f"{DEBUG_COLLECTIVES}: got {os.environ[DEBUG_COLLECTIVES]!r}, allowed: 1, or a number of seconds"
+        ) from None
+    return given if given > 1 else _DEFAULT_LIMIT
+
+
+def _call_of(store: Store, key: str, deadline: float) -> str | None:
+    left = max(0.01, deadline - time.monotonic())
+    try:
+        store.wait([key], timedelta(seconds=left))
+        return str(store.get(key).decode())
+    except RuntimeError:  # time is up, or the process that holds the store is gone
+        return None
+
+
+def _listed(calls: Mapping[int, str | None]) -> str:
+    """Return "rank 0 called a; ranks 1, 2 called b; rank 3 called nothing in time"."""
+    ranks: dict[str, list[int]] = {}
+    for rank, name in calls.items():
+        ranks.setdefault(name or "nothing in time", []).append(rank)
+    return "; ".join(
+        f"{'rank' if len(of) == 1 else 'ranks'} {', '.join(map(str, of))} called {name}"
+        for name, of in ranks.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +125,7 @@ class Processes:
         """Return the parts that are this process's to do: every ``count``-th."""
         return list(parts[self.rank :: self.count])
 
+    @collective
     def gather(self, results: Sequence[_T]) -> list[_T]:
         """Put the results of all shares together in the order of the parts; the same in every process.
 
@@ -52,6 +138,7 @@ class Processes:
         total = sum(map(len, shares))
         return [shares[part % self.count][part // self.count] for part in range(total)]
 
+    @collective
     def gather_all(self, own: _T) -> list[_T]:
         """Return what every process has, in the order of their ranks; the same in every process."""
         if self.count == 1:
@@ -60,6 +147,7 @@ class Processes:
         distributed.all_gather_object(every, own)
         return every
 
+    @collective
     def wait(self) -> None:
         """Wait until every process has come this far."""
         if self.count > 1:

@@ -84,6 +84,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._last: dict[str, float] = {}
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
@@ -94,3 +95,9 @@ class Stopwatch:
         finally:
             elapsed = time.perf_counter() - started
             self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 2)
+
+    def lap(self) -> dict[str, float]:
+        """Return the seconds of each part since the last call."""
+        lap = {name: round(s - self._last.get(name, 0.0), 3) for name, s in self.seconds.items()}
+        self._last = dict(self.seconds)
+        return lap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlprm.runtime.processes import Processes
+from rlprm.runtime.processes import Processes, collective
 from rlprm.scorers.base import Scorer
 from rlprm.types import StepScores, Trajectory
 
@@ -23,6 +23,7 @@ class DistributedScorer:
         self.scorer, self.processes = scorer, processes
         self.name = scorer.name
 
+    @collective
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """See :class:`rlprm.scorers.base.Scorer`."""
         own = self.processes.share(trajectories)

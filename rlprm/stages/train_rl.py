@@ -12,11 +12,8 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
@@ -26,28 +23,29 @@ from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.lora import effective, trainable_parameters
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl.batch import split_failed
-from rlprm.rl.checkpoints import RunState, load_newest
+from rlprm.rl.checkpoints import load_newest
 from rlprm.rl.config import RLConfig
-from rlprm.rl.engine import start_accelerator
-from rlprm.rl.learner import Learner
+from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
-from rlprm.rl.monitor.measure import TaskResults, paired_differences
+from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.refresh import check_relabelling
+from rlprm.rl.sampler import LocalSampler
+from rlprm.rl.state import RunState
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import own_settings
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.processes import is_first
+from rlprm.runtime.processes import collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.runtime.tracking import Tracker
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
-_TRIES_OF_A_PROBE = 4  # episodes that are run for each one that is looked for
+_TRIES_OF_A_PROBE = 4  # episodes run for each one that the probe needs
 _NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
-"""Settings that say how, not what."""
+"""Settings that do not change the result."""
 _COMPARED = ("before", "after", "difference")
 
 
@@ -73,39 +71,48 @@ def run(config: RLConfig) -> dict[str, Any]:
     check_relabelling(config)
     _check_tasks(config)
     accelerator = start_accelerator(bf16=config.bf16)
+    computes_in_bf16 = accelerator.mixed_precision == "bf16"
     with recorded(folder, "train-rl", identity) as results:
         tokenizer = load_tokenizer(config.model)
-        model = load_model(config, on=accelerator.device, bf16=accelerator.mixed_precision == "bf16")
+        model = load_model(config, on=accelerator.device, bf16=computes_in_bf16)
         trained = trainable_parameters(model)
-        learner = Learner(model, config, accelerator)
-        with learner.acting() as whole:
-            check_logits(whole.policy)
-        state = load_newest(learner, folder, identity)
+        engine = make_engine(model, config, accelerator)
+        processes = engine.processes
+        with engine.acting() as policy:
+            check_logits(policy)
+        state = load_newest(engine, folder, identity)
         if state is None:
             state = RunState(prm=config.prm)
         else:
             log.info("%s: going on after iteration %d", folder, state.iteration)
-        report_to = config.report_to if learner.processes.is_main else "none"
-        tracker = Tracker(report_to, name=folder.name, config=identity, folder=folder)
+        sampler = LocalSampler(
+            config, ChatRenderer(tokenizer), processes,
+            saved_dtype="bfloat16" if computes_in_bf16 else "float32",
+        )  # fmt: skip
+        tracker = Tracker(
+            config.report_to if processes.is_main else "none",
+            name=folder.name, config=identity, folder=folder,
+        )  # fmt: skip
         trainer = RLTrainer(
             config,
-            learner,
-            ChatRenderer(tokenizer),
+            engine,
+            sampler,
+            tokenizer,
             load_scorer=lambda path: load_scorer(path, config),
             state=state,
             settings=identity,
             tracker=tracker,
         )
-        before = _before(trainer, folder)
-        probe = _probe(trainer, folder)
+        before = _before(trainer)
+        probe = _probe(trainer)
         trainer.train()
-        summary = _finish(trainer, tokenizer, before, probe)
+        summary = _finish(trainer, before, probe)
         summary["trained_parameters"] = trained
-        summary["processes"] = {"count": learner.processes.count, "zero_stage": zero.zero_stage()}
-        if learner.processes.is_main:
+        summary["processes"] = {"count": processes.count, "zero_stage": zero.zero_stage()}
+        if processes.is_main:
             write_json(folder / "summary.json", summary)
             plot_curves(trainer.journal.rows, folder / "curves.png")
-            tracker.log_images([folder / "curves.png"], state.iteration)
+            tracker.log_images([folder / "curves.png"], trainer.state.iteration)
             if config.log_artifacts:
                 tracker.log_artifact(folder, folder.name)
         tracker.finish()
@@ -142,72 +149,73 @@ def _models(config: RLConfig) -> Mapping[str, str]:
     return {name: path for name, path in named.items() if path}
 
 
-def _before(trainer: RLTrainer, folder: Path) -> TaskResults | None:
-    """Measure the policy before RL on test tasks, once: a run that goes on has it on disk."""
-    config, file = trainer.config, folder / "before.json"
+@collective
+def _before(trainer: RLTrainer) -> TaskResults | None:
+    """Measure the policy before RL on test tasks; a resumed run reads the results from disk."""
+    config, file = trainer.config, trainer.folder / "before.json"
     if not config.test_tasks:
         return None
-    measured = trainer.measured
-    if trainer.state.iteration:
-        if file.exists() and "sample_score" in (known := read_json(file)):
-            return TaskResults(**known)
-        # Earlier versions kept no scores; by now the policy under training is another one.
-        measured = partial(trainer.measured_from, Path(config.model))
-    found = measured(Split.TEST, config.test_tasks, config.test_samples)
+    # Results of 0.1.0 and before may lack the scores.
+    if trainer.state.iteration and file.exists() and "sample_score" in (stored := read_json(file)):
+        return TaskResults(**stored)
+    results = _measure_test(trainer, config.model)
     if trainer.processes.is_main:
-        write_json(file, asdict(found))
-    return found
+        write_json(file, asdict(results))
+    return results
 
 
-def _probe(trainer: RLTrainer, folder: Path) -> RepeatProbe | None:
-    """Ask, before training, whether the reward pays for idling; a run that goes on has it on disk."""
-    config, file = trainer.config, folder / "repeat_probe.json"
+def _measure_test(trainer: RLTrainer, model: str) -> TaskResults:
+    config = trainer.config
+    return measure_saved(
+        trainer.sampler, model, config, Split.TEST, config.test_tasks, config.test_samples
+    )  # fmt: skip
+
+
+@collective
+def _probe(trainer: RLTrainer) -> RepeatProbe | None:
+    """Test before training whether the reward pays for idling; a resumed run reads the result from disk."""
+    config, file = trainer.config, trainer.folder / "repeat_probe.json"
     if trainer.scorer is None or not config.repeat_probe:
         return None
     if file.exists() and trainer.state.iteration:
-        return RepeatProbe(**known) if (known := read_json(file)) else None
+        return RepeatProbe(**stored) if (stored := read_json(file)) else None
     trajectories, _ = split_failed(trainer.collect(0, at_most=_TRIES_OF_A_PROBE * config.repeat_probe))
     try:
-        with trainer.learner.acting() as whole:
-            found = probe_repeats(
-                trajectories, trainer.acting_policy(whole), trainer.setting_at(0), trainer.scorer,
-                config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
-            )  # fmt: skip
-    except DataError as error:  # of an environment that does not repeat itself
+        probe = probe_repeats(
+            trajectories, trainer.sampler.policy, trainer.setting_at(0), trainer.scorer,
+            config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
+        )  # fmt: skip
+    except DataError as error:  # the environment does not repeat itself
         log.warning("the probe with repeated actions is left out: %s", error)
-        found = None
+        probe = None
     if trainer.processes.is_main:
-        write_json(file, None if found is None else asdict(found))
-    if found is not None and found.is_hackable:
+        write_json(file, None if probe is None else asdict(probe))
+    if probe is not None and probe.is_hackable:
         log.warning(
             "reward %s pays %.3f for an action repeated without effect (a step: %.3f): it may be farmed",
-            config.reward, found.paid_per_repeat, found.paid_per_step,
+            config.reward, probe.paid_per_repeat, probe.paid_per_step,
         )  # fmt: skip
-    return found
+    return probe
 
 
-def _finish(
-    trainer: RLTrainer,
-    tokenizer: PreTrainedTokenizerBase,
-    before: TaskResults | None,
-    probe: RepeatProbe | None,
-) -> dict[str, Any]:
-    """Choose the policy that is kept, save it, measure it on test tasks."""
-    config, learner, state, folder = trainer.config, trainer.learner, trainer.state, trainer.folder
-    chosen = state.iteration
+@collective
+def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe | None) -> dict[str, Any]:
+    """Select the policy, save it, measure it on test tasks; returns the summary."""
+    config, state, folder = trainer.config, trainer.state, trainer.folder
+    selected = state.iteration
     if config.select == "best" and state.best_iteration >= 0:
-        chosen = state.best_iteration
-        if learner.processes.is_main:
+        selected = state.best_iteration
+        if trainer.processes.is_main:
             shutil.copytree(trainer.best_folder(), folder, dirs_exist_ok=True)
-        learner.processes.wait()
+        trainer.processes.wait()
     else:
-        learner.save_policy(folder, tokenizer)
+        trainer.engine.save_policy(folder, trainer.tokenizer)
     summary: dict[str, Any] = {
         "reward": config.reward,
         "advantage": config.advantage,
         "outcome": config.outcome,
         "iterations": state.iteration,
-        "selected_iteration": chosen,
+        "selected_iteration": selected,
         "env_steps": state.env_steps,
         "tokens": state.tokens,
         "seconds": dict(state.seconds),
@@ -216,26 +224,26 @@ def _finish(
     if probe is not None:
         summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}
     if before is not None:
-        after = trainer.measured_from(folder, Split.TEST, config.test_tasks, config.test_samples)
+        after = _measure_test(trainer, str(folder))
         summary |= {
             "before": before.as_json(),
             "after": after.as_json(),
             "difference": paired_differences(before, after),
         }
-        if is_first():
+        if trainer.processes.is_main:
             write_json(folder / "after.json", asdict(after))
-            _say(summary)
+            _log_comparison(summary)
     return summary
 
 
-def _say(summary: Mapping[str, Any]) -> None:
-    told = {"sample": "sample success", "greedy": "greedy success"}
-    if any(summary[when][f"{how}_score"] != summary[when][how] for when in _COMPARED for how in told):
-        told |= {"sample_score": "sample score", "greedy_score": "greedy score"}
-    for name, what in told.items():
-        b, a, d = (summary[when][name] for when in _COMPARED)
+def _log_comparison(summary: Mapping[str, Any]) -> None:
+    names = {"sample": "sample success", "greedy": "greedy success"}
+    if any(summary[when][f"{how}_score"] != summary[when][how] for when in _COMPARED for how in names):
+        names |= {"sample_score": "sample score", "greedy_score": "greedy score"}
+    for key, name in names.items():
+        b, a, d = (summary[when][key] for when in _COMPARED)
         log.info(
             "%s on %d test tasks: %.1f %% -> %.1f %%, %+.1f points, 95 %% [%+.1f, %+.1f]",
-            what, summary["after"]["tasks"], 100 * b["mean"], 100 * a["mean"],
+            name, summary["after"]["tasks"], 100 * b["mean"], 100 * a["mean"],
             100 * d["mean"], 100 * d["low"], 100 * d["high"],
         )  # fmt: skip

@@ -11,11 +11,11 @@ from rlprm.errors import EpisodesFailedError
 from rlprm.evaluation.bon import best_of_n, sample_mean
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.table import results_tables
-from rlprm.rl.monitor.measure import measure_policy
+from rlprm.rl.monitor.measure import measure
 from rlprm.rollouts.episode import rollout
-from rlprm.runtime.processes import SINGLE_PROCESS
 from rlprm.scorers.random import Random
 from rlprm.types import EpisodeSetting, Split, Trajectory
+from tests.rl.toy import PolicySampler
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy
 
@@ -64,7 +64,4 @@ def test_a_policy_is_not_measured_in_an_environment_that_is_dead() -> None:
             pass
 
     with pytest.raises(EpisodesFailedError):
-        measure_policy(
-            Crashing(("crash",)), TASKS, EpisodeSetting(),  # type: ignore[arg-type]
-            samples=2, wave_size=8, seed=0, processes=SINGLE_PROCESS,
-        )  # fmt: skip
+        measure(PolicySampler(Crashing(("crash",))), TASKS, EpisodeSetting(), samples=2)

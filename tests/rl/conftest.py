@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlprm.rl import learner
 from rlprm.rl.config import RLConfig
+from rlprm.rl.engine import accelerated
 from rlprm.rl.trainer import RLTrainer
 from rlprm.stages import train_rl as stage
 from tests.rl import walker
@@ -58,7 +58,7 @@ def run(settings: dict[str, Any], tmp_path: Path) -> Run:
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamW divides by the size of a gradient: rounding would be blown up where it is (nearly) zero."""
-    monkeypatch.setattr(learner, "AdamW", descent)
+    monkeypatch.setattr(accelerated, "AdamW", descent)
 
 
 def descent(groups: Iterable[dict[str, Any]], **_: Any) -> torch.optim.SGD:

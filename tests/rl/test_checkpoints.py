@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from rlprm.errors import DataError, MismatchError
-from rlprm.rl.checkpoints import Journal, RunState, load_newest, save_checkpoint
-from rlprm.rl.learner import Learner
+from rlprm.rl.checkpoints import Journal, load_newest, save_checkpoint
+from rlprm.rl.engine.plain import PlainEngine
+from rlprm.rl.state import RunState
 from rlprm.runtime.processes import Processes
 from tests.rl import toy
+from tests.rl.toy import Learner
 
 BATCH = toy.batch(4)
 CREDIT = toy.random_credit(BATCH)
@@ -22,12 +24,12 @@ SETTINGS: dict[str, Any] = {"reward": "progress", "round_limits": {0: 6, 40: 12}
 
 
 def step(learner: Learner, seed: int) -> None:
-    toy.update(learner, BATCH, CREDIT, learner.evaluate(BATCH, with_reference=False), seed=seed)
+    learner.update(BATCH, CREDIT, learner.read_old(BATCH), seed=seed)
 
 
 def save(learner: Learner, folder: Path, iteration: int, *, keep: int = 2, **settings: Any) -> None:
     state = RunState(iteration, env_steps=10 * iteration, prm="runs/prm", alarms={"overrating": "much"})
-    save_checkpoint(learner, folder, state, {**SETTINGS, **settings}, keep=keep)
+    save_checkpoint(learner.engine, folder, state, {**SETTINGS, **settings}, keep=keep)
 
 
 def names(folder: Path) -> list[str]:
@@ -44,7 +46,7 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     at_checkpoint = toy.weights(going)
     step(going, 2)
     again = toy.learner(tiny_folder, **settings)
-    found = load_newest(again, tmp_path, SETTINGS)
+    found = load_newest(again.engine, tmp_path, SETTINGS)
     assert found == RunState(7, env_steps=70, prm="runs/prm", alarms={"overrating": "much"})
     assert torch.equal(toy.weights(again), at_checkpoint)
     step(again, 2)  # with the moments of the first step
@@ -58,10 +60,10 @@ def test_a_run_that_is_killed_after_the_critics_warm_up_goes_on_the_same(
 ) -> None:
     """Adam has moments of the critic alone by then."""
     going = toy.learner(tiny_folder, **settings)
-    toy.update(going, BATCH, CREDIT, going.evaluate(BATCH, with_reference=False), critic_only=True)
+    going.update(BATCH, CREDIT, going.read_old(BATCH), critic_only=True)
     save(going, tmp_path, 1)
     again = toy.learner(tiny_folder, **settings)
-    load_newest(again, tmp_path, SETTINGS)
+    load_newest(again.engine, tmp_path, SETTINGS)
     before = toy.weights(again)
     for seed in (1, 2):
         step(going, seed)
@@ -74,22 +76,22 @@ def test_frozen_weights_are_in_no_checkpoint_and_adapters_come_back(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     made = toy.learner(tiny_folder, lora_r=4, critic="separate")
-    save_checkpoint(made, tmp_path, RunState(iteration=1), {}, keep=1)
+    save_checkpoint(made.engine, tmp_path, RunState(iteration=1), {}, keep=1)
     (file,) = (tmp_path / "checkpoints/iteration-000001").glob("model*.safetensors")
     kept = load_file(file)
-    trained = {name for name, p in made.whole.named_parameters() if p.requires_grad}
+    trained = {name for name, p in made.engine.model.named_parameters() if p.requires_grad}
     assert set(kept) == trained
     assert 2 * sum(t.numel() for t in kept.values()) < len(toy.weights(made))
     other = toy.learner(tiny_folder, lora_r=4, critic="separate", seed=8)
     assert not torch.equal(toy.weights(other), toy.weights(made))
-    load_newest(other, tmp_path, {})
+    load_newest(other.engine, tmp_path, {})
     torch.testing.assert_close(toy.weights(other), toy.weights(made), atol=0, rtol=0)
 
 
 def test_nothing_there_is_nothing_to_go_on_from(tiny_folder: Path, tmp_path: Path) -> None:
     learner = toy.learner(tiny_folder)
     before = toy.weights(learner)
-    assert load_newest(learner, tmp_path, SETTINGS) is None
+    assert load_newest(learner.engine, tmp_path, SETTINGS) is None
     assert torch.equal(toy.weights(learner), before)
 
 
@@ -98,12 +100,12 @@ def test_the_newest_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
     for iteration in (2, 4, 6, 10, 8):
         save(learner, tmp_path, iteration, keep=2)
     assert names(tmp_path) == ["iteration-000008", "iteration-000010"]
-    found = load_newest(learner, tmp_path, SETTINGS)
+    found = load_newest(learner.engine, tmp_path, SETTINGS)
     assert found is not None
     assert found.iteration == 10
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Learner, "save_state"), (Path, "rename")])
+@pytest.mark.parametrize(("owner", "method"), [(PlainEngine, "save_state"), (Path, "rename")])
 @pytest.mark.trap("half a file")
 def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_before(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
@@ -112,10 +114,10 @@ def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_be
     save(learner, tmp_path, 2)
     at_two = toy.weights(learner)
     step(learner, 1)
-    write = Learner.save_state
+    write = PlainEngine.save_state
 
     def killed(self: Any, folder: Path) -> None:
-        if isinstance(self, Learner):
+        if isinstance(self, PlainEngine):
             write(self, folder)
         raise KeyboardInterrupt
 
@@ -124,7 +126,7 @@ def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_be
         save(learner, tmp_path, 4)
     assert names(tmp_path) == ["iteration-000002", "iteration-000004.partial"]
     monkeypatch.undo()
-    found = load_newest(learner, tmp_path, SETTINGS)
+    found = load_newest(learner.engine, tmp_path, SETTINGS)
     assert found is not None
     assert found.iteration == 2
     assert torch.equal(toy.weights(learner), at_two)
@@ -138,10 +140,10 @@ def test_no_run_goes_on_from_a_checkpoint_of_another(tiny_folder: Path, tmp_path
     save(learner, tmp_path, 2)
     before = toy.weights(learner)
     with pytest.raises(MismatchError, match=r"reward: 'progress' there, 'outcome' now"):
-        load_newest(learner, tmp_path, {**SETTINGS, "reward": "outcome"})
-    learner.processes = Processes(0, 2)
+        load_newest(learner.engine, tmp_path, {**SETTINGS, "reward": "outcome"})
+    learner.engine.processes = Processes(0, 2)
     with pytest.raises(MismatchError, match="processes: 1 there, 2 now"):
-        load_newest(learner, tmp_path, SETTINGS)
+        load_newest(learner.engine, tmp_path, SETTINGS)
     assert torch.equal(toy.weights(learner), before)
 
 

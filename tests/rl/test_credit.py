@@ -32,7 +32,7 @@ def batch(**second: Any) -> Batch:
     )
 
 
-def evaluated(of: Batch, **parts: Tensor) -> OldLogprobs:
+def old_logprobs(of: Batch, **parts: Tensor) -> OldLogprobs:
     """The critic at first tokens; 9 at the other sampled ones, where a step-level critic is not read."""
     values_BL = torch.full(of.token_ids_BL.shape, 9.0).where(of.layout.sampled, 0.0)
     values_BL[0, 2], values_BL[0, 6], values_BL[1, 1] = 0.5, 0.25, 0.5
@@ -53,7 +53,7 @@ def credit(
     if lam is not None:
         settings["advantage_kwargs"] = {"lam": lam}
     setting = CreditSetting(**{"reward": reward, "advantage": advantage, "whiten": "none", **settings})
-    return assign_credit(of, PRM, read or evaluated(of), setting)
+    return assign_credit(of, PRM, read or old_logprobs(of), setting)
 
 
 def rows(x_BL: Tensor) -> list[list[float]]:
@@ -91,13 +91,13 @@ def test_time_passes_between_steps_whatever_their_tokens() -> None:
 
 @pytest.mark.parametrize("advantage", ["turn_gae", "token_gae"])
 @pytest.mark.trap("discount from the start")
-def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(estimator: str) -> None:
+def test_trap_late_steps_are_not_discounted_for_the_steps_before_them(advantage: str) -> None:
     # The last two steps of an episode get the same credit, however many came before.
     found = []
     for tokens in (".c.c", ".c.c.c.c.c.c"):
         of = Batch.from_trajectories([trajectory(tokens, success=True)])
         zeros_BL = torch.zeros(of.token_ids_BL.shape)
-        setting = CreditSetting("outcome", None, estimator, {"lam": 1.0}, gamma=0.5, whiten="none")
+        setting = CreditSetting("outcome", None, advantage, {"lam": 1.0}, gamma=0.5, whiten="none")
         credited = assign_credit(of, None, OldLogprobs(zeros_BL, zeros_BL), setting).advantages_BL
         found.append(credited[of.layout.sampled][-2:].tolist())
     assert found[0] == found[1] == [0.5, 1.0]
@@ -172,10 +172,10 @@ def test_whitening_is_over_the_steps_of_the_whole_batch() -> None:
         ("filtered", "none"),
     ],
 )
-def test_auto_whitening_is_what_the_estimator_asks_for(estimator: str, same_as: str) -> None:
-    lam = 1.0 if estimator in ("turn_gae", "token_gae", "prm_critic") else None
+def test_auto_whitening_is_what_the_estimator_asks_for(advantage: str, same_as: str) -> None:
+    lam = 1.0 if advantage in ("turn_gae", "token_gae", "prm_critic") else None
     found = {
-        how: credit(advantage=estimator, whiten=how, lam=lam).advantages_BL
+        how: credit(advantage=advantage, whiten=how, lam=lam).advantages_BL
         for how in ("auto", "both", "scale", "none")
     }
     assert torch.equal(found["auto"], found[same_as])
@@ -231,7 +231,7 @@ def test_a_value_outside_the_range_of_outcomes_is_clipped_before_it_stands_for_o
     of = batch(stop=StopReason.ROUND_LIMIT)
     wild = PRMValues(torch.tensor([[0.4, 0.6, 0.9], [0.4, 1.7, 0.0]]), None)
     found = assign_credit(
-        of, wild, evaluated(of),
+        of, wild, old_logprobs(of),
         CreditSetting("outcome", None, "turn_gae", {"lam": 1.0}, bootstrap_truncations=True, whiten="none"),
     )  # fmt: skip
     assert float(found.advantages_BL[1, 1]) == 0.5  # 1 - ½
@@ -242,7 +242,7 @@ def test_what_follows_must_be_known() -> None:
     with pytest.raises(ConfigError, match="the reward promise cannot bootstrap truncated episodes"):
         credit("promise", of=of, bootstrap_truncations=True)
     with pytest.raises(ConfigError, match="only be bootstrapped with end_values_B"):
-        assign_credit(of, None, evaluated(of), CreditSetting("outcome", bootstrap_truncations=True))
+        assign_credit(of, None, old_logprobs(of), CreditSetting("outcome", bootstrap_truncations=True))
 
 
 # --- the penalty ---
@@ -254,7 +254,7 @@ def test_the_kl_to_the_reference_is_paid_by_the_step_that_causes_it() -> None:
     # where nothing was sampled.
     ref_BL = torch.full(of.token_ids_BL.shape, 7.0).where(~of.layout.sampled, -1.0)
     ref_BL[0, 2], ref_BL[0, 3], ref_BL[0, 7] = -1.5, -1.25, -0.5
-    read = evaluated(of, ref_logprobs_BL=ref_BL)
+    read = old_logprobs(of, ref_logprobs_BL=ref_BL)
     found = credit(of=of, read=read, kl_penalty=0.2)
     torch.testing.assert_close(found.kl_penalty_BT, torch.tensor([[0.15, -0.1], [0.0, 0.0]]))
     # 1 + .1 - ¼ for the second step; .15 less for the first one, which causes what follows, too
@@ -272,5 +272,5 @@ def test_the_prm_as_critic_needs_none_of_ours() -> None:
     assert not found.has_return_BL.any()
     with pytest.raises(ConfigError, match="prm_critic needs prm_values_BT1"):
         assign_credit(
-            batch(), None, evaluated(batch()), CreditSetting(reward="outcome", advantage="prm_critic")
+            batch(), None, old_logprobs(batch()), CreditSetting(reward="outcome", advantage="prm_critic")
         )

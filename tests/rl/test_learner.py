@@ -18,11 +18,11 @@ from rlprm.errors import TrainingError
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import Credit, OldLogprobs
-from rlprm.rl.learner import Learner
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import Processes
 from rlprm.types import EpisodeSetting, Split
 from tests.rl import toy
+from tests.rl.toy import Learner
 
 BATCH = toy.batch(12)
 CREDIT = toy.random_credit(BATCH)
@@ -37,17 +37,11 @@ def build(tiny_folder: Path) -> Build:
     return lambda **settings: toy.learner(tiny_folder, **{"learning_rate": RATE, **settings})
 
 
-def evaluate(learner: Learner, batch: Batch = BATCH) -> OldLogprobs:
-    return learner.evaluate(batch, with_reference=learner.config.kl_coef > 0)
-
-
-def changes(
-    learner: Learner, part: str = "", evaluated: OldLogprobs | None = None, **settings: Any
-) -> Tensor:
+def changes(learner: Learner, part: str = "", old: OldLogprobs | None = None, **settings: Any) -> Tensor:
     """How far one update moves the parameters; credit and batch aside, all settings are those of update."""
     before = toy.weights(learner, part)
     batch, credit = settings.pop("batch", BATCH), settings.pop("credit", CREDIT)
-    toy.update(learner, batch, credit, evaluated or evaluate(learner, batch), **settings)
+    learner.update(batch, credit, old or learner.read_old(batch), **settings)
     return toy.weights(learner, part) - before
 
 
@@ -57,7 +51,7 @@ def changes(
 @pytest.mark.parametrize("lora_r", [0, 4])
 def test_read_in_batches_or_one_by_one_is_the_same(build: Build, lora_r: int) -> None:
     found = [
-        evaluate(build(micro_batch_tokens=budget, kl_coef=0.1, temperature=1.3, lora_r=lora_r))
+        build(micro_batch_tokens=budget, kl_coef=0.1, temperature=1.3, lora_r=lora_r).read_old(BATCH)
         for budget in (100_000, 1, 150)
     ]
     sampled = BATCH.layout.sampled
@@ -70,7 +64,7 @@ def test_read_in_batches_or_one_by_one_is_the_same(build: Build, lora_r: int) ->
 
 
 def test_no_reference_is_read_unless_it_is_asked_for(build: Build) -> None:
-    assert evaluate(build()).ref_logprobs_BL is None
+    assert build().read_old(BATCH).ref_logprobs_BL is None
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.6])
@@ -80,12 +74,12 @@ def test_trap_the_trainer_finds_the_log_probabilities_the_sampler_stored(
 ) -> None:
     learner = build(temperature=temperature, micro_batch_tokens=300)
     jobs = [(task, 0) for task in envs.load("tests.toys.corridor").tasks(Split.TRAIN, 0, 6)]
-    with learner.acting() as whole:
-        policy = HFPolicy(whole.policy, renderer, revision="toy", temperature=temperature, max_new_tokens=5)
+    with learner.engine.acting() as weights:
+        policy = HFPolicy(weights, renderer, revision="toy", temperature=temperature, max_new_tokens=5)
         batch = Batch.from_trajectories(rollout(jobs, policy, EpisodeSetting(), run_seed=1))
     assert not batch.layout.sampled[batch.token_ids_BL == renderer.closing_id].all()  # some were forced
     torch.testing.assert_close(
-        evaluate(learner, batch).logprobs_BL, batch.sampler_logprobs_BL, atol=1e-4, rtol=0
+        learner.read_old(batch).logprobs_BL, batch.sampler_logprobs_BL, atol=1e-4, rtol=0
     )
 
 
@@ -98,7 +92,7 @@ def test_the_first_gradient_is_the_policy_gradient_and_the_critics_squared_error
     build: Build, critic: str
 ) -> None:
     learner = build(critic=critic, temperature=1.3, value_coef=0.7, critic_learning_rate_factor=1.0)
-    model = learner.whole
+    model = learner.engine.model
     logprobs_NV = torch.log_softmax(toy.plain_logits(model.policy, BATCH) / 1.3, dim=1)
     logprobs_N = logprobs_NV.gather(1, toy.sampled_ids(BATCH)[:, None])[:, 0]
     rows_N, positions_N = BATCH.layout.sampled.nonzero(as_tuple=True)
@@ -117,9 +111,9 @@ def test_what_an_update_reports(build: Build) -> None:
     learner = build(kl_coef=0.1, minibatches=1)
     sampled = BATCH.layout.sampled
     with torch.no_grad():
-        logprobs_NV = torch.log_softmax(toy.plain_logits(learner.whole.policy, BATCH), 1)
+        logprobs_NV = torch.log_softmax(toy.plain_logits(learner.engine.model.policy, BATCH), 1)
     entropy = -(logprobs_NV.exp() * logprobs_NV).sum(1).mean()
-    stats = toy.update(learner, BATCH, CREDIT, evaluate(learner))
+    stats = learner.update(BATCH, CREDIT, learner.read_old(BATCH))
     # At ratio 1 the objective is the mean advantage, nothing has moved and nothing is clipped.
     assert stats.policy_loss == pytest.approx(-float(CREDIT.advantages_BL[sampled].mean()), abs=1e-6)
     assert stats.entropy == pytest.approx(float(entropy), abs=1e-4)
@@ -128,7 +122,7 @@ def test_what_an_update_reports(build: Build) -> None:
     assert min(stats.policy_grad_norm, stats.critic_grad_norm) > 0
     assert stats.grad_norm == pytest.approx(math.hypot(stats.policy_grad_norm, stats.critic_grad_norm))
     # After it the policy is elsewhere.
-    again = toy.update(learner, BATCH, CREDIT, evaluate(build(kl_coef=0.1)))
+    again = learner.update(BATCH, CREDIT, build(kl_coef=0.1).read_old(BATCH))
     assert again.approx_kl > 1e-4
     assert again.clip_fraction > 0
     assert again.kl_loss > 1e-4
@@ -143,8 +137,8 @@ def test_one_micro_batch_or_many_is_one_update(build: Build, level: str, setting
         build(micro_batch_tokens=budget, minibatches=2, ppo_epochs=2, **GENTLE, **settings)
         for budget in (100_000, 150, 1)
     ]
-    evaluated = evaluate(learners[0])
-    moved = [changes(each, credit=credit, evaluated=evaluated) for each in learners]
+    old = learners[0].read_old(BATCH)
+    moved = [changes(each, credit=credit, old=old) for each in learners]
     assert moved[0].abs().max() > 1e-3
     for other in moved[1:]:
         torch.testing.assert_close(other, moved[0], atol=1e-6, rtol=0)
@@ -161,9 +155,11 @@ def test_the_shares_of_two_processes_add_up_to_the_update_of_one(build: Build, c
     shares = []
     for rank in range(2):
         learner = build(micro_batch_tokens=150, minibatches=1)
-        evaluated = evaluate(learner, batch)
-        learner.processes = Processes(rank, 2)  # gradients of a launch are averaged; here each is seen alone
-        shares.append(changes(learner, evaluated=evaluated, **given))
+        old = learner.read_old(batch)
+        learner.engine.processes = Processes(
+            rank, 2
+        )  # gradients of a launch are averaged; here each is seen alone
+        shares.append(changes(learner, old=old, **given))
     assert all(share.abs().max() > 1e-4 for share in shares)
     torch.testing.assert_close((shares[0] + shares[1]) / 2, whole, atol=1e-6, rtol=0)
 
@@ -172,14 +168,14 @@ def test_the_shares_of_two_processes_add_up_to_the_update_of_one(build: Build, c
 def test_a_process_without_rows_takes_part_and_adds_nothing(build: Build) -> None:
     batch = toy.batch(1)
     learner = build()
-    evaluated = evaluate(learner, batch)
-    learner.processes = Processes(1, 2)
+    old = learner.read_old(batch)
+    learner.engine.processes = Processes(1, 2)
     before = toy.weights(learner)
-    stats = toy.update(learner, batch, toy.random_credit(batch), evaluated)
+    stats = learner.update(batch, toy.random_credit(batch), old)
     assert torch.equal(toy.weights(learner), before)
     assert stats.steps == 1
     assert stats.grad_norm == 0
-    assert all(p.grad is None or not p.grad.any() for p in learner.whole.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in learner.engine.model.parameters())
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -187,12 +183,12 @@ def test_a_process_without_rows_takes_part_and_adds_nothing(build: Build) -> Non
 def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
     junk = torch.full(BATCH.token_ids_BL.shape, math.nan).where(~BATCH.layout.sampled, 0.0)
     clean, dirty = build(importance_cap=2.0), build(importance_cap=2.0)
-    evaluated = evaluate(clean)
-    spoiled = OldLogprobs(evaluated.logprobs_BL + junk, evaluated.values_BL + junk)
+    old = clean.read_old(BATCH)
+    spoiled = OldLogprobs(old.logprobs_BL + junk, old.values_BL + junk)
     credit = replace(CREDIT, advantages_BL=CREDIT.advantages_BL + junk, returns_BL=CREDIT.returns_BL + junk)
     batch = replace(BATCH, sampler_logprobs_BL=BATCH.sampler_logprobs_BL + junk)
-    expected = changes(clean, evaluated=evaluated)
-    assert torch.equal(changes(dirty, evaluated=spoiled, credit=credit, batch=batch), expected)
+    expected = changes(clean, old=old)
+    assert torch.equal(changes(dirty, old=spoiled, credit=credit, batch=batch), expected)
 
 
 # --- who moves, and how far ---
@@ -203,11 +199,11 @@ def test_trap_nothing_is_learned_from_what_nobody_sampled(build: Build) -> None:
 def test_trap_while_the_critic_warms_up_the_policy_stays_bit_for_bit(build: Build, critic: str) -> None:
     learner = build(critic=critic, weight_decay=0.1, ppo_epochs=3, kl_coef=0.1)
     policy, critic_before = toy.weights(learner, "policy"), _critic(learner)
-    toy.update(learner, BATCH, CREDIT, evaluate(learner), critic_only=True)
+    learner.update(BATCH, CREDIT, learner.read_old(BATCH), critic_only=True)
     assert torch.equal(toy.weights(learner, "policy"), policy)
     assert (_critic(learner) - critic_before).abs().max() > 1e-3
     # and moves again when it is over
-    toy.update(learner, BATCH, CREDIT, evaluate(learner))
+    learner.update(BATCH, CREDIT, learner.read_old(BATCH))
     assert (toy.weights(learner, "policy") - policy).abs().max() > 1e-4
 
 
@@ -223,8 +219,10 @@ def test_trap_the_critics_warm_up_does_not_lengthen_the_policys_first_steps(
         build(critic=critic, learning_rate=0.01, lora_r=lora_r, ppo_epochs=epochs) for _ in range(2)
     )
     for _ in range(3):
-        toy.update(warmed, BATCH, CREDIT, evaluate(warmed), critic_only=True)
-    for there, here in zip(fresh.whole.critic_parameters(), warmed.whole.critic_parameters(), strict=True):
+        warmed.update(BATCH, CREDIT, warmed.read_old(BATCH), critic_only=True)
+    for there, here in zip(
+        fresh.engine.model.critic_parameters(), warmed.engine.model.critic_parameters(), strict=True
+    ):
         there.data.copy_(here)
     moved = [changes(each, "policy") for each in (warmed, fresh)]
     assert moved[0].abs().max() > 1e-3
@@ -234,17 +232,17 @@ def test_trap_the_critics_warm_up_does_not_lengthen_the_policys_first_steps(
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 def test_nothing_goes_back_through_a_policy_that_rests(build: Build, critic: str) -> None:
     learner = build(critic=critic, ppo_epochs=2, gradient_checkpointing=True)
-    parameters = list(learner.whole.policy.parameters())
+    parameters = list(learner.engine.model.policy.parameters())
     seen: list[bool] = []
-    descend = learner._descend
+    step = learner.engine.step
 
     def watched() -> Any:
-        assert all(parameter.grad is not None for parameter in learner.whole.critic_parameters())
+        assert all(parameter.grad is not None for parameter in learner.engine.model.critic_parameters())
         seen.extend(parameter.grad is None for parameter in parameters)
-        return descend()
+        return step()
 
-    learner._descend = watched  # type: ignore[method-assign]
-    stats = toy.update(learner, BATCH, CREDIT, evaluate(learner), critic_only=True)
+    learner.engine.step = watched  # type: ignore[method-assign]
+    stats = learner.update(BATCH, CREDIT, learner.read_old(BATCH), critic_only=True)
     assert len(seen) == 2 * len(parameters)
     assert all(seen)
     assert stats.policy_grad_norm == 0
@@ -255,17 +253,17 @@ def test_nothing_goes_back_through_a_policy_that_rests(build: Build, critic: str
 def test_what_adam_had_seen_of_the_policy_is_forgotten_and_of_the_critic_is_not(build: Build) -> None:
     """Where the policy takes part in the warm-up, as under DeepSpeed, or in a checkpoint of before."""
     learner = build()
-    toy.update(learner, BATCH, CREDIT, evaluate(learner))
-    states = learner.optimizer.state
-    policy, critic = learner.whole.policy_parameters(), learner.whole.critic_parameters()
+    learner.update(BATCH, CREDIT, learner.read_old(BATCH))
+    states = learner.engine.optimizer.state
+    policy, critic = learner.engine.model.policy_parameters(), learner.engine.model.critic_parameters()
     assert all(states[parameter]["exp_avg"].any() for parameter in (*policy, *critic))
-    toy.update(learner, BATCH, CREDIT, evaluate(learner), critic_only=True)
+    learner.update(BATCH, CREDIT, learner.read_old(BATCH), critic_only=True)
     assert not any(number.any() for parameter in policy for number in states[parameter].values())
     assert {float(states[parameter]["step"]) for parameter in critic} == {2.0}
 
 
 def _critic(learner: Learner) -> Tensor:
-    return torch.cat([p.detach().flatten().clone() for p in learner.whole.critic_parameters()])
+    return torch.cat([p.detach().flatten().clone() for p in learner.engine.model.critic_parameters()])
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -295,7 +293,7 @@ def test_gradients_are_cut_to_a_norm_or_not_at_all(build: Build, critic: str, pa
         together = [min(1.0, limit / whole) * norm for norm in free]
         assert norms(limit) == pytest.approx(each if critic == "separate" else together, rel=1e-4)
     cut = with_limit(min(free) / 2)
-    stats = toy.update(cut, BATCH, CREDIT, evaluate(cut))
+    stats = cut.update(BATCH, CREDIT, cut.read_old(BATCH))
     assert [stats.policy_grad_norm, stats.critic_grad_norm] == pytest.approx(free, rel=1e-4)  # as they were
 
 
@@ -312,15 +310,15 @@ def test_trap_the_size_of_the_critics_errors_does_not_shorten_the_policys_step(b
 def test_an_update_ends_where_the_policy_has_moved_far_enough(build: Build) -> None:
     settings = {"ppo_epochs": 4, "minibatches": 3, **GENTLE}
     free, held = build(**settings), build(target_kl=1e-6, **settings)
-    whole, stopped = (toy.update(each, BATCH, CREDIT, evaluate(each)) for each in (free, held))
+    whole, stopped = (each.update(BATCH, CREDIT, each.read_old(BATCH)) for each in (free, held))
     assert (whole.steps, whole.stopped_early) == (12, False)
     assert (stopped.steps, stopped.stopped_early) == (2, True)  # the first step starts where π is π_old
     assert stopped.approx_kl > 1e-6
     lenient = build(target_kl=1e6, **settings)
-    assert toy.update(lenient, BATCH, CREDIT, evaluate(lenient)).steps == 12
+    assert lenient.update(BATCH, CREDIT, lenient.read_old(BATCH)).steps == 12
     # The critic's warm-up moves no policy: nothing to stop for.
     warming = build(target_kl=1e-12, **settings)
-    assert toy.update(warming, BATCH, CREDIT, evaluate(warming), critic_only=True).steps == 12
+    assert warming.update(BATCH, CREDIT, warming.read_old(BATCH), critic_only=True).steps == 12
 
 
 def test_the_order_of_the_rows_is_the_seeds(build: Build) -> None:
@@ -332,16 +330,16 @@ def test_the_order_of_the_rows_is_the_seeds(build: Build) -> None:
 def test_more_minibatches_than_episodes_are_as_many_as_there_are(build: Build) -> None:
     batch = toy.batch(3)
     learner = build(minibatches=8)
-    stats = toy.update(learner, batch, toy.random_credit(batch), evaluate(learner, batch))
+    stats = learner.update(batch, toy.random_credit(batch), learner.read_old(batch))
     assert stats.steps == 3
 
 
 # --- the sampler's part ---
 
 
-def against_sampler(evaluated: OldLogprobs, factor: float) -> Batch:
+def against_sampler(old: OldLogprobs, factor: float) -> Batch:
     """The batch, drawn from a sampler to which every token was this much less likely."""
-    return replace(BATCH, sampler_logprobs_BL=evaluated.logprobs_BL - math.log(factor))
+    return replace(BATCH, sampler_logprobs_BL=old.logprobs_BL - math.log(factor))
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -351,9 +349,9 @@ def test_trap_importance_weights_correct_for_the_sampler_and_are_capped(
     build: Build, cap: float | None, weight: float
 ) -> None:
     plain = build()
-    evaluated = evaluate(plain)
-    expected = weight * changes(plain, "policy", evaluated)
-    found = changes(build(importance_cap=cap), "policy", evaluated, batch=against_sampler(evaluated, 2.0))
+    old = plain.read_old(BATCH)
+    expected = weight * changes(plain, "policy", old)
+    found = changes(build(importance_cap=cap), "policy", old, batch=against_sampler(old, 2.0))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
@@ -361,12 +359,12 @@ def test_trap_importance_weights_correct_for_the_sampler_and_are_capped(
 def test_the_ratio_may_be_taken_to_the_samplers_own_numbers(build: Build) -> None:
     # π is 1.1 μ everywhere: the gradient is 1.1 times that at ratio 1; at ratio 2 only A < 0 still pulls.
     learners = [build(old_logprobs=old) for old in ("trainer", "sampler")]
-    evaluated = evaluate(learners[0])
-    near = against_sampler(evaluated, 1.1)
-    moved = [changes(each, "policy", evaluated, batch=near) for each in learners]
+    old = learners[0].read_old(BATCH)
+    near = against_sampler(old, 1.1)
+    moved = [changes(each, "policy", old, batch=near) for each in learners]
     torch.testing.assert_close(moved[1], 1.1 * moved[0], atol=1e-6, rtol=1e-4)
-    far = against_sampler(evaluated, 2.0)
-    stats = toy.update(build(old_logprobs="sampler"), far, CREDIT, evaluated)
+    far = against_sampler(old, 2.0)
+    stats = build(old_logprobs="sampler").update(far, CREDIT, old)
     positive = CREDIT.advantages_BL[BATCH.layout.sampled] > 0
     assert stats.clip_fraction == pytest.approx(float(positive.float().mean()), abs=1e-6)
 
@@ -385,18 +383,18 @@ def test_a_loss_that_is_not_finite_ends_training_before_the_weights_change(
     credit: Credit = replace(CREDIT, **{broken: numbers})
     before = toy.weights(learner)
     with pytest.raises(TrainingError, match=r"_loss is (nan|-?inf): lower learning_rate \(now 0\.1\)"):
-        toy.update(learner, BATCH, credit, evaluate(learner))
+        learner.update(BATCH, credit, learner.read_old(BATCH))
     assert torch.equal(toy.weights(learner), before)
 
 
 def test_a_ratio_that_overflows_is_noticed_although_its_gradient_is_clipped_away(build: Build) -> None:
     learner = build(old_logprobs="sampler")
-    evaluated = evaluate(learner)
+    old = learner.read_old(BATCH)
     credit = replace(CREDIT, advantages_BL=CREDIT.advantages_BL.abs())
     before = toy.weights(learner)
     batch = replace(BATCH, sampler_logprobs_BL=BATCH.sampler_logprobs_BL - 1000.0)
     with pytest.raises(TrainingError, match="approx_kl is inf"):
-        toy.update(learner, batch, credit, evaluated)
+        learner.update(batch, credit, old)
     assert torch.equal(toy.weights(learner), before)
 
 
@@ -404,8 +402,8 @@ def test_a_ratio_that_overflows_is_noticed_although_its_gradient_is_clipped_away
 @pytest.mark.parametrize("lora_r", [0, 4])
 def test_activations_computed_again_change_nothing(build: Build, lora_r: int) -> None:
     learners = [build(gradient_checkpointing=again, lora_r=lora_r) for again in (False, True)]
-    assert [each.whole.is_gradient_checkpointing for each in learners] == [False, True]
-    evaluated = evaluate(learners[0])
-    moved = [changes(each, evaluated=evaluated) for each in learners]
+    assert [each.engine.model.is_gradient_checkpointing for each in learners] == [False, True]
+    old = learners[0].read_old(BATCH)
+    moved = [changes(each, old=old) for each in learners]
     assert moved[0].abs().max() > 1e-4
     torch.testing.assert_close(moved[1], moved[0], atol=1e-6, rtol=0)

@@ -145,7 +145,7 @@ def test_the_saved_policy_is_the_trained_one_for_stock_transformers(
 ) -> None:
     run(iterations=2)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "rl", dtype="float32").state_dict()
-    trained = trainers[0].learner.whole.policy.state_dict()
+    trained = trainers[0].engine.model.policy.state_dict()
     assert saved.keys() == trained.keys()
     assert all(torch.equal(saved[name], trained[name]) for name in trained)
     assert revision_of(str(tmp_path / "rl")) != revision_of(str(walker_policy))
@@ -163,7 +163,7 @@ def test_a_run_with_adapters_saves_merged_weights(
     base = AutoModelForCausalLM.from_pretrained(walker_policy, dtype="float32").eval()
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        trained, before = trainers[0].learner.whole.policy.eval()(input_ids=ids).logits, base(ids).logits
+        trained, before = trainers[0].engine.model.policy.eval()(input_ids=ids).logits, base(ids).logits
         torch.testing.assert_close(saved(ids).logits, trained, atol=1e-4, rtol=0)
     assert (trained - before).abs().max() > 1e-2
 

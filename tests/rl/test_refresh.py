@@ -50,7 +50,7 @@ def with_prm(fresh: FreshTrajectories, folder: str) -> RLConfig:
 
 
 def episode(success: bool, task: str, sample: int = 0, score: float | None = None) -> Trajectory:
-    return trajectory(".ac.ac", success=success, task=task, sample=sample, score=score)
+    return trajectory(".ac.ac", success=success, task=task, sample=sample, score=score, policy="toy-0")
 
 
 def given(fresh: FreshTrajectories, prm: str) -> dict[str, str]:

@@ -15,7 +15,9 @@ from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
 from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
-from rlprm.rl.learner import Learner
+from rlprm.rl.engine.plain import PlainEngine
+from rlprm.rl.monitor.measure import TaskResults
+from rlprm.rl.sampler import Sampler
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.files import read_json, write_json
 from rlprm.stages import train_rl as stage
@@ -31,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def kill(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, when: Callable[..., bool]) -> None:
+def kill(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, when: Callable[..., bool]) -> None:
     """Stop a run dead where a method is called with some arguments."""
     inner = getattr(owner, method)
 
@@ -76,14 +78,24 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_numbers(
 
 
 @pytest.mark.parametrize(
-    ("owner", "method"), [(RLTrainer, "measured_from"), (Learner, "save_policy"), (RLTrainer, "_iterate")]
+    ("owner", "method", "when"),
+    [
+        (stage, "_measure_test", lambda model: model.endswith("killed")),
+        (PlainEngine, "save_policy", lambda *_: True),
+        (RLTrainer, "_iterate", lambda iteration: iteration != 0),
+    ],
 )
 def test_killed_at_the_end_or_before_the_first_checkpoint(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    method: str,
+    when: Callable[..., bool],
 ) -> None:
     settings = {"iterations": 2, "save_every": 2, "test_tasks": 4, "test_samples": 1}
     run("whole", **settings)
-    kill(monkeypatch, owner, method, lambda *args: owner is not RLTrainer or args[0] != 0)
+    kill(monkeypatch, owner, method, when)
     with pytest.raises(KeyboardInterrupt):
         run("killed", **settings)
     assert not (tmp_path / "killed/stage.json").exists()
@@ -101,7 +113,13 @@ def test_what_was_measured_before_training_is_not_measured_again(
         run(**settings)
     monkeypatch.undo()
     kept = {name: (tmp_path / "rl" / name).read_text() for name in ("before.json", "repeat_probe.json")}
-    monkeypatch.setattr(RLTrainer, "measured", lambda *_: pytest.fail("measured again"))
+    measure = stage.measure_saved
+
+    def only_after(sampler: Sampler, model: str, *rest: Any) -> TaskResults:
+        assert Path(model) == tmp_path / "rl", "measured again"
+        return measure(sampler, model, *rest)
+
+    monkeypatch.setattr(stage, "measure_saved", only_after)
     monkeypatch.setattr(stage, "probe_repeats", lambda *_, **__: pytest.fail("probed again"))
     summary = run(**settings)
     assert kept == {name: (tmp_path / "rl" / name).read_text() for name in kept}

@@ -59,7 +59,8 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, float]) -> N
         success, score = left.pop(0)
         return TaskResults({"a": success}, {"a": success}, {"a": score}, {"a": score})
 
-    monkeypatch.setattr(RLTrainer, "measured", measured)
+    monkeypatch.setattr("rlprm.rl.trainer.measure_on", measured)
+    monkeypatch.setattr("rlprm.stages.train_rl.measure_saved", measured)
 
 
 @pytest.mark.trap("last policy lost")
@@ -71,26 +72,26 @@ def test_trap_what_is_learned_after_the_last_multiple_of_eval_every_is_not_throw
     assert summary["selected_iteration"] == 5
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "rl", dtype="float32").state_dict()
     assert torch.equal(
-        saved["model.norm.weight"], trainers[0].learner.whole.policy.state_dict()["model.norm.weight"]
+        saved["model.norm.weight"], trainers[0].engine.model.policy.state_dict()["model.norm.weight"]
     )
 
 
 def test_the_last_policy_is_measured_wherever_training_ends(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walker_prm: Path
 ) -> None:
-    def evaluated(folder: str, **changes: Any) -> tuple[int, list[int]]:
+    def measured(folder: str, **changes: Any) -> tuple[int, list[int]]:
         measuring(monkeypatch, *[(0.1 * n, 0.0) for n in range(9)])
         summary = run(folder, eval_every=2, **{**BASELINE, **changes})
         assert summary["selected_iteration"] == summary["iterations"]
         return summary["iterations"], list(column_of_those_that_have(tmp_path / folder, "eval/success"))
 
-    assert evaluated("planned", iterations=4) == (4, [1, 3])  # once
-    assert evaluated("odd", iterations=5) == (5, [1, 3, 4])
+    assert measured("planned", iterations=4) == (4, [1, 3])  # once
+    assert measured("odd", iterations=5) == (5, [1, 3, 4])
     steps = column(tmp_path / "odd", "rollout/env_steps")
-    assert evaluated("steps", iterations=50, max_env_steps=int(steps[2])) == (3, [1, 2])
+    assert measured("steps", iterations=50, max_env_steps=int(steps[2])) == (3, [1, 2])
     rings = iter([{}, {}, {"overrating": "much"}])
     monkeypatch.setattr("rlprm.rl.trainer.alarms", lambda *_, **__: next(rings))
-    assert evaluated("alarm", iterations=50, prm=str(walker_prm), stop_on_alarm=True) == (3, [1, 2])
+    assert measured("alarm", iterations=50, prm=str(walker_prm), stop_on_alarm=True) == (3, [1, 2])
 
 
 @pytest.mark.parametrize(("outcome", "kept"), [("success", 2), ("score", 3)])
@@ -107,7 +108,6 @@ def test_the_best_policy_is_the_one_with_the_best_of_what_it_learns_from(
 def test_success_and_graded_score_are_told_where_they_differ(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(RLTrainer, "measured_from", lambda self, _, *asked: self.measured(*asked))
     settings = {"iterations": 1, "test_tasks": 1, **BASELINE}
     with caplog.at_level("INFO"):
         measuring(monkeypatch, (0.25, 0.5), (0.25, 0.75))

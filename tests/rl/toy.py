@@ -1,7 +1,10 @@
-"""Batches a reader can work out, and learners on a very small model."""
+"""Batches a reader can work out, and engines on a very small model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,15 @@ from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, OldLogprobs
-from rlprm.rl.engine import start_accelerator
-from rlprm.rl.learner import Learner
+from rlprm.rl.engine import make_engine, start_accelerator
+from rlprm.rl.engine.accelerated import AccelerateEngine
 from rlprm.rl.loading import load_model
+from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.rewards import StepRewards
+from rlprm.rl.sampler import run_distributed
+from rlprm.rl.update import UpdateStats, update
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes
+from rlprm.types import EpisodeSetting, Task, Trajectory
 from tests.prm.toy import separable
 
 
@@ -51,10 +59,32 @@ def actor_critic(weights: Path, *, head_seed: int = 0, **settings: Any) -> Actor
     return model
 
 
+@dataclass(frozen=True)
+class Learner:
+    """An engine with the settings of its run."""
+
+    engine: AccelerateEngine
+    config: RLConfig
+
+    def read_old(self, batch: Batch) -> OldLogprobs:
+        """Read the policy before an update, as a run does."""
+        return read_old_logprobs(
+            self.engine, batch,
+            token_budget=self.config.micro_batch_tokens, with_reference=self.config.kl_coef > 0,
+        )  # fmt: skip
+
+    def update(self, batch: Batch, credit: Credit, old: OldLogprobs, **settings: Any) -> UpdateStats:
+        """Take one update, in the order of a fixed seed unless another is given."""
+        chosen = {"seed": 0, "factor": 1.0, "critic_only": False, **settings}
+        return update(self.engine, batch, credit, old, self.config, **chosen)
+
+
 def learner(weights: Path, **settings: Any) -> Learner:
-    """A learner of that model."""
-    model = actor_critic(weights, **settings)
-    return Learner(model, config(model=str(weights), **settings), start_accelerator(bf16=False))
+    """An engine of that model."""
+    chosen = config(model=str(weights), **settings)
+    engine = make_engine(actor_critic(weights, **settings), chosen, start_accelerator(bf16=False))
+    assert isinstance(engine, AccelerateEngine)
+    return Learner(engine, chosen)
 
 
 def batch(count: int = 12, *, seed: int = 5) -> Batch:
@@ -76,14 +106,9 @@ def random_credit(of: Batch, *, seed: int = 0, level: str = "token") -> Credit:
     )
 
 
-def update(of: Learner, given: Batch, credit: Credit, evaluated: OldLogprobs, **settings: Any) -> Any:
-    """One update, in the order of a fixed seed."""
-    return of.update(given, credit, evaluated, **{"seed": 0, "factor": 1.0, "critic_only": False, **settings})
-
-
-def weights(of: Learner | nn.Module, part: str = "") -> Tensor:
+def weights(of: Learner, part: str = "") -> Tensor:
     """All parameters, or those of a part, as one vector."""
-    module = of.whole if isinstance(of, Learner) else of
+    module = of.engine.model
     chosen = [p for name, p in module.named_parameters() if name.startswith(part)]
     return torch.cat([p.detach().flatten().clone() for p in chosen])
 
@@ -100,3 +125,34 @@ def plain_logits(model: nn.Module, batch: Batch) -> Tensor:
 def sampled_ids(batch: Batch) -> Tensor:
     """(N,): the tokens the policy chose."""
     return batch.token_ids_BL[batch.layout.sampled]
+
+
+class PolicySampler:
+    """A sampler that acts with a policy of its own: nothing to sync."""
+
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        wave_size: int = 4,
+        seed: int = 7,
+        processes: Processes = SINGLE_PROCESS,
+    ) -> None:
+        self.policy, self.wave_size, self.seed, self.processes = policy, wave_size, seed, processes
+
+    def sync(self, engine: object, *, version: int) -> None:
+        """Do nothing."""
+
+    @contextmanager
+    def acting_as(self, model: str) -> Iterator[None]:
+        """Act on with the same policy."""
+        yield
+
+    def collect(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+    ) -> list[Trajectory]:
+        """See :class:`rlprm.rl.sampler.Sampler`."""
+        policy = self.policy.at_temperature(0.0) if greedy else self.policy
+        return run_distributed(
+            jobs, policy, setting, wave_size=self.wave_size, seed=self.seed, processes=self.processes
+        )

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import distributed
 
-from rlprm.rl import learner
 from rlprm.rl.config import RLConfig
+from rlprm.rl.engine import accelerated
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.processes import is_first
 from rlprm.stages import train_rl as stage
@@ -42,7 +42,7 @@ COMMON = {
 
 def run_all(policy: Path, prm: Path, folder: Path) -> dict[str, list[list[tuple[int, ...]]]]:
     """Run every kind; returns the token ids of each iteration's episodes."""
-    kept = learner.AdamW, RLTrainer.collect, RLTrainer._iterate
+    kept = accelerated.AdamW, RLTrainer.collect, RLTrainer._iterate
     _, collect, iterate = kept
     episodes: dict[str, list[list[tuple[int, ...]]]] = {}
 
@@ -56,7 +56,7 @@ def run_all(policy: Path, prm: Path, folder: Path) -> dict[str, list[list[tuple[
             raise KeyboardInterrupt
         return iterate(self, iteration)
 
-    learner.AdamW, RLTrainer.collect = descent, watched  # type: ignore[assignment, method-assign, misc]
+    accelerated.AdamW, RLTrainer.collect = descent, watched  # type: ignore[assignment, method-assign, misc]
     try:
         for kind, changes in KINDS.items():
             settings = {**walker.settings(policy, prm), **COMMON, **changes}
@@ -69,7 +69,7 @@ def run_all(policy: Path, prm: Path, folder: Path) -> dict[str, list[list[tuple[
                 assert len(episodes[kind]) == 2
             stage.run(config)
     finally:
-        learner.AdamW, RLTrainer.collect, RLTrainer._iterate = kept  # type: ignore[method-assign, misc]
+        accelerated.AdamW, RLTrainer.collect, RLTrainer._iterate = kept  # type: ignore[method-assign, misc]
     return episodes
 
 

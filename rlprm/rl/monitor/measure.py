@@ -1,25 +1,25 @@
-"""How well a policy does, task by task, so that two policies can be compared on the same tasks."""
+"""Success of a policy, task by task, so that two policies are compared on the same tasks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
+from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
 from rlprm.functional.bootstrap import Interval, mean_interval, paired_interval
-from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
-from rlprm.runtime.processes import Processes
-from rlprm.types import EpisodeSetting, Task, Trajectory
+from rlprm.rl.config import RLConfig
+from rlprm.rl.sampler import Sampler
+from rlprm.runtime.processes import collective
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 
-__all__ = ["TaskResults", "measure_policy", "paired_differences", "run_distributed"]
+__all__ = ["TaskResults", "measure", "measure_on", "measure_saved", "paired_differences"]
 
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What came out of each task, a mean over its episodes, sampled and greedy."""
+    """The outcomes of each task: a mean over its sampled episodes, and the greedy episode."""
 
     sample: dict[str, float]
     """Success, sampled."""
@@ -38,34 +38,47 @@ class TaskResults:
         return {name: fmean(per_task.values()) for name, per_task in named.items()}
 
     def as_json(self) -> dict[str, object]:
-        """All means with their 95 % intervals over tasks."""
-        found = {name: _json(mean_interval(list(x.values()))) for name, x in asdict(self).items()}
-        return {**found, "tasks": len(self.sample)}
+        """Return all means with their 95 % intervals over tasks."""
+        intervals = {name: _json(mean_interval(list(x.values()))) for name, x in asdict(self).items()}
+        return {**intervals, "tasks": len(self.sample)}
 
 
-def measure_policy(
-    policy: HFPolicy,
-    tasks: Sequence[Task],
-    setting: EpisodeSetting,
-    *,
-    samples: int,
-    wave_size: int,
-    seed: int,
-    processes: Processes,
+@collective
+def measure_saved(
+    sampler: Sampler, model: str, config: RLConfig, split: Split, count: int, samples: int
 ) -> TaskResults:
+    """Measure a saved policy; the policies before and after RL load in one dtype, so both compute alike.
+
+    Args:
+        sampler: acts.
+        model: folder or hub id of the policy.
+        config: of the run.
+        split: of the tasks.
+        count: number of tasks, the first of the split.
+        samples: sampled episodes of each task.
+    """
+    with sampler.acting_as(model):
+        return measure_on(sampler, config, split, count, samples)
+
+
+@collective
+def measure_on(sampler: Sampler, config: RLConfig, split: Split, count: int, samples: int) -> TaskResults:
+    """Measure the policy as it is now on the first tasks of a split; see :func:`measure`."""
+    tasks = envs.tasks(config.environment, split, 0, count, config.env_kwargs)
+    return measure(sampler, tasks, config.episode_setting(), samples=samples)
+
+
+@collective
+def measure(sampler: Sampler, tasks: Sequence[Task], setting: EpisodeSetting, *, samples: int) -> TaskResults:
     """Run every task ``samples`` times at the policy's temperature, and once greedily.
 
-    Failed episodes count as failures with score 0: nothing is known of them but that they did not succeed.
+    Failed episodes count as failures with score 0: all that is known of them is that they did not succeed.
 
     Raises:
         EpisodesFailedError: if none worked: a dead environment must not look like a policy that collapsed.
     """
-    jobs = [(task, sample) for task in tasks for sample in range(samples)]
-    sampled = run_distributed(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes)
-    cold = policy.at_temperature(0.0)
-    greedy = run_distributed(
-        [(task, 0) for task in tasks], cold, setting, wave_size=wave_size, seed=seed, processes=processes
-    )
+    sampled = sampler.collect([(task, sample) for task in tasks for sample in range(samples)], setting)
+    greedy = sampler.collect([(task, 0) for task in tasks], setting, greedy=True)
     report_failures("measured episodes", [*sampled, *greedy])
     return TaskResults(
         sample=_per_task(sampled, "success"),
@@ -84,32 +97,12 @@ def paired_differences(before: TaskResults, after: TaskResults) -> dict[str, obj
     }
 
 
-def run_distributed(
-    jobs: Sequence[tuple[Task, int]],
-    policy: HFPolicy,
-    setting: EpisodeSetting,
-    *,
-    wave_size: int,
-    seed: int,
-    processes: Processes,
-) -> list[Trajectory]:
-    """Run episodes in waves, shared out over the processes; all of them get all trajectories, in order.
-
-    Waves are smaller than ``wave_size`` where some processes would have none.
-    """
-    size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
-    waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
-    own = [rollout(wave, policy, setting, seed) for wave in processes.share(waves)]
-    policy.clear()
-    return [trajectory for wave in processes.gather(own) for trajectory in wave]
-
-
 def _per_task(trajectories: Sequence[Trajectory], outcome: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+    outcomes: dict[str, list[float]] = {}
     for t in trajectories:
         reached = 0.0 if has_failed(t) else t.outcome.value(outcome)
-        found.setdefault(t.task.id, []).append(reached)
-    return {task: sum(outcomes) / len(outcomes) for task, outcomes in found.items()}
+        outcomes.setdefault(t.task.id, []).append(reached)
+    return {task: sum(values) / len(values) for task, values in outcomes.items()}
 
 
 def _json(interval: Interval) -> dict[str, float]:

@@ -108,8 +108,8 @@ def test_how_well_the_critic_knew_is_measured_where_it_learns() -> None:
     where[0, 1] = where[0, 5] = where[1, 2] = True
     returns_BL, values_BL = torch.full(where.shape, 8.0), torch.full(where.shape, -8.0)
     returns_BL[where], values_BL[where] = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.5, 1.0, 0.0])
-    credit, evaluated = paid(batch, returns_BL=returns_BL, has_return_BL=where, values_BL=values_BL)
+    credit, old = paid(batch, returns_BL=returns_BL, has_return_BL=where, values_BL=values_BL)
     # errors ½, 0, 0: variance 1/18; returns 1, 1, 0: variance 2/9
-    assert credit_metrics(batch, credit, evaluated)["ppo/explained_variance"] == pytest.approx(0.75)
+    assert credit_metrics(batch, credit, old)["ppo/explained_variance"] == pytest.approx(0.75)
     returns_BL[where] = 1.0  # nothing to explain
-    assert "ppo/explained_variance" not in credit_metrics(batch, credit, evaluated)
+    assert "ppo/explained_variance" not in credit_metrics(batch, credit, old)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from rlprm import envs
-from rlprm.rl.monitor.measure import TaskResults, measure_policy, paired_differences, run_distributed
-from rlprm.runtime.processes import SINGLE_PROCESS, Processes
+from rlprm.rl.monitor.measure import TaskResults, measure, paired_differences
 from rlprm.types import EpisodeSetting, Split, Task, Turn
+from tests.rl import toy
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy
 
@@ -37,16 +36,8 @@ def tasks(count: int = 5) -> list[Task]:
     return found
 
 
-def found(policy: Any = None, *, samples: int = 3, wave_size: int = 4) -> TaskResults:
-    return measure_policy(
-        policy or Walker(),
-        tasks(),
-        SETTING,
-        samples=samples,
-        wave_size=wave_size,
-        seed=7,
-        processes=SINGLE_PROCESS,
-    )
+def found() -> TaskResults:
+    return measure(toy.PolicySampler(Walker()), tasks(), SETTING, samples=3)
 
 
 def test_success_and_score_are_counted_task_by_task() -> None:
@@ -54,7 +45,7 @@ def test_success_and_score_are_counted_task_by_task() -> None:
     names = [f"test-{i}" for i in range(5)]
     assert all(list(of) == names for of in asdict(measured).values())
     jobs = [(task, sample) for task in tasks() for sample in range(3)]
-    episodes = run_distributed(jobs, Walker(), SETTING, wave_size=99, seed=7, processes=SINGLE_PROCESS)  # type: ignore[arg-type]
+    episodes = toy.PolicySampler(Walker(), wave_size=99).collect(jobs, SETTING)
     for number, name in enumerate(names):
         own = [t.outcome for t in episodes[3 * number : 3 * number + 3]]
         assert measured.sample[name] == sum(o.success for o in own) / 3
@@ -66,53 +57,6 @@ def test_success_and_score_are_counted_task_by_task() -> None:
     assert means.keys() == {"success", "score", "greedy", "greedy_score"}
     assert means["success"] == pytest.approx(sum(measured.sample.values()) / 5)
     assert means["greedy_score"] == pytest.approx(sum(measured.greedy_score.values()) / 5)
-
-
-def test_waves_change_nothing() -> None:
-    assert found(wave_size=1) == found(wave_size=4) == found(wave_size=100)
-
-
-def test_what_is_kept_of_a_policys_turns_is_dropped() -> None:
-    policy = Walker()
-    run_distributed([(tasks()[0], 0)], policy, SETTING, wave_size=1, seed=0, processes=SINGLE_PROCESS)  # type: ignore[arg-type]
-    assert policy.forgotten == 1
-
-
-def test_each_process_runs_its_waves_and_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [(task, sample) for task in tasks() for sample in range(2)]
-
-    def shared(processes: Processes) -> list[Any]:
-        return run_distributed(jobs, Walker(), SETTING, wave_size=3, seed=1, processes=processes)  # type: ignore[arg-type]
-
-    alone = shared(SINGLE_PROCESS)
-    held: list[list[Any]] = []
-
-    def gather(self: Processes, own: Sequence[Any]) -> list[Any]:
-        held.append(list(own))
-        if len(held) < 2:
-            return []
-        return [held[part % 2][part // 2] for part in range(4)]
-
-    monkeypatch.setattr(Processes, "gather", gather)
-    shared(Processes(0, 2))
-    assert shared(Processes(1, 2)) == alone
-    assert [len(waves) for waves in held] == [2, 2]
-
-
-def test_no_process_is_idle_while_another_has_a_whole_wave(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-
-    def gather(self: Processes, own: list[Any]) -> list[Any]:
-        sizes.extend(map(len, own))
-        return own
-
-    monkeypatch.setattr(Processes, "gather", gather)
-    for rank in range(2):
-        run_distributed(
-            [(task, 0) for task in tasks(6)], Walker(), SETTING,  # type: ignore[arg-type]
-            wave_size=64, seed=7, processes=Processes(rank, 2),
-        )  # fmt: skip
-    assert sizes == [3, 3]
 
 
 def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:

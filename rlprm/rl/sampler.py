@@ -1,0 +1,167 @@
+"""Where episodes come from: the policy under training, in this process or (later) on a server.
+
+The loop acts through a sampler only. After each update ``sync`` hands the sampler the new weights, and
+``collect`` runs episodes with the weights of the last ``sync``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from rlprm.data.rendering import ChatRenderer
+from rlprm.models import zero
+from rlprm.models.loading import load_causal_lm, revision_of
+from rlprm.policies.base import Policy
+from rlprm.policies.hf import HFPolicy
+from rlprm.rl.config import RLConfig
+from rlprm.rl.engine import Engine
+from rlprm.rollouts.episode import rollout
+from rlprm.runtime.processes import Processes, collective
+from rlprm.types import EpisodeSetting, Task, Trajectory
+
+__all__ = ["LocalSampler", "Sampler", "run_distributed"]
+
+
+class Sampler(Protocol):
+    """Runs episodes with the weights of the last ``sync``."""
+
+    @property
+    def policy(self) -> Policy:
+        """Renderer and limits of the policy, to replay stored episodes with; ``collect`` alone acts."""
+        ...
+
+    @collective
+    def sync(self, engine: Engine, *, version: int) -> None:
+        """Take over the weights of the policy under training.
+
+        Args:
+            engine: holds the policy.
+            version: number of iterations behind these weights; stored with each trajectory.
+        """
+        ...
+
+    @collective
+    def acting_as(self, model: str) -> AbstractContextManager[None]:
+        """Act with a saved policy (a folder or a hub id) inside the context, with the synced one after."""
+        ...
+
+    @collective
+    def collect(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+    ) -> list[Trajectory]:
+        """Run an episode for each (task, sample number); every process gets all of them, in order."""
+        ...
+
+
+class LocalSampler:
+    """Acts with the policy under training in the processes that train it.
+
+    Args:
+        config: of the run.
+        renderer: of the policy's tokenizer.
+        processes: of the launch; they share the waves of a collection.
+        saved_dtype: dtype that saved policies are loaded in.
+    """
+
+    def __init__(
+        self, config: RLConfig, renderer: ChatRenderer, processes: Processes, *, saved_dtype: str = "float32"
+    ) -> None:
+        self.config, self.renderer, self.processes = config, renderer, processes
+        self.saved_dtype = saved_dtype
+        self._engine: Engine | None = None
+        self._version = 0
+        self._saved: HFPolicy | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """See :class:`Sampler`."""
+        return self._synced_policy()
+
+    @collective
+    def sync(self, engine: Engine, *, version: int) -> None:
+        """See :class:`Sampler`; both share the weights, so there is nothing to copy."""
+        self._engine, self._version = engine, version
+
+    @collective
+    @contextmanager
+    def acting_as(self, model: str) -> Iterator[None]:
+        """See :class:`Sampler`."""
+        with zero.loading_unsharded():
+            weights = load_causal_lm(model, dtype=self.saved_dtype)
+        self._saved = self._policy(weights, revision_of(model))
+        try:
+            yield
+        finally:
+            self._saved = None
+
+    @collective
+    def collect(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+    ) -> list[Trajectory]:
+        """See :class:`Sampler`."""
+        with self._acting_policy() as policy:
+            return run_distributed(
+                jobs,
+                policy.at_temperature(0.0) if greedy else policy,
+                setting,
+                wave_size=self.config.wave_size,
+                seed=self.config.seed,
+                processes=self.processes,
+            )
+
+    @contextmanager
+    def _acting_policy(self) -> Iterator[HFPolicy]:
+        if self._saved is not None:
+            yield self._saved
+            return
+        with self._synced().acting():
+            yield self._synced_policy()
+
+    def _synced_policy(self) -> HFPolicy:
+        revision = f"{Path(self.config.output_dir).name}-{self._version}"
+        return self._policy(self._synced().model.policy, revision)
+
+    def _policy(self, weights: PreTrainedModel | PeftModel, revision: str) -> HFPolicy:
+        config = self.config
+        return HFPolicy(
+            weights,
+            self.renderer,
+            revision=revision,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            context_length=config.context_length,
+            reuse_cache=config.reuse_cache,
+        )
+
+    def _synced(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("a sampler acts after its first sync only")
+        return self._engine
+
+
+@collective
+def run_distributed(
+    jobs: Sequence[tuple[Task, int]],
+    policy: HFPolicy,
+    setting: EpisodeSetting,
+    *,
+    wave_size: int,
+    seed: int,
+    processes: Processes,
+) -> list[Trajectory]:
+    """Run episodes in waves that the processes share; every process gets all trajectories, in order.
+
+    Waves are smaller than ``wave_size`` if some processes would otherwise have none.
+    """
+    size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
+    waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+    own = [rollout(wave, policy, setting, seed) for wave in processes.share(waves)]
+    policy.clear()
+    return [trajectory for wave in processes.gather(own) for trajectory in wave]

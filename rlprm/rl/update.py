@@ -1,0 +1,167 @@
+"""One PPO update of an iteration's episodes: epochs, minibatches, denominators, early stopping.
+
+The result is the same for any number of processes: each knows the whole batch, takes its share of the rows
+forward and back, and every denominator counts the rows of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlprm.errors import TrainingError
+from rlprm.rl.batch import Batch
+from rlprm.rl.config import RLConfig
+from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.engine import Engine, GradientNorms
+from rlprm.rl.losses import REPORTS, Denominators, count_denominators, select_targets, total_loss
+from rlprm.rl.old_logprobs import own_micro_batches, read_rows
+from rlprm.runtime.processes import collective
+
+__all__ = ["UpdateStats", "update"]
+
+_APPROX_KL = REPORTS.index("approx_kl")
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """Means over the optimiser steps of an update."""
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    """Nats a token, of the policy as it was at each step."""
+    approx_kl: float
+    """Estimate of KL(π_old || π) at the last step: how far the update has moved the policy."""
+    clip_fraction: float
+    value_clip_fraction: float
+    kl_loss: float
+    grad_norm: float
+    """Norm of all gradients, before clipping."""
+    policy_grad_norm: float | None
+    """Norm of the policy's gradients, the critic's gradient of a shared body included; None under
+    DeepSpeed."""
+    critic_grad_norm: float | None
+    """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
+    steps: int
+    stopped_early: bool
+    """Whether ``target_kl`` ended the update."""
+
+
+@collective
+def update(
+    engine: Engine,
+    batch: Batch,
+    credit: Credit,
+    old: OldLogprobs,
+    config: RLConfig,
+    *,
+    seed: int,
+    factor: float,
+    critic_only: bool,
+) -> UpdateStats:
+    """Take PPO's steps over a batch, in minibatches drawn by a seed.
+
+    Args:
+        engine: holds the model.
+        batch: the episodes.
+        credit: advantages and returns of the batch.
+        old: the policy that acted, read before the update.
+        config: epochs, minibatches, ``target_kl`` and the coefficients of the loss.
+        seed: of the order of the rows, the same in every process.
+        factor: of the learning rates, from the schedule.
+        critic_only: whether the policy (and a body that it shares with the critic) stays as it is. The
+            policy's Adam state is then reset.
+
+    Raises:
+        TrainingError: if a loss or a gradient is not finite.
+    """
+    generator = np.random.default_rng(seed)
+    limit = math.inf if config.target_kl is None or critic_only else config.target_kl
+    reports: list[Tensor] = []
+    norms: list[GradientNorms] = []
+    stopped = False
+    with engine.learning(factor=factor, critic_only=critic_only):
+        for _ in range(config.ppo_epochs):
+            order = generator.permutation(len(batch)).tolist()
+            for rows in np.array_split(order, min(config.minibatches, len(batch))):
+                report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only)
+                reports.append(report)
+                norms.append(norm)
+                stopped = float(report[_APPROX_KL]) > limit
+                if stopped:
+                    break
+            if stopped:
+                break
+    means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
+    means["approx_kl"] = float(reports[-1][_APPROX_KL])
+    return UpdateStats(
+        **means,
+        grad_norm=float(np.mean([norm.total for norm in norms])),
+        policy_grad_norm=_mean([norm.policy for norm in norms]),
+        critic_grad_norm=_mean([norm.critic for norm in norms]),
+        steps=len(reports),
+        stopped_early=stopped,
+    )
+
+
+def _step(
+    engine: Engine,
+    rows: list[int],
+    batch: Batch,
+    credit: Credit,
+    old: OldLogprobs,
+    config: RLConfig,
+    critic_only: bool,
+) -> tuple[Tensor, GradientNorms]:
+    """Take one optimiser step over some rows; returns the reports, and the norms before clipping."""
+    denominators = count_denominators(batch, credit, rows)
+    parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
+    sums = torch.zeros(len(REPORTS), device=engine.device)
+    for number, part in enumerate(parts):
+        with engine.accumulating(is_last=number == len(parts) - 1):
+            loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
+            sums += report
+            engine.backward(loss)
+    reduced = engine.reduce_sum(sums)
+    _refuse_non_finite(dict(zip(REPORTS, reduced.tolist(), strict=True)), config)
+    norms = engine.step()
+    _refuse_non_finite({"grad_norm": norms.total}, config)
+    return reduced.cpu(), norms
+
+
+def _losses(
+    engine: Engine,
+    rows: list[int],
+    batch: Batch,
+    credit: Credit,
+    old: OldLogprobs,
+    config: RLConfig,
+    denominators: Denominators,
+    critic_only: bool,
+) -> tuple[Tensor, Tensor]:
+    reading, sampled_BL = read_rows(engine, rows, batch, with_entropy=True)
+    if not rows:  # see read_rows
+        zero = 0.0 * (reading.logprobs.sum() + reading.values.sum())
+        return zero, torch.zeros(len(REPORTS), device=engine.device)
+    targets = select_targets(batch, credit, old, rows=rows, sampled_BL=sampled_BL, device=engine.device)
+    return total_loss(reading, targets, config, denominators, critic_only=critic_only)
+
+
+def _refuse_non_finite(numbers: Mapping[str, float], config: RLConfig) -> None:
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value}: lower learning_rate (now {config.learning_rate:g}); the last "
+                "checkpoint is from before"
+            )
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return float(np.mean(known)) if known else None
