@@ -6,10 +6,15 @@ bug and keeps its traceback.
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` puts the current folder in front, where its random.py would stand for the library's.
+    sys.path.append(sys.path.pop(0))
+
 import importlib
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -60,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in _STAGES:
         print(f"rlprm: unknown stage {arguments[0]!r}; known: {', '.join(_STAGES)}", file=sys.stderr)
         return 2
+    _append_current_folder()
     # Libraries read these when they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -95,6 +101,12 @@ def _print_recipes(words: Sequence[str]) -> int:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _append_current_folder() -> None:
+    """Let settings name modules in the current folder; installed packages of the same name come first."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
 
 
 def run_stage(name: str, argv: Sequence[str]) -> None:

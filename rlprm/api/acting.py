@@ -60,7 +60,7 @@ class LoadedEnvironment:
         Raises:
             ConfigError: for an unknown split, an unknown setting or a range that the split does not have.
         """
-        return self.module.tasks(_split_of(split), start, count, **self.env_kwargs)
+        return envs.tasks(self.name, _split_of(split), start, count, self.env_kwargs)
 
 
 def load_environment(name: str, **env_kwargs: Any) -> LoadedEnvironment:

@@ -21,9 +21,10 @@ from types import ModuleType
 
 from rlprm.errors import UnknownComponentError
 
-__all__ = ["canonical", "import_file", "is_path", "top_of"]
+__all__ = ["canonical", "import_file", "is_path", "is_users_place", "top_of"]
 
 _PREFIX = "rlprm_file:"
+_appended: set[str] = set()
 
 
 def is_path(name: str) -> bool:
@@ -72,7 +73,13 @@ def top_of(file: Path) -> Path:
     return top
 
 
+def is_users_place(folder: Path) -> bool:
+    """Whether a folder is on the import path because of the user's files: current, or appended."""
+    return folder == Path.cwd() or str(folder) in _appended
+
+
 def _append(folder: str) -> None:
+    _appended.add(folder)
     if folder not in sys.path:
         sys.path.append(folder)
 

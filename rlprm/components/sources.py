@@ -2,7 +2,8 @@
 
 The source of a built-in component is empty: the version of this package stands for it. The source of a
 module in a package is every ``.py`` file of the module's folder. The source of a single file is that file.
-Both include what they import, directly or indirectly, from the same topmost package or the same folder.
+Both include what they import, directly or indirectly, from the same topmost package or, for a single file,
+from the same folder. Installed packages are not included.
 Imports are read from the text (``ast``); data files and imports that are computed at run time are not seen.
 """
 
@@ -16,11 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlprm.components.files import top_of
+from rlprm.components.files import is_users_place, top_of
 from rlprm.components.loading import is_built_in
-from rlprm.errors import SOURCES
+from rlprm.errors import SOURCES, ConfigError
 
 __all__ = ["source_of", "user_sources"]
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Names of folders whose files are no siblings of one another."""
 
 
 def user_sources(**components: object) -> dict[str, Any]:
@@ -49,14 +53,16 @@ def source_of(module: object) -> dict[str, str]:
         return {}
     file = Path(place).resolve()
     root = _root_of(file, str(getattr(module, "__name__", "")))
-    start = file.parent.rglob("*.py") if (file.parent / "__init__.py").exists() else [file]
+    is_package = (file.parent / "__init__.py").exists()
+    start = file.parent.rglob("*.py") if is_package else [file]
+    within = top_of(file) if is_package else file if root.name in _INSTALLED else root
     found: set[Path] = set()
     waiting = sorted(start)
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path, root)
+            waiting += [other for other in _imported(path, root) if other.is_relative_to(within)]
     return {path.relative_to(root).as_posix(): _hash(path) for path in sorted(found)}
 
 
@@ -102,10 +108,14 @@ def _files_of(name: str, base: Path, *, relative: bool = False) -> Iterator[Path
 
 
 def _comes_from(top: str, base: Path) -> bool:
-    """Whether ``import top`` finds a file of this folder, and no other module of that name."""
+    """Whether ``import top`` finds a file of this folder, and not an installed package of that name.
+
+    Raises:
+        ConfigError: if it finds a file of another folder of the user's, so that the wrong code would run.
+    """
     if not (base / f"{top}.py").is_file() and not (base / top).is_dir():
         return False
-    if top in sys.stdlib_module_names or top in sys.builtin_module_names:
+    if top == "rlprm" or top in sys.stdlib_module_names or top in sys.builtin_module_names:
         return False
     try:
         spec = importlib.util.find_spec(top)
@@ -115,7 +125,15 @@ def _comes_from(top: str, base: Path) -> bool:
         return True
     places = [spec.origin] if spec.origin else []
     places += spec.submodule_search_locations or []
-    return any(Path(place).resolve().is_relative_to(base) for place in places)
+    if any(Path(place).resolve().is_relative_to(base) for place in places):
+        return True
+    for place in map(Path, places):
+        if any(is_users_place(folder) for folder in (place.parent, place.parent.parent)):
+            raise ConfigError(
+                f"a file in {base} imports {top!r}, and gets {place} instead of the {top!r} beside it; "
+                f"write `from . import {top}`"
+            )
+    return False
 
 
 def _hash(path: Path) -> str:

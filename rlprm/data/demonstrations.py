@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.pool import Pool
 
 from rlprm import envs
 from rlprm.data.formats import load_format
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Message, Task
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Dem
     return Demonstration(task, tuple(messages[:-1]), first_action)
 
 
+def _start_pool(workers: int, names: Sequence[str]) -> Pool:
+    """Start workers that have loaded these environments.
+
+    A worker starts with the current folder in front of its import path, unless PYTHONSAFEPATH is set; its
+    standard library would be the user's ``random.py``. The worker then takes over the path of this process.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        return multiprocessing.get_context("spawn").Pool(workers, _load_all, (names,))
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
 def _load_all(names: Sequence[str]) -> None:
     for name in names:
         envs.load(name)
@@ -61,5 +82,5 @@ def demonstrate_all(
     for task in {task.environment: task for task in tasks}.values():
         envs.of_task(task)  # a worker loads what is loaded here, and nothing else
     # spawn: forking a process whose libraries have started threads may deadlock
-    with multiprocessing.get_context("spawn").Pool(workers, _load_all, (names,)) as pool:
+    with _start_pool(workers, names) as pool:
         yield from pool.imap(work, tasks, chunksize=16)

@@ -1,7 +1,7 @@
 """What every environment provides.
 
-An environment is a module (a file or a folder in ``rlprm/envs``, or a dotted
-path of the user's own) with the functions of :class:`EnvironmentModule`. It
+An environment is a module (a file or a folder in ``rlprm/envs``, or one of the user's own, given by its
+dotted path or by the path of its ``.py`` file) with the functions of :class:`EnvironmentModule`. It
 makes :class:`Environment` objects, one per episode. Everything around an
 episode (the round limit, token ids, stop bookkeeping) lives in
 ``rlprm.rollouts.episode``; an environment only knows its world and its text.
@@ -43,6 +43,10 @@ class Environment(Protocol):
 class EnvironmentModule(Protocol):
     """The functions and constants an environment module defines.
 
+    Required are ``ROUND_LIMIT``, ``tasks``, ``make`` and ``opening``. Optional are ``FIXED_PHRASES`` (no
+    phrases if it is missing) and ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
+    trajectories). A task that ``tasks`` makes has ``environment=__name__``.
+
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
     mend it, or None. It must be quick and import nothing heavy; see :func:`rlprm.envs.missing`.
@@ -54,7 +58,8 @@ class EnvironmentModule(Protocol):
     ROUND_LIMIT: int
     """Default number of agent turns."""
     FIXED_PHRASES: Sequence[str]
-    """Phrases of the environment's text that never vary inside; the embedded tokenizer gives each one id."""
+    """Optional: phrases of the environment's text that never vary inside. The embedded tokenizer gives each
+    phrase one id."""
 
     def tasks(self, split: Split, start: int, count: int, **env_kwargs: Any) -> list[Task]:
         """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
@@ -76,7 +81,7 @@ class EnvironmentModule(Protocol):
         ...
 
     def demonstrate(self, task: Task, *, end: End) -> list[str]:
-        """Return the expert's actions for a task, within the round limit.
+        """Optional: return the expert's actions for a task, within the round limit.
 
         Raises:
             DemonstrationError: where the expert does not solve the task.

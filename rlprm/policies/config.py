@@ -60,7 +60,7 @@ class TaskConfig:
             _one_of("end", self.end, End), self.round_limit, self.prompt, self.action_format
         )
 
-    def sources(self) -> dict[str, Any]:
+    def environment_sources(self) -> dict[str, Any]:
         """Return what the environment's code adds to a record, see :func:`rlprm.components.user_sources`."""
         return user_sources(environment=envs.load(self.environment))
 
@@ -117,14 +117,14 @@ class PolicyConfig(TaskConfig):
         details = ", ".join(f"{n}: {a!r} there, {b!r} now" for n, (a, b) in different.items() if a != b)
         if details:
             raise MismatchError(f"{store.folder} was made in another setting ({details})")
-        refuse_other_code(f"{store.folder} was made", store.meta, self.sources())
+        refuse_other_code(f"{store.folder} was made", store.meta, self.environment_sources())
 
     def collection_meta(self, policy: HFPolicy) -> dict[str, object]:
         """Return what is stored with this policy's episodes beside what :func:`collect` knows itself."""
         return {
             "environment": self.environment,
             "env_kwargs": self.env_kwargs,
-            **self.sources(),
+            **self.environment_sources(),
             # Waves of several precisions would be of several policies.
             "dtype": str(policy.model.dtype).removeprefix("torch."),
         }

@@ -56,7 +56,7 @@ class FreshTrajectories:
                 "round_limit": config.round_limit, "prompt": config.prompt,
                 "action_format": config.action_format, "temperature": config.temperature,
                 "first_iteration": iteration // every * every, "output_dir": config.output_dir,
-                **config.sources(),
+                **config.environment_sources(),
             }  # fmt: skip
             store = TrajectoryStore.create(self._trajectories(iteration), meta)
             store.write(iteration % every, [_of_one_policy(t, trajectories[0]) for t in trajectories])

@@ -60,7 +60,9 @@ def launch_of(stage: str, arguments: Sequence[str]) -> Launch | None:
     details = _details(file, _read(file))
     options = [] if processes is None else [_PROCESSES, processes]
     options += [] if details is None else [_DETAILS, str(details)]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *options]
+    # -P: the launcher does not import from the current folder, whose torch.py may be the user's.
+    python = [sys.executable, "-P", "-m"]
+    launcher = [*python, "accelerate.commands.launch", "--config_file", str(file), *options]
     return Launch([*launcher, "--module", "rlprm.cli", stage, *rest], rest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rlprm.types import StepScores, Trajectory
 
@@ -22,6 +22,22 @@ class Scorer(Protocol):
             One result per trajectory, in order, with as many values as the
             trajectory has steps. A score that cannot be given raises: it never
             silently becomes 0.
+        """
+        ...
+
+
+class ScorerModule(Protocol):
+    """The function a scorer's module defines."""
+
+    def build(self, name: str, **settings: Any) -> Scorer:
+        """Build the scorer.
+
+        Args:
+            name: shown in tables; the scorer's ``name``.
+            **settings: the scorer's settings (keyword-only parameters by name).
+
+        Raises:
+            ConfigError: for a setting out of range.
         """
         ...
 

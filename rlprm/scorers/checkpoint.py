@@ -24,6 +24,11 @@ from rlprm.types import StepScores, Trajectory
 log = logging.getLogger(__name__)
 
 
+def build(name: str, *, folder: str, dtype: str = "auto", token_budget: int = 16_384) -> CheckpointScorer:
+    """Build the scorer of a trained PRM or ORM; see :class:`rlprm.scorers.base.ScorerModule`."""
+    return CheckpointScorer.load(name, folder, dtype=dtype, token_budget=token_budget)
+
+
 class CheckpointScorer:
     """Scores all steps of a batch of trajectories with one forward per batch.
 

@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from rlprm.data.confidence import action_probabilities, check_per
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["PolicyConfidence"]
+__all__ = ["PolicyConfidence", "build"]
+
+
+def build(name: str, *, per: str = "action") -> PolicyConfidence:
+    """Build the scorer; see :class:`rlprm.scorers.base.ScorerModule`."""
+    scorer = PolicyConfidence(per)
+    scorer.name = name
+    return scorer
 
 
 class PolicyConfidence:

@@ -9,6 +9,13 @@ import numpy as np
 from rlprm.types import StepScores, Trajectory
 
 
+def build(name: str, *, seed: int = 0) -> Random:
+    """Build the scorer; see :class:`rlprm.scorers.base.ScorerModule`."""
+    scorer = Random(seed)
+    scorer.name = name
+    return scorer
+
+
 class Random:
     """Uniform scores in [0, 1) that depend on seed, task, sample number and step, and on nothing else.
 

@@ -12,6 +12,13 @@ from collections.abc import Sequence
 from rlprm.types import StepScores, Trajectory
 
 
+def build(name: str) -> Shortest:
+    """Build the scorer; see :class:`rlprm.scorers.base.ScorerModule`."""
+    scorer = Shortest()
+    scorer.name = name
+    return scorer
+
+
 class Shortest:
     """Score of a step: minus the number of actions so far. Meant for aggregation ``last`` (or ``min``)."""
 

@@ -47,7 +47,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
 
     Several processes share the waves; the first one records the run when all are there.
     """
-    identity = {**own_settings(config), "revision": revision_of(config.model), **config.sources()}
+    identity = {**own_settings(config), "revision": revision_of(config.model), **config.environment_sources()}
     if is_finished(config.output_dir, "collect", identity):
         log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
         return TrajectoryStore.open(config.output_dir)

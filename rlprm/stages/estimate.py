@@ -121,7 +121,7 @@ def run(config: EstimateConfig) -> None:
         **own_settings(config),
         "revision": revision,
         "data": dict(store.meta),
-        **config.sources(),
+        **config.environment_sources(),
     }
     if is_finished(config.output_dir, "estimate", identity):
         log.info("%s holds the estimates of these settings; reusing them", config.output_dir)

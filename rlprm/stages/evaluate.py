@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from tqdm.auto import tqdm
 
-from rlprm import envs, search
+from rlprm import envs, scorers, search
+from rlprm.components import user_sources
 from rlprm.data.confidence import check_per
 from rlprm.data.failures import report_failures
 from rlprm.data.probes import ActionProbe
@@ -62,7 +63,11 @@ _BEAM = re.compile(r"(\d+)x(\d+)")
 class EvaluateConfig(PolicyConfig):
     """Settings of ``rlprm evaluate``."""
 
-    scorers: dict[str, Any] = setting({}, "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm.")
+    scorers: dict[str, Any] = setting(
+        {},
+        "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm; or a scorer of your own: the path "
+        "of a .py file, or {kind: path or name, its settings}.",
+    )
     main_scorer: str = setting("", "The scorer that is compared with the others; the first if unset.")
     split: str = setting("test", "Task list that is reported: test, or dev while choosing.")
     first_task: int = setting(0, "First task of that split.")
@@ -94,9 +99,8 @@ class EvaluateConfig(PolicyConfig):
         super().__post_init__()
         if not self.scorers:
             raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
-        for name, folder in self.scorers.items():
-            if not isinstance(folder, str) or not folder:
-                raise ConfigError(f"scorers.{name}: got {folder!r}, allowed: the folder of a PRM or ORM")
+        self.scorers = {name: scorers.canonical_setting(name, value) for name, value in self.scorers.items()}
+        for name in self.scorers:
             if name in _BASELINES:
                 raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
         self.main_scorer = self.main_scorer or next(iter(self.scorers))
@@ -126,6 +130,34 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
                               "set first_task behind them")  # fmt: skip
 
+    def revisions(self) -> dict[str, str]:
+        """Return what identifies the policy and each scorer: its weights, or its kind and settings.
+
+        Raises:
+            ArtifactError: if there are no weights.
+        """
+        found = {"policy": revision_of(self.model)}
+        for name, value in self.scorers.items():
+            if not isinstance(value, Mapping):
+                found[name] = revision_of(value)
+                continue
+            found[name] = scorers.revision_of_setting(value)
+            if value["kind"] == "checkpoint":
+                found[name] += f"-{revision_of(value['folder'])}"
+        return found
+
+    def sources(self, *names: str) -> dict[str, Any]:
+        """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`.
+
+        Args:
+            *names: of the scorers whose code counts; all of them if none is given.
+        """
+        used: dict[str, Any] = {"environment": envs.load(self.environment)}
+        for name, value in self.scorers.items():
+            if isinstance(value, Mapping) and name in (names or self.scorers):
+                used[f"scorer {name}"] = scorers.load(value["kind"])
+        return user_sources(**used)
+
     def beam_sizes(self) -> list[tuple[int, int]]:
         """Return (N, M) of each beam search.
 
@@ -150,7 +182,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """
     folder = Path(config.output_dir)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    revisions = {name: revision_of(path) for name, path in {"policy": config.model, **config.scorers}.items()}
+    revisions = config.revisions()
     identity = {**own_settings(config), "revisions": revisions, **config.sources()}
     if is_finished(folder, "evaluate", identity):
         log.info("%s holds the finished evaluation of these settings; reusing it", folder)
@@ -159,7 +191,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         return {}
     warn_of_policy(config)
     processes = start_processes()
-    checkpoints = [load_scorer(name, path, config) for name, path in config.scorers.items()]
+    checkpoints = [load_scorer(name, value, config) for name, value in config.scorers.items()]
     if config.action_probe:
         config.require_setting_of(ActionProbe.open(config.action_probe))
     policy = config.load_policy()
@@ -223,14 +255,19 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     return summary
 
 
-def load_scorer(name: str, path: str, config: EvaluateConfig) -> CheckpointScorer:
-    """Load a checkpoint scorer and hold its manifest against the setting it is to be used in.
+def load_scorer(name: str, value: str | Mapping[str, Any], config: EvaluateConfig) -> Scorer:
+    """Load or build a scorer; a checkpoint's manifest must fit the setting it is to be used in.
 
     Raises:
         ArtifactError: if it is missing.
         MismatchError: if it was trained with another ``end``, prompt or action format.
     """
-    scorer = CheckpointScorer.load(name, str(path), dtype=config.dtype)
+    if isinstance(value, Mapping):
+        scorer = scorers.build(name, value)
+    else:
+        scorer = CheckpointScorer.load(name, value, dtype=config.dtype)
+    if not isinstance(scorer, CheckpointScorer):
+        return scorer
     scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
     warn_of_differences(f"the PRM {name}", episode_settings(scorer.manifest), episode_settings(config))
     return scorer
@@ -288,6 +325,7 @@ def _beam_store(
     asked = scorer
     if isinstance(scorer, WithConfidence):
         asked, meta["confidence_per"] = scorer.scorer, scorer.per
+    meta |= config.sources(asked.name)
     meta |= {"policy": revisions["policy"], "scorer": revisions[asked.name], "aggregation": rule}
     folder = Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}"
     old = folder.with_name(folder.name.replace("_x_policy", "+likelihood"))  # the product's name in 0.1

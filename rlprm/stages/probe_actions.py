@@ -105,7 +105,7 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
         **own_settings(config),
         "revision": revision_of(config.model),
         "data": dict(store.meta),
-        **config.sources(),
+        **config.environment_sources(),
     }
     if is_finished(config.output_dir, "probe-actions", identity):
         log.info("%s holds the probe of these settings; reusing it", config.output_dir)

@@ -119,7 +119,7 @@ def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
     base = None if config.model == "tiny" else revision_of(config.model)
     record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
-    record.update(config.sources())
+    record.update(config.environment_sources())
     del record["workers"]  # how fast, not what
     given = import_demonstrations(config) if config.demonstrations is not None else []
     if given:

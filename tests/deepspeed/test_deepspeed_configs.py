@@ -92,7 +92,7 @@ def test_deepspeed_the_lines_of_a_header_start_what_they_say(config: str) -> Non
     assert program == "rlprm"
     launch = launch_of(stage, rest)
     assert launch is not None
-    parsed = launch_command_parser().parse_args(launch.command[3:])
+    parsed = launch_command_parser().parse_args(launch.command[4:])
     assert parsed.config_file == config
     assert parsed.num_processes != load_config_from_file(config).num_processes
     settings(stage, launch.settings)

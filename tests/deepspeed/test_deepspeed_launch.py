@@ -41,7 +41,7 @@ def test_deepspeed_the_command_is_accelerate_with_the_same_stage(arguments: list
     assert launch is not None
     assert launch.settings == ["--config", RECIPE, "--beta", "0"]
     assert launch.command == [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "ds_configs/zero3.yaml",
+        sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", "ds_configs/zero3.yaml",
         "--module", "rlprm.cli", "train-prm", "--config", RECIPE, "--beta", "0",
     ]  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_deepspeed_the_number_of_processes_belongs_to_the_launch() -> None:
     launch = launch_of("sft", ["--num_processes", "4", "--seed", "1", "--accelerate_config", "zero2"])
     assert launch is not None
     assert launch.settings == ["--seed", "1"]
-    assert launch.command[5:7] == ["--num_processes", "4"]
+    assert launch.command[6:8] == ["--num_processes", "4"]
     assert launch_of("sft", ["--num_processes", "4", "--seed", "1"]) is None
 
 
