@@ -103,11 +103,11 @@ class Task:
 
 @dataclass(frozen=True)
 class EpisodeSetting:
-    """How episodes are run; part of what makes two collections comparable."""
+    """How episodes are run. Collections can be compared only if these settings agree."""
 
     end: End = End.DECLARED
     round_limit: int | None = None
-    """Agent turns; the environment's own default where None."""
+    """Most agent turns of an episode; the environment's default if None."""
     prompt: str = "none"
     """Style of the opening instructions, see ``EnvironmentModule.opening``."""
     action_format: str = "action_only"
@@ -124,7 +124,7 @@ class Turn:
     stop: StopReason | None = None
     """Set when this action ended the episode."""
     valid: bool = True
-    """False where the action was not understood or cannot be done here. Reported, never rewarded."""
+    """False if the action could not be parsed or carried out. Reported, never rewarded."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Trajectory:
 
     ``token_ids``, ``action_mask`` and ``logprobs`` have one entry per token of
     the whole conversation up to and including the last action. No later stage
-    ever re-encodes text.
+    encodes text again, except for a model with another tokenizer (``rlprm.data.rerender``).
     """
 
     task: Task
@@ -184,9 +184,9 @@ class Trajectory:
     """The conversation as text, for people and for models with another tokenizer."""
     token_ids: tuple[int, ...]
     action_mask: tuple[int, ...]
-    """1 where the policy sampled the token, 0 for prompt, observations and forced closing tokens."""
+    """1 for sampled tokens; 0 for the prompt, observations and forced closing tokens."""
     logprobs: tuple[float, ...]
-    """Log-probability of each sampled token under the sampling distribution; 0.0 where the mask is 0."""
+    """Log-probability of each sampled token under the sampling distribution; 0.0 for the other tokens."""
     steps: tuple[Step, ...]
     outcome: Outcome
     stop: StopReason | None
@@ -198,7 +198,7 @@ class Trajectory:
     template: str
     """Hash of the chat template and tokenizer the token ids belong to."""
     error: str | None = None
-    """Cause, where ``stop`` is ``ERROR``."""
+    """Cause of the failure if ``stop`` is ``ERROR``."""
 
     @property
     def prompt_length(self) -> int:
@@ -226,7 +226,7 @@ class StepLabels:
     promise: tuple[float, ...]
     """Targets of ``[v_0, ..., v_T]`` (``T + 1`` entries)."""
     progress: tuple[float, ...]
-    """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries), or empty where there are none."""
+    """Targets of ``v_t - v_{t-1}`` for ``t = 1 ... T`` (``T`` entries), or empty without targets."""
     weight: tuple[float, ...]
     """Weight of each promise target (``T + 1`` entries); 0 leaves the target out of the loss."""
 

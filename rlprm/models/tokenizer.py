@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-# Qwen2.5's layout without its default system prompt; `generation` marks what the assistant wrote.
+# Qwen2.5's layout without its default system prompt; `generation` marks the assistant's tokens.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\n' }}"

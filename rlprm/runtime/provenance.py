@@ -64,22 +64,22 @@ def differences(
         names: the settings to compare.
     """
     there, here = _plain(there), _plain(here)
-    found: list[Difference] = []
+    different: list[Difference] = []
     for name in names:
         if name not in there or name not in here or there[name] == here[name]:
             continue
         if name == "temperature" and None in (there[name], here[name]):  # not known
             continue
         if name != "env_kwargs":
-            found.append(Difference(name, there[name], here[name]))
-        elif not any(difference.name == "environment" for difference in found):
+            different.append(Difference(name, there[name], here[name]))
+        elif not any(difference.name == "environment" for difference in different):
             old, new = there[name] or {}, here[name] or {}
-            found += [
+            different += [
                 Difference(f"{name}.{key}", old.get(key), new.get(key))
                 for key in sorted(old.keys() | new.keys())
                 if old.get(key) != new.get(key)
             ]
-    return found
+    return different
 
 
 def episode_settings(source: Any) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from rlprm.models.manifest import Manifest
+from rlprm.rl.config import RLConfig
+from rlprm.rl.loading import load_scorer
 from rlprm.runtime import provenance
 from rlprm.runtime.config import parse
 from rlprm.runtime.provenance import Difference, differences, episode_settings, settings_of_model
-from rlprm.stages import collect, estimate, evaluate, probe_actions
+from rlprm.stages import collect, estimate, evaluate, probe_actions, train_rl
 from rlprm.types import End
 from tests.toys.pipeline import EPISODES, Pipeline
 
@@ -196,6 +198,37 @@ def test_a_prm_of_another_round_limit_and_temperature_is_named(
         "the PRM agentprm was made in another setting than it is used in: "
         "round_limit 9 there, 6 here; temperature 1.0 there, 1.5 here"
     ]
+
+
+def test_rl_names_a_policy_and_a_prm_of_another_setting(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[str]]
+) -> None:
+    def stop(**options: Any) -> Any:
+        raise StoppedError
+
+    monkeypatch.setattr(train_rl, "start_accelerator", stop)
+    arguments = [
+        "--model",
+        pipeline.policy,
+        "--prm",
+        pipeline.agentprm,
+        "--eval_every",
+        "0",
+        "--test_tasks",
+        "0",
+    ]
+    for temperature, length, policy, prm in (
+        ("1.5", "4", [], []),
+        ("1.0", "4", [], ["temperature 1.5 there, 1.0 here"]),
+        ("1.5", "5", *[["env_kwargs.length 4 there, 5 here (this is a transfer)"]] * 2),
+    ):
+        changed = ["--temperature", temperature, "--env_kwargs.length", length]
+        config = parse(RLConfig, [*EPISODES, *arguments, *changed, "--output_dir", str(tmp_path)])
+        with pytest.raises(StoppedError):
+            train_rl.run(config)
+        assert [line.rpartition(": ")[2] for line in lines()] == policy
+        load_scorer(pipeline.agentprm, config)
+        assert [line.rpartition(": ")[2] for line in lines()] == prm
 
 
 def test_a_stages_settings_and_a_manifest_name_the_same_things(pipeline: Pipeline) -> None:
