@@ -16,7 +16,6 @@ import importlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from rlprm import __version__
@@ -25,29 +24,16 @@ from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
 from rlprm.runtime.recipe_list import recipes_command
 
 _STAGES = {
-    # name: (module, configuration class, what it does)
-    "sft": ("rlprm.stages.sft", "SFTStageConfig", "expert demonstrations -> a policy"),
-    "collect": ("rlprm.stages.collect", "CollectConfig", "a policy acts -> trajectories"),
-    "estimate": (
-        "rlprm.stages.estimate",
-        "EstimateConfig",
-        "trajectories -> Monte-Carlo labels (fresh rollouts)",
-    ),
-    "label": ("rlprm.stages.label", "LabelConfig", "trajectories -> step labels, to look at or train on"),
-    "train-prm": ("rlprm.stages.train_prm", "PRMConfig", "trajectories -> a process reward model"),
-    "probe-actions": (
-        "rlprm.stages.probe_actions",
-        "ProbeActionsConfig",
-        "states -> values of some actions",
-    ),
-    "train-rl": ("rlprm.stages.train_rl", "RLConfig", "a policy + a process reward model -> a better policy"),
-    "export": ("rlprm.stages.export", "ExportConfig", "trajectories -> AgentGym's format"),
-    "evaluate": (
-        "rlprm.stages.evaluate",
-        "EvaluateConfig",
-        "policy + scorers -> search, table, plots",
-    ),
-    "quickstart": ("rlprm.stages.quickstart", "QuickstartConfig", "all of the above on a laptop, in minutes"),
+    "sft": "expert demonstrations -> a policy",
+    "collect": "a policy acts -> trajectories",
+    "estimate": "trajectories -> Monte-Carlo labels (fresh rollouts)",
+    "label": "trajectories -> step labels, to look at or train on",
+    "train-prm": "trajectories -> a process reward model",
+    "probe-actions": "states -> values of some actions",
+    "train-rl": "a policy + a process reward model -> a better policy",
+    "export": "trajectories -> AgentGym's format",
+    "evaluate": "policy + scorers -> search, table, plots",
+    "quickstart": "all of the above on a laptop, in minutes",
 }
 
 
@@ -74,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         launch = launch_of(arguments[0], arguments[1:])
-        _silence_libraries()
         if launch is not None:
-            settings_of(arguments[0], launch.settings)  # a mistake is said once, before processes start
+            settings_of(arguments[0], launch.settings)  # a mistake is reported once, before processes start
             replace_process(launch)
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
@@ -111,28 +96,31 @@ def _append_current_folder() -> None:
 
 def run_stage(name: str, argv: Sequence[str]) -> None:
     """Parse a stage's configuration and run it; the name is one of the stages."""
-    module, config = settings_of(name, argv)
+    config = settings_of(name, argv)
+    # Imported late: help and mistakes need no torch.
+    module = importlib.import_module(f"rlprm.stages.{name.replace('-', '_')}")
+    _silence_libraries()
     module.run(config)
 
 
-def settings_of(name: str, argv: Sequence[str]) -> tuple[Any, Any]:
-    """Return the module of a stage and its configuration."""
-    module_name, config_name, _ = _STAGES[name]
-    # Imported late: `rlprm --help` should not wait for torch.
-    module = importlib.import_module(module_name)
+def settings_of(name: str, argv: Sequence[str]) -> Any:
+    """Return the configuration of a stage."""
     from rlprm.runtime.config import parse
+    from rlprm.runtime.recipes import settings_type
 
-    config = parse(getattr(module, config_name), argv, prog=f"rlprm {name}")
+    config = parse(settings_type(name), argv, prog=f"rlprm {name}")
     if refresh := getattr(config, "refresh_kwargs", {}):
         _check_handed_on(refresh, "train-prm", where="refresh_kwargs")
-    return module, config
+    return config
 
 
 def _check_handed_on(settings: Mapping[str, Any], name: str, *, where: str) -> None:
     """Refuse now what another stage would refuse after hours of this one."""
-    module_name, config_name, _ = _STAGES[name]
-    known = fields(getattr(importlib.import_module(module_name), config_name))
-    refuse_unknown({key.partition(".")[0] for key in settings}, {f.name for f in known}, where)
+    from rlprm.runtime.parsing.library import accepted_names
+    from rlprm.runtime.recipes import settings_type
+
+    config_type = settings_type(name)
+    refuse_unknown({key.partition(".")[0] for key in settings}, accepted_names(config_type), where)
 
 
 def _leave_process_group() -> None:
@@ -153,7 +141,7 @@ def _silence_libraries() -> None:
 
 
 def _usage() -> str:
-    stages = "\n".join(f"  {name:<13} {what}" for name, (_, _, what) in _STAGES.items())
+    stages = "\n".join(f"  {name:<13} {what}" for name, what in _STAGES.items())
     return (
         f"rlprm {__version__}: train LLM agents with process rewards\n\n"
         f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"

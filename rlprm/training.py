@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,11 +19,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
 from rlprm.runtime import tracking
-from rlprm.runtime.config import own_settings
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.renames import current_settings
+from rlprm.runtime.settings import Settings, declarations, own_settings
+from rlprm.runtime.tuning import OptimisationConfig
 
 log = logging.getLogger(__name__)
+_Arguments = TypeVar("_Arguments", bound=TrainingArguments)
 _RUN = "run.json"
 """Settings of the run whose checkpoints are in the folder."""
 _OPTIMISATION = (
@@ -39,48 +41,71 @@ _SELDOM_SET = (
 """Those of optimisation that a record names only where they are not the library's own."""
 
 
-def stage_record(config: TrainingArguments) -> dict[str, Any]:
-    """Return the settings that determine what a training stage produces, except where it puts it."""
-    record = own_settings(config)
-    record.update({name: getattr(config, name) for name in _OPTIMISATION})
-    known = {field.name: field for field in dataclasses.fields(config)}
-    record.update(
-        (name, getattr(config, name))
-        for name in _SELDOM_SET
-        if name in known and getattr(config, name) != known[name].default
-    )
-    return {name: str(value) if isinstance(value, Enum) else value for name, value in record.items()}
+def trainer_arguments(kind: type[_Arguments], config: OptimisationConfig, **own: Any) -> _Arguments:
+    """Build the arguments of a library's trainer, with what depends on the machine settled.
 
-
-def settle_device(arguments: TrainingArguments) -> None:
-    """Settle what depends on the machine where the user left it open; called before validation."""
-    if arguments.bf16 is None:
-        arguments.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not arguments.fp16
-    arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and torch.cuda.is_available()
-    # Without a GPU this has to be said, or processes launched together would each train alone.
-    arguments.use_cpu = arguments.use_cpu or not torch.accelerator.is_available()
-    zero.prepare(on_cpu=arguments.use_cpu)
-    old = arguments.gradient_checkpointing
-    if old is not None and getattr(arguments, "activation_checkpointing", False) is None:
-        # Versions that have a new name for it warn of the old one, which is the one they all know.
-        arguments.activation_checkpointing, arguments.gradient_checkpointing = old, None
-    # Every weight that is trained is used in every forward: there is nothing to look for.
-    if arguments.ddp_find_unused_parameters is None:
-        arguments.ddp_find_unused_parameters = False
-    # Left on, a NaN would be replaced by the mean of the losses before it, and never be seen.
-    arguments.logging_nan_inf_filter = False
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    tracking.prepare(arguments.report_to)
-
-
-def require_training(arguments: TrainingArguments) -> None:
-    """Refuse to save as trained what never was.
+    Args:
+        kind: the library's class.
+        config: of a stage; its settings that the library has are passed on.
+        own: what the stage decides itself.
 
     Raises:
-        ConfigError: for neither an epoch nor a step.
+        ConfigError: for a value that the library refuses.
     """
-    if arguments.num_train_epochs <= 0 and arguments.max_steps <= 0:
-        raise ConfigError(f"num_train_epochs: got {arguments.num_train_epochs:g}, allowed: above 0")
+    given = {name: getattr(config, name) for name, d in declarations(config).items() if d.library}
+    given |= given.pop("trainer_kwargs") | own
+    try:
+        arguments: _Arguments = kind(**_settled(given))
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    return arguments
+
+
+def _settled(given: dict[str, Any]) -> dict[str, Any]:
+    """Settle what depends on the machine if the user left it open."""
+    bf16, fp16 = given.get("bf16"), given.get("fp16", False)
+    if bf16 is None:
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not fp16
+    # Without a GPU this must be set, or processes launched together would each train apart.
+    on_cpu = given.get("use_cpu", False) or not torch.accelerator.is_available()
+    zero.prepare(on_cpu=on_cpu)
+    tracking.prepare(given.get("report_to"))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    given |= {
+        "bf16": bf16,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": given.get("dataloader_pin_memory", True) and torch.cuda.is_available(),
+        # Left on, a NaN would be replaced by the mean of the losses before it, and never be seen.
+        "logging_nan_inf_filter": False,
+    }
+    if given.get("ddp_find_unused_parameters") is None:
+        # Every weight that is trained is used in every forward: there is nothing to look for.
+        given["ddp_find_unused_parameters"] = False
+    checkpointing = given.pop("gradient_checkpointing", None) or None
+    # Versions that have a new name for it warn of the old one, which is the one they all know.
+    new_name = "activation_checkpointing" in {field.name for field in dataclasses.fields(TrainingArguments)}
+    if new_name and given.get("activation_checkpointing") is None:
+        given["activation_checkpointing"] = checkpointing
+        checkpointing = None
+    return {**given, "gradient_checkpointing": checkpointing}
+
+
+def stage_record(config: OptimisationConfig, arguments: TrainingArguments) -> dict[str, Any]:
+    """Return the settings that determine what a training stage produces, except where it puts it.
+
+    Args:
+        config: of the stage.
+        arguments: of the library's trainer, made of it.
+    """
+    record = own_settings(config)
+    record.update({name: getattr(arguments, name) for name in _OPTIMISATION})
+    known = {field.name: field for field in dataclasses.fields(arguments)}
+    record.update(
+        (name, getattr(arguments, name))
+        for name in _SELDOM_SET
+        if name in known and getattr(arguments, name) != known[name].default
+    )
+    return {name: str(value) if isinstance(value, Enum) else value for name, value in record.items()}
 
 
 def check_world_size(arguments: TrainingArguments) -> None:
@@ -153,3 +178,20 @@ class StopOnNonFiniteLoss(TrainerCallback):
         for name, value in (logs or {}).items():
             if name in ("loss", "grad_norm", "train_loss", "eval_loss"):
                 refuse_non_finite(name, float(value), args, state.global_step)
+
+
+class LogSettings(TrainerCallback):
+    """Add the stage's own settings to the run that the library's trainer started at the tracker."""
+
+    def __init__(self, config: Settings) -> None:
+        self.settings = own_settings(config)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Send them to W&B, if it runs; called after the trackers have been started."""
+        if state.is_world_process_zero and "wandb" in (args.report_to or []):
+            import wandb
+
+            if wandb.run is not None:
+                wandb.config.update(self.settings, allow_val_change=True)

@@ -10,8 +10,7 @@ from rlprm.models.loading import load_tokenizer
 from rlprm.models.tiny import tiny_model
 from rlprm.runtime.config import parse
 from rlprm.stages import collect, sft
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.sft import SFTStageConfig
+from rlprm.stages.settings import CollectConfig, SFTStageConfig
 
 RECIPES = Path("recipes/babyai")
 _C = TypeVar("_C")

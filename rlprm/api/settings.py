@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypedDict, TypeVar
 
 from rlprm.data.formats import load_format
 from rlprm.errors import ConfigError, refuse_unknown
-from rlprm.runtime.config import check_types
+from rlprm.runtime.config import from_mapping
 from rlprm.types import End, EpisodeSetting
 
 __all__ = ["EpisodeKwargs", "build_config", "check_at_least_one", "episode_setting"]
@@ -30,14 +29,7 @@ def build_config(config_type: type[_T], function: str, **settings: Any) -> _T:
     Raises:
         ConfigError: for an unknown setting, a wrong type or an impossible value.
     """
-    names = {field.name for field in dataclasses.fields(cast(Any, config_type)) if field.init}
-    refuse_unknown(set(settings), names, f"the arguments of {function}")
-    try:
-        config = config_type(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    check_types(config)
-    return config
+    return from_mapping(config_type, settings, where=f"the arguments of {function}")
 
 
 def episode_setting(kwargs: EpisodeKwargs) -> EpisodeSetting:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,66 +21,12 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from rlprm.errors import ConfigError
 from rlprm.models import zero
 from rlprm.models.loading import head_of
-from rlprm.runtime.config import setting
+from rlprm.runtime.tuning import ALL_LINEAR, TuningConfig
 
 log = logging.getLogger(__name__)
 FULL_PRECISION: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
 """Options for loading the weights that adapters are merged into: merging in float32 rounds least."""
 _ADAPTER = "adapter"
-_DTYPES = ("auto", "float32", "bfloat16")
-_ALL_LINEAR = "all-linear"
-
-
-@dataclass
-class TuningConfig:
-    """Settings of every stage that trains a model."""
-
-    lora_r: int = setting(0, "Rank of LoRA adapters; 0 trains all weights.")
-    lora_alpha: int | None = setting(None, "Adapters are scaled by lora_alpha / lora_r; 2 lora_r if unset.")
-    lora_dropout: float = setting(0.0, "Dropout before adapters.")
-    lora_target_modules: list[str] = setting(
-        [_ALL_LINEAR], "Layers that get adapters, by the ends of their names; all-linear: all but the head."
-    )
-    dtype: str = setting(
-        "auto",
-        "Weights while training: auto (float32; bfloat16 for weights that LoRA freezes, where bf16 is on), "
-        "float32, bfloat16.",
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, then let the other bases of a subclass validate theirs.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        if self.lora_r < 0:
-            raise ConfigError(f"lora_r: got {self.lora_r}, allowed: 1 or more, or 0 for all weights")
-        if self.lora_alpha is not None and self.lora_alpha < 1:
-            raise ConfigError(f"lora_alpha: got {self.lora_alpha}, allowed: 1 or more, or unset")
-        if not 0.0 <= self.lora_dropout < 1.0:
-            raise ConfigError(f"lora_dropout: got {self.lora_dropout}, allowed: 0 or more, below 1")
-        if not self.lora_target_modules:
-            raise ConfigError(f"lora_target_modules: got none, allowed: {_ALL_LINEAR}, or names of layers")
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"dtype: got {self.dtype!r}, allowed: {', '.join(_DTYPES)}")
-        if not self.lora_r and self.dtype == "bfloat16":
-            log.warning(
-                "all weights are trained in bfloat16: updates below 1/256 of a weight are lost; "
-                "dtype float32 with bf16 true computes as fast and keeps them"
-            )
-        following = getattr(super(), "__post_init__", None)
-        if following is not None:
-            following()
-
-    def weights_dtype(self, *, bf16: bool | None) -> str:
-        """Return the dtype the model is loaded in.
-
-        Weights that are trained stay in float32 (bf16 computes beside them); frozen ones need no more bits
-        than the computation has.
-        """
-        if self.dtype != "auto":
-            return self.dtype
-        return "bfloat16" if self.lora_r and bf16 else "float32"
 
 
 def effective(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +65,7 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
         r=config.lora_r,
         lora_alpha=config.lora_alpha or 2 * config.lora_r,
         lora_dropout=config.lora_dropout,
-        target_modules=_ALL_LINEAR if targets == [_ALL_LINEAR] else targets,
+        target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
         exclude_modules=sorted(head) or None,
         modules_to_save=sorted(head) or None,
     )

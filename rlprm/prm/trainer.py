@@ -38,11 +38,27 @@ from rlprm.models.value_positions import ACTION, action_values, chain_positions
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.label_table import LabelTable
 from rlprm.prm.stored import StoredLabels
-from rlprm.training import StopOnNonFiniteLoss, check_world_size, refuse_non_finite
+from rlprm.training import (
+    LogSettings,
+    StopOnNonFiniteLoss,
+    check_world_size,
+    refuse_non_finite,
+    trainer_arguments,
+)
 from rlprm.types import Trajectory
 
 _FILLER = -1
 """Index of a row without weight."""
+
+
+def prm_arguments(config: PRMConfig) -> TrainingArguments:
+    """Return the trainer's arguments.
+
+    Raises:
+        ConfigError: for values the library refuses.
+    """
+    # The rows are indices of trajectories, whose column no model has.
+    return trainer_arguments(TrainingArguments, config, remove_unused_columns=False)
 
 
 class PRMTrainer(Trainer):
@@ -50,25 +66,29 @@ class PRMTrainer(Trainer):
 
     Args:
         model: token classification model with one label, or one with an lm head.
-        args: settings; also everything ``transformers.TrainingArguments`` knows.
+        config: settings of the stage.
         train: trajectories to learn from; all have at least one step.
         held_out: trajectories of other tasks, for evaluation.
         tokenizer: saved with the checkpoint.
         stored: labels of ``train`` and of ``held_out`` to learn from; made by the estimator where None.
+        arguments: made of ``config`` by :func:`prm_arguments`, if the caller has them already.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        args: PRMConfig,
+        config: PRMConfig,
         train: Sequence[Trajectory],
         held_out: Sequence[Trajectory],
         tokenizer: PreTrainedTokenizerBase | None = None,
         stored: StoredLabels | None = None,
+        arguments: TrainingArguments | None = None,
     ) -> None:
+        args = prm_arguments(config) if arguments is None else arguments
+        self.config = config
         self.train_trajectories = train
         self.held_out = held_out
-        self.label_table = LabelTable(args, stored)
+        self.label_table = LabelTable(config, stored)
         self._order = _order(train, args)
         super().__init__(
             model=model,
@@ -79,7 +99,7 @@ class PRMTrainer(Trainer):
             ),
             eval_dataset=Dataset.from_dict({"index": list(range(len(held_out)))}),
             processing_class=tokenizer,
-            callbacks=[_Labels(self), StopOnNonFiniteLoss()],
+            callbacks=[_Labels(self), StopOnNonFiniteLoss(), LogSettings(config)],
         )
         check_world_size(args)
         # The loss divides by the global number of links itself; the trainer must not divide again.
@@ -89,7 +109,9 @@ class PRMTrainer(Trainer):
     # --- data -------------------------------------------------------------------------------------------
 
     def _batch(self, trajectories: Sequence[Trajectory], *, tokens: bool = True) -> dict[str, Tensor]:
-        return collate(trajectories, self.args.outcome, self.args.value_reads, self.args.head, tokens=tokens)
+        return collate(
+            trajectories, self.config.outcome, self.config.value_reads, self.config.head, tokens=tokens
+        )
 
     def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
         indices = [row["index"] for row in rows]
@@ -121,7 +143,7 @@ class PRMTrainer(Trainer):
         self.label_table.start(number)
         if self.label_table.is_due:
             batch = self._batch(self.train_trajectories, tokens=False)
-            values_BT1 = activate(self.predict_logits(self.train_trajectories), self.args.activation)
+            values_BT1 = activate(self.predict_logits(self.train_trajectories), self.config.activation)
             self.label_table.fill(values_BT1, batch["outcomes"], batch["lengths"])
 
     # --- loss -------------------------------------------------------------------------------------------
@@ -147,7 +169,7 @@ class PRMTrainer(Trainer):
         links = (
             inputs["lengths"][inputs["is_real"]].sum() if num_items_in_batch is None else num_items_in_batch
         )
-        targets = self.label_table.labels_of(inputs, activate(logits_BT1, self.args.activation))
+        targets = self.label_table.labels_of(inputs, activate(logits_BT1, self.config.activation))
         loss = self._loss(logits_BT1, targets, inputs["lengths"], links)
         # DDP averages gradients over the processes, while the divisor already counts the links of all.
         total = loss.total * (1 if num_items_in_batch is None else self.accelerator.num_processes)
@@ -158,7 +180,7 @@ class PRMTrainer(Trainer):
     ) -> AgentPRMLoss:
         column_T1 = torch.arange(logits_BT1.shape[1], device=logits_BT1.device)
         is_last_BT1 = column_T1 == lengths_B.unsqueeze(1)
-        weight_BT1 = torch.where(is_last_BT1, self.args.last_step_weight, 1.0) * targets.promise_weight
+        weight_BT1 = torch.where(is_last_BT1, self.config.last_step_weight, 1.0) * targets.promise_weight
         return agent_prm_loss(
             logits_BT1,
             targets.promise,
@@ -166,9 +188,9 @@ class PRMTrainer(Trainer):
             weight_BT1,
             targets.progress_weight,
             num_links=links,
-            beta=self.args.beta,
-            kind=self.args.loss,
-            activation=self.args.activation,
+            beta=self.config.beta,
+            kind=self.config.loss,
+            activation=self.config.activation,
         )
 
     # --- prediction and evaluation ----------------------------------------------------------------------
@@ -188,10 +210,10 @@ class PRMTrainer(Trainer):
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
             [trajectory.token_ids for trajectory in own],
-            [chain_positions(trajectory, self.args.value_reads, self.args.head) for trajectory in own],
+            [chain_positions(trajectory, self.config.value_reads, self.config.head) for trajectory in own],
             sized_batches([len(trajectory.token_ids) for trajectory in own], self.args.eval_batch_size),
         )
-        width = max(len(chain_positions(t, self.args.value_reads)) for t in trajectories)
+        width = max(len(chain_positions(t, self.config.value_reads)) for t in trajectories)
         padded = torch.tensor(
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
@@ -210,11 +232,11 @@ class PRMTrainer(Trainer):
         """
         batch = self._batch(self.held_out, tokens=False)
         logits_BT1 = self.predict_logits(self.held_out)
-        values_BT1 = activate(logits_BT1, self.args.activation)
+        values_BT1 = activate(logits_BT1, self.config.activation)
         targets = self.label_table.held_out(values_BT1, batch["outcomes"], batch["lengths"])
         loss = self._loss(logits_BT1, targets, batch["lengths"], int(batch["lengths"].sum()))
         values = [
-            action_values(row[: n + 1], self.args.value_reads)
+            action_values(row[: n + 1], self.config.value_reads)
             for row, n in zip(values_BT1.tolist(), batch["lengths"].tolist(), strict=True)
         ]
         measured = {

@@ -3,166 +3,230 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlprm import envs, labels
-from rlprm.components import canonical, user_sources
+from rlprm import envs
+from rlprm.components import user_sources
 from rlprm.errors import ConfigError
-from rlprm.functional._checks import check_number, check_unit_interval
-from rlprm.functional.kl import KL_LOSSES
-from rlprm.models.lora import TuningConfig
 from rlprm.policies.config import PolicyConfig
-from rlprm.rl import advantages, rewards
-from rlprm.rl.combinations import check_combination
-from rlprm.rl.credit import WHITENINGS, CreditSetting
 from rlprm.rl.schedule import LR_SCHEDULES, round_limits
-from rlprm.runtime.config import setting
+from rlprm.runtime.settings import setting
 from rlprm.runtime.tracking import TRACKERS
+from rlprm.runtime.tuning import TuningConfig
 
-_CRITICS = ("separate", "shared")
-_AT_LEAST = {
-    "iterations": 1, "tasks_per_iteration": 1, "samples_per_task": 1, "num_tasks": 1, "first_task": 0,
-    "ppo_epochs": 1, "minibatches": 1, "micro_batch_tokens": 1, "warmup_iterations": 0, "refresh_every": 0,
-    "critic_warmup_iterations": 0, "eval_every": 0, "eval_tasks": 1, "eval_samples": 1, "test_tasks": 0,
-    "test_samples": 1, "save_every": 0, "keep_checkpoints": 1, "table_every": 0, "alarm_window": 2,
-    "repeat_probe": 0, "max_env_steps": 0,
-}  # fmt: skip
-_NOT_NEGATIVE = (
-    "kl_coef", "value_coef", "entropy_coef", "weight_decay", "max_grad_norm", "alarm_gap",
-    "min_learning_rate",
-)  # fmt: skip
-_ABOVE = {"clip_high": 0.0, "dual_clip": 1.0, "value_clip": 0.0, "target_kl": 0.0, "importance_cap": 0.0}
-_ABOVE_ZERO = ("learning_rate", "critic_learning_rate_factor", "temperature")
+if TYPE_CHECKING:
+    from rlprm.rl.credit import CreditSetting
+
+__all__ = ["RLConfig"]
+
+_CREDIT = "Reward and credit"
+_TASKS = "Tasks and iterations"
+_UPDATE = "Update (PPO)"
+_CRITIC = "Critic"
+_REFRESH = "PRM refresh"
+_MONITOR = "Evaluation and monitoring"
+_KEEPING = "Logging and checkpoints"
 
 
 @dataclass
 class RLConfig(TuningConfig, PolicyConfig):
     """Settings of ``rlprm train-rl``."""
 
-    # What is rewarded, and who gets the credit
-    prm: str = setting("", "Folder of the PRM whose values are the dense signal; none for reward outcome.")
-    reward: str = setting("progress", "Step reward: progress, outcome, promise, min, terminal, ...")
-    reward_kwargs: dict[str, Any] = setting({}, "Settings of the reward, e.g. reward_kwargs.scale.")
+    STAGE: ClassVar[str] = "train-rl"
+
+    # Reward and credit
+    prm: str = setting(
+        "", "Folder of the PRM whose values are the dense signal; none for reward outcome.", group=_CREDIT
+    )
+    reward: str = setting(
+        "progress", "Step reward: progress, outcome, promise, min, terminal, ...",
+        family="step reward", kwargs="reward_kwargs", group=_CREDIT,
+    )  # fmt: skip
+    reward_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the reward, e.g. reward_kwargs.scale.", group=_CREDIT
+    )
     advantage: str = setting(
-        "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ..."
+        "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ...",
+        family="advantage estimator", kwargs="advantage_kwargs", group=_CREDIT,
+    )  # fmt: skip
+    advantage_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the estimator, e.g. advantage_kwargs.lam.", group=_CREDIT
     )
-    advantage_kwargs: dict[str, Any] = setting({}, "Settings of the estimator, e.g. advantage_kwargs.lam.")
-    gamma: float = setting(1.0, "Discount from turn to turn.")
-    outcome: str = setting("success", "What the outcome is: success (0 or 1) or score (graded).")
+    gamma: float = setting(1.0, "Discount from turn to turn.", least=0, most=1, group=_CREDIT)
+    outcome: str = setting(
+        "success", "What the outcome is: success (0 or 1) or score (graded).",
+        choices=("success", "score"), group=_CREDIT,
+    )  # fmt: skip
     bootstrap_truncations: bool = setting(
-        False, "Take an episode stopped by a limit as going on (its worth: the PRM's last value)."
-    )
-    whiten: str = setting("auto", "Advantages over an update: both, scale, none, or auto (the estimator's).")
-    # Tasks
-    first_task: int = setting(0, "First task of the train split.")
-    num_tasks: int = setting(100_000, "Tasks to go through, in order, and then again.")
-    iterations: int = setting(100, "Number of iterations: rollouts, then an update.")
+        False, "Take an episode stopped by a limit as going on (its value: the PRM's last one).",
+        group=_CREDIT,
+    )  # fmt: skip
+    whiten: str = setting(
+        "auto", "Advantages over an update: both, scale, none, or auto (the estimator's).",
+        choices=("auto", "both", "scale", "none"), group=_CREDIT,
+    )  # fmt: skip
+    # Tasks and iterations
+    first_task: int = setting(0, "First task of the train split.", least=0, group=_TASKS)
+    num_tasks: int = setting(100_000, "Tasks to go through, in order, and then again.", least=1, group=_TASKS)
+    iterations: int = setting(100, "Number of iterations: rollouts, then an update.", least=1, group=_TASKS)
     max_env_steps: int = setting(
-        0, "End after the iteration in which this many steps are taken; 0: no limit."
+        0, "End after the iteration in which this many steps are taken; 0: no limit.", least=0, group=_TASKS
     )
-    tasks_per_iteration: int = setting(64, "Tasks of an iteration.")
-    samples_per_task: int = setting(4, "Rollouts of each.")
+    tasks_per_iteration: int = setting(64, "Tasks of an iteration.", least=1, group=_TASKS)
+    samples_per_task: int = setting(4, "Rollouts of each task.", least=1, group=_TASKS)
     round_limits: dict[str, Any] = setting(
-        {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}."
-    )
+        {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}.",
+        group=_TASKS,
+    )  # fmt: skip
+    temperature: float = setting(1.0, "Sampling temperature.", above=0, group="Policy")
     # The update
-    critic: str = setting("separate", "The critic: separate (a model of its own) or shared (a head).")
-    critic_model: str = setting("", "Weights a separate critic starts from; the PRM's, else the policy's.")
-    learning_rate: float = setting(1e-4, "Step size of the policy.")
-    critic_learning_rate_factor: float = setting(5.0, "The critic's step size, in those of the policy.")
-    lr_schedule: str = setting("constant", "Over the iterations: constant, linear or cosine.")
-    min_learning_rate: float = setting(0.0, "Where linear and cosine end, as a share of learning_rate.")
-    warmup_iterations: int = setting(0, "First iterations, in which the step size rises.")
-    critic_warmup_iterations: int = setting(1, "First iterations, in which only the critic learns.")
-    ppo_epochs: int = setting(1, "Passes over an iteration's episodes.")
-    minibatches: int = setting(4, "Optimiser steps of a pass.")
-    micro_batch_tokens: int = setting(16_384, "Padded tokens that go forward and back at a time, a process.")
-    clip_low: float = setting(0.2, "PPO: how far the ratio may fall below 1.")
-    clip_high: float = setting(0.2, "PPO: how far it may rise above 1.")
-    dual_clip: float | None = setting(None, "PPO: bound of the ratio where the advantage is negative.")
-    value_clip: float | None = setting(None, "Largest change of a value that still pulls; unset: no limit.")
-    value_coef: float = setting(0.5, "Weight of the critic's loss.")
-    entropy_coef: float = setting(0.0, "Weight of the entropy bonus.")
-    kl_coef: float = setting(0.0, "Weight of the KL to the policy before RL.")
-    kl_in: str = setting("loss", "Where the KL is held: loss (unbiased term) or reward (k1).")
-    kl_loss: str = setting("unbiased", "The term in the loss: unbiased or k2.")
-    target_kl: float | None = setting(None, "End an iteration's update where the policy has moved this far.")
+    learning_rate: float = setting(1e-4, "Step size of the policy.", above=0, group=_UPDATE)
+    lr_schedule: str = setting(
+        "constant", "Step size over the iterations.", choices=LR_SCHEDULES, group=_UPDATE
+    )
+    min_learning_rate: float = setting(
+        0.0, "Where linear and cosine end, as a share of learning_rate.", least=0, group=_UPDATE
+    )
+    warmup_iterations: int = setting(
+        0, "First iterations, in which the step size rises.", least=0, group=_UPDATE
+    )
+    ppo_epochs: int = setting(1, "Passes over an iteration's episodes.", least=1, group=_UPDATE)
+    minibatches: int = setting(4, "Optimiser steps of a pass.", least=1, group=_UPDATE)
+    micro_batch_tokens: int = setting(
+        16_384, "Padded tokens that go forward and back at a time, a process.", least=1, group=_UPDATE
+    )
+    clip_low: float = setting(0.2, "How far the ratio may fall below 1.", least=0, most=1, group=_UPDATE)
+    clip_high: float = setting(0.2, "How far the ratio may rise above 1.", above=0, group=_UPDATE)
+    dual_clip: float | None = setting(
+        None, "Bound of the ratio if the advantage is negative.", above=1, group=_UPDATE
+    )
+    entropy_coef: float = setting(0.0, "Weight of the entropy bonus.", least=0, group=_UPDATE)
+    kl_coef: float = setting(0.0, "Weight of the KL to the policy before RL.", least=0, group=_UPDATE)
+    kl_in: str = setting(
+        "loss", "Where the KL stands: loss (unbiased term) or reward (k1).",
+        choices=("loss", "reward"), group=_UPDATE,
+    )  # fmt: skip
+    kl_loss: str = setting("unbiased", "The KL term of the loss.", choices=("unbiased", "k2"), group=_UPDATE)
+    target_kl: float | None = setting(
+        None, "End an iteration's update if the policy has moved this far.", above=0, group=_UPDATE
+    )
     old_logprobs: str = setting(
-        "trainer", "Log-probabilities of the ratio's denominator: trainer (computed again) or sampler."
+        "trainer",
+        "Log-probabilities of the ratio's denominator: trainer (computed again) or sampler.",
+        choices=("trainer", "sampler"),
+        group=_UPDATE,
     )
     importance_cap: float | None = setting(
-        None, "Correct for a sampler that differs from the trainer, with weights cut here; 2 is common."
-    )
-    weight_decay: float = setting(0.0, "AdamW's weight decay.")
+        None, "Correct for a sampler that differs from the trainer, with weights cut here; 2 is common.",
+        above=0, group=_UPDATE,
+    )  # fmt: skip
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", least=0, group=_UPDATE)
     max_grad_norm: float = setting(
-        1.0, "Gradients are cut to this norm, policy and separate critic each by itself; 0: not at all."
+        1.0, "Gradients are scaled down to this norm, of policy and separate critic each; 0: never.",
+        least=0, group=_UPDATE,
+    )  # fmt: skip
+    bf16: bool | None = setting(None, "Compute in bfloat16; decided by the hardware if unset.", group=_UPDATE)
+    gradient_checkpointing: bool = setting(
+        False, "Compute activations again on the way back: less memory.", group=_UPDATE
     )
-    bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
-    gradient_checkpointing: bool = setting(False, "Compute activations again on the way back: less memory.")
     dtype: str = setting(
-        "auto", "Weights while training: auto (float32; bfloat16 under LoRA where bf16 is on), or a name."
+        "auto", "Weights in training; auto: float32, or bfloat16 under LoRA if bf16 is on.",
+        choices=("auto", "float32", "bfloat16"), group="Weights that are trained",
+    )  # fmt: skip
+    # The critic
+    critic: str = setting(
+        "separate", "The critic: separate (a model of its own) or shared (a head).",
+        choices=("separate", "shared"), group=_CRITIC,
+    )  # fmt: skip
+    critic_model: str = setting(
+        "", "Weights a separate critic starts from; the PRM's, else the policy's.", group=_CRITIC
     )
+    critic_learning_rate_factor: float = setting(
+        5.0, "The critic's step size, as a multiple of the policy's.", above=0, group=_CRITIC
+    )
+    critic_warmup_iterations: int = setting(
+        1, "First iterations, in which only the critic learns.", least=0, group=_CRITIC
+    )
+    value_clip: float | None = setting(
+        None, "Largest change of a value that still has a gradient; unset: no limit.", above=0, group=_CRITIC
+    )
+    value_coef: float = setting(0.5, "Weight of the critic's loss.", least=0, group=_CRITIC)
     # The PRM as the policy drifts
-    refresh_every: int = setting(0, "Train the PRM on fresh trajectories every so many iterations; 0: never.")
-    refresh_kwargs: dict[str, Any] = setting({}, "Settings of that training, as for rlprm train-prm.")
-    # Looking at it
-    eval_every: int = setting(10, "Iterations between evaluations on dev tasks, the last included; 0: none.")
-    eval_tasks: int = setting(128, "Dev tasks of such an evaluation.")
-    eval_samples: int = setting(1, "Rollouts of each.")
-    select: str = setting("best", "Which policy is kept: best (on dev tasks) or last.")
-    test_tasks: int = setting(256, "Test tasks that the policy is measured on before and after; 0: none.")
-    test_samples: int = setting(4, "Rollouts of each, beside a greedy one.")
-    alarm_window: int = setting(5, "Iterations that the alarm compares.")
-    alarm_gap: float = setting(0.1, "How much more than at first the PRM may overrate episodes.")
-    stop_on_alarm: bool = setting(False, "End training when the alarm rings, instead of warning.")
-    repeat_probe: int = setting(16, "Episodes in which the PRM is probed with a repeated action; 0: none.")
-    table_every: int = setting(10, "Iterations between tables of trajectories for the tracker; 0: none.")
-    log_artifacts: bool = setting(False, "Send the policy to the tracker as an artifact at the end.")
-    report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
-    # Keeping it
-    save_every: int = setting(10, "Iterations between resumable checkpoints; 0: none.")
-    keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.")
-    output_dir: str = setting("runs/rl", "Where the policy, logs and checkpoints go.")
+    refresh_every: int = setting(
+        0, "Train the PRM on fresh trajectories every so many iterations; 0: never.", least=0, group=_REFRESH
+    )
+    refresh_kwargs: dict[str, Any] = setting(
+        {}, "Settings of that training, as for rlprm train-prm.", group=_REFRESH
+    )
+    # Evaluation and monitoring
+    eval_every: int = setting(
+        10, "Iterations between evaluations on dev tasks, the last included; 0: none.", least=0,
+        group=_MONITOR,
+    )  # fmt: skip
+    eval_tasks: int = setting(128, "Dev tasks of such an evaluation.", least=1, group=_MONITOR)
+    eval_samples: int = setting(1, "Rollouts of each dev task.", least=1, group=_MONITOR)
+    select: str = setting(
+        "best", "Which policy is kept: best (on dev tasks) or last.", choices=("best", "last"),
+        group=_MONITOR,
+    )  # fmt: skip
+    test_tasks: int = setting(
+        256, "Test tasks that the policy is measured on before and after; 0: none.", least=0, group=_MONITOR
+    )
+    test_samples: int = setting(
+        4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
+    )
+    alarm_window: int = setting(5, "Iterations that the alarm compares.", least=2, group=_MONITOR)
+    alarm_gap: float = setting(
+        0.1, "How much more than at first the PRM may overrate episodes.", least=0, group=_MONITOR
+    )
+    stop_on_alarm: bool = setting(
+        False, "End training when the alarm rings, instead of warning.", group=_MONITOR
+    )
+    repeat_probe: int = setting(
+        16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
+    )
+    table_every: int = setting(
+        10, "Iterations between tables of trajectories for the tracker; 0: none.", least=0, group=_KEEPING
+    )
+    log_artifacts: bool = setting(
+        False, "Send the policy to the tracker as an artifact at the end.", group=_KEEPING
+    )
+    report_to: str = setting("none", "Tracker of metrics.", choices=TRACKERS, group=_KEEPING)
+    save_every: int = setting(
+        10, "Iterations between resumable checkpoints; 0: none.", least=0, group=_KEEPING
+    )
+    keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.", least=1, group=_KEEPING)
+    output_dir: str = setting("runs/rl", "Where the policy, logs and checkpoints go.", group=_KEEPING)
 
     def __post_init__(self) -> None:
-        """Refuse impossible values and combinations, before any episode is run.
+        """Check the settings one by one, then those that must agree, before any episode is run.
 
         Raises:
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
-        self.reward, self.advantage = canonical(self.reward), canonical(self.advantage)
-        for name, least in _AT_LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: {least} or more")
-        for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 0 or more")
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: above 0")
-        check_unit_interval("clip_low", self.clip_low)
-        for name, bound in _ABOVE.items():
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), above=bound)
         if self.importance_cap is not None and self.old_logprobs == "sampler":
             raise ConfigError(
                 "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
                 "unset it, or set old_logprobs trainer"
             )
-        _allow("outcome", self.outcome, ("success", "score"))
-        _allow("whiten", self.whiten, WHITENINGS)
-        _allow("critic", self.critic, _CRITICS)
-        _allow("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        _allow("kl_in", self.kl_in, ("loss", "reward"))
-        _allow("kl_loss", self.kl_loss, KL_LOSSES)
-        _allow("old_logprobs", self.old_logprobs, ("trainer", "sampler"))
-        _allow("select", self.select, ("best", "last"))
-        _allow("report_to", self.report_to, TRACKERS)
         if self.lora_dropout:
             raise ConfigError(
                 f"lora_dropout: got {self.lora_dropout}, allowed: 0 (the policy must act as it learns)"
             )
+        if self.bootstrap_truncations and not self.prm:
+            raise ConfigError("bootstrap_truncations: needs a PRM for what follows a truncation; set prm")
+        if self.refresh_every and not self.prm:
+            raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
+        round_limits(self.round_limits)
+        self._check_credit()
+
+    def _check_credit(self) -> None:
+        """Refuse a reward and an advantage that do not go together."""
+        # These import torch: after everything that is checked without.
+        from rlprm.rl import advantages, rewards
+        from rlprm.rl.combinations import check_combination
+
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
         advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
         check_combination(
@@ -176,30 +240,32 @@ class RLConfig(TuningConfig, PolicyConfig):
                 f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
                 "values of a PRM; set it, or choose reward outcome and another estimator"
             )
-        if self.bootstrap_truncations and not self.prm:
-            raise ConfigError("bootstrap_truncations: needs a PRM for what follows a truncation; set prm")
         if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
             raise ConfigError(
                 f"bootstrap_truncations: what is still to come is unknown under reward {self.reward}; count "
                 "truncations as ends"
             )
-        if self.refresh_every and not self.prm:
-            raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
-        round_limits(self.round_limits)
 
     @property
     def uses_prm(self) -> bool:
-        """Whether credit depends on the PRM (it is read for the diagnostics wherever it is given)."""
+        """Whether credit depends on the PRM (it is read for the diagnostics whenever it is given)."""
+        from rlprm.rl import advantages, rewards
+
         needs = advantages.load(self.advantage).NEEDS
         return rewards.load(self.reward).NEEDS_VALUES or "prm_values_BT1" in needs
 
     @property
     def trains_critic(self) -> bool:
         """Whether the estimator learns from a critic's values."""
+        from rlprm.rl import advantages
+
         return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
 
     def sources(self) -> dict[str, Any]:
         """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`."""
+        from rlprm import labels
+        from rlprm.rl import advantages, rewards
+
         used: dict[str, Any] = {
             "environment": envs.load(self.environment),
             "reward": rewards.load(self.reward),
@@ -210,7 +276,9 @@ class RLConfig(TuningConfig, PolicyConfig):
         return user_sources(**used)
 
     def credit_setting(self) -> CreditSetting:
-        """Return what decides who gets credit."""
+        """Return the settings that decide how credit is assigned."""
+        from rlprm.rl.credit import CreditSetting
+
         return CreditSetting(
             reward=self.reward,
             reward_kwargs=self.reward_kwargs,
@@ -222,7 +290,34 @@ class RLConfig(TuningConfig, PolicyConfig):
             whiten=self.whiten,
         )
 
-
-def _allow(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: got {value!r}, allowed: {', '.join(allowed)}")
+    def unused(self) -> dict[str, str]:
+        """Return settings that the chosen reward, advantage, critic or schedule leaves without effect."""
+        found = super().unused()
+        if not self.prm:
+            of_prm = ("repeat_probe", "alarm_window", "alarm_gap", "stop_on_alarm")
+            found |= dict.fromkeys(of_prm, "no prm")
+        if not self.trains_critic:
+            names = (
+                "critic", "critic_model", "critic_learning_rate_factor", "critic_warmup_iterations",
+                "value_clip", "value_coef",
+            )  # fmt: skip
+            found |= dict.fromkeys(names, f"advantage {self.advantage} has no critic")
+        elif self.critic == "shared":
+            found |= {"critic_model": "critic shared"}
+        if not self.kl_coef:
+            found |= dict.fromkeys(("kl_in", "kl_loss"), "kl_coef 0")
+        elif self.kl_in == "reward":
+            found |= {"kl_loss": "kl_in reward"}
+        if self.lr_schedule == "constant":
+            found |= {"min_learning_rate": "lr_schedule constant"}
+        if not self.refresh_every:
+            found |= {"refresh_kwargs": "refresh_every 0"}
+        if not self.eval_every:
+            found |= dict.fromkeys(("eval_tasks", "eval_samples", "select"), "eval_every 0")
+        if not self.test_tasks:
+            found |= {"test_samples": "test_tasks 0"}
+        if not self.save_every:
+            found |= {"keep_checkpoints": "save_every 0"}
+        if self.report_to == "none":
+            found |= dict.fromkeys(("table_every", "log_artifacts"), "report_to none")
+        return found

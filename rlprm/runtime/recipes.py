@@ -13,33 +13,34 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlprm.errors import ArtifactError, ConfigError, refuse_unknown
+from rlprm.runtime.parsing.library import accepted_names
 from rlprm.runtime.resources import RECIPES, find_file
 from rlprm.runtime.yaml_text import read_mapping
 
-__all__ = ["ROOT", "STAGE_SETTINGS", "Arguments", "read_recipe", "resolve"]
+__all__ = ["ROOT", "STAGE_SETTINGS", "Arguments", "read_recipe", "resolve", "settings_type"]
 
 ROOT = "root"
 _BASE = "base"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
-STAGE_SETTINGS = (
-    "rlprm.stages.sft:SFTStageConfig",
-    "rlprm.stages.collect:CollectConfig",
-    "rlprm.stages.estimate:EstimateConfig",
-    "rlprm.stages.label:LabelConfig",
-    "rlprm.prm.config:PRMConfig",
-    "rlprm.stages.probe_actions:ProbeActionsConfig",
-    "rlprm.rl.config:RLConfig",
-    "rlprm.stages.export:ExportConfig",
-    "rlprm.stages.evaluate:EvaluateConfig",
-    "rlprm.stages.quickstart:QuickstartConfig",
-)
-"""Settings of every stage, as ``module:class``; imported if a base holds a setting that a stage lacks."""
+STAGE_SETTINGS = {
+    "sft": "rlprm.stages.settings:SFTStageConfig",
+    "collect": "rlprm.stages.settings:CollectConfig",
+    "estimate": "rlprm.stages.settings:EstimateConfig",
+    "label": "rlprm.stages.settings:LabelConfig",
+    "train-prm": "rlprm.prm.config:PRMConfig",
+    "probe-actions": "rlprm.stages.settings:ProbeActionsConfig",
+    "train-rl": "rlprm.rl.config:RLConfig",
+    "export": "rlprm.stages.settings:ExportConfig",
+    "evaluate": "rlprm.stages.settings:EvaluateConfig",
+    "quickstart": "rlprm.stages.settings:QuickstartConfig",
+}
+"""Stage → its settings, as ``module:class``; none of these modules imports torch."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,16 @@ def _settings_of_stage(found: dict[str, Any], names: set[str], path: Path) -> di
     return {name: value for name, value in found.items() if name not in others}
 
 
+def settings_type(stage: str) -> Any:
+    """Return the class of a stage's settings; imports neither torch nor the stage."""
+    module, _, name = STAGE_SETTINGS[stage].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _settings_of_all_stages() -> set[str]:
     found: set[str] = set()
-    for entry in STAGE_SETTINGS:
-        module, _, config = entry.partition(":")
-        declared = fields(getattr(importlib.import_module(module), config))
-        found |= {field.name for field in declared if field.init}
+    for stage in STAGE_SETTINGS:
+        found |= accepted_names(settings_type(stage))
     return found
 
 

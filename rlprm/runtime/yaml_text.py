@@ -48,6 +48,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: if the file cannot be read.
         ConfigError: if it holds something else than settings.
+
+    Dashes in the names of settings are underscores.
     """
     try:
         content = load_yaml(path.read_text(encoding="utf-8"), where=str(path))
@@ -57,4 +59,4 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not text: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
+    return {str(name).replace("-", "_"): value for name, value in content.items()}

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 
 from rlprm import envs
 from rlprm.data.failures import report_failures
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
 from rlprm.models.loading import revision_of
-from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.collection import collect
-from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import start_processes
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import FAILED, is_finished, recorded
+from rlprm.runtime.settings import own_settings
+from rlprm.stages.settings import CollectConfig
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class CollectConfig(PolicyConfig):
-    """Settings of ``rlprm collect``."""
-
-    split: str = setting("train", "Task list: train, dev or test.")
-    first_task: int = setting(0, "First task of the split.")
-    num_tasks: int = setting(256, "Number of tasks.")
-    samples_per_task: int = setting(16, "Trajectories per task (the paper's N_TD).")
-    output_dir: str = setting("runs/trajectories", "Where the trajectories go.")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        super().__post_init__()
-        if self.split not in set(Split):
-            raise ConfigError(f"split: got {self.split!r}, allowed: {', '.join(Split)}")
-        for name in ("num_tasks", "samples_per_task"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
 
 
 def run(config: CollectConfig) -> TrajectoryStore:

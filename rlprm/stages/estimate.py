@@ -25,51 +25,18 @@ from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import LABELS, write_labels
 from rlprm.data.shards import Shards
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
 from rlprm.models.loading import revision_of
 from rlprm.policies.base import Policy
-from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.monte_carlo import Estimate, estimate, replay, state_key, state_seed
-from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.runtime.settings import own_settings
+from rlprm.stages.settings import EstimateConfig
 from rlprm.types import StepLabels, Trajectory
 
 log = logging.getLogger(__name__)
 HARD_LABELS = "labels_hard.jsonl"
-
-
-@dataclass
-class EstimateConfig(PolicyConfig):
-    """Settings of ``rlprm estimate``."""
-
-    trajectories: str = setting("", "Folder of trajectories to label (made by rlprm collect).")
-    num_tasks: int | None = setting(None, "Label the first tasks only; all if unset.")
-    samples_per_task: int | None = setting(None, "Label the first samples of a task only; all if unset.")
-    rollouts: int = setting(8, "Rollouts of each state.")
-    outcome: str = setting("success", "What soft labels are made of: success (0 or 1) or score (graded).")
-    output_dir: str = setting("runs/estimates", "Where estimates and labels go.")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        super().__post_init__()
-        if not self.trajectories:
-            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
-        if self.temperature == 0:
-            raise ConfigError("temperature: got 0, allowed: above 0 (all rollouts of a state would be one)")
-        if self.outcome not in ("success", "score"):
-            raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
-        if self.rollouts < 1:
-            raise ConfigError(f"rollouts: got {self.rollouts}, allowed: 1 or more")
-        for name in ("num_tasks", "samples_per_task"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: got {value}, allowed: 1 or more, or unset")
 
 
 @dataclass(frozen=True)

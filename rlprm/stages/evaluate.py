@@ -7,10 +7,9 @@ together; what is measured is in ``rlprm.evaluation``, what is searched in ``rlp
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,8 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from rlprm import envs, scorers, search
-from rlprm.components import user_sources
-from rlprm.data.confidence import check_per
 from rlprm.data.failures import report_failures
 from rlprm.data.probes import ActionProbe
-from rlprm.errors import ConfigError
 from rlprm.evaluation import plots
 from rlprm.evaluation.bon import choose_aggregation, comparisons, evaluate_pool, gap_closed, headline
 from rlprm.evaluation.discrimination import evaluate_discrimination
@@ -32,17 +28,15 @@ from rlprm.evaluation.records import BEAM, GREEDY, Comparison, Measurement, meas
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.evaluation.summary import summarize
 from rlprm.evaluation.table import TABLE_WIDTH, gap_table, paired_table, results_tables
-from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.models.loading import revision_of
 from rlprm.policies.config import PolicyConfig
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.collection import collect
-from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.files import write_json
 from rlprm.runtime.processes import Processes, is_first, start_processes
 from rlprm.runtime.provenance import episode_settings, warn_of_differences, warn_of_policy
 from rlprm.runtime.record import FAILED, Stopwatch, is_finished, recorded
-from rlprm.runtime.tracking import TRACKERS, log_results
+from rlprm.runtime.settings import own_settings
+from rlprm.runtime.tracking import log_results
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.distributed import DistributedScorer
@@ -51,124 +45,10 @@ from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import SearchResult
+from rlprm.stages.settings import CHOSEN, EvaluateConfig
 from rlprm.types import Split, Task
 
 log = logging.getLogger(__name__)
-_BASELINES = ("policy_confidence", "shortest", "random")
-_CHOSEN = "chosen"
-_BEAM = re.compile(r"(\d+)x(\d+)")
-
-
-@dataclass
-class EvaluateConfig(PolicyConfig):
-    """Settings of ``rlprm evaluate``."""
-
-    scorers: dict[str, Any] = setting(
-        {},
-        "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm; or a scorer of your own: the path "
-        "of a .py file, or {kind: path or name, its settings}.",
-    )
-    main_scorer: str = setting("", "The scorer that is compared with the others; the first if unset.")
-    split: str = setting("test", "Task list that is reported: test, or dev while choosing.")
-    first_task: int = setting(0, "First task of that split.")
-    num_tasks: int = setting(128, "Number of tasks.")
-    first_dev_task: int = setting(0, "First dev task.")
-    num_dev_tasks: int = setting(64, "Dev tasks on which each scorer's aggregation is chosen.")
-    budgets: list[int] = setting([1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.")
-    chosen_at: int = setting(16, "N at which aggregations are chosen and scorers are compared.")
-    action_probe: str = setting("", "Folder of probed actions (made by rlprm probe-actions) to tell apart.")
-    beams: list[str] = setting(["4x4"], "Beam searches as NxM, run with every checkpoint scorer.")
-    beam_aggregation: str = setting(
-        "chosen",
-        "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
-        "last (the newest value, the paper's), min, mean or product.",
-    )
-    with_confidence: bool = setting(
-        True, "Search with every checkpoint's values weighed by the policy's probabilities, too."
-    )
-    confidence_per: str = setting("action", "Which probability: of a whole action, or of its token (mean).")
-    report_to: str = setting("none", "Tracker for the final numbers and plots: none, wandb, tensorboard.")
-    output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        super().__post_init__()
-        if not self.scorers:
-            raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
-        self.scorers = {name: scorers.canonical_setting(name, value) for name, value in self.scorers.items()}
-        for name in self.scorers:
-            if name in _BASELINES:
-                raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
-        self.main_scorer = self.main_scorer or next(iter(self.scorers))
-        if self.main_scorer not in self.scorers:
-            raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
-        if self.split not in (Split.TEST, Split.DEV):
-            raise ConfigError(f"split: got {self.split!r}, allowed: test, dev")
-        if not self.budgets or min(self.budgets) < 1 or len(set(self.budgets)) < len(self.budgets):
-            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")
-        if self.chosen_at not in self.budgets:
-            raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
-        if self.report_to not in TRACKERS:
-            raise ConfigError(f"report_to: got {self.report_to!r}, allowed: {', '.join(TRACKERS)}")
-        if self.beam_aggregation not in (_CHOSEN, *AGGREGATIONS):
-            allowed = ", ".join((*AGGREGATIONS, _CHOSEN))
-            raise ConfigError(f"beam_aggregation: got {self.beam_aggregation!r}, allowed: {allowed}")
-        check_per(self.confidence_per)
-        self.beam_sizes()
-        for name in ("num_tasks", "num_dev_tasks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
-        if self.temperature == 0:
-            raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
-        own_tasks = range(self.first_task, self.first_task + self.num_tasks)
-        dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
-        if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
-            raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
-                              "set first_task behind them")  # fmt: skip
-
-    def revisions(self) -> dict[str, str]:
-        """Return what identifies the policy and each scorer: its weights, or its kind and settings.
-
-        Raises:
-            ArtifactError: if there are no weights.
-        """
-        found = {"policy": revision_of(self.model)}
-        for name, value in self.scorers.items():
-            if not isinstance(value, Mapping):
-                found[name] = revision_of(value)
-                continue
-            found[name] = scorers.revision_of_setting(value)
-            if value["kind"] == "checkpoint":
-                found[name] += f"-{revision_of(value['folder'])}"
-        return found
-
-    def sources(self, *names: str) -> dict[str, Any]:
-        """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`.
-
-        Args:
-            *names: of the scorers whose code counts; all of them if none is given.
-        """
-        used: dict[str, Any] = {"environment": envs.load(self.environment)}
-        for name, value in self.scorers.items():
-            if isinstance(value, Mapping) and name in (names or self.scorers):
-                used[f"scorer {name}"] = scorers.load(value["kind"])
-        return user_sources(**used)
-
-    def beam_sizes(self) -> list[tuple[int, int]]:
-        """Return (N, M) of each beam search.
-
-        Raises:
-            ConfigError: for one that is not written as NxM.
-        """
-        found = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
-        sizes = [(int(match[1]), int(match[2])) for match in found if match]
-        if len(sizes) < len(self.beams) or any(n * m == 0 for n, m in sizes):
-            raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
-        return sizes
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
@@ -226,7 +106,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         for n, m in config.beam_sizes():
             for scorer in searched:
                 fixed = config.beam_aggregation
-                rule = aggregation[scorer.name] if fixed == _CHOSEN else fixed
+                rule = aggregation[scorer.name] if fixed == CHOSEN else fixed
                 with watch.time(f"beam {n}x{m} {scorer.name}"):
                     store = _beam_store(config, revisions, scorer, rule, n, m)
                     measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m, store))

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from rlprm.data.failures import has_failed
 from rlprm.data.importers.agentgym import write_items
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError, DataError
-from rlprm.runtime.config import setting
+from rlprm.errors import DataError
+from rlprm.stages.settings import ExportConfig
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class ExportConfig:
-    """Settings of ``rlprm export``."""
-
-    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).")
-    only_successes: bool = setting(True, "Leave out trajectories without success.")
-    output: str = setting("runs/export.json", "File they go to, a JSON list with a trajectory a line.")
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        if not self.trajectories:
-            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
 
 
 def run(config: ExportConfig) -> None:

@@ -8,53 +8,21 @@ TD-GAE labels under that model's values.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rlprm import labels
-from rlprm.components import canonical, user_sources
+from rlprm.components import user_sources
 from rlprm.data.batching import budget_batches
 from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import write_labels
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError
-from rlprm.runtime.config import setting
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.stages.settings import LabelConfig
 from rlprm.types import StepLabels, StepScores, Trajectory
 
 log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 4096
-
-
-@dataclass
-class LabelConfig:
-    """Settings of ``rlprm label``."""
-
-    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).")
-    label_estimator: str = setting("returns", "Label estimator: returns, outcome, td_gae (needs --model).")
-    label_estimator_kwargs: dict[str, Any] = setting(
-        {}, "Settings of the estimator, e.g. label_estimator_kwargs.lam."
-    )
-    model: str = setting("", "PRM whose values TD-GAE labels are made of.")
-    outcome: str = setting("success", "What labels are made of: success (0 or 1) or score (graded).")
-    output: str = setting("runs/labels.jsonl", "File the labels go to, one trajectory a line.")
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        if not self.trajectories:
-            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
-        if self.outcome not in ("success", "score"):
-            raise ConfigError(f"outcome: got {self.outcome!r}, allowed: success, score")
-        self.label_estimator = canonical(self.label_estimator)
-        labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
-        if labels.load(self.label_estimator).NEEDS_VALUES and not self.model:
-            raise ConfigError(f"the estimator {self.label_estimator} needs values: name a PRM with --model")
 
 
 def run(config: LabelConfig) -> None:

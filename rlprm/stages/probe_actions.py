@@ -19,47 +19,19 @@ from tqdm.auto import tqdm
 from rlprm.data.failures import has_outcome
 from rlprm.data.probes import ActionProbe, ProbedAction
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import ConfigError, DataError
+from rlprm.errors import DataError
 from rlprm.models.loading import revision_of
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import estimate, replay, state_key, state_seed, waves
-from rlprm.runtime.config import own_settings, setting
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
 from rlprm.runtime.provenance import episode_settings, warn_of_differences, warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.runtime.settings import own_settings
+from rlprm.stages.settings import ProbeActionsConfig
 from rlprm.types import EpisodeSetting, StopReason, Trajectory
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class ProbeActionsConfig(PolicyConfig):
-    """Settings of ``rlprm probe-actions``."""
-
-    trajectories: str = setting("", "Folder of trajectories whose states are probed (made by rlprm collect).")
-    num_states: int = setting(200, "States to probe, at most one of each trajectory.")
-    samples_per_state: int = setting(16, "Actions sampled in each state; equal ones are merged.")
-    actions_per_state: int = setting(4, "Different actions kept of them, the most frequent ones.")
-    rollouts: int = setting(32, "Rollouts that estimate what an action is worth.")
-    output_dir: str = setting("runs/action-probe", "Where the probe goes.")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        super().__post_init__()
-        if not self.trajectories:
-            raise ConfigError("trajectories: nothing given; set it in the recipe or with --trajectories")
-        if self.temperature == 0:
-            raise ConfigError("temperature: got 0, allowed: above 0 (all actions of a state would be one)")
-        least = {"num_states": 1, "samples_per_state": 2, "actions_per_state": 2, "rollouts": 4}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed: {lowest} or more")
 
 
 @dataclass(frozen=True)

@@ -8,61 +8,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from rlprm.errors import ArtifactError
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.config import RLConfig
-from rlprm.runtime.config import parse, setting
+from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.record import read_record
-from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.stages import collect, evaluate, sft
 from rlprm.stages import train_prm as prm
 from rlprm.stages import train_rl as rl
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.evaluate import EvaluateConfig
-from rlprm.stages.sft import SFTStageConfig
+from rlprm.stages.settings import CollectConfig, EvaluateConfig, QuickstartConfig, SFTStageConfig
 
 log = logging.getLogger(__name__)
 _SHORT = {"iterations": 6, "eval_every": 0, "test_samples": 2}
 """Agent RL as far as a few minutes go; the recipe goes on."""
-
-
-@dataclass
-class QuickstartConfig:
-    """Settings of ``rlprm quickstart``; everything else stands in the recipes."""
-
-    recipes: str = setting(
-        "recipes/babyai", "Folder of the recipes NAME_tiny.yaml: a path, or a shipped one."
-    )
-    output_dir: str = setting("runs/quickstart", "Where everything goes: the root of all recipes.")
-    seed: int = setting(0, "Seed of all stages.")
-    pretrain: dict[str, Any] = setting({}, "Changes to pretrain_tiny.yaml, e.g. --pretrain.size xs.")
-    sft: dict[str, Any] = setting({}, "Changes to sft_tiny.yaml, e.g. --sft.num_demonstrations 200.")
-    collect: dict[str, Any] = setting({}, "Changes to collect_tiny.yaml, e.g. --collect.num_tasks 64.")
-    train_prm: dict[str, Any] = setting({}, "Changes to train_prm_tiny.yaml, e.g. --train_prm.beta 0.")
-    train_orm: dict[str, Any] = setting({}, "Changes to train_orm_tiny.yaml.")
-    evaluate: dict[str, Any] = setting({}, "Changes to evaluate_tiny.yaml, e.g. --evaluate.num_tasks 16.")
-    train_rl: dict[str, Any] = setting({}, "Changes to train_rl_tiny.yaml, e.g. --train_rl.iterations 2.")
-
-    def __post_init__(self) -> None:
-        """Refuse a folder without recipes.
-
-        Raises:
-            ArtifactError: if there are none.
-        """
-        folder = find_folder(self.recipes, RECIPES)
-        missing = [name for name in map(_file_name, _STAGES) if not (folder and (folder / name).exists())]
-        if missing:
-            raise ArtifactError(
-                f"no recipes at {self.recipes!r} (expected {', '.join(missing)} there); "
-                "rlprm recipes lists the shipped ones"
-            )
 
 
 class _Stage(NamedTuple):

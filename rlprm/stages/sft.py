@@ -10,7 +10,6 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
-    TuningConfig,
     effective,
     save_trained,
     trainable_parameters,
@@ -45,17 +43,16 @@ from rlprm.models.lora import (
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.models.zero import size_of
-from rlprm.policies.config import TaskConfig
-from rlprm.runtime.config import setting
 from rlprm.runtime.processes import local_count
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.stages.settings import SFTStageConfig
 from rlprm.training import (
+    LogSettings,
     StopOnNonFiniteLoss,
     check_world_size,
     last_checkpoint,
-    require_training,
-    settle_device,
     stage_record,
+    trainer_arguments,
 )
 from rlprm.types import End, Split, Step
 
@@ -65,60 +62,16 @@ _TASKS_OF_A_WORKER = 16
 """To be worth the start of a process: it imports all libraries first."""
 
 
-@dataclass
-class SFTStageConfig(TaskConfig, TuningConfig, SFTConfig):
-    """Settings of ``rlprm sft``; everything of ``trl.SFTConfig`` is available too."""
-
-    model: str = setting("tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.")
-    size: str = setting("s", "Size of the tiny model: xs, s, m or l.")
-    vocab_size: int = setting(768, "Vocabulary of the tiny model's tokenizer, before fixed phrases.")
-    context_length: int = setting(2048, "Longest conversation of the tiny model, in tokens.")
-    demonstrations: str | None = setting(
-        None,
-        "Learn from trajectories in AgentGym's format instead of an expert's: a file, a folder or a hub id, "
-        "such as AgentGym/AgentTraj-L. Their instructions are replaced by those of prompt.",
-    )
-    first_task: int = setting(0, "First task of the train split to demonstrate; or first trajectory given.")
-    num_demonstrations: int = setting(2000, "Number of tasks to demonstrate; or of trajectories to learn.")
-    learn_observations: float = setting(
-        0.0,
-        "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
-        "actions: teaches a model from scratch to read, and what actions lead to.",
-    )
-    workers: int = setting(
-        0, "Processes for the expert; 0 takes one per core, or fewer where there is less work."
-    )
-    output_dir: str = setting("runs/sft", "Where the policy goes.")
-    bf16: bool | None = setting(None, "Train in bfloat16; decided by the hardware if unset.")
-    gradient_checkpointing: bool | None = setting(None, "Old name of activation_checkpointing.")
-    save_strategy: str = setting("no", "When to save resumable checkpoints: no, steps or epoch.")
-    report_to: str = setting("none", "Tracker: none, wandb, tensorboard.")
-
-    def __post_init__(self) -> None:
-        """Settle what depends on the hardware, then let transformers validate."""
-        settle_device(self)
-        require_training(self)
-        if self.num_demonstrations < 1:
-            raise ConfigError(f"num_demonstrations: got {self.num_demonstrations}, allowed: 1 or more")
-        if self.first_task < 0:
-            raise ConfigError(f"first_task: got {self.first_task}, allowed: 0 or more")
-        if not 0.0 <= self.learn_observations <= 1.0:
-            raise ConfigError(f"learn_observations: got {self.learn_observations}, allowed: 0 to 1")
-        if self.model == "tiny" and self.lora_r:
-            raise ConfigError(
-                f"lora_r: got {self.lora_r}, allowed: 0 for model tiny, which has learned nothing yet"
-            )
-        # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
-        self.dataset_kwargs = {"skip_prepare_dataset": True}
-        if self.model == "tiny":
-            self.max_length = self.context_length
-        super().__post_init__()
-
-
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
+    arguments = trainer_arguments(
+        # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
+        SFTConfig,
+        config,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
     base = None if config.model == "tiny" else revision_of(config.model)
-    record = {**effective(stage_record(config)), "max_length": config.max_length, "base": base}
+    record = {**effective(stage_record(config, arguments)), "max_length": config.max_length, "base": base}
     record.update(config.environment_sources())
     del record["workers"]  # how fast, not what
     given = import_demonstrations(config) if config.demonstrations is not None else []
@@ -129,7 +82,7 @@ def run(config: SFTStageConfig) -> None:
         return
     with recorded(config.output_dir, "sft", record) as results:
         demonstrations = given or collect_demonstrations(config)
-        tokenizer, model = _tokenizer_and_model(config, demonstrations)
+        tokenizer, model = _tokenizer_and_model(config, demonstrations, bf16=arguments.bf16)
         parameters = sum(map(size_of, model.parameters()))
         dataset, dropped = to_dataset(
             demonstrations,
@@ -140,12 +93,12 @@ def run(config: SFTStageConfig) -> None:
         )
         trainer = SFTTrainer(
             model=with_adapters(model, config, seed=config.seed),
-            args=config,
+            args=arguments,
             train_dataset=dataset,
             processing_class=tokenizer,
-            callbacks=[StopOnNonFiniteLoss()],
+            callbacks=[StopOnNonFiniteLoss(), LogSettings(config)],
         )
-        check_world_size(config)
+        check_world_size(arguments)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, record))
         model.config.use_cache = True  # switched off for training; the policy is to write
         save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **FULL_PRECISION))
@@ -285,10 +238,10 @@ def _unlearned_steps(demonstration: Demonstration, conversation: Conversation) -
 
 
 def _tokenizer_and_model(
-    config: SFTStageConfig, demonstrations: Sequence[Demonstration]
+    config: SFTStageConfig, demonstrations: Sequence[Demonstration], *, bf16: bool
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if config.model != "tiny":
-        dtype = config.weights_dtype(bf16=config.bf16)
+        dtype = config.weights_dtype(bf16=bf16)
         return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = getattr(envs.load(config.environment), "FIXED_PHRASES", ())

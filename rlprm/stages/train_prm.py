@@ -22,7 +22,7 @@ from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
 from rlprm.prm.stored import StoredLabels, labelled_trajectories
-from rlprm.prm.trainer import PRMTrainer
+from rlprm.prm.trainer import PRMTrainer, prm_arguments
 from rlprm.runtime.provenance import settings_of_model, warn_of_differences
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.training import last_checkpoint, stage_record
@@ -42,9 +42,10 @@ def run(config: PRMConfig) -> None:
         TrainingError: if the loss is not finite.
     """
     refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
+    arguments = prm_arguments(config)
     store = TrajectoryStore.open(config.trajectories)
     identity = {
-        **effective(stage_record(config)),
+        **effective(stage_record(config, arguments)),
         "base": revision_of(config.model),
         "data": dict(store.meta),
     }
@@ -67,12 +68,12 @@ def run(config: PRMConfig) -> None:
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
     manifest = _manifest(config, store, stored, train, renderer.template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
-        model = load_base(config, dtype=config.weights_dtype(bf16=config.bf16))
+        model = load_base(config, dtype=config.weights_dtype(bf16=arguments.bf16))
         model = with_adapters(model, config, seed=config.seed)
         tables = None
         if stored is not None:
             tables = StoredLabels.from_file(stored, train, held_out, config.value_reads)
-        trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables)
+        trainer = PRMTrainer(model, config, train, held_out, tokenizer, tables, arguments)
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, identity))
         metrics = trainer.evaluate()
         save_trained(trainer, config.output_dir, lambda: load_base(config, **FULL_PRECISION))

@@ -34,11 +34,11 @@ from rlprm.rl.refresh import check_relabelling
 from rlprm.rl.sampler import LocalSampler
 from rlprm.rl.state import RunState
 from rlprm.rl.trainer import RLTrainer
-from rlprm.runtime.config import own_settings
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.processes import collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.runtime.settings import own_settings
 from rlprm.runtime.tracking import Tracker
 from rlprm.types import Split
 

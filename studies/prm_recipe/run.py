@@ -34,9 +34,7 @@ from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.stages import collect, estimate, probe_actions
 from rlprm.stages import train_prm as prm
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.estimate import EstimateConfig
-from rlprm.stages.probe_actions import ProbeActionsConfig
+from rlprm.stages.settings import CollectConfig, EstimateConfig, ProbeActionsConfig
 from rlprm.types import Split
 from studies.stages import collect_config, parsed, rollouts, trained_model
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 from rlprm.cli import _STAGES
-from rlprm.runtime.recipes import resolve
+from rlprm.runtime.parsing.library import accepted_names
+from rlprm.runtime.recipes import resolve, settings_type
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml"))
@@ -32,9 +31,8 @@ def stage_of(recipe: str) -> str:
 
 def settings_of(recipe: str) -> dict[str, Any]:
     """Settings of a recipe with those of its base, and with its root in every path."""
-    module, config, _ = _STAGES[stage_of(recipe)]
-    fields = dataclasses.fields(getattr(importlib.import_module(module), config))
-    return resolve(str(ROOT / recipe), [], [], {field.name for field in fields if field.init}).values
+    names = accepted_names(settings_type(stage_of(recipe)))
+    return resolve(str(ROOT / recipe), [], [], names).values
 
 
 def header(recipe: str) -> dict[str, str]:

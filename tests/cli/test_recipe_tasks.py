@@ -12,8 +12,7 @@ from rlprm.envs.webshop.reward import Request
 from rlprm.envs.webshop.tasks import shop_and_goal
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.config import parse
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.sft import SFTStageConfig
+from rlprm.stages.settings import CollectConfig, SFTStageConfig
 from rlprm.types import Split, Task
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rlprm.cli import _STAGES
 from rlprm.runtime.config import parse
+from rlprm.runtime.recipes import settings_type
 from tests.cli.recipes import BASES, RECIPES, ROOT, header, settings_of, stage_of
 
 
@@ -21,8 +20,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_it_parses(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    module, config, _ = _STAGES[stage_of(recipe)]
-    parse(getattr(importlib.import_module(module), config), ["--config", recipe])
+    parse(settings_type(stage_of(recipe)), ["--config", recipe])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -35,9 +33,8 @@ def test_its_header_says_how_to_use_it(recipe: str, monkeypatch: pytest.MonkeyPa
         assert f"rlprm {stage_of(recipe)} " in line or script in line
     if "rlprm " in found["Override"]:
         monkeypatch.chdir(ROOT)
-        module, config, _ = _STAGES[stage_of(recipe)]
         words = re.findall(r'"[^"]*"|\S+', found["Override"].split(f"rlprm {stage_of(recipe)} ", 1)[1])
-        parse(getattr(importlib.import_module(module), config), [word.strip('"') for word in words])
+        parse(settings_type(stage_of(recipe)), [word.strip('"') for word in words])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -54,10 +51,9 @@ def test_models_and_data_come_from_a_recipe_beside_it(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_one_root_moves_all_that_is_read_or_written(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    module, config, _ = _STAGES[stage_of(recipe)]
     arguments = ["--config", recipe, "--root", "elsewhere"]
-    moved = parse(getattr(importlib.import_module(module), config), arguments)
-    values = [str(getattr(moved, name)) for name in settings_of(recipe)]
+    moved = parse(settings_type(stage_of(recipe)), arguments)
+    values = [str(getattr(moved, name, None)) for name in settings_of(recipe)]
     assert moved.output_dir.startswith("elsewhere/")
     assert not [value for value in values if "runs/" in value]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -12,9 +11,9 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from rlprm.cli import _STAGES
 from rlprm.runtime.accelerate import STAGES, launch_of
 from rlprm.runtime.config import parse
+from rlprm.runtime.recipes import settings_type
 from tests.cli.recipes import header
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import ROOT
@@ -100,8 +99,7 @@ def test_deepspeed_the_lines_of_a_header_start_what_they_say(config: str) -> Non
 
 def settings(stage: str, arguments: list[str]) -> None:
     """Parse them, as the stage would."""
-    module, config, _ = _STAGES[stage]
-    parse(getattr(importlib.import_module(module), config), arguments)
+    parse(settings_type(stage), arguments)
 
 
 def test_deepspeed_the_lines_of_the_manual_launch_what_is_there() -> None:

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
+from rlprm.prm.config import PRMConfig
 from rlprm.runtime.config import parse
 from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import sft
 from rlprm.stages import train_prm as stage
-from rlprm.stages.sft import SFTStageConfig
+from rlprm.stages.settings import SFTStageConfig
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import Launched, Launches
 from tests.prm import toy
@@ -67,7 +68,7 @@ def test_deepspeed_a_prm_with_adapters_is_a_stock_checkpoint_with_its_manifest(
     ]  # fmt: skip
     arguments = ["train-prm", "--accelerate_config", "cpu_zero3", *settings, "4"]
     done = rlprm(launches, "prm", *arguments)
-    stage.run(parse(stage.PRMConfig, [*settings, "8", "--output_dir", str(tmp_path / "alone")]))
+    stage.run(parse(PRMConfig, [*settings, "8", "--output_dir", str(tmp_path / "alone")]))
     found = done.folder
     ours, theirs = (AutoModelForTokenClassification.from_pretrained(f) for f in (found, tmp_path / "alone"))
     assert ours.score.weight.abs().max() > 1e-3

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rlprm.errors import ConfigError
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model
-from rlprm.models.lora import TuningConfig, effective, trainable_parameters, with_adapters
+from rlprm.models.lora import effective, trainable_parameters, with_adapters
+from rlprm.runtime.tuning import TuningConfig
 
 IDS = torch.arange(1, 41)[None]
 
@@ -147,11 +148,11 @@ def test_a_record_holds_what_has_an_effect() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lora_r": -1}, "lora_r: got -1, allowed: 1 or more, or 0"),
+        ({"lora_r": -1}, "lora_r: got -1, allowed: 0 or more"),
         ({"lora_alpha": 0}, "lora_alpha: got 0"),
         ({"lora_dropout": 1.0}, r"lora_dropout: got 1\.0"),
         ({"lora_dropout": -0.1}, r"lora_dropout: got -0\.1"),
-        ({"lora_target_modules": []}, "lora_target_modules: got none"),
+        ({"lora_target_modules": []}, "lora_target_modules: nothing given"),
         ({"dtype": "float16"}, "dtype: got 'float16', allowed: auto, float32, bfloat16"),
     ],
 )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from rlprm.errors import MismatchError, TrainingError
 from rlprm.models.heads import HEADS
 from rlprm.models.value_positions import VALUE_READS
 from rlprm.prm import trainer as trainer_module
-from rlprm.prm.trainer import PRMTrainer
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.trainer import PRMTrainer, prm_arguments
 from rlprm.training import check_world_size, last_checkpoint, stage_record
 from tests.prm import toy
 from tests.prm.toy import Build
@@ -139,7 +141,7 @@ def test_no_run_goes_on_from_a_checkpoint_of_other_settings(tmp_path: Path) -> N
 def test_processes_that_do_not_know_of_each_other_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = toy.config(tmp_path)
+    config = prm_arguments(toy.config(tmp_path))
     check_world_size(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="2 processes were launched, but the trainer sees 1"):
@@ -150,7 +152,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
 def test_trap_one_process_on_several_gpus_does_not_spread_its_batches(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = toy.config(tmp_path, per_device_train_batch_size=4)
+    config = prm_arguments(toy.config(tmp_path, per_device_train_batch_size=4))
     assert config.n_gpu <= 1
     config._n_gpu = 8  # as transformers counts them where there is no launch
     with caplog.at_level(logging.WARNING):
@@ -159,10 +161,14 @@ def test_trap_one_process_on_several_gpus_does_not_spread_its_batches(
     assert "one of 8 GPUs is used; accelerate launch --num_processes 8" in caplog.text
 
 
+def record_of(config: PRMConfig) -> dict[str, Any]:
+    return stage_record(config, prm_arguments(config))
+
+
 def test_a_record_names_what_is_seldom_set_where_it_is_set(tmp_path: Path) -> None:
-    usual = stage_record(toy.config(tmp_path))
+    usual = record_of(toy.config(tmp_path))
     assert "adam_beta2" not in usual
-    changed = stage_record(toy.config(tmp_path, adam_beta2=0.5, lr_scheduler_kwargs={"num_cycles": 2}))
+    changed = record_of(toy.config(tmp_path, adam_beta2=0.5, lr_scheduler_kwargs={"num_cycles": 2}))
     assert changed == {**usual, "adam_beta2": 0.5, "lr_scheduler_kwargs": {"num_cycles": 2}}
 
 

@@ -130,7 +130,7 @@ def test_intermediate_rewards_are_refused() -> None:
     [
         ({"trajectories": ""}, "trajectories: nothing given"),
         ({"model": ""}, "model: nothing given"),
-        ({"loss": "bce"}, "needs the activation 'sigmoid'"),
+        ({"loss": "bce"}, "activation: got 'identity', allowed with loss bce: sigmoid"),
         ({"relabel": "step"}, "relabel: got 'step', allowed: epoch, batch"),
         ({"outcome": "reward"}, "outcome: got 'reward'"),
         ({"label_estimator": "td_lambda"}, "unknown label estimator 'td_lambda'"),
@@ -245,7 +245,7 @@ def test_a_model_trained_in_another_setting_than_the_trajectories_is_named(
     assert "another setting" not in caplog.text
 
 
-@pytest.mark.parametrize("rate", [1e30, float("inf")])
+@pytest.mark.parametrize("rate", [1e30, 1e38])
 def test_a_run_that_diverges_saves_nothing(
     rollouts: str, tiny_folder: Path, tmp_path: Path, rate: float
 ) -> None:

@@ -21,7 +21,7 @@ from rlprm.prm.stored import StoredLabels, labelled_trajectories
 from rlprm.runtime.record import read_record
 from rlprm.stages import label
 from rlprm.stages import train_prm as stage
-from rlprm.stages.label import LabelConfig
+from rlprm.stages.settings import LabelConfig
 from rlprm.types import StepLabels, Trajectory
 from tests.prm import toy
 from tests.prm.toy import Build, store

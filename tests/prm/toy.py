@@ -16,6 +16,7 @@ from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
 from rlprm.prm.trainer import PRMTrainer
+from rlprm.runtime.settings import declarations
 from rlprm.stages.train_prm import load_base
 from rlprm.types import StepLabels, Trajectory
 from tests.toys.trajectories import of_words
@@ -71,7 +72,9 @@ def config(output: Path, **settings: Any) -> PRMConfig:
         "bf16": False,
         "seed": 3,
     }
-    return PRMConfig(**{**defaults, **settings})
+    given = {**defaults, **settings}
+    others = {name: given.pop(name) for name in list(given) if name not in declarations(PRMConfig)}
+    return PRMConfig(**given, trainer_kwargs=others)
 
 
 def builder(weights: Path, output: Path) -> Build:

@@ -21,7 +21,7 @@ from rlprm.rollouts.collection import collect
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.runtime.record import FAILED, is_finished, read_record, recorded
 from rlprm.stages import collect as stage
-from rlprm.stages.collect import CollectConfig
+from rlprm.stages.settings import CollectConfig
 from rlprm.types import EpisodeSetting, Split, StopReason, Trajectory, Turn
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy

@@ -153,6 +153,6 @@ def test_mistakes_are_one_line(
 
 
 def test_the_settings_of_every_stage_are_those_of_the_command_line() -> None:
-    assert {entry.rpartition(":")[2] for entry in recipes.STAGE_SETTINGS} == {
-        s[1] for s in cli._STAGES.values()
-    }
+    assert recipes.STAGE_SETTINGS.keys() == cli._STAGES.keys()
+    for stage in cli._STAGES:
+        assert stage == recipes.settings_type(stage).STAGE

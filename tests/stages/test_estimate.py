@@ -16,15 +16,8 @@ from rlprm.errors import ConfigError, DataError
 from rlprm.policies.base import Completion
 from rlprm.rollouts.episode import rollout
 from rlprm.rollouts.monte_carlo import Estimate
-from rlprm.stages.estimate import (
-    EstimateConfig,
-    EstimateStore,
-    Prefix,
-    estimate_states,
-    monte_carlo_labels,
-    prefixes,
-    select,
-)
+from rlprm.stages.estimate import EstimateStore, Prefix, estimate_states, monte_carlo_labels, prefixes, select
+from rlprm.stages.settings import EstimateConfig
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy

@@ -23,8 +23,7 @@ from rlprm.search.base import score_all
 from rlprm.search.best_of_n import expected
 from rlprm.stages import evaluate
 from rlprm.stages import train_prm as prm
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.evaluate import EvaluateConfig
+from rlprm.stages.settings import CollectConfig, EvaluateConfig
 from tests.toys.pipeline import Pipeline, summary_of
 
 RECORD = {

@@ -17,7 +17,7 @@ from rlprm.scorers.random import Random
 from rlprm.search import beam, greedy
 from rlprm.search.base import SearchResult
 from rlprm.stages import evaluate
-from rlprm.stages.evaluate import EvaluateConfig
+from rlprm.stages.settings import EvaluateConfig
 from rlprm.types import StepScores, StopReason, Task, Trajectory
 from tests.toys.pipeline import Pipeline
 from tests.toys.trajectories import of_steps

@@ -13,7 +13,7 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import label
-from rlprm.stages.label import LabelConfig
+from rlprm.stages.settings import LabelConfig
 from rlprm.types import Trajectory
 from tests.toys.pipeline import Pipeline
 

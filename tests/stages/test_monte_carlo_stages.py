@@ -21,10 +21,7 @@ from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import estimate, evaluate, probe_actions
 from rlprm.stages import train_prm as prm
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.estimate import EstimateConfig
-from rlprm.stages.evaluate import EvaluateConfig
-from rlprm.stages.probe_actions import ProbeActionsConfig
+from rlprm.stages.settings import CollectConfig, EstimateConfig, EvaluateConfig, ProbeActionsConfig
 from tests.toys.pipeline import Pipeline
 
 

@@ -19,7 +19,8 @@ from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.policies.base import Completion
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.record import recorded
-from rlprm.stages.probe_actions import ProbeActionsConfig, choose_states, find_candidates, probe_actions
+from rlprm.stages.probe_actions import choose_states, find_candidates, probe_actions
+from rlprm.stages.settings import ProbeActionsConfig
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy

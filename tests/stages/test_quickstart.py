@@ -13,7 +13,7 @@ import yaml
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.runtime.config import parse
 from rlprm.stages import quickstart
-from rlprm.stages.quickstart import QuickstartConfig
+from rlprm.stages.settings import QuickstartConfig
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, dict[str, Any]] = {

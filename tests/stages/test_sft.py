@@ -23,7 +23,8 @@ from rlprm.rollouts.episode import rollout
 from rlprm.runtime.config import parse
 from rlprm.runtime.record import read_record
 from rlprm.stages import sft
-from rlprm.stages.sft import SFTStageConfig, render, to_dataset
+from rlprm.stages.settings import SFTStageConfig
+from rlprm.stages.sft import render, to_dataset
 from rlprm.types import End, EpisodeSetting, Split, Task
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy

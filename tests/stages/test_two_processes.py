@@ -15,10 +15,8 @@ from rlprm.data.label_files import LABELS
 from rlprm.runtime.config import parse
 from rlprm.runtime.record import read_record
 from rlprm.stages import collect, estimate, evaluate, probe_actions
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.estimate import HARD_LABELS, EstimateConfig
-from rlprm.stages.evaluate import EvaluateConfig
-from rlprm.stages.probe_actions import ProbeActionsConfig
+from rlprm.stages.estimate import HARD_LABELS
+from rlprm.stages.settings import CollectConfig, EstimateConfig, EvaluateConfig, ProbeActionsConfig
 from tests.toys.pipeline import EPISODES, Pipeline, summary_of
 
 ROOT = Path(__file__).parents[2]

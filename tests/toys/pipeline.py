@@ -14,8 +14,7 @@ from rlprm.prm.config import PRMConfig
 from rlprm.runtime.config import parse
 from rlprm.stages import collect, sft
 from rlprm.stages import train_prm as prm
-from rlprm.stages.collect import CollectConfig
-from rlprm.stages.sft import SFTStageConfig
+from rlprm.stages.settings import CollectConfig, SFTStageConfig
 
 EPISODES = ["--environment", "tests.toys.corridor", "--env_kwargs.length", "4", "--round_limit", "6"]
 

@@ -1,0 +1,1 @@
+"""How a recipe, a command line and a library's source become settings: parts of ``runtime.config``."""

@@ -1,0 +1,424 @@
+"""Settings of the stages that have no room of their own; without torch, so that help is quick."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rlprm import envs, scorers
+from rlprm.components import user_sources
+from rlprm.errors import ArtifactError, ConfigError
+from rlprm.policies.config import PolicyConfig, TaskConfig
+from rlprm.runtime.resources import RECIPES, find_folder
+from rlprm.runtime.settings import Settings, setting
+from rlprm.runtime.tracking import TRACKERS
+from rlprm.runtime.tuning import OptimisationConfig, TuningConfig
+from rlprm.types import Split
+
+__all__ = [
+    "CHOSEN",
+    "CollectConfig",
+    "EstimateConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "LabelConfig",
+    "ProbeActionsConfig",
+    "QuickstartConfig",
+    "SFTStageConfig",
+]
+
+_DATA = "Data"
+_OUTCOMES = ("success", "score")
+_BASELINES = ("policy_confidence", "shortest", "random")
+CHOSEN = "chosen"
+"""Beam aggregation that takes each scorer's rule of best-of-N."""
+_BEAM = re.compile(r"(\d+)x(\d+)")
+QUICKSTART_RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
+"""What the quickstart runs, in order."""
+
+
+@dataclass
+class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
+    """Settings of ``rlprm sft``; those of ``trl.SFTConfig`` are accepted by name."""
+
+    STAGE: ClassVar[str] = "sft"
+    LIBRARY: ClassVar[str] = "trl.SFTConfig"
+
+    model: str = setting(
+        "tiny", "Model to start from: tiny (from scratch), a folder, or a hub id.", required=True,
+        group="Model",
+    )  # fmt: skip
+    size: str = setting("s", "Size of the tiny model.", choices=("xs", "s", "m", "l"), group="Model")
+    vocab_size: int = setting(
+        768, "Vocabulary of the tiny model's tokenizer, before fixed phrases.", least=1, group="Model"
+    )
+    context_length: int = setting(
+        2048, "Longest conversation of the tiny model, in tokens.", least=1, group="Model"
+    )
+    max_length: int | None = setting(
+        1024,
+        "Longest demonstration, in tokens; longer ones are left out. Model tiny: context_length.",
+        least=1,
+        library=True,
+        group=_DATA,
+    )
+    demonstrations: str | None = setting(
+        None,
+        "Learn from trajectories in AgentGym's format instead of an expert's: a file, a folder or a hub id, "
+        "such as AgentGym/AgentTraj-L. Their instructions are replaced by those of prompt.",
+        group=_DATA,
+    )
+    first_task: int = setting(
+        0, "First task of the train split to demonstrate; or first trajectory given.", least=0, group=_DATA
+    )
+    num_demonstrations: int = setting(
+        2000, "Number of tasks to demonstrate; or of trajectories to learn.", least=1, group=_DATA
+    )
+    learn_observations: float = setting(
+        0.0,
+        "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
+        "actions: teaches a model from scratch to read, and what actions lead to.",
+        least=0,
+        most=1,
+        group=_DATA,
+    )
+    workers: int = setting(
+        0, "Processes for the expert; 0: one per core, or fewer if there is less work.", least=0, group=_DATA
+    )
+    learning_rate: float = setting(
+        2e-5, "Step size at its highest.", least=0, library=True, group="Optimisation"
+    )
+    logging_steps: float = setting(
+        10, "Steps between lines of the log.", above=0, library=True,
+        group="Evaluation, logging and checkpoints",
+    )  # fmt: skip
+    output_dir: str = setting("runs/sft", "Where the policy goes.", library=True, group=_DATA)
+
+    def __post_init__(self) -> None:
+        """Check the settings one by one, then those that must agree.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if self.model == "tiny":
+            if self.lora_r:
+                raise ConfigError(
+                    f"lora_r: got {self.lora_r}, allowed: 0 for model tiny, which has learned nothing yet"
+                )
+            self.max_length = self.context_length
+
+    def unused(self) -> dict[str, str]:
+        """Return settings of the tiny model if another is trained, and of the expert if data is given."""
+        found = super().unused()
+        if self.model != "tiny":
+            found |= dict.fromkeys(("size", "vocab_size", "context_length"), f"model {self.model}")
+        else:
+            found |= {"max_length": "model tiny"}
+        if self.demonstrations is not None:
+            found |= {"workers": "demonstrations is set"}
+        return found
+
+
+@dataclass
+class CollectConfig(PolicyConfig):
+    """Settings of ``rlprm collect``."""
+
+    STAGE: ClassVar[str] = "collect"
+
+    split: str = setting("train", "Task list.", choices=[split.value for split in Split], group=_DATA)
+    first_task: int = setting(0, "First task of the split.", least=0, group=_DATA)
+    num_tasks: int = setting(256, "Number of tasks.", least=1, group=_DATA)
+    samples_per_task: int = setting(16, "Trajectories per task (the paper's N_TD).", least=1, group=_DATA)
+    output_dir: str = setting("runs/trajectories", "Where the trajectories go.", group=_DATA)
+
+
+@dataclass
+class EstimateConfig(PolicyConfig):
+    """Settings of ``rlprm estimate``."""
+
+    STAGE: ClassVar[str] = "estimate"
+
+    trajectories: str = setting(
+        "", "Folder of trajectories to label (made by rlprm collect).", required=True, group=_DATA
+    )
+    num_tasks: int | None = setting(None, "Label the first tasks only; all if unset.", least=1, group=_DATA)
+    samples_per_task: int | None = setting(
+        None, "Label the first samples of a task only; all if unset.", least=1, group=_DATA
+    )
+    rollouts: int = setting(8, "Rollouts of each state.", least=1, group=_DATA)
+    outcome: str = setting(
+        "success", "What soft labels are made of: success (0 or 1) or score (graded).", choices=_OUTCOMES,
+        group=_DATA,
+    )  # fmt: skip
+    output_dir: str = setting("runs/estimates", "Where estimates and labels go.", group=_DATA)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if self.temperature == 0:
+            raise ConfigError("temperature: got 0, allowed: above 0 (all rollouts of a state would be one)")
+
+
+@dataclass
+class LabelConfig(Settings):
+    """Settings of ``rlprm label``."""
+
+    STAGE: ClassVar[str] = "label"
+
+    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).", required=True)
+    label_estimator: str = setting(
+        "returns",
+        "Label estimator: returns, outcome, td_gae (needs model).",
+        family="label estimator",
+        kwargs="label_estimator_kwargs",
+    )
+    label_estimator_kwargs: dict[str, Any] = setting(
+        {}, "Settings of the estimator, e.g. label_estimator_kwargs.lam."
+    )
+    model: str = setting("", "PRM whose values TD-GAE labels are made of.")
+    outcome: str = setting(
+        "success", "What labels are made of: success (0 or 1) or score (graded).", choices=_OUTCOMES
+    )
+    output: str = setting("runs/labels.jsonl", "File the labels go to, one trajectory a line.")
+
+    def __post_init__(self) -> None:
+        """Check the settings one by one, then those that must agree.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        from rlprm import labels  # imports torch: after everything that is checked without
+
+        labels.check_settings(self.label_estimator, self.label_estimator_kwargs)
+        if labels.load(self.label_estimator).NEEDS_VALUES and not self.model:
+            raise ConfigError(f"the estimator {self.label_estimator} needs values: name a PRM with --model")
+
+    def unused(self) -> dict[str, str]:
+        """Return the model if the estimator needs no values."""
+        from rlprm import labels
+
+        needed = labels.load(self.label_estimator).NEEDS_VALUES
+        return {} if needed else {"model": f"label_estimator {self.label_estimator}"}
+
+
+@dataclass
+class ProbeActionsConfig(PolicyConfig):
+    """Settings of ``rlprm probe-actions``."""
+
+    STAGE: ClassVar[str] = "probe-actions"
+
+    trajectories: str = setting(
+        "", "Folder of trajectories whose states are probed (made by rlprm collect).", required=True,
+        group=_DATA,
+    )  # fmt: skip
+    num_states: int = setting(200, "States to probe, at most one of each trajectory.", least=1, group=_DATA)
+    samples_per_state: int = setting(
+        16, "Actions sampled in each state; equal ones are merged.", least=2, group=_DATA
+    )
+    actions_per_state: int = setting(
+        4, "Different actions kept of them, the most frequent ones.", least=2, group=_DATA
+    )
+    rollouts: int = setting(32, "Rollouts that estimate an action's value.", least=4, group=_DATA)
+    output_dir: str = setting("runs/action-probe", "Where the probe goes.", group=_DATA)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if self.temperature == 0:
+            raise ConfigError("temperature: got 0, allowed: above 0 (all actions of a state would be one)")
+
+
+@dataclass
+class ExportConfig(Settings):
+    """Settings of ``rlprm export``."""
+
+    STAGE: ClassVar[str] = "export"
+
+    trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).", required=True)
+    only_successes: bool = setting(True, "Leave out trajectories without success.")
+    output: str = setting("runs/export.json", "File they go to, a JSON list with a trajectory a line.")
+
+
+@dataclass
+class EvaluateConfig(PolicyConfig):
+    """Settings of ``rlprm evaluate``."""
+
+    STAGE: ClassVar[str] = "evaluate"
+
+    scorers: dict[str, Any] = setting(
+        {},
+        "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm; or a scorer of your own: the path "
+        "of a .py file, or {kind: path or name, its settings}.",
+        group="Scorers",
+    )
+    main_scorer: str = setting(
+        "", "The scorer that is compared with the others; the first if unset.", group="Scorers"
+    )
+    with_confidence: bool = setting(
+        True, "Search with every checkpoint's values weighed by the policy's probabilities, too.",
+        group="Scorers",
+    )  # fmt: skip
+    confidence_per: str = setting(
+        "action", "Which probability: of a whole action, or of its token (mean).",
+        choices=("action", "token"), group="Scorers",
+    )  # fmt: skip
+    split: str = setting(
+        "test", "Task list that is reported: test, or dev while choosing.", choices=("test", "dev"),
+        group=_DATA,
+    )  # fmt: skip
+    first_task: int = setting(0, "First task of that split.", least=0, group=_DATA)
+    num_tasks: int = setting(128, "Number of tasks.", least=1, group=_DATA)
+    first_dev_task: int = setting(0, "First dev task.", least=0, group=_DATA)
+    num_dev_tasks: int = setting(
+        64, "Dev tasks on which each scorer's aggregation is chosen.", least=1, group=_DATA
+    )
+    action_probe: str = setting(
+        "", "Folder of probed actions (made by rlprm probe-actions) to tell apart.", group=_DATA
+    )
+    report_to: str = setting(
+        "none", "Tracker for the final numbers and plots.", choices=TRACKERS, group=_DATA
+    )
+    output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.", group=_DATA)
+    budgets: list[int] = setting(
+        [1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.", least=1,
+        required=True, group="Search",
+    )  # fmt: skip
+    chosen_at: int = setting(
+        16, "N at which aggregations are chosen and scorers are compared.", least=1, group="Search"
+    )
+    beams: list[str] = setting(
+        ["4x4"], "Beam searches as NxM, run with every checkpoint scorer.", group="Search"
+    )
+    beam_aggregation: str = setting(
+        CHOSEN,
+        "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
+        "last (the newest value, the paper's), min, mean or product.",
+        choices=(CHOSEN, "last", "min", "mean", "product"),
+        group="Search",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings one by one, then those that must agree.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        self._check_scorers()
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")
+        if self.chosen_at not in self.budgets:
+            raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
+        self.beam_sizes()
+        if self.temperature == 0:
+            raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
+        own_tasks = range(self.first_task, self.first_task + self.num_tasks)
+        dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
+        if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
+            raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
+                              "set first_task behind them")  # fmt: skip
+
+    def _check_scorers(self) -> None:
+        if not self.scorers:
+            raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
+        self.scorers = {name: scorers.canonical_setting(name, value) for name, value in self.scorers.items()}
+        for name in self.scorers:
+            if name in _BASELINES:
+                raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
+        self.main_scorer = self.main_scorer or next(iter(self.scorers))
+        if self.main_scorer not in self.scorers:
+            raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
+
+    def revisions(self) -> dict[str, str]:
+        """Return what identifies the policy and each scorer: its weights, or its kind and settings.
+
+        Raises:
+            ArtifactError: if there are no weights.
+        """
+        from rlprm.models.loading import revision_of
+
+        found = {"policy": revision_of(self.model)}
+        for name, value in self.scorers.items():
+            if not isinstance(value, Mapping):
+                found[name] = revision_of(value)
+                continue
+            found[name] = scorers.revision_of_setting(value)
+            if value["kind"] == "checkpoint":
+                found[name] += f"-{revision_of(value['folder'])}"
+        return found
+
+    def sources(self, *names: str) -> dict[str, Any]:
+        """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`.
+
+        Args:
+            *names: of the scorers whose code counts; all of them if none is given.
+        """
+        used: dict[str, Any] = {"environment": envs.load(self.environment)}
+        for name, value in self.scorers.items():
+            if isinstance(value, Mapping) and name in (names or self.scorers):
+                used[f"scorer {name}"] = scorers.load(value["kind"])
+        return user_sources(**used)
+
+    def beam_sizes(self) -> list[tuple[int, int]]:
+        """Return (N, M) of each beam search.
+
+        Raises:
+            ConfigError: for one that is not written as NxM.
+        """
+        matched = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
+        sizes = [(int(match[1]), int(match[2])) for match in matched if match]
+        if len(sizes) < len(self.beams) or any(n * m == 0 for n, m in sizes):
+            raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
+        return sizes
+
+    def unused(self) -> dict[str, str]:
+        """Return the aggregation of beams if there are none."""
+        return super().unused() | ({} if self.beams else {"beam_aggregation": "no beams"})
+
+
+@dataclass
+class QuickstartConfig(Settings):
+    """Settings of ``rlprm quickstart``; everything else stands in the recipes."""
+
+    STAGE: ClassVar[str] = "quickstart"
+
+    recipes: str = setting(
+        "recipes/babyai", "Folder of the recipes NAME_tiny.yaml: a path, or a shipped one.", required=True
+    )
+    output_dir: str = setting("runs/quickstart", "Where everything goes: the root of all recipes.")
+    seed: int = setting(0, "Seed of all stages.", least=0)
+    pretrain: dict[str, Any] = setting({}, "Changes to pretrain_tiny.yaml, e.g. --pretrain.size xs.")
+    sft: dict[str, Any] = setting({}, "Changes to sft_tiny.yaml, e.g. --sft.num_demonstrations 200.")
+    collect: dict[str, Any] = setting({}, "Changes to collect_tiny.yaml, e.g. --collect.num_tasks 64.")
+    train_prm: dict[str, Any] = setting({}, "Changes to train_prm_tiny.yaml, e.g. --train_prm.beta 0.")
+    train_orm: dict[str, Any] = setting({}, "Changes to train_orm_tiny.yaml.")
+    evaluate: dict[str, Any] = setting({}, "Changes to evaluate_tiny.yaml, e.g. --evaluate.num_tasks 16.")
+    train_rl: dict[str, Any] = setting({}, "Changes to train_rl_tiny.yaml, e.g. --train_rl.iterations 2.")
+
+    def __post_init__(self) -> None:
+        """Check the settings; refuse a folder without recipes.
+
+        Raises:
+            ArtifactError: if there are none.
+        """
+        super().__post_init__()
+        folder = find_folder(self.recipes, RECIPES)
+        names = [f"{name}_tiny.yaml" for name in QUICKSTART_RECIPES]
+        missing = [name for name in names if not (folder and (folder / name).exists())]
+        if missing:
+            raise ArtifactError(
+                f"no recipes at {self.recipes!r} (expected {', '.join(missing)} there); "
+                "rlprm recipes lists the shipped ones"
+            )
