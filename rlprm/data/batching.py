@@ -66,9 +66,9 @@ class LengthGroupedSampler(Sampler[int]):
             pool = sorted(order[start : start + size], key=self.lengths.__getitem__)
             batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
         # A short batch stays last: in the middle it would shift the borders of all that follow.
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]
-        for index in torch.randperm(len(whole), generator=generator).tolist():
-            yield from whole[index]
+        for index in torch.randperm(len(full), generator=generator).tolist():
+            yield from full[index]
         for batch in rest:
             yield from batch

@@ -1,7 +1,8 @@
-"""How sure a policy was of what it did, from the log-probabilities stored while it acted.
+"""The policy's confidence: the probability that it gave to each of its actions.
 
-This is what ``likelihood`` means in ``confidence_per`` and in the scorers ``likelihood`` and
-``agentprm_x_policy``; the reward model's head of that name is :mod:`rlprm.models.lm_head`.
+The probabilities come from the log-probabilities that are stored with every trajectory. The scorer
+``policy_confidence``, the products such as ``agentprm_x_policy`` and the setting ``confidence_per`` use
+them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ _PER = ("action", "token")
 
 
 def check_per(per: str) -> str:
-    """Return it, if it says whose probability is meant.
+    """Return ``per`` if it is allowed.
+
+    ``action`` is the joint probability of all sampled tokens of an action. ``token`` is the geometric mean
+    over these tokens, for messages so long that all joint probabilities are close to 0.
 
     Raises:
-        ConfigError: unless it is ``action`` (all sampled tokens of an action together) or ``token`` (their
-            geometric mean, for messages so long that their joint probability says little).
+        ConfigError: if it is neither.
     """
     if per not in _PER:
         raise ConfigError(f"confidence_per: got {per!r}, allowed: {', '.join(_PER)}")
@@ -31,7 +34,7 @@ def check_per(per: str) -> str:
 def action_probabilities(trajectory: Trajectory, per: str) -> tuple[float, ...]:
     """Return ``π(a_t | s_t)`` of each action, in (0, 1], at the temperature it was sampled at.
 
-    Tokens that were not sampled (a closing token that was forced) do not count.
+    Tokens that the policy did not sample, such as a forced closing token, do not count.
 
     Args:
         trajectory: finished or not.

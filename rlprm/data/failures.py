@@ -32,13 +32,13 @@ def with_outcome(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     Raises:
         DataError: if there is none.
     """
-    found = [t for t in trajectories if has_outcome(t)]
-    if not found:
+    usable = [t for t in trajectories if has_outcome(t)]
+    if not usable:
         raise DataError(
             f"none of the {len(trajectories)} trajectories can be learned from: all failed, are unfinished, "
             "or have no step"
         )
-    return found
+    return usable
 
 
 def report_failures(what: str, trajectories: Sequence[Trajectory]) -> int:

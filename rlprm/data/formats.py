@@ -43,10 +43,10 @@ def _parse_action_only(text: str) -> Parsed:
 
 
 def _parse_react(text: str) -> Parsed:
-    found = _REACT_ACTION.findall(text)
-    if len(found) > 1:
+    actions = _REACT_ACTION.findall(text)
+    if len(actions) > 1:
         return Parsed("", refusal=TWO_ACTIONS)
-    return Parsed(found[0].strip() if found else "")
+    return Parsed(actions[0].strip() if actions else "")
 
 
 def _write_react(action: str) -> str:

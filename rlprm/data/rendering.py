@@ -128,16 +128,16 @@ class ChatRenderer:
             messages.append({"role": "assistant", "content": reply})
             messages.append({"role": "user", "content": observation})
             pieces += reply + closing + self._before_observation + observation + self._after_observation
-        whole = self._render(messages, generate=True)
-        if whole != pieces:
+        rendered = self._render(messages, generate=True)
+        if rendered != pieces:
             at = next(
-                (i for i, (a, b) in enumerate(zip(whole, pieces, strict=False)) if a != b),
-                min(len(whole), len(pieces)),
+                (i for i, (a, b) in enumerate(zip(rendered, pieces, strict=False)) if a != b),
+                min(len(rendered), len(pieces)),
             )
             raise ChatTemplateError(
                 "the chat template rewrites earlier turns, so sampled tokens would not be the tokens "
                 f"trained on; expected {pieces[at : at + 40]!r} but the template "
-                f"gives {whole[at : at + 40]!r}. "
+                f"gives {rendered[at : at + 40]!r}. "
                 "Use a template that only appends (Qwen2.5's does; Qwen3's drops old thoughts)"
             )
 

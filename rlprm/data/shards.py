@@ -98,10 +98,10 @@ class Shards:
         Raises:
             DataError: if there are none, or a line is damaged; names shard and line.
         """
-        found = [row for _, shard in _numbered(self.folder) for row in _rows(shard, decode, damaged)]
-        if not found:
+        rows = [row for _, shard in _numbered(self.folder) for row in _rows(shard, decode, damaged)]
+        if not rows:
             raise DataError(f"{self.folder} holds no {self.HOLDS}")
-        return found
+        return rows
 
     def read_wave_rows(self, wave: int, decode: Callable[[Any], _T]) -> list[_T]:
         """Read the rows of one wave, in order.
@@ -117,8 +117,8 @@ class Shards:
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """Return the shards of a folder, in order."""
-    found = ((_SHARD.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    matches = ((_SHARD.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def _rows(shard: Path, decode: Callable[[Any], _T], damaged: Literal["raise", "skip"]) -> Iterator[_T]:

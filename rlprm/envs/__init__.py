@@ -1,4 +1,4 @@
-"""Environments; each module or folder in this package is one, found by its name."""
+"""Environments; each module or folder in this package is one environment, loaded by its name."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def opening(styles: Mapping[str, Instructions], *, end: End, style: str) -> list
         return []
     if style not in styles:
         raise ConfigError(f"unknown opening style {style!r}; known: none, {', '.join(styles)}")
-    told = styles[style]
-    finish = told.finish if end is End.DECLARED else ""
+    chosen = styles[style]
+    finish = chosen.finish if end is End.DECLARED else ""
     return [
-        {"role": "user", "content": told.text + finish + told.reply_format},
-        {"role": "assistant", "content": told.acknowledgement},
+        {"role": "user", "content": chosen.text + finish + chosen.reply_format},
+        {"role": "assistant", "content": chosen.acknowledgement},
     ]

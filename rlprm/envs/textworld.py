@@ -345,8 +345,8 @@ class TextWorld:
 
 def _readable(raw: str) -> str:
     """Return what a game says without its prompt, trace and marks."""
-    told = _SCORE.sub("", _TRACE.sub("", _PROMPT.sub("", raw))).replace(_WON, "").replace(_LOST, "")
-    return _GAPS.sub("\n\n", told).strip()
+    shown = _SCORE.sub("", _TRACE.sub("", _PROMPT.sub("", raw))).replace(_WON, "").replace(_LOST, "")
+    return _GAPS.sub("\n\n", shown).strip()
 
 
 @functools.lru_cache(maxsize=_EMULATORS)

@@ -202,22 +202,22 @@ def comparisons(measurements: Sequence[Measurement], *, main: str, n: int) -> li
         for m in measurements
         if m.record.strategy == BEST_OF_N and m.record.n == n and m.record.scorer != main
     ]
-    found = [compare(ours, other) for other in (_only(measurements, SAMPLE_MEAN), *others)]
+    differences = [compare(ours, other) for other in (_only(measurements, SAMPLE_MEAN), *others)]
     greedy = [m for m in measurements if m.record.strategy == GREEDY]
     beams = [m for m in measurements if m.record.strategy == BEAM]
-    return [*found, *(compare(beam, g) for beam in beams for g in greedy)]
+    return [*differences, *(compare(beam, g) for beam in beams for g in greedy)]
 
 
 def _only(
     measurements: Sequence[Measurement], strategy: str, *, scorer: str | None = None, n: int = 1
 ) -> Measurement:
-    found = [
+    matching = [
         m for m in measurements if (m.record.strategy, m.record.scorer, m.record.n) == (strategy, scorer, n)
     ]
-    if len(found) != 1:
+    if len(matching) != 1:
         what = strategy if scorer is None else f"{strategy} with {scorer}"
-        raise ConfigError(f"expected one measurement of {what} at N = {n}, got {len(found)}")
-    return found[0]
+        raise ConfigError(f"expected one measurement of {what} at N = {n}, got {len(matching)}")
+    return matching[0]
 
 
 def _rows(pool: Pool) -> list[tuple[str, Sequence[Trajectory]]]:

@@ -127,10 +127,10 @@ def evaluate_discrimination(folder: str | Path, scorer: Scorer, *, seed: int = 0
         )
     states = probe.read()
     scores = iter(score_all(scorer, [action.trajectory for actions in states for action in actions]))
-    found = []
+    scored_states = []
     for actions in states:
         newest = [s.values[-1] for s in (next(scores) for _ in actions) if s is not None]
-        found.append(
+        scored_states.append(
             ProbedState(
                 scores=tuple(newest),
                 values=tuple(action.success for action in actions),
@@ -139,7 +139,7 @@ def evaluate_discrimination(folder: str | Path, scorer: Scorer, *, seed: int = 0
                 samples=actions[0].samples,
             )
         )
-    return discrimination(found, scorer=scorer.name, seed=seed)
+    return discrimination(scored_states, scorer=scorer.name, seed=seed)
 
 
 def discrimination(states: Sequence[ProbedState], *, scorer: str, seed: int = 0) -> Discrimination:

@@ -233,12 +233,12 @@ def pick_examples(
     ]
     mixed = [pairs for pairs in by_task if len({t.outcome.success for t, _ in pairs}) == 2]
     candidates = mixed[0] if mixed else [pair for pairs in by_task for pair in pairs]
-    found = []
+    examples = []
     for won in (True, False):
         of_kind = [pair for pair in candidates if pair[0].outcome.success is won]
         if of_kind:
-            found.append(max(of_kind, key=lambda pair: len(pair[0].steps)))
-    return found
+            examples.append(max(of_kind, key=lambda pair: len(pair[0].steps)))
+    return examples
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``summary.json``: what an evaluation found, for other programs and for reports."""
+"""``summary.json``: the results of an evaluation, for other programs and for reports."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def start_episodes(
         RlprmError: for settings that cannot work.
     """
     begun = side_by_side(lambda job: _try_to_begin(job[0], setting), jobs, [task for task, _, _ in jobs])
-    return [_started(*job, setting, policy, found) for job, found in zip(jobs, begun, strict=True)]
+    return [_started(*job, setting, policy, start) for job, start in zip(jobs, begun, strict=True)]
 
 
 def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[Task]) -> list[_R]:

@@ -1,4 +1,4 @@
-"""What search, evaluation and RL know of a reward model: something that scores steps."""
+"""The protocol of a scorer: the only thing that search, evaluation and RL use of a reward model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Scorer(Protocol):
 
         Returns:
             One result per trajectory, in order, with as many values as the
-            trajectory has steps. A score that cannot be given raises: it never
-            silently becomes 0.
+            trajectory has steps. A trajectory that cannot be scored raises an
+            error; its score never becomes 0 silently.
         """
         ...
 
@@ -44,18 +44,18 @@ class ScorerModule(Protocol):
 
 @runtime_checkable
 class SearchingScorer(Protocol):
-    """A scorer that saves work by knowing when a search begins and ends; no scorer has to."""
+    """A scorer that saves work within a search. The method is optional for scorers."""
 
     def searching(self) -> AbstractContextManager[None]:
         """Begin a search, and end it on leaving.
 
-        Each call of ``score`` in between is a round of it: all its trajectories are one step long, or all
-        continue trajectories of the call before by one step. Scores are the same as without; whatever was
-        kept for the next round is freed at the end.
+        Each call of ``score`` in between is a round of the search. All trajectories of a round are one step
+        long, or all continue trajectories of the previous call by one step. The scores are the same as
+        outside a search. Caches for the next round are freed at the end.
         """
         ...
 
 
 def searching(scorer: Scorer) -> AbstractContextManager[None]:
-    """Tell a scorer that a search lasts as long as the context, where it wants to know."""
+    """Return a context that is one search for the scorer, if the scorer has that method."""
     return scorer.searching() if isinstance(scorer, SearchingScorer) else nullcontext()

@@ -1,4 +1,4 @@
-"""A scorer of several processes: each asks its own copy about its share, and has all the answers."""
+"""A scorer for several processes: each process scores a share, and all processes get all scores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ __all__ = ["DistributedScorer"]
 
 
 class DistributedScorer:
-    """Scores as another scorer does, in every process of a launch at once.
+    """Shares the scoring of another scorer out over the processes of a launch.
+
+    Every process must call ``score`` with the same trajectories.
 
     Args:
-        scorer: this process's.
-        processes: of the launch; all of them have to ask about the same trajectories.
+        scorer: the copy of this process.
+        processes: of the launch.
     """
 
     def __init__(self, scorer: Scorer, processes: Processes) -> None:

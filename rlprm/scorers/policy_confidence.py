@@ -1,11 +1,10 @@
-"""A baseline without a reward model: the policy's own confidence in each action.
+"""A baseline without a reward model: the policy's own probability of each action.
 
-What a policy sampled against its own opinion is often a slip. Where that is what failures are made of,
-its probabilities choose well and cost nothing; a reward model is worth its price where it beats them, or
-adds to them (:mod:`rlprm.scorers.with_confidence`).
+A policy samples some actions that it gives a low probability. If most failures come from such actions,
+the most probable candidate is already a strong baseline, and it is free. A reward model is worth its cost
+only if it does better, alone or together with this score (:mod:`rlprm.scorers.with_confidence`).
 
-The likelihood here is the policy's stored confidence (:mod:`rlprm.data.confidence`), not the reward model's
-head of that name (:mod:`rlprm.models.lm_head`).
+The probabilities are those stored with the trajectory (:mod:`rlprm.data.confidence`).
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ def build(name: str, *, per: str = "action") -> PolicyConfidence:
 
 
 class PolicyConfidence:
-    """Score of a step: the probability that the policy gave its action, in (0, 1].
+    """Score of a step: the probability that the policy gave to its action, in (0, 1].
 
-    Under aggregation ``product`` a trajectory's score is its likelihood, under ``min`` that of its most
-    unlikely action.
+    With the aggregation ``product``, the score of a trajectory is the probability of all its actions. With
+    ``min``, it is the probability of its least probable action.
 
     Args:
         per: ``action`` or ``token``, see :func:`rlprm.data.confidence.check_per`.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: if ``per`` is neither.
     """
 
     def __init__(self, per: str = "action") -> None:

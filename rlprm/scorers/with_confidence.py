@@ -1,12 +1,10 @@
-"""A reward model's values, weighed by how sure the policy was of its actions.
+"""The values of a reward model, weighted by the policy's probabilities of its actions.
 
-A reward model knows what it was taught to see; what it overlooks is often something the policy itself
-would hardly have done. The two err in different ways: by their product, best-of-N and beam search were
-better than by a scalar reward model alone wherever it was measured (docs/results.md), at the same price. A
-lm head holds such probabilities itself.
+A reward model and the policy make different errors. In the comparisons of docs/results.md, best-of-N
+by the product is better than by a scalar reward model, at the same cost. The ``lm`` head
+(:mod:`rlprm.models.lm_head`) contains such probabilities already.
 
-The likelihood in this scorer's name, ``agentprm_x_policy``, is the policy's stored confidence
-(:mod:`rlprm.data.confidence`), not the reward model's head (:mod:`rlprm.models.lm_head`).
+The probabilities are those stored with the trajectory (:mod:`rlprm.data.confidence`).
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ class WithConfidence:
     """Score of step t: ``max(v_t, 0) · mean of π(a_k | s_k) over k = 1 ... t``.
 
     Args:
-        scorer: whose values are predicted outcomes: higher is better, 0 is the worst.
+        scorer: its values are predicted outcomes; higher is better, and 0 is the worst.
         per: ``action`` or ``token``, see :func:`rlprm.data.confidence.check_per`.
 
     Raises:
-        ConfigError: for another ``per``.
+        ConfigError: if ``per`` is neither.
     """
 
     def __init__(self, scorer: Scorer, per: str = "action") -> None:
@@ -39,15 +37,15 @@ class WithConfidence:
         self.name = f"{scorer.name}_x_policy"
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
-        """Score with the other scorer, and weigh; see :class:`rlprm.scorers.base.Scorer`."""
+        """Score with the other scorer, and weight the values; see :class:`rlprm.scorers.base.Scorer`."""
         return [self.weigh(s, t) for s, t in zip(self.scorer.score(trajectories), trajectories, strict=True)]
 
     def searching(self) -> AbstractContextManager[None]:
-        """Tell the other scorer; see :class:`rlprm.scorers.base.SearchingScorer`."""
+        """Begin a search with the other scorer; see :class:`rlprm.scorers.base.SearchingScorer`."""
         return searching(self.scorer)
 
     def weigh(self, scores: StepScores, trajectory: Trajectory) -> StepScores:
-        """Weigh scores that the other scorer gave."""
+        """Weight the scores of the other scorer."""
         sums = accumulate(action_probabilities(trajectory, self.per))
         values = tuple(
             max(value, 0.0) * total / t

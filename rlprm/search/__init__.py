@@ -1,6 +1,6 @@
 """Test-time search: spend more samples on a task, and let a scorer decide which one counts.
 
-Each module in this package is one strategy, found by its name, with a function
+Each module in this package is one strategy, loaded by its name, with a function
 ``search``. A result is a trajectory together with what finding it cost.
 """
 

@@ -1,10 +1,11 @@
-"""What every search strategy returns, and how candidates are scored and ranked."""
+"""The result of a search strategy, and how candidates are scored and ranked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlprm.data.failures import has_failed
@@ -17,24 +18,24 @@ if TYPE_CHECKING:  # a policy brings a model library with it; records and plots 
     from rlprm.policies.base import Policy
 
 UNRANKED = -math.inf
-"""Rank score of what cannot be scored, a failed episode or one without an action: below every score."""
+"""Rank score of a trajectory that cannot be scored: a failed episode, or one without an action."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a strategy returns for one task, and what it cost."""
+    """The episode that a strategy chose for one task, and the costs of the search."""
 
     trajectory: Trajectory
     """The chosen episode; it has stopped."""
     score: float | None
-    """What it was chosen by; None where nothing scored it (greedy decoding, or an episode that failed)."""
+    """The score that it was chosen by; None without a score (greedy decoding, or an episode that failed)."""
     policy_tokens: int
     """Tokens the policy sampled for this task, those of discarded and merged candidates included."""
     scorer_tokens: int
     """Model tokens the scorer processed for this task."""
     env_steps: int
-    """Turns taken for this task. A message that the action format refuses is one, too; one that was merged
-    with an equal one is not."""
+    """Turns taken for this task. A message that the action format refuses counts. A message that was merged
+    with an equal message does not."""
 
 
 class SearchModule(Protocol):
@@ -50,15 +51,15 @@ class SearchModule(Protocol):
         run_seed: int = 0,
         **search_kwargs: Any,
     ) -> list[SearchResult]:
-        """Search every task, all of them in step; one result per task, in order.
+        """Search all tasks together, turn by turn; one result per task, in order.
 
-        A task's result, its costs included, does not depend on the tasks beside it, so
-        that a caller short of memory may pass them in portions.
+        The result of a task, costs included, does not depend on the other tasks of the
+        call. A caller that is short of memory may therefore pass the tasks in portions.
 
         Args:
             tasks: at least one.
             policy: acts; its temperature is the sampling temperature of the search.
-            scorer: scores candidates; a strategy that chooses nothing leaves it alone.
+            scorer: scores candidates; a strategy without candidates does not use it.
             setting: how episodes are run.
             run_seed: with a task's id, determines all its random numbers.
             **search_kwargs: the strategy's budgets.
@@ -70,21 +71,29 @@ class SearchModule(Protocol):
         ...
 
 
-def standing(stop: StopReason | None) -> int:
-    """Return 2 for an episode that terminated, 1 for one that was cut off, 0 for one that failed.
+class EndRank(IntEnum):
+    """How an episode ended, from the worst end to the best; a search ranks candidates by it first."""
+
+    FAILED = 0
+    TRUNCATED = 1
+    TERMINATED = 2
+
+
+def end_rank(stop: StopReason | None) -> EndRank:
+    """Return the rank of the end of an episode.
 
     Raises:
-        DataError: for an episode that has not stopped; it is never a result.
+        DataError: if the episode has not stopped; it is never a result.
     """
     if stop is None:
         raise DataError("an unfinished trajectory cannot be the result of a search")
     if stop is StopReason.ERROR:
-        return 0
-    return 1 if stop.is_truncation else 2
+        return EndRank.FAILED
+    return EndRank.TRUNCATED if stop.is_truncation else EndRank.TERMINATED
 
 
 def can_be_scored(trajectory: Trajectory) -> bool:
-    """Whether a scorer can be asked: the episode did not fail and has at least one action."""
+    """Whether a scorer can score the episode: it did not fail, and it has at least one action."""
     return not has_failed(trajectory) and len(trajectory.steps) > 0
 
 
@@ -95,22 +104,22 @@ def score_all(scorer: Scorer, trajectories: Sequence[Trajectory]) -> list[StepSc
         One entry per trajectory; None for those that cannot be scored (``can_be_scored``).
 
     Raises:
-        DataError: where the scorer returns too few results, too few values, or one that is not finite.
+        DataError: if the scorer returns too few results, too few values, or a value that is not finite.
     """
-    asked = [trajectory for trajectory in trajectories if can_be_scored(trajectory)]
-    answers = scorer.score(asked) if asked else []
-    if len(answers) != len(asked):
+    scorable = [trajectory for trajectory in trajectories if can_be_scored(trajectory)]
+    results = scorer.score(scorable) if scorable else []
+    if len(results) != len(scorable):
         raise DataError(
-            f"the scorer {scorer.name} returned {len(answers)} results for {len(asked)} trajectories"
+            f"the scorer {scorer.name} returned {len(results)} results for {len(scorable)} trajectories"
         )
-    for trajectory, scores in zip(asked, answers, strict=True):
+    for trajectory, scores in zip(scorable, results, strict=True):
         _check(scorer.name, trajectory, scores)
-    remaining = iter(answers)
+    remaining = iter(results)
     return [next(remaining) if can_be_scored(trajectory) else None for trajectory in trajectories]
 
 
 def rank_score(scores: StepScores | None, aggregation: str) -> float:
-    """Return what a trajectory is ranked by; ``UNRANKED`` where it could not be scored.
+    """Return the score that a trajectory is ranked by; ``UNRANKED`` if it could not be scored.
 
     Raises:
         ConfigError: for an unknown aggregation.
@@ -120,9 +129,9 @@ def rank_score(scores: StepScores | None, aggregation: str) -> float:
 
 def _check(name: str, trajectory: Trajectory, scores: StepScores) -> None:
     where = f"task {trajectory.task.id!r}, sample {trajectory.sample}"
-    given, wanted = len(scores.values), len(trajectory.steps)
-    if given != wanted:
-        raise DataError(f"the scorer {name} returned {given} values for {wanted} steps ({where})")
+    values, steps = len(scores.values), len(trajectory.steps)
+    if values != steps:
+        raise DataError(f"the scorer {name} returned {values} values for {steps} steps ({where})")
     for t, value in enumerate(scores.values, start=1):
         if not math.isfinite(value):
             raise DataError(f"the scorer {name} gave step {t} the score {value} ({where})")

@@ -17,7 +17,7 @@ paper is silent:
   moves to the finished pool and takes no slot.
 * A task is done when N of its candidates have terminated, or none is unfinished.
   Candidates that were cut off (a limit) do not count towards N: they are returned
-  only where nothing terminated, and failed ones only where there is nothing else.
+  only if none terminated, and failed ones only if there are no others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
 from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer, searching
-from rlprm.search.base import UNRANKED, SearchResult, rank_score, score_all, standing
+from rlprm.search.base import UNRANKED, EndRank, SearchResult, end_rank, rank_score, score_all
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 
@@ -43,7 +43,7 @@ class _Scored(NamedTuple):
     @property
     def rank(self) -> tuple[int, float]:
         """Among finished ones, termination comes before any score."""
-        return standing(self.trajectory.stop), self.score
+        return end_rank(self.trajectory.stop), self.score
 
 
 @dataclass
@@ -95,7 +95,7 @@ class _Beam:
                 self.alive.append(episode)
             else:
                 self.finished.append(candidate)
-        if sum(standing(c.trajectory.stop) == 2 for c in self.finished) >= self.n:
+        if sum(end_rank(c.trajectory.stop) is EndRank.TERMINATED for c in self.finished) >= self.n:
             self.alive = []
 
     def result(self) -> SearchResult:

@@ -1,4 +1,4 @@
-"""Best-of-N: sample N whole trajectories, keep the one a scorer likes best (arXiv 2511.08325).
+"""Best-of-N: sample N trajectories, and return the one with the highest score (arXiv 2511.08325).
 
 How step scores become one trajectory score is not stated in the paper; the rules
 of ``rlprm.functional.aggregation`` can be chosen from, on dev tasks.
@@ -13,7 +13,7 @@ from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
 from rlprm.rollouts.episode import rollout
 from rlprm.scorers.base import Scorer
-from rlprm.search.base import SearchResult, rank_score, score_all, standing
+from rlprm.search.base import SearchResult, end_rank, rank_score, score_all
 from rlprm.types import EpisodeSetting, StepScores, Task, Trajectory
 
 
@@ -102,7 +102,7 @@ def _best(pool: Sequence[Trajectory], scores: Sequence[StepScores | None], aggre
     if not pool:
         raise DataError("a pool without candidates has no best one")
     for trajectory in pool:
-        standing(trajectory.stop)  # refuses unfinished candidates
+        end_rank(trajectory.stop)  # refuses unfinished candidates
     ranks = [rank_score(s, aggregation) for s in scores]
     best = max(range(len(pool)), key=ranks.__getitem__)
     return SearchResult(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import replace
 
@@ -38,7 +37,7 @@ def test_shortest_counts_actions() -> None:
     assert scores.initial == 0.0
 
 
-def test_likelihood_is_the_probability_of_each_action() -> None:
+def test_confidence_is_the_probability_of_each_action() -> None:
     made = of_steps(steps=2, action_tokens=2)  # tokens: . aa . aa
     halves = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 0.5, 1, 0.8, 1)))
     (scores,) = PolicyConfidence().score([halves])
@@ -55,7 +54,7 @@ def test_of_long_actions_the_probability_of_a_token_is_taken_forced_tokens_left_
         PolicyConfidence("word")
 
 
-def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far() -> None:
+def test_a_product_weights_values_by_the_mean_probability_of_the_actions_so_far() -> None:
     made = of_steps(steps=3, action_tokens=1)  # tokens: . a . a . a
     sampled = replace(made, logprobs=tuple(math.log(p) for p in (1, 0.5, 1, 0.7, 1, 0.9)))
     values = {(): 0.4, ("action 1",): 0.6, ("action 1", "action 2"): -0.1}
@@ -65,16 +64,6 @@ def test_confident_weighs_values_by_the_mean_probability_of_the_actions_so_far()
     assert scores.values == pytest.approx((0.3, 0.0, 0.56))
     assert (scores.initial, scores.tokens) == (0.4, 11)
     assert WithConfidence(scorer).name == "toy_x_policy"
-
-
-def test_each_module_named_after_a_likelihood_says_which_one_and_names_the_other() -> None:
-    policys, head = "rlprm.data.confidence", "rlprm.models.lm_head"
-    for module, other in ((policys, head), (head, policys)):
-        assert other in (importlib.import_module(module).__doc__ or "")
-    for scorer in (PolicyConfidence, WithConfidence):
-        described = importlib.import_module(scorer.__module__).__doc__ or ""
-        assert policys in described
-        assert head in described
 
 
 def test_random_depends_on_seed_task_sample_and_step_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rlprm import search
 from rlprm.errors import ConfigError, DataError, UnknownComponentError
 from rlprm.search import greedy
-from rlprm.search.base import standing
+from rlprm.search.base import EndRank, end_rank
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
@@ -83,12 +83,15 @@ def test_greedy_takes_the_most_likely_action_and_asks_no_scorer() -> None:
         greedy.search(TASKS[:1], SeededPolicy(), None, SETTING)
 
 
-def test_terminated_stands_above_truncated_above_failed() -> None:
-    groups = {2: set(), 1: set(), 0: set()}
+def test_terminated_ranks_above_truncated_above_failed() -> None:
+    assert EndRank.TERMINATED > EndRank.TRUNCATED > EndRank.FAILED
+    groups: dict[EndRank, set[StopReason]] = {rank: set() for rank in EndRank}
     for stop in StopReason:
-        groups[standing(stop)].add(stop)
-    assert groups[2] == {StopReason.SUCCESS, StopReason.FAILURE, StopReason.DECLARED}
-    assert groups[1] == {StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT}
-    assert groups[0] == {StopReason.ERROR}
+        groups[end_rank(stop)].add(stop)
+    assert groups == {
+        EndRank.TERMINATED: {StopReason.SUCCESS, StopReason.FAILURE, StopReason.DECLARED},
+        EndRank.TRUNCATED: {StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT},
+        EndRank.FAILED: {StopReason.ERROR},
+    }
     with pytest.raises(DataError, match="unfinished"):
-        standing(None)
+        end_rank(None)

@@ -169,10 +169,10 @@ def require_end(demonstrations: Sequence[Demonstration], end: End, action_format
     """
     read = load_format(action_format).parse
     finished = sum(read(d.messages[-1]["content"]).action == "finish" for d in demonstrations)
-    found = End.DECLARED if finished > len(demonstrations) / 2 else End.ON_SUCCESS
-    if found is not end:
+    ended = End.DECLARED if finished > len(demonstrations) / 2 else End.ON_SUCCESS
+    if ended is not end:
         raise ConfigError(
-            f"end: got {end.value}, allowed: {found.value}, as {finished} of these {len(demonstrations)} "
+            f"end: got {end.value}, allowed: {ended.value}, as {finished} of these {len(demonstrations)} "
             "demonstrations end with finish"
         )
 

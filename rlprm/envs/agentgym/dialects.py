@@ -81,10 +81,10 @@ class Dialect:
 
 def read_command(message: str) -> Request:
     """Read a message as AgentGym's BabyAI and TextCraft clients do; without ``Action:`` it is the action."""
-    found = _ACTION.findall(message)
-    if len(found) > 1:
+    actions = _ACTION.findall(message)
+    if len(actions) > 1:
         return Request("", refusal=_TWO_ACTIONS)
-    words = (found[0] if found else message).split()
+    words = (actions[0] if actions else message).split()
     return Request(" ".join(_DROPPED.sub("", " ".join(words)).split()))
 
 

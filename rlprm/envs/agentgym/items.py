@@ -40,10 +40,10 @@ def read_items(source: str, name: str) -> Items:
         ArtifactError: if there is no such file, folder or data set.
         DataError: if a file is damaged or has no items of this environment; says which it has.
     """
-    found = [row for file in _files(source, name) for row in _rows(file)]
-    chosen = [(where, item) for where, item in found if item["item_id"].startswith(f"{name}_")]
+    rows = [row for file in _files(source, name) for row in _rows(file)]
+    chosen = [(where, item) for where, item in rows if item["item_id"].startswith(f"{name}_")]
     if not chosen:
-        counts = Counter(item["item_id"].rpartition("_")[0] for _, item in found)
+        counts = Counter(item["item_id"].rpartition("_")[0] for _, item in rows)
         known = ", ".join(f"{other!r} ({count})" for other, count in counts.most_common(10))
         raise DataError(f"{source} holds no item of {name!r}; it has {known or 'none at all'}")
     return chosen
@@ -55,18 +55,18 @@ def data_index(where: str, item: Mapping[str, Any]) -> int:
     Raises:
         DataError: if its id does not end with one.
     """
-    found = index_in(item["item_id"])
-    if found is None:
+    index = index_in(item["item_id"])
+    if index is None:
         raise DataError(
             f"{where}: item_id: got {item['item_id']!r}, allowed: a name, an underscore and a number"
         )
-    return found
+    return index
 
 
 def index_in(identity: str) -> int | None:
     """Return the index of a task with which an id ends; None where it ends otherwise."""
-    found = _INDEX.search(identity)
-    return None if found is None or len(found[1]) > 18 else int(found[1])
+    match = _INDEX.search(identity)
+    return None if match is None or len(match[1]) > 18 else int(match[1])
 
 
 def _files(source: str, name: str) -> list[Path]:
@@ -75,24 +75,24 @@ def _files(source: str, name: str) -> list[Path]:
         return [path]
     names = [pattern.format(name) for pattern in _FILES]
     if path.is_dir():
-        found = [path / file for file in names if (path / file).is_file()]
+        paths = [path / file for file in names if (path / file).is_file()]
     elif _HUB_ID.fullmatch(source):
-        found = _from_hub(source, names)
+        paths = _from_hub(source, names)
     else:
         raise ArtifactError(f"no file or folder {source!r}, and it is no hub id either")
-    if not found:
+    if not paths:
         raise ArtifactError(f"{source} has none of the files {', '.join(names)}")
-    return found
+    return paths
 
 
 def _from_hub(source: str, names: list[str]) -> list[Path]:
     from huggingface_hub import hf_hub_download  # only for the hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    found = []
+    files = []
     for file in names:
         try:
-            found.append(Path(hf_hub_download(source, file, repo_type="dataset")))
+            files.append(Path(hf_hub_download(source, file, repo_type="dataset")))
         except LocalEntryNotFoundError as error:  # no connection, and not in the cache
             reason = str(error).splitlines()[0]
         except EntryNotFoundError:
@@ -100,9 +100,9 @@ def _from_hub(source: str, names: list[str]) -> list[Path]:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             break
-    if not found and reason:
+    if not files and reason:
         raise ArtifactError(f"no file {source!r} here, and the hub's does not load: {reason}")
-    return found
+    return files
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

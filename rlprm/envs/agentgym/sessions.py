@@ -296,11 +296,11 @@ class Sessions:
 
 def _drained(queue: deque[_Entry]) -> list[_Entry]:
     """Take everything out of a queue that may grow meanwhile."""
-    found = []
+    entries = []
     with contextlib.suppress(IndexError):
         while True:
-            found.append(queue.popleft())
-    return found
+            entries.append(queue.popleft())
+    return entries
 
 
 _POOLS: dict[int, list[Sessions]] = {}  # by process: what a fork inherits is its parent's to use and to close

@@ -95,11 +95,12 @@ def tasks_at(
             f"agentgym max_unanswered_starts: got {max_unanswered_starts!r}, allowed: 1 or more"
         )
     url = server_at(server, float(timeout), retries).url
-    found = _indices(dialect.name, data_indices)[split]
-    if start < 0 or count < 0 or start + count > len(found):
+    split_indices = _indices(dialect.name, data_indices)[split]
+    if start < 0 or count < 0 or start + count > len(split_indices):
         raise ConfigError(
-            f"agentgym tasks: data_indices.{split.value} has {len(found)} data indices of {dialect.name}, "
-            f"got start {start} and count {count} (dev is every tenth of train where none is named)"
+            f"agentgym tasks: data_indices.{split.value} has {len(split_indices)} data indices of "
+            f"{dialect.name}, got start {start} and count {count} (dev is every tenth of train where none is "
+            "named)"
         )
     address = {
         "server": url,
@@ -109,7 +110,7 @@ def tasks_at(
     }
     return [
         Task(environment, f"{dialect.name}_{index}", split, {**address, "data_idx": index})
-        for index in found[start : start + count]
+        for index in split_indices[start : start + count]
     ]
 
 
@@ -151,8 +152,8 @@ def held_out_of(name: str, data_indices: Any) -> frozenset[int]:
         ArtifactError: if there is no such data file.
         DataError: if it is damaged.
     """
-    found = _indices(name, data_indices)
-    return frozenset(found[Split.DEV]) | frozenset(found[Split.TEST])
+    indices = _indices(name, data_indices)
+    return frozenset(indices[Split.DEV]) | frozenset(indices[Split.TEST])
 
 
 def no_expert(task: Task) -> DemonstrationError:
@@ -169,9 +170,9 @@ def _indices(name: str, data_indices: Any) -> dict[Split, list[int]]:
             f"agentgym data_indices: got {data_indices!r}, allowed: train, dev, test with indices or data "
             "files each, as in {train: 0-373, test: AgentGym/AgentEval}"
         )
-    found = {split: list(dict.fromkeys(_expand(name, data_indices.get(split, [])))) for split in Split}
+    by_split = {split: list(dict.fromkeys(_expand(name, data_indices.get(split, [])))) for split in Split}
     owner: dict[int, Split] = {}
-    for split, indices in found.items():
+    for split, indices in by_split.items():
         for index in indices:
             if owner.setdefault(index, split) is not split:
                 raise ConfigError(
@@ -179,9 +180,9 @@ def _indices(name: str, data_indices: Any) -> dict[Split, list[int]]:
                     "allowed: splits that have nothing in common"
                 )
     if Split.DEV not in data_indices:
-        found[Split.DEV] = found[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
-        del found[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
-    return found
+        by_split[Split.DEV] = by_split[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
+        del by_split[Split.TRAIN][_DEV_EVERY - 1 :: _DEV_EVERY]
+    return by_split
 
 
 def _expand(name: str, given: Any) -> Iterator[int]:
@@ -191,8 +192,8 @@ def _expand(name: str, given: Any) -> Iterator[int]:
             yield from _expand(name, part)
     elif isinstance(given, int) and not isinstance(given, bool) and given >= 0:
         yield given
-    elif isinstance(given, str) and (found := _RANGE.fullmatch(given)):
-        first, last = int(found[1]), int(found[2] or found[1])
+    elif isinstance(given, str) and (match := _RANGE.fullmatch(given)):
+        first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < first + _MOST_INDICES:
             raise ConfigError(
                 f"agentgym data_indices: got {given!r}, allowed: first-last, {_MOST_INDICES:,} at most"

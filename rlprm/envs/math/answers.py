@@ -33,8 +33,8 @@ def extract(text: str, *, letters: str = "") -> str | None:
     if not letters:
         number = _NUMBER.search(text)
         return number[1].replace(",", "") if number else None
-    found = (match[1].upper() for match in _LETTER.finditer(text))
-    return next((letter for letter in found if letter in letters), None)
+    letters_named = (match[1].upper() for match in _LETTER.finditer(text))
+    return next((letter for letter in letters_named if letter in letters), None)
 
 
 def same(answer: str, other: str) -> bool:

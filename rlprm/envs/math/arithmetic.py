@@ -113,11 +113,11 @@ def split_of(first: int, operations: Sequence[Operation]) -> Split:
 def _task(split: Split, depth: int, seed: int, limits: tuple[int, int], wording: str) -> Task:
     largest, operand = limits
     draw = random.Random(f"{depth} {largest} {operand} {seed}")
-    found = chain(draw, depth, largest=largest, operand=operand)
-    while split_of(*found) is not split:
-        found = chain(draw, depth, largest=largest, operand=operand)
+    drawn = chain(draw, depth, largest=largest, operand=operand)
+    while split_of(*drawn) is not split:
+        drawn = chain(draw, depth, largest=largest, operand=operand)
     worded = wording == "worded" or (wording == "both" and draw.random() < 0.5)
-    made = problem(*found, about=(_pick(draw, _NAMES), _pick(draw, _THINGS)) if worded else None)
+    made = problem(*drawn, about=(_pick(draw, _NAMES), _pick(draw, _THINGS)) if worded else None)
     return made.task(f"arithmetic-{depth}-{largest}-{operand}-{wording}-{seed}", split)
 
 

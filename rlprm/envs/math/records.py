@@ -43,16 +43,16 @@ def read_rows(data: str, subset: str | None) -> dict[Split, Rows]:
         return {Split.TRAIN: list(_lines(path))}
     if path.is_dir():
         parts = {file.stem: file for file in sorted(path.glob("*.jsonl"))}
-        found = {split: list(_lines(parts[name])) for split, name in _known(parts).items()}
+        by_split = {split: list(_lines(parts[name])) for split, name in _known(parts).items()}
     else:
         hub = _from_hub(data, subset)
-        found = {split: _numbered(f"{data} {name}", hub[name]) for split, name in _known(hub).items()}
-    if not found:
+        by_split = {split: _numbered(f"{data} {name}", hub[name]) for split, name in _known(hub).items()}
+    if not by_split:
         raise ConfigError(
             f"math data: {data} has none of the parts "
             + ", ".join(name for names in _PARTS.values() for name in names)
         )
-    return found
+    return by_split
 
 
 def _known(parts: Mapping[str, Any]) -> dict[Split, str]:
@@ -84,10 +84,10 @@ def _from_hub(data: str, subset: str | None) -> Mapping[str, Any]:
     import datasets  # half a second, and only for the hub
 
     try:
-        found = datasets.load_dataset(data, subset)
+        parts = datasets.load_dataset(data, subset)
     except Exception as error:  # of many kinds: network, hub, unknown names
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"math data: {data!r} is no file or folder here, and the hub's does not load: {reason}"
         ) from error
-    return dict(found)
+    return dict(parts)

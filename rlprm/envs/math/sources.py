@@ -116,19 +116,21 @@ def split_problems(rows: dict[Split, Iterable[Problem]]) -> dict[Split, tuple[Pr
     smallest hashes, so that neither their order in the file nor added ones move many.
     """
     seen: set[str] = set()
-    found: dict[Split, list[Problem]] = {split: [] for split in Split}
+    by_split: dict[Split, list[Problem]] = {split: [] for split in Split}
     for split in (Split.TEST, Split.DEV, Split.TRAIN):
         for problem in rows.get(split, ()):
             if problem.question not in seen:
                 seen.add(problem.question)
-                found[split].append(problem)
-    share = -(-len(found[Split.TRAIN]) // _SHARE)
+                by_split[split].append(problem)
+    share = -(-len(by_split[Split.TRAIN]) // _SHARE)
     for split in (Split.TEST, Split.DEV):
         if split not in rows:
-            taken = set(sorted(problem.mark for problem in found[Split.TRAIN])[:share])
-            found[split] = [problem for problem in found[Split.TRAIN] if problem.mark in taken]
-            found[Split.TRAIN] = [problem for problem in found[Split.TRAIN] if problem.mark not in taken]
-    return {split: tuple(problems) for split, problems in found.items()}
+            taken = set(sorted(problem.mark for problem in by_split[Split.TRAIN])[:share])
+            by_split[split] = [problem for problem in by_split[Split.TRAIN] if problem.mark in taken]
+            by_split[Split.TRAIN] = [
+                problem for problem in by_split[Split.TRAIN] if problem.mark not in taken
+            ]
+    return {split: tuple(problems) for split, problems in by_split.items()}
 
 
 def _problems(

@@ -63,20 +63,20 @@ class RecipeBook:
 
     def ways(self, item: str) -> list[Way]:
         """Return the recipes of an item, once for each choice of items for their classes."""
-        found = []
+        choices = []
         for recipe in self.recipes.get(item, ()):
             for members in product(*(slot.members for slot in recipe.slots)):
                 counts = (slot.count for slot in recipe.slots)
-                found.append(Way(recipe.count, tuple(zip(members, counts, strict=True))))
-        return found
+                choices.append(Way(recipe.count, tuple(zip(members, counts, strict=True))))
+        return choices
 
     def surroundings(self, goal: str) -> tuple[list[str], list[str]]:
         """Return the commands of all recipes that can lead to a goal, and of others with their ingredients.
 
         Both are sorted, so that drawing from them depends on nothing but the random numbers.
         """
-        found = self._surroundings.get(goal)
-        if found is None:
+        known = self._surroundings.get(goal)
+        if known is None:
             leading = self._leading_to(goal)
             used = {slot.name for recipe in leading for slot in recipe.slots}
             related = {
@@ -86,18 +86,18 @@ class RecipeBook:
                 if any(slot.name in used for slot in recipe.slots)
             }
             commands = {recipe.text for recipe in leading}
-            found = self._surroundings[goal] = (sorted(commands), sorted(related - commands))
-        return found
+            known = self._surroundings[goal] = (sorted(commands), sorted(related - commands))
+        return known
 
     def _leading_to(self, goal: str) -> list[Recipe]:
-        waiting, met, found = [goal], {goal}, []
+        waiting, met, leading = [goal], {goal}, []
         while waiting:
             for recipe in self.recipes.get(waiting.pop(), ()):
-                found.append(recipe)
+                leading.append(recipe)
                 new = recipe.ingredients - met
                 met |= new
                 waiting += sorted(new)
-        return found
+        return leading
 
     def _find_depth(self, item: str) -> int:
         if item not in self.depth:

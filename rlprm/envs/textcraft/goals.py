@@ -73,21 +73,21 @@ def split_goals(recipes: str | None, depths: tuple[int, ...]) -> dict[Split, tup
     Which split a goal belongs to depends on its depth only, not on the other depths asked for.
     """
     book = load_book(recipes)
-    found: dict[Split, list[str]] = {split: [] for split in Split}
+    by_split: dict[Split, list[str]] = {split: [] for split in Split}
     for depth in depths:
         goals = _shuffled(
             (item for item in book.recipes if book.depth[item] == depth), f"{_SPLIT_SEED} {depth}"
         )
         quota = min(_TEST_GOALS.get(depth, len(goals)), len(goals) // 3)
-        found[Split.TEST] += goals[:quota]
-        found[Split.DEV] += goals[quota : 2 * quota]
-        found[Split.TRAIN] += goals[2 * quota :]
-    every = [goal for split in Split for goal in found[split]]
+        by_split[Split.TEST] += goals[:quota]
+        by_split[Split.DEV] += goals[quota : 2 * quota]
+        by_split[Split.TRAIN] += goals[2 * quota :]
+    every = [goal for split in Split for goal in by_split[split]]
     if not every:
         known = sorted({book.depth[item] for item in book.recipes})
         raise ConfigError(f"textcraft depths: no goal has a depth in {list(depths)}; there are {known}")
     return {
-        split: tuple(_shuffled(sorted(found[split] or every), f"{_SPLIT_SEED} {split.value}"))
+        split: tuple(_shuffled(sorted(by_split[split] or every), f"{_SPLIT_SEED} {split.value}"))
         for split in Split
     }
 

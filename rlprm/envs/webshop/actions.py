@@ -27,5 +27,5 @@ def parse_action(text: str) -> Action | None:
     hold brackets itself, and the case of the name does not matter.
     """
     written = text.strip().removesuffix(_END_OF_TEXT).rpartition("Action:")[2].strip()
-    found = _ACTION.match(written)
-    return Action(found[1].lower(), found[2].lower()) if found else None
+    action = _ACTION.match(written)
+    return Action(action[1].lower(), action[2].lower()) if action else None

@@ -35,7 +35,7 @@ class State:
 
     place: Place = Place.START
     results: tuple[int, ...] = ()
-    """Places of what was found."""
+    """Places of the search results."""
     number: int = 1
     """Of the page of results."""
     product: Product | None = None
@@ -103,8 +103,8 @@ class WebShop:
         return [self._shop.product(place) for place in places]
 
     def _search(self, words: str) -> None:
-        found = self._shop.index.search(words)
-        self.state = State(Place.RESULTS, results=found, seen=self.state.seen)
+        places = self._shop.index.search(words)
+        self.state = State(Place.RESULTS, results=places, seen=self.state.seen)
 
     def _click(self, target: str) -> bool:
         """Follow a button, a link or an option; False where the page has none of that text."""
@@ -175,8 +175,8 @@ class WebShop:
             return self._render(pages.start_page(instruction))
         if state.place is Place.RESULTS:
             size, total = self._setting.results_per_page, len(state.results)
-            found = pages.results_page(instruction, self.shown(), number=state.number, size=size, total=total)
-            return self._render(found)
+            page = pages.results_page(instruction, self.shown(), number=state.number, size=size, total=total)
+            return self._render(page)
         assert state.product is not None
         if state.place is Place.ITEM:
             item = pages.item_page(instruction, state.product, attributes=self._setting.show_attributes)

@@ -74,15 +74,15 @@ class _Shopper:
         """Search, look at results until one fits, buy it."""
         self._do(f"search[{self._query}]")
         while True:
-            found = self._next_result()
-            if found is None:
+            product = self._next_result()
+            if product is None:
                 self._do(f"click[{pages.NEXT}]")
                 continue
-            self._do(f"click[{found.asin}]")
-            choices = self._choices(found)
-            if choices is not None and self._has_attributes(found, len(choices)):
+            self._do(f"click[{product.asin}]")
+            choices = self._choices(product)
+            if choices is not None and self._has_attributes(product, len(choices)):
                 break
-            self._refused.add(found.asin)
+            self._refused.add(product.asin)
             self._do(f"click[{pages.PREVIOUS}]")
         for value in choices:
             self._do(f"click[{value}]")
@@ -97,9 +97,9 @@ class _Shopper:
 
     def _next_result(self) -> Product | None:
         """Return an affordable product of the page whose title has enough of the words, or most of them."""
-        found = [product for product in self._episode.shown() if self._can_be(product)]
+        candidates = [product for product in self._episode.shown() if self._can_be(product)]
         return max(
-            found, key=lambda product: min(3, len(self._words & set(terms(product.title)))), default=None
+            candidates, key=lambda product: min(3, len(self._words & set(terms(product.title)))), default=None
         )
 
     def _can_be(self, product: Product) -> bool:

@@ -86,7 +86,7 @@ def tasks(
         if value != default:
             raise ConfigError(f"webshop {name}: got {value!r}, allowed without data: {default}")
     wished = wishes_in(split, _checked_categories(categories))
-    found = numbered("webshop", split, start, count, kinds=wished, kind="wish")
+    drawn = numbered("webshop", split, start, count, kinds=wished, kind="wish")
     return [
         Task(
             "webshop",
@@ -94,7 +94,7 @@ def tasks(
             split,
             {"product": wish.product.asin, "wish": wish.number, "seed": seed, **spec_of(setting)},
         )
-        for wish, seed in found
+        for wish, seed in drawn
     ]
 
 

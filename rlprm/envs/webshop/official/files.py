@@ -43,13 +43,13 @@ def find_files(data: str) -> Files:
     """
     path = user_path("webshop data", data)
     inside = [path] if path.is_file() else sorted(path.glob("*.json"))
-    found = [file for file in inside if file.match(_PRODUCTS) and file.is_file()]
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    candidates = [file for file in inside if file.match(_PRODUCTS) and file.is_file()]
+    if len(candidates) != 1:
+        names = ", ".join(file.name for file in candidates) or "none"
         raise ConfigError(
             f"webshop data: got {data!r} with {names}, allowed: a folder with one {_PRODUCTS}, or that file"
         )
-    (products,) = found
+    (products,) = candidates
     folder, ending = products.parent, products.stem.removeprefix("items_shuffle")
     attributes = folder / f"items_ins_v2{ending}.json"
     if not attributes.is_file():

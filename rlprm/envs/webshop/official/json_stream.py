@@ -89,9 +89,11 @@ class _Reader:
 
     def expect(self, character: str) -> None:
         """Move past a character; "" is the end of the file."""
-        found = self.peek()
-        if found != character:
-            raise self._broken(f"expected {character or 'its end'!r}, got {found or 'its end'!r}", self._at)
+        following = self.peek()
+        if following != character:
+            raise self._broken(
+                f"expected {character or 'its end'!r}, got {following or 'its end'!r}", self._at
+            )
         self._at += len(character)
 
     def element(self) -> Any:

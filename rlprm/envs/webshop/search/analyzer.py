@@ -31,8 +31,8 @@ def terms(text: str, most: int | None = None) -> list[str]:
         text: In any case.
         most: How many words are read, stop words not counted; all if None.
     """
-    found = (term for word in _words(text.lower()) if (term := _term(word)) is not None)
-    return list(itertools.islice(found, most))
+    stems = (term for word in _words(text.lower()) if (term := _term(word)) is not None)
+    return list(itertools.islice(stems, most))
 
 
 def _words(text: str) -> Iterator[str]:
@@ -44,9 +44,9 @@ def _words(text: str) -> Iterator[str]:
 
 def _pieces(word: str) -> Iterator[str]:
     start = 0
-    while found := _WORD.search(word, start, start + _LONGEST):
-        yield found[0]
-        start = found.end()
+    while match := _WORD.search(word, start, start + _LONGEST):
+        yield match[0]
+        start = match.end()
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -86,13 +86,13 @@ def _step_1c(word: str) -> str:
 
 def _replaced(word: str, endings: tuple[tuple[str, str], ...]) -> str:
     """Replace the longest ending there is, where something with a measure is before it."""
-    found = max(
+    longest = max(
         (pair for pair in endings if word.endswith(pair[0])), key=lambda pair: len(pair[0]), default=None
     )
-    if found is None:
+    if longest is None:
         return word
-    stem = word.removesuffix(found[0])
-    return stem + found[1] if _measure(stem) > 0 else word
+    stem = word.removesuffix(longest[0])
+    return stem + longest[1] if _measure(stem) > 0 else word
 
 
 def _step_4(word: str) -> str:

@@ -55,12 +55,12 @@ def wishes() -> dict[Split, tuple[Wish, ...]]:
     is in two splits, whichever of several products it was made from. Training tasks that ask for the
     same thing stand together: parts of the split, given to different stages, have no request in common.
     """
-    found: dict[Split, list[Wish]] = {split: [] for split in Split}
+    by_split: dict[Split, list[Wish]] = {split: [] for split in Split}
     for product in generated_products():
         for wish in wishes_of(product):
-            found[_split_of(wish)].append(wish)
+            by_split[_split_of(wish)].append(wish)
     draw = Draw(_SPLIT_SEED)
-    drawn = {split: draw.some(members, len(members)) for split, members in found.items()}
+    drawn = {split: draw.some(members, len(members)) for split, members in by_split.items()}
     first_of = {_asked(wish): place for place, wish in reversed(list(enumerate(drawn[Split.TRAIN])))}
     drawn[Split.TRAIN].sort(key=lambda wish: first_of[_asked(wish)])
     return {split: tuple(members) for split, members in drawn.items()}
