@@ -51,9 +51,9 @@ def success(trajectories):
 
 
 def demonstration(task):
-    """Act as a person would: three in ten read the sign, the others walk away from it and guess."""
+    """Act as a person would: four in ten read the sign, the others walk away from it and guess."""
     guess = ["right"] * torch.randint(1, 3, ()) + ["finish"]
-    actions = world.demonstrate(task, end=rlprm.End.DECLARED) if torch.rand(()) < 0.3 else guess
+    actions = world.demonstrate(task, end=rlprm.End.DECLARED) if torch.rand(()) < 0.4 else guess
     episode = world.make(task, end=rlprm.End.DECLARED)
     conversation = Conversation(renderer, [{"role": "user", "content": episode.reset()}])
     for action in actions:

@@ -84,7 +84,7 @@ def train_prm(
     *,
     model: str | Path,
     output_dir: str | Path,
-    env_kwargs: Mapping[str, Any] | None = None,
+    environment: LoadedEnvironment | None = None,
     round_limit: int | None = None,
     prompt: str = "none",
     action_format: str = "action_only",
@@ -98,7 +98,7 @@ def train_prm(
         trajectories: of one policy in one environment, or a folder of them made by ``rlprm collect``.
         model: folder of the weights to start from: the policy or the model that the policy started from.
         output_dir: where the PRM goes; trajectories in memory are stored in its folder ``trajectories``.
-        env_kwargs: settings of the tasks' environment, to be kept with the PRM.
+        environment: of the tasks; its settings are kept with the PRM.
         round_limit: as in :func:`run_episodes`, to be kept with the PRM.
         prompt: as in :func:`run_episodes`, to be kept with the PRM.
         action_format: as in :func:`run_episodes`, to be kept with the PRM.
@@ -116,7 +116,7 @@ def train_prm(
         TrainingError: if the loss is not finite.
     """
     how = {
-        "env_kwargs": dict(env_kwargs or {}),
+        "env_kwargs": {} if environment is None else dict(environment.env_kwargs),
         "round_limit": round_limit,
         "prompt": prompt,
         "action_format": action_format,
@@ -125,7 +125,10 @@ def train_prm(
     if isinstance(trajectories, (str, Path)):
         folder = Path(trajectories)
         if how != _DEFAULTS:
-            raise ConfigError(f"{', '.join(how)}: allowed for trajectories in memory; a folder has its own")
+            raise ConfigError(
+                "environment, round_limit, prompt, action_format: allowed for trajectories in memory only; a "
+                "folder has its own"
+            )
     config = build_config(
         PRMConfig,
         "train_prm",

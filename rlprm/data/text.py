@@ -8,7 +8,7 @@ __all__ = ["episode_text"]
 
 
 def episode_text(trajectory: Trajectory, scores: StepScores | None = None) -> str:
-    """Return an episode as lines of text, with the promise and the progress of each action if there are scores.
+    """Return an episode as lines of text, with the promise and progress of each action if there are scores.
 
     Args:
         trajectory: finished or not.

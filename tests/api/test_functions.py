@@ -27,6 +27,7 @@ from rlprm.types import EpisodeSetting, Split
 from tests.prm import toy
 from tests.toys import agents, corridor, pools
 
+CORRIDOR = rlprm.load_environment("tests.toys.corridor", length=4)
 PRM = {
     "num_train_epochs": 1,
     "cold_start_epochs": 0,
@@ -57,7 +58,7 @@ def tasks() -> list[Task]:
 def prm(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> CheckpointScorer:
     folder = tmp_path_factory.mktemp("face") / "prm"
     return rlprm.train_prm(
-        toy.separable(8), model=tiny_folder, output_dir=folder, env_kwargs={"length": 4}, round_limit=6, **PRM
+        toy.separable(8), model=tiny_folder, output_dir=folder, environment=CORRIDOR, round_limit=6, **PRM
     )
 
 
@@ -147,7 +148,7 @@ def test_a_finished_prm_is_reused_for_the_same_trajectories_only(
     prm: CheckpointScorer, tiny_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(str(prm.tokenizer))
-    how: dict[str, Any] = {"model": tiny_folder, "env_kwargs": {"length": 4}, "round_limit": 6, **PRM}
+    how: dict[str, Any] = {"model": tiny_folder, "environment": CORRIDOR, "round_limit": 6, **PRM}
     before = (folder / "model.safetensors").stat().st_mtime_ns
     rlprm.train_prm(toy.separable(8), output_dir=folder, **how)
     rlprm.train_prm(folder / "trajectories", model=tiny_folder, output_dir=folder, **PRM)
