@@ -25,7 +25,7 @@ from rlprm.stages import train_prm as prm_stage
 from rlprm.stages import train_rl as rl_stage
 from rlprm.types import EpisodeSetting, Split
 from tests.prm import toy
-from tests.toys import agents, corridor, pools
+from tests.toys import agents, corridor, trajectories
 
 CORRIDOR = rlprm.load_environment("tests.toys.corridor", length=4)
 PRM = {
@@ -105,7 +105,7 @@ def test_a_search_takes_any_scorer(tasks: Sequence[Task]) -> None:
 
 def test_labels_are_those_worked_out_by_hand() -> None:
     """λ = ½: Â_2 = 1 - 0.6, Â_1 = (0.6 - 0.5) + ½ Â_2; the other episode fails in its only step."""
-    given = [pools.trajectory(True, 2), pools.trajectory(False, 1)]
+    given = [trajectories.of_steps(True, 2), trajectories.of_steps(False, 1)]
     first, second = rlprm.td_gae_labels(
         given, [StepScores(0.5, (0.6, 0.9)), StepScores(0.25, (0.1,))], lam=0.5
     )
@@ -176,7 +176,7 @@ def test_a_policy_is_trained_as_by_the_stage(
 
 
 def episode() -> Trajectory:
-    return pools.trajectory(True, 2)
+    return trajectories.of_steps(True, 2)
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
