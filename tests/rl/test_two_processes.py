@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rlprm.runtime.processes import DEBUG_COLLECTIVES
 from tests.rl import two_processes
 from tests.rl.conftest import rows
 
@@ -49,7 +50,7 @@ def shared(walker_policy: Path, walker_prm: Path, tmp_path_factory: pytest.TempP
     done = subprocess.run(
         [*command, "--module", "tests.rl.two_processes", str(walker_policy), str(walker_prm), str(folder)],
         cwd=ROOT,
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        env={**environment, "OMP_NUM_THREADS": "1", DEBUG_COLLECTIVES: "200"},
         capture_output=True,
         text=True,
         timeout=400,
