@@ -12,15 +12,13 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.integrations import deepspeed as integration
 
 __all__ = [
@@ -29,7 +27,6 @@ __all__ = [
     "loading_unsharded",
     "partitioning",
     "prepare",
-    "prepare_frozen",
     "size_of",
     "start_accelerator",
     "with_full_weights",
@@ -134,25 +131,6 @@ def loading_unsharded() -> Iterator[None]:
         yield
     finally:
         integration.set_hf_deepspeed_config(held)
-
-
-def prepare_frozen(model: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
-    """Return a second model, which is only read, ready for forward passes.
-
-    Under ZeRO-3 a model that was loaded split stays so: every process must run the same forward passes.
-    """
-    model.requires_grad_(False).eval()
-    if not any(map(is_split, model.parameters())):
-        return cast(nn.Module, model.to(accelerator.device))
-    import deepspeed
-
-    config = deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
-    for section in ("optimizer", "scheduler"):
-        config.pop(section, None)
-    config["zero_optimization"].pop("offload_optimizer", None)
-    engine: nn.Module = deepspeed.initialize(model=model, config=config)[0]
-    engine.eval()
-    return engine
 
 
 def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Policy, critic and reference as one module with one forward, read only where the policy chose a token.
+"""Policy, critic and reference as one module with one forward, read only at sampled tokens.
 
 One module, so that one engine shards all of it, and one forward, so that a trajectory goes through
-each body once. Logits are computed at sampled tokens alone: with a vocabulary of 150,000 and
+each body once. Logits are computed only at sampled tokens: with a vocabulary of 150,000 and
 long observations, all others would be most of the memory.
 """
 
@@ -23,20 +23,20 @@ __all__ = ["ActorCritic", "Reading", "without_dropout"]
 
 
 class Reading(NamedTuple):
-    """What one forward says about N sampled tokens, in at least float32."""
+    """The outputs of one forward pass at N sampled tokens, in at least float32."""
 
     logprobs: Tensor
     """(N,): log π of each token, at the sampling temperature."""
     entropy: Tensor
-    """(N,): entropy of the distribution it was drawn from, in nats; zeros where not asked for."""
+    """(N,): entropy of the distribution it was drawn from, in nats; zeros unless requested."""
     values: Tensor
-    """(N,): the critic's value where the token is about to be chosen; zeros without a critic."""
+    """(N,): the critic's value at the position that predicts the token; zeros without a critic."""
     ref_logprobs: Tensor
-    """(N,): log π_ref of each token; zeros where not asked for."""
+    """(N,): log π_ref of each token; zeros unless requested."""
 
 
 class ActorCritic(nn.Module):
-    """A policy, and what is trained or kept beside it.
+    """A policy, with the critic and the reference beside it.
 
     Args:
         policy: causal language model, with LoRA adapters or without.
@@ -75,7 +75,7 @@ class ActorCritic(nn.Module):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again on the way back."""
+        """Whether the backward pass computes activations again."""
         # Versions that have a new name for it warn of the old one.
         new, old = "is_activation_checkpointing", "is_gradient_checkpointing"
         return bool(getattr(self.policy, new if hasattr(self.policy, new) else old))
@@ -103,7 +103,7 @@ class ActorCritic(nn.Module):
         Args:
             token_ids_BL: padded on the right with anything; causal attention never looks there.
             rows_N: the row of each sampled token.
-            positions_N: its position, at least 1. It is read one place before, where it was chosen.
+            positions_N: its position, at least 1. It is read one position earlier, which predicts it.
             with_entropy: whether to compute the entropy.
             with_reference: whether to compute the reference's log-probabilities.
         """
@@ -137,7 +137,7 @@ class ActorCritic(nn.Module):
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off for good: the probabilities of a policy that learns are those of one that acts."""
+    """Switch dropout off for good: the policy must learn with the probabilities that it acts with."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -49,7 +49,7 @@ class Batch:
 
         Raises:
             ConfigError: for another name of an outcome.
-            DataError: for a reward before the last step: nothing here would learn from it.
+            DataError: for a reward before the last step, which no estimator here uses.
         """
         for trajectory in trajectories:
             check_no_intermediate_reward(trajectory)
@@ -86,7 +86,7 @@ class PRMValues:
     values_BT1: Tensor
     """``v_0 ... v_T``."""
     states_BT: Tensor | None
-    """``x_1 ... x_T`` where the PRM reads states too."""
+    """``x_1 ... x_T`` if the PRM reads states too."""
 
 
 def prm_values(scores: Sequence[StepScores]) -> PRMValues:
@@ -97,7 +97,7 @@ def prm_values(scores: Sequence[StepScores]) -> PRMValues:
 
 
 def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Part the trajectories to learn from and those that failed: they say nothing about the policy."""
+    """Return the trajectories to learn from and the failed ones, which carry no information on the policy."""
     usable = [t for t in trajectories if t.steps and not has_failed(t)]
     failed = [t for t in trajectories if not t.steps or has_failed(t)]
     return usable, failed
@@ -109,14 +109,14 @@ def micro_batches(
     """Split rows into what one process takes forward at a time.
 
     Rows of similar length are dealt out to the processes in turn, so that all have about equal work. Every
-    process gets as many micro-batches as the others (an empty one where its rows have run out):
-    a collective that not all of them join would wait forever.
+    process gets as many micro-batches as the others (an empty one once its rows have run out):
+    a collective that one of them leaves out would wait forever.
 
     Args:
-        rows: indices of the whole update, over all processes.
+        rows: indices of the complete update, over all processes.
         widths: tokens of every row of the batch.
         token_budget: padded tokens of a micro-batch; a longer row has one of its own.
-        rank: the process asked for.
+        rank: of this process.
         processes: how many there are.
     """
     dealt = sorted(rows, key=lambda row: (widths[row], row))

@@ -1,4 +1,4 @@
-"""Which step rewards and advantage estimators do not go together, and why."""
+"""Combinations of step reward and advantage estimator that are refused, and why."""
 
 from __future__ import annotations
 

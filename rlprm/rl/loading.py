@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic:
-    """Load policy, critic and reference as a run needs them.
+    """Load policy, critic and reference of a run.
 
-    A critic of its own starts from the PRM, whose body has learned to look for what matters; its head starts
-    where the reward has it (``rewards.critic_factor``), or at zero where that is not known.
+    A separate critic starts from the PRM, whose body is trained on the same outcomes. The critic's head is
+    the PRM's head times ``rewards.critic_factor``, or zero if the reward has no such factor.
 
     Raises:
         ArtifactError: if one is missing.
@@ -57,16 +57,16 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
 
 
 def _checkpoint_activations(model: Any) -> None:
-    # Versions that have a new name for it warn of the old one, which is the one they all know.
+    # Newer versions warn about the old name, which is the only one that all versions have.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     model.enable_input_require_grads()
 
 
 def _critic_weights(config: RLConfig) -> str:
-    """Return what a critic of its own starts from: the PRM, unless told otherwise or it reads other tokens.
+    """Return the weights that a separate critic starts from: ``critic_model``, else the PRM, else the policy.
 
     Raises:
-        MismatchError: if it was told to start from a model of another vocabulary.
+        MismatchError: if ``critic_model`` has another vocabulary.
     """
     own = load_tokenizer(config.model)
     if config.critic_model:
@@ -95,7 +95,7 @@ def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedMo
 
 
 def _has_values_of_states(prm: Manifest) -> bool:
-    """Whether the scalar head alone gives values at the places where a critic is read."""
+    """Whether the scalar head by itself gives values at the positions where a critic is read."""
     learned = prm.head == SCALAR or prm.value_reads == STATE_AND_ACTION
     return learned and prm.activation == "identity"
 

@@ -1,4 +1,4 @@
-"""Training the PRM on: as the policy drifts, the PRM is shown what the policy does now.
+"""Training the PRM during RL, on the episodes of the policy as it drifts.
 
 A PRM predicts the outcomes of the policy whose episodes it has seen. Every ``refresh_every`` iterations it
 is trained on the episodes since the last time, from its own weights, by the stage ``train-prm`` in a process
@@ -30,7 +30,7 @@ __all__ = ["FreshTrajectories", "check_relabelling"]
 
 log = logging.getLogger(__name__)
 _WITHOUT_FILE = "returns"
-"""Estimator of fresh episodes where the PRM's own labels came from a file."""
+"""Label estimator of fresh episodes if the PRM's own labels came from a file."""
 _OF_A_LAUNCH = ("ACCELERATE_", "FSDP_", "MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_")
 _RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
 
@@ -43,12 +43,12 @@ class FreshTrajectories:
         self.folder = Path(config.output_dir) / "refresh"
 
     def add(self, iteration: int, trajectories: Sequence[Trajectory]) -> bool:
-        """Keep the episodes of an iteration; returns whether it is time to train the PRM."""
+        """Store the episodes of an iteration; returns whether the PRM is due to be trained."""
         every = self.config.refresh_every
         if not every:
             return False
         if self.processes.is_main:
-            if iteration % every == 0:  # of a run that was killed, and did not go on from there
+            if iteration % every == 0:  # left by a killed run that did not resume from there
                 shutil.rmtree(self._trajectories(iteration), ignore_errors=True)
             config = self.config
             meta = {
@@ -66,7 +66,7 @@ class FreshTrajectories:
     def train(self, iteration: int, prm: str) -> str:
         """Train the PRM on; returns its new folder, the same in every process.
 
-        Where all episodes ended alike there is nothing to learn, and the PRM stays as it is.
+        If all episodes ended alike, they teach no difference, and the PRM stays as it is.
 
         Raises:
             TrainingError: if the stage fails; its own message is shown before.
@@ -80,7 +80,7 @@ class FreshTrajectories:
         return first
 
     def _train(self, iteration: int, prm: str) -> str | None:
-        """Return the folder of the PRM to go on with; None where training it failed."""
+        """Return the folder of the PRM to continue with; None if its training failed."""
         trajectories = TrajectoryStore.open(self._trajectories(iteration)).read()
         outcome = self.config.refresh_kwargs.get("outcome", Manifest.load(prm).outcome)
         outcomes = {t.outcome.value(outcome) for t in trajectories}
@@ -91,9 +91,11 @@ class FreshTrajectories:
         shutil.rmtree(output, ignore_errors=True)
         stage = [sys.executable, "-m", "rlprm.cli", "train-prm"]
         log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
-        torch.cuda.empty_cache()  # the stage has to find room on the same GPU; without one this does nothing
+        torch.cuda.empty_cache()  # the stage needs memory on the same GPU; without a GPU a no-op
         done = subprocess.run(
-            [*stage, *self._arguments(iteration, prm, str(output))], env=_alone(), check=False
+            [*stage, *self._arguments(iteration, prm, str(output))],
+            env=_outside_the_launch(),
+            check=False,
         )
         return None if done.returncode else str(output)
 
@@ -163,14 +165,14 @@ def _estimator_of(manifest: Manifest) -> str:
     return _WITHOUT_FILE
 
 
-def _alone() -> dict[str, str]:
-    """The environment of a process that is not part of a launch, and sees this one's GPU alone."""
+def _outside_the_launch() -> dict[str, str]:
+    """Return the environment of a process outside the launch that uses only the GPU of this one."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in _RANKS and not name.startswith(_OF_A_LAUNCH)
     }
-    if torch.cuda.is_available():  # of several it would use all, while their processes wait for it
+    if torch.cuda.is_available():  # it would use all GPUs, whose processes wait for it
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         own = torch.cuda.current_device()
         environment["CUDA_VISIBLE_DEVICES"] = seen[own] if own < len(seen) and seen[own] else str(own)

@@ -34,7 +34,7 @@ class Sampler(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """Renderer and limits of the policy, to replay stored episodes with; ``collect`` alone acts."""
+        """Renderer and limits of the policy, to replay stored episodes with; only ``collect`` acts."""
         ...
 
     @collective
@@ -86,7 +86,7 @@ class LocalSampler:
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
-        """See :class:`Sampler`; both share the weights, so there is nothing to copy."""
+        """See :class:`Sampler`; both share the weights, so no weights are copied."""
         self._engine, self._version = engine, version
 
     @collective

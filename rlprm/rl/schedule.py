@@ -1,6 +1,6 @@
-"""What changes with the iterations: step size, tasks, round limit. Functions of the iteration alone.
+"""Learning rate, tasks and round limit as functions of the iteration.
 
-So nothing has to be stored to go on where a run stopped.
+So a run resumes without any stored schedule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LR_SCHEDULES = ("constant", "linear", "cosine")
 def learning_rate_factor(
     iteration: int, iterations: int, *, schedule: str, warmup: int = 0, minimum: float = 0.0
 ) -> float:
-    """Return what the step size is multiplied with in an iteration (from 0).
+    """Return the factor of the learning rate in an iteration (from 0).
 
     It rises over the first ``warmup`` iterations, ``(i + 1) / (warmup + 1)``, and then stays, or falls to
     ``minimum`` (a share) at what would be iteration ``iterations``, along a line or half a cosine.
@@ -46,7 +46,7 @@ class TaskRange(NamedTuple):
     first: int
     number: int
     before: int
-    """How often the list was gone through before."""
+    """Number of complete passes through the list before."""
 
 
 def scheduled_tasks(iteration: int, per_iteration: int, num_tasks: int) -> Iterator[TaskRange]:
@@ -78,6 +78,6 @@ def round_limits(schedule: Mapping[Any, Any]) -> Sequence[tuple[int, int]]:
 
 
 def round_limit_at(iteration: int, schedule: Mapping[Any, Any], default: int | None) -> int | None:
-    """Return the turns an episode may have in an iteration; ``default`` where nothing is scheduled."""
+    """Return the turns an episode may have in an iteration; ``default`` without a schedule."""
     limits = [limit for first, limit in round_limits(schedule) if first <= iteration]
     return limits[-1] if limits else default

@@ -159,7 +159,7 @@ class RLTrainer:
             dev = self._measure_dev().means()
             row |= {f"eval/{name}": mean for name, mean in dev.items()}
             facts = replace(facts, dev_outcome=dev[config.outcome])
-        if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score nothing
+        if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self.fresh.train(iteration, self.state.prm))
                 self.scorer = self._load_scorer(str(facts.prm))

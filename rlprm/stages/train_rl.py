@@ -1,4 +1,4 @@
-"""Stage 5: a policy and a PRM → a better policy, by PPO over turns.
+"""Stage: a policy and a PRM → a better policy, by PPO over turns.
 
 <output_dir>/            the policy, as stock transformers loads it
 <output_dir>/summary.json    before and after on test tasks, and what it took

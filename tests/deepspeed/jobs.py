@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import distributed
 from transformers import TrainerCallback
@@ -146,14 +145,8 @@ class KillAt(TrainerCallback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
-def beside(models: Path, accelerator: Accelerator, seen: Notebook) -> None:
+def beside(models: Path, seen: Notebook) -> None:
     """Load and read other models while one is trained under ZeRO-3."""
-    frozen = zero.prepare_frozen(load_causal_lm(str(models / "policy")), accelerator)
-    seen.of_every_process("frozen held", held(frozen))
-    for _ in range(2):
-        logits = frozen(input_ids=IDS, use_cache=False).logits
-        assert not logits.requires_grad
-    seen.tensors["frozen logits"] = logits
     fresh = load_scalar_model(str(models / "policy"))
     seen.of_every_process("fresh held", held(fresh))
     with zero.with_full_weights(fresh.score.parameters()):
@@ -213,8 +206,8 @@ def plain(models: Path, seen: Notebook) -> None:
 def split(models: Path, seen: Notebook) -> None:
     joined(models, seen)
     build = toy.builder(models / "prm", seen.folder)
-    trainer = train("plain", build, models, seen)
-    beside(models, trainer.accelerator, seen)
+    train("plain", build, models, seen)
+    beside(models, seen)
     # Processes have different numbers of sampled tokens: read in parts, they would wait for one another.
     sampled_tokens._TOKENS_AT_ONCE = 7
     for kind in ("likelihood", "adapters"):

@@ -42,14 +42,14 @@ def test_processes_that_agree_are_left_to_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_trap_a_process_that_makes_another_call_is_named_in_all_of_them(tmp_path: Path) -> None:
+def test_a_process_that_makes_another_call_is_named_in_all_of_them(tmp_path: Path) -> None:
     # 3 saves, 3 measurements and the 3 gathers inside them came before.
     message = "the processes disagree at collective call 10: rank 0 called measure; rank 1 called save"
     assert messages("other", tmp_path) == [message, message]
 
 
 @pytest.mark.slow
-def test_trap_a_process_that_makes_no_call_is_named_when_time_is_up(tmp_path: Path) -> None:
+def test_a_process_that_makes_no_call_is_named_when_time_is_up(tmp_path: Path) -> None:
     started = time.monotonic()
     first, _ = messages("missing", tmp_path, limit="3")
     assert (

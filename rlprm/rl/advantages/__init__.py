@@ -1,4 +1,4 @@
-"""Advantage estimators; each module in this package is one, found by its name.
+"""Advantage estimators; each module in this package is one, named after its file.
 
 * ``turn_gae``: GAE over turns with a critic
 * ``token_gae``: GAE over the sampled tokens with a critic
@@ -8,7 +8,7 @@
 * ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
-the whole update.
+the complete update.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class AdvantageInputs:
     """A padded batch of episodes; an estimator's ``NEEDS`` are the optional parts it cannot do without."""
 
     rewards_BT: Tensor
-    """The reward of each step: all shares summed, a KL penalty included where it is paid in the reward."""
+    """The reward of each step: all shares summed, the KL penalty included if it is part of the reward."""
     lengths_B: Tensor
     """Number of steps; 0 allowed."""
     bootstrapped_B: Tensor | None = None
@@ -52,15 +52,15 @@ class AdvantageInputs:
     values_BT: Tensor | None = None
     """The critic's value before each step."""
     values_BL: Tensor | None = None
-    """The critic's value before each token: entry l is read where token l is about to be chosen."""
+    """The critic's value before each token: entry l is read at the position that predicts token l."""
     end_values_B: Tensor | None = None
-    """The critic's value of what follows the last step; read only where the row is bootstrapped."""
+    """The critic's value of the continuation after the last step; read only in bootstrapped rows."""
     prm_values_BT1: Tensor | None = None
     """The PRM's ``v_0 ... v_T``."""
     prm_states_BT: Tensor | None = None
-    """The PRM's ``x_1 ... x_T``, where it reads states too."""
+    """The PRM's ``x_1 ... x_T``, if it reads states too."""
     groups_B: Tensor | None = None
-    """An integer for each row, equal for the rollouts of one task. Groups must be whole."""
+    """An integer for each row, equal for the rollouts of one task, which must all be in the batch."""
     layout: TokenLayout | None = None
     """Which token belongs to which step."""
 
@@ -80,12 +80,12 @@ class AdvantageInputs:
 
 
 class Advantages(NamedTuple):
-    """What was estimated; all of one shape: (B, T), or (B, L) where ``LEVEL`` is ``token``."""
+    """An estimate; all tensors have one shape: (B, T), or (B, L) where ``LEVEL`` is ``token``."""
 
     advantages: Tensor
-    """Credit of each step or token; 0 where there is none. Not normalised; without gradient."""
+    """Credit of each step or token; 0 in the padding. Not normalised; without gradient."""
     returns: Tensor | None
-    """Targets of the critic, 0 where there is none; None where there is no critic."""
+    """Targets of the critic, 0 in the padding; None without a critic."""
     mask: Tensor
     """Boolean: which entries exist."""
 
@@ -96,7 +96,7 @@ class AdvantageModule(Protocol):
     NEEDS: frozenset[str]
     """The optional fields of ``AdvantageInputs`` it cannot do without."""
     LEVEL: Level
-    """What gets credit of its own: the whole episode, each step, or each token."""
+    """The unit of credit: the episode, each step, or each token."""
     CAN_BOOTSTRAP: bool
     """Whether it can treat a truncated episode as one that goes on."""
     WHITENING: Whitening
@@ -104,7 +104,7 @@ class AdvantageModule(Protocol):
     centred and scaled, scaled alone, or left as they are."""
 
     def estimate(self, inputs: AdvantageInputs, *, gamma: float, **advantage_kwargs: Any) -> Advantages:
-        """Return the advantages of a batch; row b depends on row b (or on its group) alone.
+        """Return the advantages of a batch; row b depends only on row b (or on its group).
 
         Args:
             inputs: the batch.
@@ -129,10 +129,10 @@ def check_needs(inputs: AdvantageInputs, needs: frozenset[str], estimator: str) 
 
 
 def end_values(inputs: AdvantageInputs, given_B: Tensor | None) -> Tensor:
-    """Return (B,): what follows the last step, 0 where the episode ended, the given value where it goes on.
+    """Return (B,): the value after the last step, 0 if the episode ended, the given value if it continues.
 
     Raises:
-        ConfigError: if there is something to bootstrap and nothing to do it with.
+        ConfigError: if a row is bootstrapped and no value is given.
     """
     zeros_B = inputs.rewards_BT.new_zeros(len(inputs.lengths_B))
     if inputs.bootstrapped_B is None or not inputs.bootstrapped_B.any():

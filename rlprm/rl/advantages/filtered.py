@@ -1,12 +1,12 @@
-"""Filtered behaviour cloning: imitate the episodes that went well, forget the others.
+"""Filtered behaviour cloning: imitate the successful episodes, ignore the others.
 
-    A_t = 1   where the return of the episode is at least ``threshold``,   else 0
+    A_t = 1   if the return of the episode is at least ``threshold``,   else 0
 
 With PPO's loss at its first update this is the log-likelihood of the successful episodes:
 rejection sampling, one round of which per iteration is RAFT (arXiv 2304.06767) or expert
 iteration. The baseline that any RL has to beat at equal environment steps.
 
-What it drops of a policy gradient: nothing is learned from failures, and a lucky bad action in
+What it drops of a policy gradient: failures teach no behaviour, and a lucky bad action in
 a successful episode is imitated like a good one. Not whitened: centred, it would push
 failures down and be another method.
 """

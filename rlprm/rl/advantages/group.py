@@ -11,7 +11,7 @@ over tokens or steps are divided by global counts elsewhere.
 
 Known dangers: no credit inside an episode, every step of a success is a success.
 Whatever is a constant of the task cancels, the potential of ``progress`` with it. A group
-of one, or of equal returns, teaches nothing: 0. Groups must be whole, on one process.
+of one, or of equal returns, has the advantage 0. All episodes of a group must be in one batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CAN_BOOTSTRAP = False
 WHITENING: Whitening = "scale"
 
 _EPSILON = 1e-4
-"""Keeps returns that differ by rounding alone from being blown up to a deviation of 1."""
+"""Keeps returns that differ only by rounding from being scaled to a deviation of 1."""
 
 
 def estimate(inputs: AdvantageInputs, *, gamma: float, divide_by_std: bool = False) -> Advantages:

@@ -51,7 +51,7 @@ def estimate(
     """Return the advantages of the steps (B, T); see ``AdvantageModule``.
 
     Args:
-        inputs: with ``prm_values_BT1``, and ``prm_states_BT`` where states are read. A
+        inputs: with ``prm_values_BT1``, and ``prm_states_BT`` if states are read. A
             bootstrapped row goes on from ``v_T``.
         gamma: must be 1.
         lam: λ in [0, 1].

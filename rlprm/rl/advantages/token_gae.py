@@ -5,13 +5,13 @@
 l' is the next *sampled* token, in this step or, over the observation between them, in the
 next. Tokens nobody sampled (prompt, observations, forced closing tokens) are no time
 steps: they carry no value and no decay. The reward of a step sits on its last sampled
-token. After the last one, V is 0 where the episode ended, and the critic's value of what
-follows where its truncation is bootstrapped.
+token. After the last one, V is 0 if the episode ended, and the critic's value of the
+continuation if its truncation is bootstrapped.
 
 Time passes between steps, not inside a message: ``γ_l = γ`` on the last token of a step and 1
 on the others. (A discount per token would pay for short messages, and would undo the
 telescoping of ``progress``, which counts in steps.) ``λ_l = λ`` on the last token of a step;
-``token_lam`` on the others, the same λ unless told. With one token per step
+``token_lam`` on the others, the same λ by default. With one token per step
 this is ``turn_gae``; with ``token_lam`` 1 the credit of a step's first token decays
 as that of the turn does.
 """
@@ -40,10 +40,10 @@ def estimate(
     """Return advantages and λ-returns of the sampled tokens (B, L); see ``AdvantageModule``.
 
     Args:
-        inputs: with ``values_BL`` and ``layout``, and ``end_values_B`` where a row is bootstrapped.
+        inputs: with ``values_BL`` and ``layout``, and ``end_values_B`` if a row is bootstrapped.
         gamma: γ, from step to step.
         lam: λ in [0, 1], from step to step.
-        token_lam: λ from token to token inside a step; ``lam`` where None.
+        token_lam: λ from token to token inside a step; ``lam`` if None.
     """
     check_needs(inputs, NEEDS, "token_gae")
     assert inputs.values_BL is not None

@@ -2,7 +2,7 @@
 
     δ_t = r_t + γ V_{t+1} - V_t,     A_t = δ_t + γ λ A_{t+1},     R_t = A_t + V_t
 
-with ``V_{T+1} = 0`` where the episode ended, and the critic's value of what follows where
+with ``V_{T+1} = 0`` if the episode ended, and the critic's value of the continuation if
 its truncation is bootstrapped. λ = 1: the return minus the value; λ = 0: the TD
 residual. (Schulman et al. 2016, arXiv 1506.02438. Turn-PPO finds γ = 0.99 and λ = 0.9
 best, with a critic that learns 5 to 10 times as fast as the actor.)
@@ -28,7 +28,7 @@ def estimate(inputs: AdvantageInputs, *, gamma: float, lam: float = 0.95) -> Adv
     """Return advantages and λ-returns of the steps (B, T); see ``AdvantageModule``.
 
     Args:
-        inputs: with ``values_BT``, and ``end_values_B`` where a row is bootstrapped.
+        inputs: with ``values_BT``, and ``end_values_B`` if a row is bootstrapped.
         gamma: γ.
         lam: λ in [0, 1].
     """

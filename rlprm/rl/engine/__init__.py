@@ -48,7 +48,7 @@ def start_accelerator(*, bf16: bool | None) -> Accelerator:
 
 
 def make_engine(model: ActorCritic, config: RLConfig, accelerator: Accelerator) -> Engine:
-    """Return the engine of this launch; nothing else depends on whether DeepSpeed is used.
+    """Return the engine of this launch, the one choice that depends on DeepSpeed.
 
     Args:
         model: with all weights (split under ZeRO-3); the engine spreads it over the processes.

@@ -1,4 +1,4 @@
-"""The engine of one process, or of several that each hold the whole model (DDP)."""
+"""The engine of one process, or of several that each hold all weights (DDP)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a policy learns to please the PRM instead of doing the task; pure.
+"""Signs that a policy learns to please the PRM instead of solving the task; pure.
 
 Two signs, each compared between windows of iterations, so that the noise of one does not ring:
 
@@ -32,22 +32,22 @@ def alarms(
     gap: float,
     measure: str = "pay for an episode",
 ) -> dict[str, str]:
-    """Return each sign that is seen, and in words what is wrong; none where too little has been seen.
+    """Return each sign with its description; no sign before two windows have passed.
 
     Args:
         overrating: of each iteration so far, mean of ``v_T`` minus outcome.
-        pleased: of each iteration so far, what the PRM paid an episode, or its value at the end.
+        pleased: of each iteration so far, the PRM's share of an episode's reward, or its value at the end.
         outcome: mean outcome.
         window: iterations that are averaged; two windows must have passed.
         gap: how much overrating may grow.
         measure: which of the two ``pleased`` is, in words.
     """
-    found = {}
+    signs = {}
     if len(overrating) >= 2 * window:
         before, now = overrating[:window], overrating[-window:]
         # One that underrated at first, and is right now, has not been fooled.
         if mean(now) > 0 and mean(now) - mean(before) > gap and _rises(before, now):
-            found["overrating"] = (
+            signs["overrating"] = (
                 f"the PRM overrates finished episodes by {mean(now):.2f}, at first by {mean(before):.2f}"
             )
     if len(outcome) >= 2 * window:
@@ -56,11 +56,11 @@ def alarms(
         paid_then, paid_now = pleased[best : best + window], pleased[-window:]
         then, now = outcome[best : best + window], outcome[-window:]
         if _rises(paid_then, paid_now) and _rises(now, then):
-            found["divergence"] = (
+            signs["divergence"] = (
                 f"the PRM's {measure} rose from {mean(paid_then):.2f} to {mean(paid_now):.2f} while the "
                 f"outcome fell from {mean(then):.2f} to {mean(now):.2f}"
             )
-    return found
+    return signs
 
 
 def _rises(before: Sequence[float], after: Sequence[float]) -> bool:

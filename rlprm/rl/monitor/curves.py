@@ -1,4 +1,4 @@
-"""A run at a glance: success, reward shares, what the PRM believes, how far the policy moves."""
+"""A run at a glance: success, reward shares, values of the PRM, how far the policy moves."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axis, (title, names) in zip(axes.flat, _PANELS, strict=True):
         for name in names:
             points = _points(rows, name)
-            says_it_again = name.endswith("/score") and points == _points(rows, name[:-5] + "success")
-            if points and not says_it_again:
+            is_the_same = name.endswith("/score") and points == _points(rows, name[:-5] + "success")
+            if points and not is_the_same:
                 marker = "o" if name.startswith("eval") else None
                 axis.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3)
         axis.set_title(title)

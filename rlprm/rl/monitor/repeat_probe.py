@@ -1,7 +1,7 @@
-"""What would the reward pay for repeating an action that changes nothing?
+"""Probe: the reward of an action that is repeated without effect.
 
 Episodes are taken back to a state in the middle, and the last action is done again and again.
-Where the environment answers the same as before, nothing was achieved, and nothing should be paid.
+If the environment answers as before, the repeat had no effect and should earn no reward.
 A reward that pays for it will be farmed sooner or later; better to know before training.
 """
 
@@ -31,10 +31,10 @@ _SIGMAS = 3.0
 
 @dataclass(frozen=True)
 class RepeatProbe:
-    """What the PRM's share of the reward is for steps that do nothing, and for the others."""
+    """The PRM's share of the reward, for steps without effect and for the others."""
 
     episodes: int
-    """In how many a repeated action changed nothing; the rest were no use."""
+    """Number of episodes with a repeated action without effect."""
     paid_per_repeat: float
     error: float
     """Standard error of it, over episodes."""
@@ -45,7 +45,7 @@ class RepeatProbe:
 
     @property
     def is_hackable(self) -> bool:
-        """Whether idling pays, beyond chance; of one episode nobody can tell."""
+        """Whether idling earns a reward beyond chance; one episode is too few to decide."""
         pays = self.paid_per_repeat > 1e-6 and self.paid_per_repeat > _SIGMAS * self.error
         return pays and self.episodes > 1
 
@@ -64,50 +64,50 @@ def probe_repeats(
 
     Args:
         trajectories: finished ones, to begin with.
-        policy: only its tokenizer and limits are used.
+        policy: of the episodes; only its renderer and limits are used.
         setting: the trajectories were collected in.
-        scorer: gives the values the reward is made of.
+        scorer: gives the values in the reward.
         credit: names the reward.
-        episodes: how many to look for.
-        seed: chooses them, and where each is taken back to.
+        episodes: number of episodes with such a repeat that are enough.
+        seed: of the choice of episodes, and of the step each is taken back to.
 
     Returns:
-        None where no repeated action was without effect.
+        None if every repeated action had an effect.
     """
     generator = np.random.default_rng(seed)
     candidates = [t for t in trajectories if len(t.steps) > 1]
-    found: list[tuple[Trajectory, int]] = []
+    idle: list[tuple[Trajectory, int]] = []
     for index in generator.permutation(len(candidates)).tolist():
-        if len(found) == episodes:
+        if len(idle) == episodes:
             break
         chosen = candidates[index]
         done = int(generator.integers(1, len(chosen.steps)))
-        idle = _repeated(replay(chosen, setting, policy)[done])
-        if idle is not None:
-            found.append((idle, done))
-    if not found:
+        repeated = _repeated(replay(chosen, setting, policy)[done])
+        if repeated is not None:
+            idle.append((repeated, done))
+    if not idle:
         return None
-    idle_ones = [trajectory for trajectory, _ in found]
-    batch, reads = Batch.from_trajectories(idle_ones), prm_values(scorer.score(idle_ones))
+    episodes_idle = [trajectory for trajectory, _ in idle]
+    batch, values = Batch.from_trajectories(episodes_idle), prm_values(scorer.score(episodes_idle))
     paid_BT = rewards.load(credit.reward).step_rewards(
-        reads.values_BT1, batch.outcomes_B, batch.lengths_B, gamma=credit.gamma, states_BT=reads.states_BT,
+        values.values_BT1, batch.outcomes_B, batch.lengths_B, gamma=credit.gamma, states_BT=values.states_BT,
         **dict(credit.reward_kwargs or {}),
     ).prm  # fmt: skip
     repeats, steps, changes = [], [], []
-    for row, (trajectory, done) in enumerate(found):
+    for row, (trajectory, done) in enumerate(idle):
         last = len(trajectory.steps) - 1  # rewards treat the last step as the end: it is left out
         repeats.append(float(paid_BT[row, done:last].mean()))
         steps.append(float(paid_BT[row, :done].mean()))
-        changes.append(float(reads.values_BT1[row, last] - reads.values_BT1[row, done]))
+        changes.append(float(values.values_BT1[row, last] - values.values_BT1[row, done]))
     error = stdev(repeats) / math.sqrt(len(repeats)) if len(repeats) > 1 else 0.0
-    return RepeatProbe(len(found), mean(repeats), error, mean(steps), mean(changes))
+    return RepeatProbe(len(idle), mean(repeats), error, mean(steps), mean(changes))
 
 
 def _repeated(episode: Episode) -> Trajectory | None:
     """Do the last action again; None unless the episode goes on and every answer is the same."""
     step = episode.conversation.steps[-1]
-    said = episode.conversation.token_ids[step.start : step.end + 1]
-    again = Completion(tuple(said), (0.0,) * len(said))
+    ids = episode.conversation.token_ids[step.start : step.end + 1]
+    again = Completion(tuple(ids), (0.0,) * len(ids))
     seen = episode.conversation.messages[-1]["content"]
     for _ in range(_TIMES):
         if episode.stop is not None or episode.turn + 1 >= episode.round_limit:

@@ -1,4 +1,4 @@
-"""Step rewards; each module in this package is one, found by its name.
+"""Step rewards; each module in this package is one, named after its file.
 
 With the PRM's values v, the outcome r, the scale c and the discount of RL γ, step t is paid
 

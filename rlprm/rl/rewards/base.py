@@ -1,4 +1,4 @@
-"""What a step reward is: a pure function from a padded batch of values to what each step is paid.
+"""What a step reward is: a pure function from a padded batch of values to the reward of each step.
 
 A step reward is a module of this package (or of the user's own) with the constants and
 functions of ``RewardModule``; a new one is a new file. Its settings are the
@@ -38,16 +38,16 @@ from rlprm.functional.masking import length_mask
 
 __all__ = [
     "NOT_SETTINGS",
-    "Reads",
     "RewardModule",
     "StepRewards",
+    "StepValues",
     "check_scale",
     "outcome_share",
-    "reads",
+    "step_values",
 ]
 
 NOT_SETTINGS = frozenset({"gamma", "states_BT", "bootstrapped_B"})
-"""Keyword-only parameters of ``step_rewards`` that are data, or belong to the whole of RL."""
+"""Keyword-only parameters of ``step_rewards`` that are data or settings of the run, not of the reward."""
 
 
 class StepRewards(NamedTuple):
@@ -72,9 +72,9 @@ class RewardModule(Protocol):
     CAN_BOOTSTRAP: bool
     """Whether it makes sense for an episode that goes on unseen."""
     TOTAL_OF: str | None
-    """The simpler reward whose discounted sum over an episode differs from this one's by nothing
-    but a constant of the task; None where there is none. Compared by whole episodes,
-    as within a group of rollouts, the two are the same."""
+    """The simpler reward whose discounted sum over an episode differs from this one's only by a constant of
+    the task; None if there is none. An estimator that compares the returns of episodes, as within a group
+    of rollouts, gives both the same advantages."""
 
     def step_rewards(
         self,
@@ -87,16 +87,16 @@ class RewardModule(Protocol):
         bootstrapped_B: Tensor | None = None,
         **reward_kwargs: Any,
     ) -> StepRewards:
-        """Return what each step is paid; row b depends on row b alone, and not on its padding.
+        """Return the reward of each step; row b depends only on row b, and not on its padding.
 
         Args:
             values_BT1: the PRM's ``v_0 ... v_T``; may be None unless ``NEEDS_VALUES``.
             outcomes_B: the outcome of each trajectory, in [0, 1]; 0 is an outcome like any other.
-            lengths_B: number of steps of each trajectory; a row without steps is paid nothing.
+            lengths_B: number of steps of each trajectory; a row without steps gets no reward.
             gamma: the discount of RL, from one step to the next. Advantages must be
                 estimated with the same one.
-            states_BT: ``x_1 ... x_T``, the value before each action, where the PRM reads
-                states too; None where it does not.
+            states_BT: ``x_1 ... x_T``, the value before each action; None unless the PRM reads
+                states, too.
             bootstrapped_B: boolean: rows cut off by a limit whose continuation is
                 bootstrapped. None: every end is an end.
             **reward_kwargs: the reward's settings (keyword-only parameters by name).
@@ -108,15 +108,15 @@ class RewardModule(Protocol):
         ...
 
     def critic_factor(self, **reward_kwargs: Any) -> float | None:
-        """Return k such that a critic's right initial value is ``k V(s)``; None where there is no such k."""
+        """Return k such that a critic's right initial value is ``k V(s)``; None if there is no such k."""
         ...
 
 
-class Reads(NamedTuple):
+class StepValues(NamedTuple):
     """A PRM's checked and clipped values, step by step; 0 in the padding."""
 
     before_BT: Tensor
-    """The value of the state each step acts in: ``x_t`` where states are read, else ``v_{t-1}``."""
+    """The value of the state each step acts in: ``x_t`` if states are read, else ``v_{t-1}``."""
     after_BT: Tensor
     """``v_t``, the value after each action."""
     next_BT: Tensor
@@ -129,7 +129,7 @@ class Reads(NamedTuple):
     """The outcome at those, 0 elsewhere."""
 
 
-def reads(
+def step_values(
     values_BT1: Tensor | None,
     outcomes_B: Tensor,
     lengths_B: Tensor,
@@ -137,14 +137,14 @@ def reads(
     states_BT: Tensor | None,
     bootstrapped_B: Tensor | None,
     clip: tuple[float, float],
-) -> Reads:
+) -> StepValues:
     """Check what a reward is given, clip the values, and lay them out by step; without gradient.
 
     The arguments are those of ``RewardModule.step_rewards``; ``clip`` is (v_min, v_max).
 
     Raises:
         ConfigError: for missing values, a discount outside [0, 1] or a clip range that is none.
-        DataError: for a value that is not finite at a read that exists, or an impossible outcome.
+        DataError: for a value that is not finite at a position that exists, or an outcome outside [0, 1].
     """
     check_unit_interval("gamma", gamma)
     if values_BT1 is None:
@@ -167,11 +167,11 @@ def reads(
     next_BT = torch.where(is_last_BT, after_BT, before_BT.roll(-1, dims=1)).where(exists_BT, 0.0)
     outcome_BT = outcome_share(outcomes_B, lengths_B, width, bootstrapped_B).to(values_BT1.dtype)
     ends_BT = is_last_BT if bootstrapped_B is None else is_last_BT & ~bootstrapped_B.unsqueeze(1)
-    return Reads(before_BT, after_BT, next_BT, exists_BT, ends_BT, outcome_BT)
+    return StepValues(before_BT, after_BT, next_BT, exists_BT, ends_BT, outcome_BT)
 
 
 def outcome_share(outcomes_B: Tensor, lengths_B: Tensor, width: int, bootstrapped_B: Tensor | None) -> Tensor:
-    """Return (B, T): the outcome at the last step of each episode, and none where it is bootstrapped."""
+    """Return (B, T): the outcome at the last step of each episode, and 0 if the episode is bootstrapped."""
     is_last_BT = torch.arange(width, device=lengths_B.device) == (lengths_B - 1).unsqueeze(1)
     outcomes_B = outcomes_B.detach().to(torch.promote_types(outcomes_B.dtype, torch.float32))
     if bootstrapped_B is not None:

@@ -12,10 +12,9 @@ approaches ``c (min_k v_k - m)`` as long as the worst step is still to come, and
 From the paper: the weighting, in the units of its released code, which scores a step by
 P(right) - P(wrong) = ``2 v - 1`` with τ = 0.1; on v that is m = ½, τ = 0.05 (and c = 2), the
 defaults here but for c. Decided here: m is a setting, because the sign of ``v - m`` matters.
-To make a step the new worst one moves the payment to it; where ``v - m`` is positive, such
-a step is *rewarded* for being bad, in the eyes of an estimator that counts what
-follows (with m = 0 always). With m = 1 it never is; m = ½ punishes where failure is
-the likelier end.
+A step that becomes the new worst one receives the reward; if ``v - m`` is positive, an
+estimator that sums future rewards *rewards* that step for being bad (with m = 0 always).
+With m = 1 it never does; m = ½ punishes steps after which failure is the likelier end.
 
 Known dangers: what a step is paid depends on the steps after it, so this is no reward of
 a state and an action, no shaping, and nothing keeps its optimal policies those of
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from rlprm.errors import ConfigError
 from rlprm.functional._checks import check_number
-from rlprm.rl.rewards.base import StepRewards, check_scale, reads
+from rlprm.rl.rewards.base import StepRewards, check_scale, step_values
 
 __all__ = ["CAN_BOOTSTRAP", "NEEDS_VALUES", "TOTAL_OF", "critic_factor", "step_rewards"]
 
@@ -63,10 +62,10 @@ def step_rewards(
         lengths_B: number of steps.
         gamma: not used; the sum above is undiscounted.
         states_BT: not used.
-        bootstrapped_B: refused where it marks a row.
+        bootstrapped_B: refused if it marks a row.
         scale: c, above 0.
         temperature: τ, in the units of v, above 0.
-        midpoint: m, the value that is paid nothing.
+        midpoint: m, the value with reward 0.
         v_min: values are clipped to [v_min, v_max].
         v_max: see ``v_min``.
     """
@@ -76,12 +75,12 @@ def step_rewards(
     if bootstrapped_B is not None and bootstrapped_B.any():
         raise ConfigError("min cannot be bootstrapped: the worst step may be among those that were cut off")
     clip = (v_min, v_max)
-    given = reads(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
-    logits_BT = (-given.after_BT / temperature).masked_fill(~given.exists_BT, -torch.inf)
+    values = step_values(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
+    logits_BT = (-values.after_BT / temperature).masked_fill(~values.exists_BT, -torch.inf)
     weights_BT = torch.softmax(logits_BT, dim=1)
-    prm_BT = scale * weights_BT * (given.after_BT - midpoint)
-    # Over no step at all the softmax is NaN; there is nothing there to pay for.
-    return StepRewards(prm_BT.where(given.exists_BT, 0.0), given.outcome_BT)
+    prm_BT = scale * weights_BT * (values.after_BT - midpoint)
+    # Without steps the softmax is NaN; such a row gets no reward.
+    return StepRewards(prm_BT.where(values.exists_BT, 0.0), values.outcome_BT)
 
 
 def critic_factor(**others: Any) -> None:

@@ -1,8 +1,8 @@
-"""Outcome: the environment's judgement at the last step, and nothing else. The control of every study.
+"""Outcome: only the environment's judgement at the last step. The control of every study.
 
     r_t = 0   for t < T,      r_T = r
 
-Its optimal policies are those of the task by definition. No PRM is asked.
+Its optimal policies are those of the task by definition. No PRM is used.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ previous action, ``Φ_t = v_{t-1}`` (values read at actions), or right before th
     r_T = r - c v_{T-1}                               or   r - c x_T
 
 What it keeps: the discounted sum over an episode is that of ``outcome`` minus ``c v_0``,
-whatever the PRM says; every policy has the same advantages as under ``outcome``, and
-the same policies are optimal. A loop that comes back to where it was earns nothing
+whatever the PRM predicts; every policy has the same advantages as under ``outcome``, and
+the same policies are optimal. A loop that returns to its state earns 0
 (γ = 1) or loses (γ < 1).
 
-Where the chain has states, ``c (v_t - x_t)`` would have less variance, since it leaves
+If the chain has states, ``c (v_t - x_t)`` would have less variance, since it leaves
 out what the observation happened to reveal. It is *not* offered: it is a difference of
-potentials only where ``v_t = E[x_{t+1}]`` exactly, and a PRM that is wrong about that
-somewhere can be farmed there.
+potentials only if ``v_t = E[x_{t+1}]`` exactly, and a policy can farm every state in which the PRM
+violates that.
 
 A bootstrapped truncation keeps its potential: ``r_T = c (γ v_T - v_{T-1})`` (``x_{T+1}`` is
 never read, and ``v_T`` predicts it), and the critic's value that follows is then one
@@ -36,7 +36,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlprm.rl.rewards.base import StepRewards, check_scale, reads
+from rlprm.rl.rewards.base import StepRewards, check_scale, step_values
 
 __all__ = ["CAN_BOOTSTRAP", "NEEDS_VALUES", "TOTAL_OF", "critic_factor", "step_rewards"]
 
@@ -72,9 +72,9 @@ def step_rewards(
     """
     scale = check_scale(scale)
     clip = (v_min, v_max)
-    given = reads(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
-    next_BT = given.next_BT.where(~given.ends_BT, 0.0)
-    return StepRewards(scale * (gamma * next_BT - given.before_BT), given.outcome_BT)
+    values = step_values(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
+    next_BT = values.next_BT.where(~values.ends_BT, 0.0)
+    return StepRewards(scale * (gamma * next_BT - values.before_BT), values.outcome_BT)
 
 
 def critic_factor(*, scale: float = 1.0, **others: Any) -> float:

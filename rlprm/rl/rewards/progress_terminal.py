@@ -2,13 +2,13 @@
 
     r_t = c (γ v_t - v_{t-1})   for every t, the last one included;   plus r at T
 
-Where states are read too, ``c (γ x_{t+1} - x_t)`` for t < T and ``c (γ v_T - x_T)`` at T.
+If states are read too, ``c (γ x_{t+1} - x_t)`` for t < T and ``c (γ v_T - x_T)`` at T.
 Its discounted sum over an episode is ``γ^{T-1} (r + c γ v_T) - c v_0``: with a PRM that
 tells success from failure, the outcome counts about 1 + c times.
 
 What it drops: the potential after the end is ``v_T`` instead of 0, so this is no
 potential-based shaping, and its optimal policies need not be those of ``outcome``. A
-policy can be paid for ending where the PRM is wrongly content.
+policy can be rewarded for ending in states that the PRM overrates.
 
 Known dangers: that one; and compared by whole episodes (a group of rollouts of one
 task) it equals ``terminal`` beside the outcome, since all other terms cancel.
@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlprm.rl.rewards.base import StepRewards, check_scale, reads
+from rlprm.rl.rewards.base import StepRewards, check_scale, step_values
 
 __all__ = ["CAN_BOOTSTRAP", "NEEDS_VALUES", "TOTAL_OF", "critic_factor", "step_rewards"]
 
@@ -56,8 +56,8 @@ def step_rewards(
     """
     scale = check_scale(scale)
     clip = (v_min, v_max)
-    given = reads(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
-    return StepRewards(scale * (gamma * given.next_BT - given.before_BT), given.outcome_BT)
+    values = step_values(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
+    return StepRewards(scale * (gamma * values.next_BT - values.before_BT), values.outcome_BT)
 
 
 def critic_factor(**others: Any) -> float:

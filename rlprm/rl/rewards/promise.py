@@ -8,8 +8,8 @@ staying in promising places and not for finishing. Its optimal policies are not 
 ``outcome`` (``tests/rl/test_chain.py`` has the smallest example), and training with it is
 known to collapse (arXiv 2504.15275, "sum form"). Watch the number of turns.
 
-The critic has to predict a sum over the remaining steps, of which V says nothing: let
-it learn before the policy moves.
+The critic has to predict a sum over the remaining steps, which V does not predict: let
+the critic learn before the policy moves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlprm.rl.rewards.base import StepRewards, check_scale, reads
+from rlprm.rl.rewards.base import StepRewards, check_scale, step_values
 
 __all__ = ["CAN_BOOTSTRAP", "NEEDS_VALUES", "TOTAL_OF", "critic_factor", "step_rewards"]
 
@@ -54,8 +54,8 @@ def step_rewards(
     """
     scale = check_scale(scale)
     clip = (v_min, v_max)
-    given = reads(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
-    return StepRewards(scale * given.after_BT, given.outcome_BT)
+    values = step_values(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
+    return StepRewards(scale * values.after_BT, values.outcome_BT)
 
 
 def critic_factor(**others: Any) -> None:
