@@ -80,7 +80,7 @@ def demonstrate_all(
         return
     names = sorted({task.environment for task in tasks})
     for task in {task.environment: task for task in tasks}.values():
-        envs.of_task(task)  # a worker loads what is loaded here, and nothing else
+        envs.of_task(task)  # a worker may load only the modules that are loaded here
     # spawn: forking a process whose libraries have started threads may deadlock
     with _start_pool(workers, names) as pool:
         yield from pool.imap(work, tasks, chunksize=16)

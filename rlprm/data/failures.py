@@ -1,4 +1,4 @@
-"""Episodes that failed: an environment raised, a server died. They are data, and they are spoken of."""
+"""Failed episodes, such as one whose server died: stored as data, and counted in a warning."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def has_failed(trajectory: Trajectory) -> bool:
-    """Whether nothing is known of an episode but why it could not go on."""
+    """Whether an episode failed; such an episode has a cause, and no outcome."""
     return trajectory.stop is StopReason.ERROR
 
 
 def has_outcome(trajectory: Trajectory) -> bool:
-    """Whether an agent acted to an end that can be learned from: neither failed nor unfinished."""
+    """Whether an episode can be learned from: it has neither failed nor is unfinished."""
     if has_failed(trajectory) or trajectory.error is not None:
         return False
     return bool(trajectory.steps) and trajectory.stop is not None

@@ -1,7 +1,7 @@
 """Probes of actions: several actions taken in one state, and what Monte-Carlo rollouts say each is worth.
 
 One row an action: the columns of a stored trajectory (up to and including the
-action), and what was found out about it. Any scorer may score the rows later.
+action), and its estimated value. Any scorer may score the rows later.
 """
 
 from __future__ import annotations

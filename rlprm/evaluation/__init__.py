@@ -5,7 +5,7 @@ Nothing here loads a model or acts in an environment:
 * ``pool``: n candidates for each task, and what scorers said about them
 * ``records``: one row of a results table, with its confidence interval
 * ``bon``: best-of-N of a pool, its bounds, the choice of an aggregation, paired comparisons
-* ``quality``: how well single step scores tell success from failure
-* ``discrimination``: how well scores tell actions of one state apart
+* ``quality``: how well single step scores separate success from failure
+* ``discrimination``: how well scores discriminate between actions of one state
 * ``table``, ``plots``, ``summary``: the same records for the terminal, the eye and other programs
 """

@@ -111,7 +111,7 @@ def best_of_n(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int])
 def evaluate_pool(
     pool: Pool, aggregations: Mapping[str, Sequence[str]], budgets: Sequence[int]
 ) -> list[Measurement]:
-    """Measure everything a pool can tell: one sample, the oracle, and each scorer × aggregation × budget.
+    """Measure one sample, the oracle, and each scorer × aggregation × budget of a pool.
 
     Args:
         pool: with the scores of all scorers named.

@@ -1,10 +1,10 @@
-"""How well a scorer tells actions of one state apart, held against Monte-Carlo values of these actions.
+"""How well a scorer discriminates between actions of one state, compared with their Monte-Carlo values.
 
-Beam search and dense rewards compare actions of one state. An AUC over
-trajectories hardly sees that: a model that knows which tasks are easy, and how far an
-episode has come, does well on it without knowing one action from another.
+Beam search and dense rewards compare actions of one state. An AUC over trajectories hardly
+measures that. A model that recognises easy tasks and late steps has a high AUC even if it
+gives all actions of a state the same value.
 
-What is decided here:
+Definitions:
 
 * The Monte-Carlo value of an action is its success rate over n rollouts; where the
   action ended the episode it is known exactly.
@@ -78,7 +78,7 @@ class ProbedState:
 
 @dataclass(frozen=True)
 class Discrimination:
-    """How well one scorer tells actions apart; intervals are 95 % bootstrap ones over states."""
+    """How well one scorer discriminates between actions; intervals are 95 % bootstrap ones over states."""
 
     scorer: str
     states: int
@@ -97,7 +97,7 @@ class Discrimination:
     ceiling: Interval
     """An upper bound of it, in points."""
     ceiling_reached: Interval | None
-    """``gain / ceiling``; None where there is next to nothing to gain."""
+    """``gain / ceiling``; None if the ceiling is close to 0."""
     score_spread: Interval
     """Standard deviation of the scores within states."""
     value_spread: Interval
@@ -143,7 +143,7 @@ def evaluate_discrimination(folder: str | Path, scorer: Scorer, *, seed: int = 0
 
 
 def discrimination(states: Sequence[ProbedState], *, scorer: str, seed: int = 0) -> Discrimination:
-    """Measure how well scores tell actions apart.
+    """Measure how well scores discriminate between actions.
 
     Args:
         states: independent of one another, as far as the intervals go.

@@ -65,11 +65,11 @@ class Pool:
 
     @property
     def failed(self) -> int:
-        """Trajectories that failed; they stay candidates that nobody can score."""
+        """Trajectories that failed; they stay candidates, without a score."""
         return sum(map(has_failed, self.flat))
 
     def scored(self, scorer: Scorer) -> Pool:
-        """Return the pool with the scores of one more scorer, asked once for all trajectories.
+        """Return the pool with the scores of one more scorer, which gets all trajectories in one call.
 
         Raises:
             ConfigError: if a scorer of that name has scored the pool already.

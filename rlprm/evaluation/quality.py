@@ -1,7 +1,7 @@
-"""How well single step scores tell success from failure, before any search uses them.
+"""How well single step scores separate success from failure, before any search uses them.
 
-A pooled AUC also rewards knowing which *task* is easy, which helps no search:
-candidates compete within a task. The AUC within tasks is therefore given beside it.
+A pooled AUC also rewards recognising easy *tasks*. That does not help a search, whose
+candidates compete within a task. The AUC within tasks is therefore reported, too.
 """
 
 from __future__ import annotations

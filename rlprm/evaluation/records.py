@@ -1,4 +1,4 @@
-"""One row of a results table, and what is kept beside it for paired comparisons."""
+"""One row of a results table, with the success of every task for paired comparisons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EvaluationRecord:
     strategy: str
     """``greedy``, ``sample_mean``, ``best_of_n``, ``beam`` or ``oracle``."""
     scorer: str | None
-    """None where nothing was scored."""
+    """None if no scorer was used."""
     aggregation: str | None
     """Rule from step scores to a trajectory score; None where none was used."""
     n: int

@@ -33,7 +33,7 @@ def mean_interval(
     ``resamples`` times, draw K tasks with replacement and take their mean; the
     interval runs between the ``(1 - level) / 2`` and ``(1 + level) / 2`` quantiles
     of these means. The same seed gives the same interval. With one task, or all
-    values equal, the interval has width 0: it knows nothing of other tasks.
+    values equal, the interval has width 0: it says nothing about other tasks.
     """
     values = _checked("values_K", values_K)
     _check_settings(level, resamples)

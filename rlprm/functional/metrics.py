@@ -1,4 +1,4 @@
-"""How well step values tell successes from failures: AUC, calibration, rank correlation.
+"""How well step values separate successes from failures: AUC, calibration, rank correlation.
 
 A trajectory's values are ``v_1 ... v_T``, without ``v_0``; its success is 0 or 1.
 """
@@ -151,7 +151,7 @@ def calibration(values: ArrayLike, success: ArrayLike, *, bins: int = 10) -> Cal
 def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
     """Return the correlation of the ranks of a and b (ties share their mean rank).
 
-    None where one of them is constant: it then ranks nothing.
+    None if one of them is constant, since it then ranks no pair.
     """
     first, second = _finite_vector("a", a), _finite_vector("b", b)
     if first.shape != second.shape:

@@ -1,8 +1,8 @@
 """Between numbers of steps (B, T) and numbers of the tokens their actions are made of (B, L).
 
 Only tokens that the policy sampled (action mask 1) belong to a step. A closing token
-that was forced (mask 0) stands inside the step but was nobody's decision: it gets no
-advantage, and the reward of the step sits on the last token that was sampled. Entry l
+that was forced (mask 0) is inside the step, but the policy did not choose it. It gets no
+advantage, and the reward of the step is on the last token that was sampled. Entry l
 of a ``_BL`` tensor is about token l itself, also where the number was read at the
 position before it (as log-probabilities are).
 """

@@ -37,7 +37,7 @@ class Policy(Protocol):
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
         """Sample one action for each conversation.
 
-        A row's result depends on its conversation and its seed alone, not on the other rows.
+        The result of a row depends on its conversation and its seed only, not on the other rows.
         """
         ...
 

@@ -1,10 +1,10 @@
 """Many environments at once, one policy: tasks become trajectories.
 
-An :class:`Episode` ties an environment to a conversation and keeps the rules
-both share: round limit, context limit, stop reasons, failures as data. Rollouts,
-beam search and Monte-Carlo estimates all advance episodes through it. Environments that wait
-on a network are asked side by side; nothing else of an episode runs in threads, and
-results are those of one after another.
+An :class:`Episode` joins an environment and a conversation. It applies the round limit
+and the context limit, sets the stop reason, and records failures as data. Rollouts, beam
+search and Monte-Carlo estimates all advance episodes through it.
+
+Environments that wait on a network run in threads. The threads change no result.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Episode:
     """One environment, the conversation with it, and the rules for stopping.
 
     Args:
-        task: What to solve.
-        sample: Number among the task's episodes.
-        seed: Of the episode's random numbers.
-        setting: How it is run.
-        policy: Acts in it.
-        begun: The environment and its first observation, where it has begun already.
+        task: to solve.
+        sample: number among the episodes of the task.
+        seed: of the random numbers of the episode.
+        setting: round limit, prompt, action format and end of the episode.
+        policy: acts in the episode.
+        begun: the environment and its first observation, if the environment has been reset already.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Episode:
         self.append_answer(parsed, self.query_environment(parsed))
 
     def append_action(self, completion: Completion) -> Parsed:
-        """Begin to advance: write the action down and read it."""
+        """First part of ``advance``: append the action to the conversation, and parse it."""
         return self.format.parse(self.conversation.act(completion.ids, completion.logprobs))
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
-        """Go on: what the environment answers, or how it failed. Touches nothing but the environment."""
+        """Second part: return the answer of the environment, or its error. Changes the environment only."""
         if parsed.refusal is not None:
             return Turn(parsed.refusal, valid=False)
         try:
@@ -96,7 +96,7 @@ class Episode:
             return error
 
     def append_answer(self, parsed: Parsed, answer: Turn | Exception) -> None:
-        """Finish: write the answer down, and see whether the episode is over."""
+        """Third part: append the answer to the conversation; sets ``stop`` if the episode is over."""
         if isinstance(answer, Exception):
             self.stop, self.error = StopReason.ERROR, _cause(answer)
             self.conversation.record(parsed.action, 0.0)
@@ -124,8 +124,8 @@ class Episode:
     def trajectory(self) -> Trajectory:
         """Freeze the episode, finished or not.
 
-        Token ids end with the last action: whatever the environment said after
-        it is kept as text only, since a closing message gives the outcome away.
+        Token ids end with the last action. The observation after it is stored as text only, since a
+        closing message reveals the outcome.
         """
         conversation = self.conversation
         length = conversation.steps[-1].end + 1 if conversation.steps else len(conversation)
@@ -161,7 +161,7 @@ class Episode:
 
 
 def episode_seed(run_seed: int, task: Task, sample: int) -> int:
-    """Seed of one episode: a function of the run, the task and the sample's number, nothing else."""
+    """Return the seed of one episode, a function of the seed of the run, the task and the sample number."""
     sequence = np.random.SeedSequence(run_seed, spawn_key=(sample, *task.id.encode()))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -169,10 +169,10 @@ def episode_seed(run_seed: int, task: Task, sample: int) -> int:
 def start_episode(
     task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy
 ) -> Episode | Trajectory:
-    """Start an episode; where the environment fails to, return that as an ``ERROR`` trajectory without steps.
+    """Start an episode. If the environment fails, return an ``ERROR`` trajectory without steps.
 
     Raises:
-        RlprmError: for settings that cannot work.
+        RlprmError: if the settings are wrong.
     """
     (started,) = start_episodes([(task, sample, seed)], setting, policy)
     return started
@@ -184,19 +184,19 @@ def start_episodes(
     """Start an episode for each (task, sample number, seed), in order; see ``start_episode``.
 
     Raises:
-        RlprmError: for settings that cannot work.
+        RlprmError: if the settings are wrong.
     """
     begun = side_by_side(lambda job: _try_to_begin(job[0], setting), jobs, [task for task, _, _ in jobs])
     return [_started(*job, setting, policy, start) for job, start in zip(jobs, begun, strict=True)]
 
 
 def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[Task]) -> list[_R]:
-    """Apply a function that asks environments, to several at once where they wait on a network.
+    """Apply a function that calls environments, to several in threads if they wait on a network.
 
     Args:
-        work: of an item, as far as it may run in a thread.
+        work: a function of an item that may run in a thread.
         items: one for each task.
-        tasks: whose environments are asked; a module's ``CONCURRENT`` says how many at once.
+        tasks: of the items; the ``CONCURRENT`` of their environments is the number of threads.
 
     Returns:
         The results, in order.
@@ -225,10 +225,10 @@ def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) 
 def finish_episodes(
     episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
 ) -> None:
-    """Advance all episodes, in step, until each has stopped.
+    """Advance all episodes together, turn by turn, until each has stopped.
 
     Args:
-        episodes: at any state; finished ones are left alone.
+        episodes: in any state; finished ones stay as they are.
         policy: acts for all of them.
         on_turn: called after each turn with the number of episodes still running.
     """
@@ -244,10 +244,9 @@ def finish_episodes(
 def rollout(
     jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
 ) -> list[Trajectory]:
-    """Run one wave: an episode for each (task, sample number), all in step.
+    """Run one wave: an episode for each (task, sample number), all advanced together.
 
-    An episode that cannot even start is returned as an ``ERROR`` trajectory
-    only if its environment failed; settings that cannot work raise.
+    If an environment fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an error.
     """
     seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
     episodes = start_episodes(seeded, setting, policy)

@@ -1,4 +1,4 @@
-"""A baseline without a model: choosing by lot. Best-of-N with it is the mean of one sample."""
+"""A baseline without a model: random scores. Best-of-N with them is the mean of one sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build(name: str, *, seed: int = 0) -> Random:
 
 
 class Random:
-    """Uniform scores in [0, 1) that depend on seed, task, sample number and step, and on nothing else.
+    """Uniform scores in [0, 1) that depend only on seed, task, sample number and step.
 
     Args:
         seed: another seed is another lot.

@@ -8,8 +8,8 @@ paper is silent:
 
 * The root is expanded N·M times, so that the first ranking is as wide as the others.
 * Samples of one parent whose action is the same are one candidate. The merge comes
-  before the ranking, lest copies fill the beam, and before the environment, lest
-  it carry out the same action twice. Beams differ in their history of actions from
+  before the ranking, so that copies do not fill the beam, and before the environment,
+  which would carry out the same action twice. Beams differ in their history of actions from
   then on, so two parents never have the same child.
 * Equal scores are settled by the order of sampling, first each parent's first
   sample, then each parent's second: a scorer without an opinion keeps the beam wide.

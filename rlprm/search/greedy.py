@@ -20,7 +20,7 @@ def search(
     *,
     run_seed: int = 0,
 ) -> list[SearchResult]:
-    """Run one episode per task; there is nothing to choose, so the scorer is not asked.
+    """Run one episode per task; there are no candidates, so the scorer is not used.
 
     Raises:
         ConfigError: if the policy's temperature is not 0.
