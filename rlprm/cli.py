@@ -21,6 +21,7 @@ from typing import Any
 from rlprm import __version__
 from rlprm.errors import RlprmError, refuse_unknown
 from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
+from rlprm.runtime.overwrite import FLAG, clear, overwriting
 from rlprm.runtime.recipe_list import recipes_command
 
 _STAGES = {
@@ -61,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         launch = launch_of(arguments[0], arguments[1:])
         if launch is not None:
-            settings_of(arguments[0], launch.settings)  # a mistake is reported once, before processes start
+            config = settings_of(arguments[0], launch.settings)  # reports a mistake once, not in each process
+            if FLAG in launch.settings:
+                clear(config.output_dir, arguments[0], vars(config))
+                launch.command.remove(FLAG)
             replace_process(launch)
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
@@ -100,7 +104,8 @@ def run_stage(name: str, argv: Sequence[str]) -> None:
     # Imported late: help and mistakes need no torch.
     module = importlib.import_module(f"rlprm.stages.{name.replace('-', '_')}")
     _silence_libraries()
-    module.run(config)
+    with overwriting(FLAG in argv):
+        module.run(config)
 
 
 def settings_of(name: str, argv: Sequence[str]) -> Any:
@@ -108,7 +113,8 @@ def settings_of(name: str, argv: Sequence[str]) -> Any:
     from rlprm.runtime.config import parse
     from rlprm.runtime.recipes import settings_type
 
-    config = parse(settings_type(name), argv, prog=f"rlprm {name}")
+    words = [word for word in argv if word != FLAG]
+    config = parse(settings_type(name), words, prog=f"rlprm {name}")
     if refresh := getattr(config, "refresh_kwargs", {}):
         _check_handed_on(refresh, "train-prm", where="refresh_kwargs")
     return config
@@ -146,6 +152,7 @@ def _usage() -> str:
         f"rlprm {__version__}: train LLM agents with process rewards\n\n"
         f"usage: rlprm <stage> [--config FILE.yaml] [--key value ...]\n\nstages:\n{stages}\n\n"
         "rlprm <stage> --help lists a stage's settings.\n"
+        "rlprm <stage> --overwrite removes what an earlier run wrote into output_dir, and starts anew.\n"
         "rlprm recipes lists the shipped recipes; rlprm recipes copy ENVIRONMENT FOLDER copies some.\n"
         f"{', '.join(STAGES)}: --accelerate_config zero2 launches several processes, with the file of\n"
         "that name in ds_configs/ or a path of your own."

@@ -42,6 +42,9 @@ class MismatchError(RlprmError, ValueError):
     """Two artifacts that must agree (template, `end` mode, outcome definition, ...) do not."""
 
 
+_WAYS_OUT = "choose another output_dir, delete this one, or give --overwrite"
+
+
 def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with something that was made with other settings, or with other code of the user's.
 
@@ -59,9 +62,7 @@ def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str
     different = sorted(k for k in names - {SOURCES} if before.get(k) != now.get(k))
     if different:
         details = ", ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in different[:5])
-        raise MismatchError(
-            f"{what} with other settings ({details}); choose another output_dir or delete this one"
-        )
+        raise MismatchError(f"{what} with other settings ({details}); {_WAYS_OUT}")
     refuse_other_code(what, before, now)
 
 
@@ -92,10 +93,7 @@ def refuse_other_code(what: str, before: Mapping[str, Any], now: Mapping[str, An
     ]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise MismatchError(
-            f"{what} with other code ({', '.join(changed[:5])}{more}); "
-            "choose another output_dir or delete this one"
-        )
+        raise MismatchError(f"{what} with other code ({', '.join(changed[:5])}{more}); {_WAYS_OUT}")
 
 
 def _change(old: Mapping[str, str], new: Mapping[str, str], file: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from rlprm import __version__
 from rlprm.errors import refuse_other_settings
 from rlprm.runtime.files import read_json, write_json
+from rlprm.runtime.overwrite import clear_if_asked
 from rlprm.runtime.processes import is_first
 from rlprm.runtime.renames import current_settings
 
@@ -28,9 +29,13 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
 
     A result with failed episodes is none: they are to be run again.
 
+    Under ``--overwrite`` it holds none: what an earlier run wrote is removed first.
+
     Raises:
+        ConfigError: see :func:`rlprm.runtime.overwrite.clear`.
         MismatchError: if it holds the result of another stage or configuration.
     """
+    clear_if_asked(folder, stage, config)
     path = Path(folder) / _RECORD
     if not path.exists():
         return False

@@ -137,7 +137,7 @@ def probe_actions(
             ]:
                 raise DataError(
                     f"{probe.folder} was begun with other actions (another device or library may round "
-                    "differently); delete it, or choose another output_dir"
+                    "differently); choose another output_dir, delete this one, or give --overwrite"
                 )
             bar.update(len(portion))
     processes.wait()

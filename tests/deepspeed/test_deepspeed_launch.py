@@ -115,7 +115,8 @@ def test_deepspeed_accelerate_takes_the_json_of_the_command_line(
     monkeypatch.chdir(tmp_path)
     launch = launch_of("sft", ["--accelerate_config", "cpu_zero3", "--seed", "1"])
     assert launch is not None
-    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args(launch.command[3:]))
+    options = launch.command[launch.command.index("--config_file") :]
+    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args(options))
     assert parsed.deepspeed_config_file == str(ROOT / "ds_configs/cpu_zero3.json")
     assert parsed.use_deepspeed
 
@@ -128,7 +129,7 @@ def test_deepspeed_a_file_of_the_current_folder_comes_first(
     Path("ds_configs/zero2.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
     launch = launch_of("sft", ["--accelerate_config", "zero2"])
     assert launch is not None
-    assert launch.command[3:5] == ["--config_file", "ds_configs/zero2.yaml"]
+    assert launch.command[launch.command.index("--config_file") + 1] == "ds_configs/zero2.yaml"
 
 
 def test_deepspeed_no_launch_inside_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +160,29 @@ def test_deepspeed_the_command_line_becomes_the_launch_once_its_settings_are_rig
     assert line == "rlprm: ConfigError: unknown setting 'betta' in the command line; did you mean 'beta'?"
 
 
+def test_deepspeed_the_folder_is_cleared_before_the_processes_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Replaced(BaseException):
+        """The process is another one now."""
+
+    def replace(path: str, command: list[str]) -> None:
+        assert "--overwrite" not in command
+        assert list(tmp_path.iterdir()) == []
+        raise Replaced
+
+    (tmp_path / "model.safetensors").write_text("made")
+    monkeypatch.setattr(accelerate_launch.os, "execv", replace)
+    with pytest.raises(Replaced):
+        cli.main(["train-prm", "--accelerate_config", "cpu_zero2", "--config", RECIPE, "--overwrite",
+                  "--output_dir", str(tmp_path)])  # fmt: skip
+
+
 def test_deepspeed_the_launcher_of_accelerate_knows_these_options() -> None:
     from accelerate.commands.launch import launch_command_parser
 
     launch = launch_of("sft", ["--accelerate_config", "zero2", "--num_processes", "3", "--seed", "1"])
     assert isinstance(launch, Launch)
-    parsed = launch_command_parser().parse_args(launch.command[3:])
+    parsed = launch_command_parser().parse_args(launch.command[launch.command.index("--config_file") :])
     assert (parsed.config_file, parsed.num_processes, parsed.module) == ("ds_configs/zero2.yaml", 3, True)
     assert (parsed.training_script, parsed.training_script_args) == ("rlprm.cli", ["sft", "--seed", "1"])

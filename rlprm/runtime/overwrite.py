@@ -1,0 +1,152 @@
+"""``--overwrite``: a stage removes what an earlier run wrote into its folder, then starts anew.
+
+A folder is cleared if every file in it is one that the stages of this package write. A folder with any other
+file is refused and stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rlprm.errors import ConfigError, MismatchError
+from rlprm.runtime.files import read_json
+
+__all__ = ["FLAG", "clear", "clear_if_asked", "foreign_files", "overwriting"]
+
+FLAG = "--overwrite"
+_ASKED: ContextVar[bool] = ContextVar("overwriting", default=False)
+_TEMPORARY = re.compile(r"\.(.+)\.\d+")
+"""A file that was being written when its process was killed, see :mod:`rlprm.runtime.files`."""
+
+_SHARDS = ("meta.json", "wave-*.jsonl", "README.md")
+_MODEL = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "prm_manifest.json",
+    "training_args.bin",
+)  # fmt: skip
+_ENGINE = (
+    *_MODEL, "README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_model*.bin",
+    "optimizer*.pt", "optimizer*.bin", "scheduler*.pt", "scheduler*.bin", "scaler*.pt", "rng_state*.pth",
+    "random_states_*.pkl", "trainer_state.json", "state.json", "labels.pt", "latest", "zero_to_fp32.py",
+)  # fmt: skip
+
+
+def _within(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names)
+
+
+_BOARD = (*_within("tensorboard", ["events.out.tfevents.*"]), *_within("runs/*", ["events.out.tfevents.*"]))
+_TRAINED = (
+    "stage.json", "run.json", *_MODEL, *_BOARD, *_within("checkpoint-*", _ENGINE),
+    *_within("checkpoint-*/global_step*", ["*.pt"]),
+)  # fmt: skip
+_WRITTEN: Mapping[str, tuple[str, ...]] = {
+    "sft": _TRAINED,
+    "train-prm": _TRAINED,
+    "collect": ("stage.json", *_SHARDS),
+    "probe-actions": ("stage.json", *_SHARDS),
+    "estimate": ("stage.json", *_SHARDS, "labels*.jsonl", "labels*.meta.json"),
+    "evaluate": (
+        "stage.json", "summary.json", "table.txt", "success_by_budget.png", "success_by_compute.png",
+        "auc_by_position.png", "calibration.png", "example.png", *_BOARD, *_within("pool", _SHARDS),
+        *_within("dev-pool", _SHARDS), *_within("beams/*", _SHARDS),
+    ),
+    "train-rl": (
+        "stage.json", *_MODEL, *_BOARD, "summary.json", "metrics.jsonl", "curves.png", "before.json",
+        "after.json", "repeat_probe.json", *_within("best/iteration-*", _MODEL),
+        *_within("checkpoints/iteration-*", _ENGINE),
+        *_within("checkpoints/iteration-*/pytorch_model", ["*.pt"]),
+        *_within("refresh/trajectories-*", _SHARDS), *_within("refresh/prm-*", _TRAINED),
+    ),
+}  # fmt: skip
+"""Stage → paths that it writes below its folder; each part of a path is a pattern."""
+
+
+@contextmanager
+def overwriting(asked: bool) -> Iterator[None]:
+    """Let the stages that run inside clear their folders first, if asked."""
+    before = _ASKED.set(asked)
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
+
+
+def clear_if_asked(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
+    """Clear a stage's folder inside :func:`overwriting`; see :func:`clear`."""
+    if _ASKED.get():
+        clear(folder, stage, settings)
+
+
+def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
+    """Remove what an earlier run of a stage wrote; the folder itself stays.
+
+    Args:
+        folder: of the stage's results; it may be missing.
+        stage: that is about to run. If the folder has a record of a finished run, its stage counts instead.
+        settings: of the stage that is about to run.
+
+    Raises:
+        ConfigError: if a setting names an input inside the folder, or several processes were launched.
+        MismatchError: if the folder holds a file that the stage does not write.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"overwrite: {folder} cannot be cleared by one of several launched processes, allowed: a single "
+            "process or --accelerate_config; or delete the folder first"
+        )
+    for name, path in _paths(settings):
+        if folder.resolve() in (path.resolve(), *path.resolve().parents):
+            raise ConfigError(f"overwrite: {name} reads {path}, which lies in {folder}, the folder to clear")
+    record = folder / "stage.json"
+    wrote = read_json(record).get("stage", stage) if record.is_file() else stage
+    if foreign := foreign_files(folder, wrote):
+        raise MismatchError(
+            f"{folder} is not overwritten: it holds {foreign[0]}, which the stage {wrote} did not write; "
+            "move that file, or choose another output_dir"
+        )
+    for place, directories, files in os.walk(folder, topdown=False):
+        for file in files:
+            Path(place, file).unlink()
+        for directory in directories:
+            Path(place, directory).rmdir()
+
+
+def foreign_files(folder: Path, stage: str) -> list[str]:
+    """Return the files of a folder, relative to it, that a stage does not write; links are among them."""
+    patterns = [pattern.split("/") for pattern in _WRITTEN.get(stage, ())]
+    foreign = []
+    for path, directories, files in os.walk(folder):
+        linked = [name for name in directories if Path(path, name).is_symlink()]
+        for name in (*files, *linked):
+            relative = Path(path, name).relative_to(folder)
+            parts = [*relative.parts[:-1], _TEMPORARY.sub(r"\1", name)]
+            if name in linked or not any(_matches(parts, pattern) for pattern in patterns):
+                foreign.append(relative.as_posix())
+    return sorted(foreign)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+
+
+def _paths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield settings that name something on disk, the stage's own destinations aside."""
+    for name, value in settings.items():
+        if name in ("output_dir", "logging_dir"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _paths({f"{name}.{key}": inner for key, inner in value.items()})
+        elif isinstance(value, str) and value and len(value) < 4096 and Path(value).exists():
+            yield name, Path(value)
