@@ -29,7 +29,7 @@ FULL_PRECISION: dict[str, Any] = {"dtype": "float32", "device": torch.device("cp
 _ADAPTER = "adapter"
 
 
-def effective(record: Mapping[str, Any]) -> dict[str, Any]:
+def without_unused(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stage's record without tuning settings that have no effect, such as LoRA's without adapters.
 
     Two runs that differ only in such settings are then the same run.

@@ -35,10 +35,10 @@ from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
-    effective,
     save_trained,
     trainable_parameters,
     with_adapters,
+    without_unused,
 )
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
@@ -71,7 +71,11 @@ def run(config: SFTStageConfig) -> None:
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     base = None if config.model == "tiny" else revision_of(config.model)
-    record = {**effective(stage_record(config, arguments)), "max_length": config.max_length, "base": base}
+    record = {
+        **without_unused(stage_record(config, arguments)),
+        "max_length": config.max_length,
+        "base": base,
+    }
     record.update(config.environment_sources())
     del record["workers"]  # how fast, not what
     given = import_demonstrations(config) if config.demonstrations is not None else []

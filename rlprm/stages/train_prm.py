@@ -17,7 +17,13 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM, SCALAR
 from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
-from rlprm.models.lora import FULL_PRECISION, effective, save_trained, trainable_parameters, with_adapters
+from rlprm.models.lora import (
+    FULL_PRECISION,
+    save_trained,
+    trainable_parameters,
+    with_adapters,
+    without_unused,
+)
 from rlprm.models.manifest import Manifest
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.selection import in_own_tokens, split_by_task, usable_trajectories
@@ -45,7 +51,7 @@ def run(config: PRMConfig) -> None:
     arguments = prm_arguments(config)
     store = TrajectoryStore.open(config.trajectories)
     identity = {
-        **effective(stage_record(config, arguments)),
+        **without_unused(stage_record(config, arguments)),
         "base": revision_of(config.model),
         "data": dict(store.meta),
     }

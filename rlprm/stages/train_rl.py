@@ -20,7 +20,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError
 from rlprm.models import zero
 from rlprm.models.loading import load_tokenizer, revision_of
-from rlprm.models.lora import effective, trainable_parameters
+from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl.batch import split_failed
 from rlprm.rl.checkpoints import load_newest
@@ -139,7 +139,7 @@ def _check_tasks(config: RLConfig) -> None:
 
 
 def _identity(config: RLConfig) -> dict[str, Any]:
-    record = {k: v for k, v in effective(own_settings(config)).items() if k not in _NOT_IDENTITY}
+    record = {k: v for k, v in without_unused(own_settings(config)).items() if k not in _NOT_IDENTITY}
     revisions = {name: revision_of(path) for name, path in _models(config).items()}
     return {**record, "revisions": revisions, **config.sources()}
 

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rlprm.errors import ConfigError
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model
-from rlprm.models.lora import effective, trainable_parameters, with_adapters
+from rlprm.models.lora import trainable_parameters, with_adapters, without_unused
 from rlprm.runtime.tuning import TuningConfig
 
 IDS = torch.arange(1, 41)[None]
@@ -139,10 +139,10 @@ def test_training_all_weights_in_bfloat16_is_warned_of(caplog: pytest.LogCapture
 
 def test_a_record_holds_what_has_an_effect() -> None:
     record = {"lora_r": 0, "lora_alpha": 8, "lora_dropout": 0.0, "dtype": "auto", "beta": 1.0}
-    assert effective(record) == {"beta": 1.0}
-    assert effective({**record, "dtype": "bfloat16"}) == {"beta": 1.0, "dtype": "bfloat16"}
+    assert without_unused(record) == {"beta": 1.0}
+    assert without_unused({**record, "dtype": "bfloat16"}) == {"beta": 1.0, "dtype": "bfloat16"}
     adapters = {**record, "lora_r": 4}
-    assert effective(adapters) == {k: v for k, v in adapters.items() if k != "dtype"}
+    assert without_unused(adapters) == {k: v for k, v in adapters.items() if k != "dtype"}
 
 
 @pytest.mark.parametrize(
