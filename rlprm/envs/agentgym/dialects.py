@@ -33,7 +33,7 @@ _DROPPED = re.compile(r"[^A-Za-z0-9, ]+")
 
 @dataclass(frozen=True)
 class Request:
-    """An action as the server is to be told it, or the answer to one of which it is not told."""
+    """An action in the form that the server gets, or the answer to an action that is not sent."""
 
     action: str
     refusal: str | None = None
@@ -65,7 +65,7 @@ class Dialect:
     close: Callable[[Server, int], Any]
     """Close a session."""
     read: Callable[[str], Request]
-    """What to tell the server of an agent's message, as AgentGym's client reads it."""
+    """Turns the message of an agent into a request, as AgentGym's client does."""
     refusals: tuple[str, ...]
     """How observations begin that answer an action which could not be carried out."""
     succeeds: Callable[[float], bool]
@@ -109,7 +109,7 @@ def step_by_id(server: Server, session: int, action: str, *, score: str, most: f
     Args:
         server: where.
         session: in which of its sessions.
-        action: as the server is told it.
+        action: in the form that the server gets.
         score: what the score is called in the answer.
         most: what it may be; above 1 it counts as 1.
     """

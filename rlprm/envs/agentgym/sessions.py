@@ -2,7 +2,7 @@
 
 A session serves one episode after another, by a reset. Servers leak what is not closed, some cannot close,
 and some take seconds to open one; so there are never more sessions than episodes at one time. One whose last
-request failed is closed and never used again: nobody knows what state it is in.
+request failed is closed and never used again, since its state is unknown.
 
 A reset may fail because of the task, of the session, or because the server was started again and knows the
 session no more. A new session is tried once; the others are kept: if they are lost, their resets fail, too.
@@ -47,7 +47,7 @@ _PATIENCE_AT_EXIT = 10.0  # seconds for all of them
 _CANNOT_CLOSE = frozenset({404, 405})
 _RESPITE = 0.5  # seconds in which episodes that began together fail together, where no server answers
 _NO_ANSWER = (UnreachableError, BusyError, DroppedError, LateError)
-"""Errors after which nobody knows what the server did, unlike an answer that is an error."""
+"""Errors after which the state of the server is unknown; an answer that is an error is none of them."""
 
 
 @dataclass(eq=False)

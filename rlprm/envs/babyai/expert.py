@@ -115,7 +115,7 @@ class _Expert:
                 self._consult()
             if not self._world.act(primitive):
                 break
-            # The bot would undo what it did not plan, so it does not hear of it.
+            # The bot would undo an action that it did not plan, so the action is not passed to it.
             self._deed = None if handles and primitive != self._wish else primitive
 
     def _ideas(self, view: View) -> Iterator[str]:

@@ -128,7 +128,7 @@ def pristine_world(level: str, seed: int) -> World:
 def _generator(level: str) -> Any:
     gym_id = f"BabyAI-{level}-{_LATEST_VERSION.get(level, 'v0')}"
     generator = gymnasium.make(gym_id, disable_env_checker=True).unwrapped
-    # Instance attribute over method: nobody looks at the image, and it costs more than the level.
+    # Instance attribute over method: the image is never used, and drawing it costs more than the level.
     generator.gen_obs = dict
     return generator
 

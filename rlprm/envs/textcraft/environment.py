@@ -21,7 +21,7 @@ _DROPPED = re.compile(r"[^A-Za-z0-9,\s]+")
 _CRAFT = re.compile(r"craft (.*) using (.*)")
 _GET = re.compile(r"get ([0-9]+) (.*)")
 _COUNTED = re.compile(r"([0-9]+) (.*)")
-_MOST_DIGITS = 9  # of a count; nobody finds more
+_MOST_DIGITS = 9  # of a count; no inventory holds more
 
 
 def make(task: Task, *, end: End) -> TextCraft:

@@ -1,8 +1,8 @@
 """WebShop: buy what an instruction asks for, on the pages of a shop as text.
 
 The shop is generated, or holds WebShop's own products (``data="path"``). Pages, actions and rewards are
-upstream's (princeton-nlp/WebShop) and AgentGym's. The agent declares the end of an episode by its purchase,
-whatever ``end`` says.
+upstream's (princeton-nlp/WebShop) and AgentGym's. A purchase ends an episode, with both values of
+``end``.
 """
 
 from rlprm.envs.webshop.environment import WebShop

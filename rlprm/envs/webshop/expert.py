@@ -2,8 +2,8 @@
 
 It searches with the instruction's own words, opens the affordable result whose title has most of
 them, makes sure of its options and, on the features page, of the attributes its title does not name,
-and goes back to the next best result where something is missing. Which product the goal was made from
-it does not know.
+and goes back to the next best result where something is missing. It does not use which product the
+goal was made from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The files of WebShop's own data, and what tells them from others.
+"""The files of WebShop's own data, and a fingerprint of them.
 
 The product file is ``items_shuffle.json`` (or a part of it, ``items_shuffle_1000.json``), attributes and
 generated instructions are in ``items_ins_v2.json`` (``items_ins_v2_1000.json``), human instructions in
@@ -17,7 +17,7 @@ from rlprm.errors import ConfigError
 __all__ = ["Files", "find_files", "fingerprint"]
 
 _PRODUCTS = "items_shuffle*.json"
-_SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from others
+_SAMPLE = 1 << 20  # bytes of a file's beginning and end that go into its fingerprint
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find_files(data: str) -> Files:
 
 
 def fingerprint(files: Files) -> str:
-    """Return a hash that tells data from other data: of the sizes, beginnings and ends of the files.
+    """Return a hash of the sizes, beginnings and ends of the files.
 
     Raises:
         ConfigError: where a file cannot be read.

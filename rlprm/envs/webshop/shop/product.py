@@ -42,7 +42,7 @@ class Product:
     """What it is known to be ("water resistant"); not shown unless the attributes page is."""
     category: str
     query: str
-    """The search it was found by, lower case."""
+    """The query that upstream found the product with, lower case."""
     product_category: str
     """Steps from the general to the particular, with ``›`` between them."""
     rating: str = "N.A."
