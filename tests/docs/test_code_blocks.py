@@ -135,3 +135,23 @@ def test_a_wrong_command_is_noticed(line: str, folder: Path) -> None:
     (words,) = commands.commands(line, {})
     with pytest.raises((Exception, SystemExit)):
         commands.check(words)
+
+
+def body(source: str) -> str:
+    """A module's text without its docstring."""
+    return source.split('"""', 2)[2].strip() if source.startswith('"""') else source.strip()
+
+
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_python_is_an_example_that_is_run_or_a_module_that_can_be_imported(
+    block: Block, folder: Path
+) -> None:
+    examples = {
+        path.name: body(path.read_text(encoding="utf-8")) for path in (ROOT / "examples").glob("*.py")
+    }
+    if name := next((name for name, text in examples.items() if text == block.text.strip()), None):
+        assert any(
+            name in path.read_text(encoding="utf-8") for path in (ROOT / "tests/examples").glob("test_*.py")
+        )
+        return
+    exec(compile(block.text, str(block), "exec"), {"__name__": "shown"})
