@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import shlex
 from dataclasses import fields
@@ -112,6 +113,12 @@ def _check_python(arguments: list[str]) -> None:
             return
     assert file.is_file(), file
     source = file.read_text(encoding="utf-8")
+    if "--variants" in rest and file.parent.parent == ROOT / "studies":
+        names = itertools.takewhile(
+            lambda word: not word.startswith("--"), rest[rest.index("--variants") + 1 :]
+        )
+        known = importlib.import_module(f"studies.{file.parent.name}.run").VARIANTS
+        assert set(names) <= set(known), sorted(known)
     for word in rest:
         if word.startswith("--"):
             assert f'"{word.split("=")[0]}"' in source, f"{file.name} has no option {word}"
