@@ -245,3 +245,12 @@ def test_a_prm_of_other_episodes_is_refused(
         rlprm.beam_search(tasks, policy, prm, end="on_success")
     with pytest.raises(rlprm.RlprmError, match="prompt: trained with 'none', used with 'short'"):
         rlprm.best_of_n(tasks, policy, prm, prompt="short")
+
+
+def test_tasks_of_a_file_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PRM stores the name; the same file in agent RL is then the same environment."""
+    source = Path(__file__).parents[2] / "examples/corridor.py"
+    (tmp_path / "walk.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (task,) = rlprm.load_environment("walk.py").tasks("train", count=1)
+    assert task.environment == "walk.py"
