@@ -6,11 +6,13 @@ import importlib
 import itertools
 import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
-from rlprm.cli import _STAGES, settings_of
+from rlprm.cli import settings_of
 from rlprm.runtime.accelerate import launch_of
+from rlprm.runtime.parsing.library import library_settings
+from rlprm.runtime.recipes import settings_type
+from rlprm.runtime.settings import declarations
 
 ROOT = Path(__file__).parents[2]
 _SCRIPTS = {path.stem: path.stem.replace("_", "-") for path in (ROOT / "scripts").glob("*.py")}
@@ -125,6 +127,6 @@ def _check_python(arguments: list[str]) -> None:
 
 
 def settings_named(stage: str) -> set[str]:
-    """The names of a stage's settings."""
-    module, config, _ = _STAGES[stage]
-    return {field.name for field in fields(getattr(importlib.import_module(module), config)) if field.init}
+    """The names of a stage's settings, its library's included."""
+    config = settings_type(stage)
+    return set(declarations(config)) | set(library_settings(getattr(config, "LIBRARY", "")))

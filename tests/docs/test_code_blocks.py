@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlprm.cli import _STAGES
+from rlprm.runtime.recipes import STAGE_SETTINGS
 from tests.docs import blocks, commands
 from tests.docs.blocks import PAGES, ROOT, Block
 
@@ -81,7 +81,7 @@ def known_options() -> frozenset[str]:
         "--variants",
     }
     found |= {"--config_file", "--baseline", "--host", "--port"}
-    for stage in _STAGES:
+    for stage in STAGE_SETTINGS:
         found |= {f"--{name}" for name in commands.settings_named(stage)}
     return frozenset(found)
 
