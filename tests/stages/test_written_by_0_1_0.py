@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,9 @@ def test_a_killed_prm_goes_on_from_its_checkpoint(old: Path) -> None:
         for name in ("scalar_prm", "scalar_prm_killed")
     )
     assert after["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-4)
-    assert Manifest.load("scalar_prm_killed") == Manifest.load("scalar_prm")
+    manifest = Manifest.load("scalar_prm_killed")
+    assert manifest.temperature == 1.0  # 0.1.0 did not write it down
+    assert replace(manifest, temperature=None) == Manifest.load("scalar_prm")
 
 
 def test_killed_rl_goes_on_from_its_checkpoint(old: Path, caplog: pytest.LogCaptureFixture) -> None:
