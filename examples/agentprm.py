@@ -6,8 +6,8 @@ The agent looks for a goal in a corridor (corridor.py). A sign beside the start 
 demonstrators walk away from the sign and guess, and are right in a quarter of the tasks. The policy learns to
 guess, too. Nothing rewards it for reading the sign. The process reward model (PRM) only sees how episodes
 end, and learns that reading the sign is worth a lot. Search and RL then use the PRM. The task is small enough
-to follow; it says nothing about large models. Tensors are named after their shape: B episodes, T actions
-(T1: and the prompt), L tokens, N sampled tokens, V vocabulary.
+to follow. It has four goals, the same in every split, and says nothing about large models or unseen tasks.
+Tensor names end in their shape: B episodes, T actions (T1: and the prompt), L tokens, N sampled tokens.
 """
 
 import argparse
@@ -88,7 +88,7 @@ model.config.num_labels, model.config.classifier_dropout = 1, 0.0
 prm = Qwen2ForTokenClassification(model.config)
 prm.model.load_state_dict(model.model.state_dict())
 torch.nn.init.zeros_(prm.score.weight)
-optimizer = torch.optim.AdamW(prm.parameters(), lr=2e-3)
+optimizer = torch.optim.AdamW(prm.parameters(), lr=5e-4)
 batch = Batch.from_trajectories(seen)
 places_BT1 = reading.stack_positions([value_positions.chain_positions(t) for t in seen])  # ends of actions
 exists_BT1 = masking.length_mask(batch.lengths_B + 1, places_BT1.shape[1]).float()

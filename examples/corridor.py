@@ -90,11 +90,23 @@ def tasks(
 ) -> list[Task]:
     """Return tasks; the goal of each is any cell but the first one, drawn with the task's own seed.
 
+    There are as many different goals as cells but one: the splits have the same goals under other ids.
+
     Raises:
         ConfigError: for an unknown setting or a range that the split does not have.
     """
     if unknown:
         raise ConfigError(f"unknown settings {sorted(unknown)}; known: length, first_cell, sign")
+    numbers = (length, first_cell, sign)
+    if (
+        not all(type(n) is int for n in numbers)
+        or length < 2
+        or not all(0 <= n < length for n in numbers[1:])
+    ):
+        raise ConfigError(
+            f"length, first_cell, sign: got {numbers}, allowed: whole numbers, a length of 2 or more and two "
+            "cells from 0 to below it"
+        )
     if not 0 <= start <= start + count <= _COUNT:
         raise ConfigError(f"the split {split} has tasks 0 ... {_COUNT - 1}")
     found = []
@@ -112,8 +124,17 @@ def make(task: Task, *, end: End) -> Corridor:
 
 
 def opening(*, end: End, style: str) -> list[Message]:
-    """Return the messages that precede the first observation."""
-    return [] if style == "none" else [{"role": "system", "content": "Find the goal, and finish there."}]
+    """Return the messages that precede the first observation, in turns of user and assistant.
+
+    Raises:
+        ConfigError: for an unknown style.
+    """
+    if style not in ("none", "short", "agentgym"):
+        raise ConfigError(f"prompt: got {style!r}, allowed: none, short, agentgym")
+    if style == "none":
+        return []
+    text = f"Find the goal and stop there. Your actions are: {', '.join(ACTIONS)}."
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": "OK."}]
 
 
 def demonstrate(task: Task, *, end: End) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from examples import corridor
@@ -73,3 +75,18 @@ def test_an_unknown_setting_and_a_task_that_is_not_there_are_refused() -> None:
         corridor.tasks(Split.TRAIN, 0, 1, width=3)
     with pytest.raises(ConfigError, match="has tasks 0 "):
         corridor.tasks(Split.TRAIN, 9_999, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"length": "4"}, {"length": 1, "first_cell": 0, "sign": 0}, {"sign": 5}, {"first_cell": -1}]
+)
+def test_an_impossible_corridor_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="allowed"):
+        corridor.tasks(Split.TRAIN, 0, 1, **wrong)
+
+
+def test_openings_are_turns_of_user_and_assistant() -> None:
+    assert corridor.opening(end=End.DECLARED, style="none") == []
+    assert [m["role"] for m in corridor.opening(end=End.DECLARED, style="short")] == ["user", "assistant"]
+    with pytest.raises(ConfigError, match="prompt: got 'long'"):
+        corridor.opening(end=End.DECLARED, style="long")
