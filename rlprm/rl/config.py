@@ -11,7 +11,7 @@ from rlprm.errors import ConfigError
 from rlprm.policies.config import PolicyConfig
 from rlprm.rl.schedule import LR_SCHEDULES, round_limits
 from rlprm.runtime.settings import setting
-from rlprm.runtime.tracking import TRACKERS
+from rlprm.runtime.tracking import TRACKERS, require_tracker
 from rlprm.runtime.tuning import TuningConfig
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class RLConfig(TuningConfig, PolicyConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        require_tracker(self.report_to)
         if self.importance_cap is not None and self.old_logprobs == "sampler":
             raise ConfigError(
                 "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "

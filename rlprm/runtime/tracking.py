@@ -6,6 +6,7 @@ import logging
 import netrc
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from rlprm.errors import ConfigError
 log = logging.getLogger(__name__)
 
 TRACKERS = ("none", "wandb", "tensorboard")
+
+
+def require_tracker(report_to: str) -> None:
+    """Refuse a tracker that is not installed; imports none.
+
+    Raises:
+        ConfigError: with the command that installs it.
+    """
+    if report_to != "none" and find_spec(report_to) is None:
+        raise ConfigError(f"report_to: {report_to} is not installed; pip install {report_to}")
 
 
 def prepare(report_to: str | Sequence[str] | None) -> None:
@@ -54,12 +65,8 @@ class Tracker:
 
             self._wandb = wandb.init(name=name, config=dict(config))
         elif report_to == "tensorboard":
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ConfigError(
-                    "report_to: tensorboard is not installed; pip install tensorboard"
-                ) from error
+            require_tracker(report_to)
+            from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
 

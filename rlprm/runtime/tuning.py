@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlprm.runtime.settings import Settings, setting
-from rlprm.runtime.tracking import TRACKERS
+from rlprm.runtime.tracking import TRACKERS, require_tracker
 
 __all__ = ["ALL_LINEAR", "LR_SCHEDULERS", "OptimisationConfig", "TuningConfig"]
 
@@ -149,6 +149,15 @@ class OptimisationConfig(Settings):
     trainer_kwargs: dict[str, Any] = setting(
         {}, "Other settings of the library's trainer, by name (--help-all).", library=True, group=_KEEPING
     )
+
+    def __post_init__(self) -> None:
+        """Check the settings; refuse a tracker that is not installed.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        require_tracker(self.report_to)
 
     def unused(self) -> dict[str, str]:
         """Return settings of checkpoints and measurements that are never made."""

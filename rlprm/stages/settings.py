@@ -13,7 +13,7 @@ from rlprm.errors import ArtifactError, ConfigError
 from rlprm.policies.config import PolicyConfig, TaskConfig
 from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.runtime.settings import Settings, setting
-from rlprm.runtime.tracking import TRACKERS
+from rlprm.runtime.tracking import TRACKERS, require_tracker
 from rlprm.runtime.tuning import OptimisationConfig, TuningConfig
 from rlprm.types import Split
 
@@ -316,6 +316,7 @@ class EvaluateConfig(PolicyConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        require_tracker(self.report_to)
         self._check_scorers()
         if len(set(self.budgets)) < len(self.budgets):
             raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,10 @@ from rlprm import cli
 from rlprm.data.label_files import LabelFile
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
+from rlprm.runtime.renames import RENAMED_SETTINGS
 from rlprm.scorers.checkpoint import CheckpointScorer
 
+MADE_BY = Path(__file__).parents[1] / "fixtures" / "make_v0_1_0.sh"
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "v0_1_0.tar.xz"
 EPISODES = [
     "--environment", "math", "--env_kwargs.source", "arithmetic", "--env_kwargs.depths", "[2]",
@@ -82,6 +86,40 @@ def test_a_finished_stage_is_reused(old: Path, stage: str, caplog: pytest.LogCap
     caplog.set_level(logging.INFO)
     assert cli.main([stage.split()[0], *FINISHED[stage]]) == 0
     assert "reusing" in caplog.text
+
+
+def old_commands() -> dict[str, list[str]]:
+    """Folder → the command that made it with 0.1.0, in that version's names; the policy is not made again."""
+    variables: dict[str, str] = {}
+    found = {}
+    for line in MADE_BY.read_text().splitlines():
+        name, is_variable, value = line.partition("=")
+        if is_variable and name.isupper():
+            variables[name] = value.strip('"')
+        elif line.startswith("$RLPRM "):
+            for _ in range(3):  # variables stand in one another
+                line = re.sub(r"\$([A-Z]+)", lambda m: variables[m[1]], line)
+            words = shlex.split(line.partition("rlprm.cli ")[2])
+            found[words[-1]] = words
+    return {folder: words for folder, words in found.items() if folder != "policy"}
+
+
+@pytest.mark.parametrize("folder", old_commands())
+def test_the_commands_of_0_1_0_name_the_same_runs(
+    old: Path, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    command = old_commands()[folder]
+    assert cli.main(command) == 0
+    assert "reusing" in caplog.text or command[0] == "label"  # which is quick, and made again
+    names = {word.split(".")[0].removeprefix("--") for word in command if word.startswith("--")}
+    for name, now in RENAMED_SETTINGS.get(command[0], {}).items():
+        assert (name in names) == (f"{name} is called {now} now" in caplog.text)
+
+
+def test_the_old_commands_hold_every_name_that_has_changed() -> None:
+    given = {(words[0], word.split(".")[0]) for words in old_commands().values() for word in words}
+    assert {(stage, f"--{old}") for stage, names in RENAMED_SETTINGS.items() for old in names} <= given
 
 
 def test_what_was_stored_is_read(old: Path) -> None:

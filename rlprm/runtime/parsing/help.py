@@ -45,7 +45,7 @@ def help_text(config_type: Any, *, prog: str, with_library: bool = False) -> str
         for field, hint in fields:
             lines += _entry(f"--{field.name} {shown_value(default_of(field))}", _description(field, hint))
     if library and not with_library:
-        lines += ["", f"--help-all also lists the settings of {library}, which are accepted, too."]
+        lines += ["", f"--help-all: also the other settings of {library}."]
     if library and with_library:
         lines += ["", f"Passed on to {library}:"]
         own = {field.name for field in dataclasses.fields(config_type)}
