@@ -1,4 +1,4 @@
-"""What every stage that trains with a Hugging Face trainer has in common."""
+"""Shared by the stages that train with a Hugging Face trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure mathematics: no I/O, no models, and no import of ours but this package and the errors.
+"""Pure mathematics: no I/O, no models, and no imports of this package but the errors.
 
 Shape suffixes: ``B`` trajectories of the batch, ``T`` steps of the widest of
 them, ``T1`` = T + 1 values (``v_0`` of the prompt in front), ``N`` scored

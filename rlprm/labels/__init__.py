@@ -1,4 +1,4 @@
-"""Label estimators; each module in this package is one, found by its name."""
+"""Label estimators; each module in this package is one, loaded by its name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Models: loading, the embedded tiny model, and the scalar head."""
+"""Models: loading, the heads of a PRM, value positions, and the embedded tiny model."""

@@ -1,1 +1,1 @@
-"""Policies: things that, given conversations, write the next action."""
+"""Policies: given conversations, a policy writes the next action."""

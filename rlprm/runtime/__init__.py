@@ -1,1 +1,1 @@
-"""How a stage runs: its settings, its processes, its record on disk, and its tracker."""
+"""What a stage needs to run: settings, recipes, processes, records and tracking."""

@@ -1,4 +1,4 @@
-"""Things that score the steps of trajectories: trained models, and baselines that need none.
+"""Scorers of the steps of trajectories: trained models, and baselines without a model.
 
 A module in this package that defines ``build`` is a scorer; so is a module of the user's own. Settings name
 a scorer in one of three ways:

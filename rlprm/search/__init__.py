@@ -1,4 +1,4 @@
-"""Test-time search: spend more samples on a task, and let a scorer decide which one counts.
+"""Test-time search: more samples for a task, and a scorer that chooses among them.
 
 Each module in this package is one strategy, loaded by its name, with a function
 ``search``. A result is a trajectory together with what finding it cost.

@@ -1,1 +1,1 @@
-"""The stages of the command line; each reads what the one before wrote. Only ``rlprm.cli`` imports them."""
+"""The stages of the command line; each reads the files that earlier stages wrote."""
