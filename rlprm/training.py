@@ -1,4 +1,4 @@
-"""Shared by the stages that train with a Hugging Face trainer."""
+"""Functions shared by the stages that train with a Hugging Face trainer."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _settled(given: dict[str, Any]) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
     }
     if given.get("ddp_find_unused_parameters") is None:
-        # Every weight that is trained is used in every forward: there is nothing to look for.
+        # Every trained weight is used in every forward, so DDP need not search for unused ones.
         given["ddp_find_unused_parameters"] = False
     checkpointing = given.pop("gradient_checkpointing", None) or None
     # Versions that have a new name for it warn of the old one, which is the one they all know.
@@ -109,10 +109,10 @@ def stage_record(config: OptimisationConfig, arguments: TrainingArguments) -> di
 
 
 def check_world_size(arguments: TrainingArguments) -> None:
-    """Refuse processes that were launched together but would train apart, each the whole of the data.
+    """Refuse processes that were launched together but would each train on all of the data, apart.
 
     One process that sees several GPUs uses the first: the trainer would spread every batch over all
-    (``DataParallel``), as many times as large as asked for and without mixed precision.
+    (``DataParallel``): a batch several times the requested size, without mixed precision.
 
     Raises:
         TrainingError: if the launcher started another number of processes than the trainer sees.

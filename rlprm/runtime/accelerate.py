@@ -33,11 +33,11 @@ class Launch(NamedTuple):
 
 
 def launch_of(stage: str, arguments: Sequence[str]) -> Launch | None:
-    """Return how a stage is to be launched; None where no launch is asked for.
+    """Return how a stage is to be launched; None without ``--accelerate_config``.
 
     Args:
         stage: of the command line.
-        arguments: after the stage's name. ``--accelerate_config`` asks for a launch; with it,
+        arguments: after the stage's name. ``--accelerate_config`` requests a launch; with it,
             ``--num_processes`` replaces the number in the file.
 
     Raises:

@@ -132,7 +132,7 @@ class _Reader:
     # --- the command line -------------------------------------------------------------------------------
 
     def read_command_line(self, given: Arguments) -> None:
-        """Change what the file says.
+        """Apply the command line to the values of the file.
 
         Raises:
             ConfigError: for an unknown name, a setting under two names, or a value that is missing.
@@ -178,7 +178,7 @@ class _Reader:
         target[path[-1]] = value
 
     def _unset(self, path: Sequence[str]) -> None:
-        """Take a setting, or a key of its mapping, out of what the file says."""
+        """Remove a setting, or a key of its mapping, from the values of the file."""
         shown = ".".join(path)
         if len(path) == 1:
             home, key = (self.values if path[0] in self.declared else self.passed_on), path[0]

@@ -13,7 +13,7 @@ from rlprm.errors import ArtifactError, DataError
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkstemp: its files can be read by their owner alone, and artifacts are shared.
+    # Not tempfile.mkstemp: only their owner can read its files, and artifacts are shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

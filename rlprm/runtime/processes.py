@@ -176,7 +176,7 @@ def start_processes() -> Processes:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched == 1:
         return SINGLE_PROCESS
-    # On CPUs this has to be said, or each process would be alone and do everything.
+    # Without cpu=True, processes on CPUs would not find one another: each would do all of the work.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=TIMEOUT)
     if state.num_processes != launched:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a finished stage leaves behind, so that running it again reuses or refuses, and says so."""
+"""The record of a finished stage, by which running the stage again reuses or refuses its result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
 def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Run a stage; if it succeeds, write ``stage.json`` with its settings, seconds and results.
 
-    Where several processes run it, the first one writes: it is the one that saves what was made.
+    If several processes run the stage, the first one writes the record, as it saves the results.
 
     Yields:
         A mapping to put results into.

@@ -1,4 +1,4 @@
-"""Weights & Biases behind one door: works without a key or a network, off unless asked for."""
+"""Trackers behind one interface; W&B works without a key or a network. Off by default."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prepare(report_to: str | Sequence[str] | None) -> None:
 
 
 class Tracker:
-    """A run that is logged while it goes on; does nothing for ``"none"``.
+    """A run that is logged while it goes on; ``"none"`` logs to no tracker.
 
     Args:
         report_to: none, wandb or tensorboard.
@@ -94,14 +94,14 @@ class Tracker:
             self._board.add_text(name, "\n".join(lines), step)
 
     def log_images(self, images: Sequence[Path], step: int) -> None:
-        """Log pictures by the names of their files; nothing on TensorBoard."""
+        """Log pictures under the names of their files, to W&B only."""
         if self._wandb is not None and images:
             import wandb
 
             self._wandb.log({image.stem: wandb.Image(str(image)) for image in images}, step=step)
 
     def log_artifact(self, folder: Path, name: str) -> None:
-        """Send a folder of weights to W&B; nothing elsewhere."""
+        """Send a folder of weights, to W&B only."""
         if self._wandb is not None:
             import wandb
 
@@ -125,7 +125,7 @@ def log_results(
     metrics: Mapping[str, Any],
     images: Sequence[Path],
 ) -> None:
-    """Log a stage's final numbers and plots as one run, named after its folder; does nothing for ``"none"``.
+    """Log a stage's final numbers and plots as one run, named after its folder; ``"none"``: nowhere.
 
     Raises:
         ConfigError: for an unknown tracker.

@@ -94,7 +94,7 @@ class OptimisationConfig(Settings):
         3.0, "Passes over the data.", above=0, library=True, group=_OPTIMISATION
     )
     max_steps: int = setting(
-        -1, "Optimiser steps instead of epochs; -1: as epochs say.", least=-1, library=True,
+        -1, "Optimiser steps instead of epochs; -1: num_train_epochs counts.", least=-1, library=True,
         group=_OPTIMISATION,
     )  # fmt: skip
     per_device_train_batch_size: int = setting(

@@ -1,4 +1,4 @@
-"""YAML as people write it, with mistakes told in one line."""
+"""YAML as people write it, with mistakes reported in one line."""
 
 from __future__ import annotations
 

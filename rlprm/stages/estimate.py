@@ -1,4 +1,4 @@
-"""Trajectories → Monte-Carlo labels: what n fresh rollouts say each of their states is worth.
+"""Trajectories → Monte-Carlo labels: the value of each state, estimated by n fresh rollouts.
 
 The labels of a step-value model (PVM): without a model's bias, and at the price of n
 rollouts a state. Two label files are made of the same rollouts:
@@ -7,7 +7,7 @@ rollouts a state. Two label files are made of the same rollouts:
     labels_hard.jsonl    hard (Math-Shepherd): 1 where any rollout succeeded, else 0
 
 A state that several trajectories share (all rollouts of a task begin alike) is
-estimated once. After the last action there is nothing to estimate: the label is the outcome.
+estimated once. After the last action the label is the outcome.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         watch = Stopwatch()
         shared = [DistributedScorer(scorer, processes) for scorer in checkpoints]
         probe = config.action_probe
-        told_apart = [evaluate_discrimination(probe, scorer) for scorer in shared if probe]
+        discriminations = [evaluate_discrimination(probe, scorer) for scorer in shared if probe]
         tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
         dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
         with watch.time("dev pool"):
@@ -92,8 +92,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         ]
         searched: list[Scorer] = [*checkpoints, *confident]
         with watch.time("scoring"):
-            asked = [*shared, likelihood, *others]
-            for scorer in tqdm(asked, desc="scoring", unit="scorer", disable=not processes.is_main):
+            scored_by = [*shared, likelihood, *others]
+            for scorer in tqdm(scored_by, desc="scoring", unit="scorer", disable=not processes.is_main):
                 dev, pool = dev.scored(scorer), pool.scored(scorer)
             for weighing in confident:
                 dev, pool = dev.weighed(weighing), pool.weighed(weighing)
@@ -114,7 +114,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
         quality = [step_quality(pool, scorer.name) for scorer in checkpoints]
         summary = summarize(
-            measured, choices=choices, paired=paired, quality=quality, discrimination=told_apart,
+            measured, choices=choices, paired=paired, quality=quality, discrimination=discriminations,
             seconds=watch.seconds,
         )  # fmt: skip
         if not processes.is_main:
@@ -202,11 +202,11 @@ def _beam_store(
     """Open the folder of a beam search's results; what else is evaluated beside it makes no difference."""
     used = {field.name for field in fields(PolicyConfig)} | {"split", "first_task", "num_tasks"}
     meta: dict[str, Any] = {name: value for name, value in own_settings(config).items() if name in used}
-    asked = scorer
+    checkpoint = scorer
     if isinstance(scorer, WithConfidence):
-        asked, meta["confidence_per"] = scorer.scorer, scorer.per
-    meta |= config.sources(asked.name)
-    meta |= {"policy": revisions["policy"], "scorer": revisions[asked.name], "aggregation": rule}
+        checkpoint, meta["confidence_per"] = scorer.scorer, scorer.per
+    meta |= config.sources(checkpoint.name)
+    meta |= {"policy": revisions["policy"], "scorer": revisions[checkpoint.name], "aggregation": rule}
     folder = Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}"
     old = folder.with_name(folder.name.replace("_x_policy", "+likelihood"))  # the product's name in 0.1
     if old != folder and old.exists() and not folder.exists():

@@ -1,4 +1,4 @@
-"""The main job from nothing, on a laptop: the stages in order, each from its recipe.
+"""All stages in order on a laptop, from scratch, each from its recipe.
 
 Every stage keeps what it made; running the quickstart again reuses it.
 """

@@ -65,7 +65,7 @@ _TASKS_OF_A_WORKER = 16
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
     arguments = trainer_arguments(
-        # Rows come with token ids and labels: there is nothing left for the trainer to prepare.
+        # Rows already hold token ids and labels, so the trainer must not prepare them.
         SFTConfig,
         config,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -154,7 +154,7 @@ def _useful_workers(tasks: int) -> int:
 def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     """Read the configured trajectories, with the instructions of the configured prompt.
 
-    Those of dev and test tasks, which a server's ``data_indices`` say, are left out.
+    Trajectories of dev and test tasks (by a server's ``data_indices``) are left out.
 
     Raises:
         ArtifactError: if they are missing.
@@ -179,7 +179,7 @@ def import_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     log.info("%d of the %d trajectories in %s are learned", len(chosen), len(found), source)
     require_format(chosen, config.action_format)
     declared, undeclared = (module.opening(end=e, style="agentgym") for e in (End.DECLARED, End.ON_SUCCESS))
-    if declared != undeclared:  # the agent is told of finish, or is not
+    if declared != undeclared:  # the instructions mention finish, or do not
         require_end(chosen, end, config.action_format)
     return [with_opening(demonstration, opening) for demonstration in chosen]
 
@@ -192,7 +192,7 @@ def to_dataset(
     learn_observations: float = 0.0,
     seed: int = 0,
 ) -> tuple[Dataset, int]:
-    """Render demonstrations as ``input_ids`` and ``labels`` (-100 where nothing is learned).
+    """Render demonstrations as ``input_ids`` and ``labels`` (-100 for tokens without loss).
 
     All tokens of actions are learned (but of ``unlearned`` ones none), and a share of the others, drawn at
     random. There are many more of the others: with a share of 1 they are most of the loss, and actions

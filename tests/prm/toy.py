@@ -15,7 +15,7 @@ from rlprm.labels.base import from_step_labels
 from rlprm.models.lora import with_adapters
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
-from rlprm.prm.trainer import PRMTrainer
+from rlprm.prm.trainer import PRMTrainer, prm_arguments
 from rlprm.runtime.settings import declarations
 from rlprm.stages.train_prm import load_base
 from rlprm.types import StepLabels, Trajectory
@@ -90,15 +90,15 @@ def builder(weights: Path, output: Path) -> Build:
         **settings: Any,
     ) -> PRMTrainer:
         """Make a trainer; its head is random unless ``head_seed`` is None, so that values differ at once."""
-        # First: how models are loaded depends on it.
         args = config(output / folder, model=str(weights), **settings)
+        arguments = prm_arguments(args)  # before the model: how models are loaded depends on them
         model = load_base(args, dtype="float32")
         if head_seed is not None:
             head = model.score.weight
             noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(head_seed))
             head.data.copy_(0.05 * noise)
         model = with_adapters(model, args, seed=args.seed)
-        return PRMTrainer(model, args, train, held_out or train, stored=stored)
+        return PRMTrainer(model, args, train, held_out or train, stored=stored, arguments=arguments)
 
     return build
 
