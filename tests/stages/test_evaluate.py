@@ -216,7 +216,7 @@ SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}}
         ({"beams": ["0x4"]}, "beams"),
         (
             {"beam_aggregation": "newest"},
-            "beam_aggregation: got 'newest', allowed: last, min, mean, product, ch",
+            "beam_aggregation: got 'newest', allowed: chosen, last, min, mean, product",
         ),
         ({"num_tasks": 0}, "num_tasks: got 0"),
         ({"num_dev_tasks": 0}, "num_dev_tasks: got 0"),
