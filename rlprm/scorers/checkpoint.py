@@ -39,7 +39,7 @@ class CheckpointScorer:
 
     Args:
         name: shown in tables.
-        model: token classification model with one label, or one with a lm head.
+        model: token classification model with one label, or one with an lm head.
         manifest: how to read it.
         tokenizer: folder of its tokenizer, with which trajectories of other tokenizers are rendered
             again; they are refused where it is None.

@@ -61,17 +61,17 @@ VARIANTS = {
     "min": Variant("min-form credit, GAE with a critic", {"reward": "min"}),
     "prm_critic": Variant("outcome, the PRM as critic", {"reward": "outcome", "advantage": "prm_critic"}),
     "head_critic": Variant(
-        "outcome, a PRM with a lm head as critic",
+        "outcome, a PRM with an lm head as critic",
         {"reward": "outcome", "advantage": "prm_critic"},
         prm="head_states",
     ),
     "head_critic_lam0.5": Variant(
-        "outcome, a PRM with a lm head as critic, λ 0.5",
+        "outcome, a PRM with an lm head as critic, λ 0.5",
         {"reward": "outcome", "advantage": "prm_critic", "advantage_kwargs.lam": 0.5},
         prm="head_states",
     ),
     "head_critic_epochs4": Variant(
-        "outcome, a PRM with a lm head as critic, 4 PPO epochs an iteration",
+        "outcome, a PRM with an lm head as critic, 4 PPO epochs an iteration",
         {"reward": "outcome", "advantage": "prm_critic", "ppo_epochs": 4},
         prm="head_states",
     ),
@@ -84,7 +84,7 @@ VARIANTS = {
         prm="",
     ),
     "head_critic_16": Variant(
-        "outcome, a PRM with a lm head as critic, 16 minibatches an iteration",
+        "outcome, a PRM with an lm head as critic, 16 minibatches an iteration",
         {"reward": "outcome", "advantage": "prm_critic", "minibatches": 16},
         prm="head_states",
     ),

@@ -1,4 +1,4 @@
-"""A PRM with a lm head through the same trainer, stage and scorer as any other."""
+"""A PRM with an lm head through the same trainer, stage and scorer as any other."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_another_start_starts_at_zero(settings: dict[str, Any], walker_policy: P
 def test_a_prm_whose_output_is_not_a_value_lends_its_body_alone(
     settings: dict[str, Any], walker_prm: Path, walker_policy: Path, tmp_path: Path, changes: dict[str, str]
 ) -> None:
-    """A lm head that was not trained on states has values of actions only, and those are sums."""
+    """An lm head that was not trained on states has values of actions only, and those are sums."""
     shutil.copytree(walker_prm, tmp_path / "prm")
     walker.manifest(walker_policy, **changes).save(tmp_path / "prm")
     model = load(settings, reward="outcome", prm=str(tmp_path / "prm"))
