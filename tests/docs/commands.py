@@ -11,7 +11,7 @@ from pathlib import Path
 from rlprm.cli import settings_of
 from rlprm.runtime.accelerate import launch_of
 from rlprm.runtime.parsing.library import library_settings
-from rlprm.runtime.recipes import settings_type
+from rlprm.runtime.recipes import STAGE_SETTINGS, settings_type
 from rlprm.runtime.settings import declarations
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def _check_python(arguments: list[str]) -> None:
         file = ROOT / (module.replace(".", "/") + ".py")
     else:
         file, rest = ROOT / arguments[0], arguments[1:]
-        if file.parent == ROOT / "scripts":
+        if file.parent == ROOT / "scripts" and _SCRIPTS.get(file.stem) in STAGE_SETTINGS:
             _check_script(arguments)
             return
     assert file.is_file(), file
