@@ -158,12 +158,13 @@ def beside(models: Path, seen: Notebook) -> None:
         except ArtifactError as error:
             refused.append(str(error))
     seen.of_every_process("refused", refused)
+    own: list[Any] = []
     if distributed.get_rank() == 1:  # alone, without the others
         with zero.loading_unsharded():
             whole = load_causal_lm(str(models / "policy"))
         assert not any(map(zero.is_split, whole.parameters()))
-        logits = whole(input_ids=IDS).logits
-    seen.of_every_process("whole logits", logits.tolist())
+        own = whole(input_ids=IDS).logits.tolist()
+    seen.of_every_process("whole logits", own)
 
 
 def miscounted(trainer: PRMTrainer) -> str:
