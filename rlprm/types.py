@@ -48,7 +48,7 @@ class End(StrEnum):
     """Who ends an episode.
 
     ``ON_SUCCESS``: the environment, the moment the goal is met (AgentGym's
-    rule). The length of such an episode gives its outcome away.
+    rule). The length of such an episode reveals the outcome.
     ``DECLARED``: the agent, with an action of its own (``finish``, a purchase, an
     answer); success is not announced before.
     """

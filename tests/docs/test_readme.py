@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,33 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> rlprm.api.LoadedEnv
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.slow
+def test_the_numbers_of_the_example_are_those_that_it_prints(tmp_path: Path) -> None:
+    """Within what another processor's rounding may change."""
+    command = [sys.executable, str(ROOT / "examples/agentprm.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text[text.index("the agent reads the sign  ") :].split("```")[0]
+    # Two columns, the left one first; without the values of the prompts.
+    columns = [
+        [
+            float(value)
+            for line in shown.splitlines()
+            for value in re.findall(r"> \w+ +(\d\.\d\d)", part(line))
+        ]
+        for part in (lambda line: line[:50], lambda line: line[50:])
+    ]
+    printed = [float(value) for value in re.findall(r"> .* promise +(-?\d\.\d\d)", done.stdout)]
+    assert [*columns[0], *columns[1]] == pytest.approx(printed, abs=0.15)
+    shares = re.search(
+        r"in (\d+) %, best-of-8 in (\d+) %, a beam 4×4 in (\d+) %, .* after RL in (\d+) %", text
+    )
+    assert shares is not None
+    found = re.findall(r"(?:one sample|best of 8|beam of 4 x 4|one sample after RL): (\d+)%", done.stdout)
+    assert [int(share) for share in shares.groups()] == pytest.approx([int(share) for share in found], abs=15)
 
 
 def test_the_expert_opens_every_lock_and_one_wrong_button_jams_it(lock: rlprm.api.LoadedEnvironment) -> None:
