@@ -47,10 +47,10 @@ class Split(StrEnum):
 class End(StrEnum):
     """Who ends an episode.
 
-    ``ON_SUCCESS``: the environment, the moment the goal is met (AgentGym's
+    ``ON_SUCCESS``: the environment ends the episode as soon as the goal is met (AgentGym's
     rule). The length of such an episode reveals the outcome.
-    ``DECLARED``: the agent, with an action of its own (``finish``, a purchase, an
-    answer); success is not announced before.
+    ``DECLARED``: the agent ends the episode with an action of its own (``finish``, a purchase, an
+    answer). The environment does not announce success before.
     """
 
     ON_SUCCESS = "on_success"
@@ -138,7 +138,7 @@ class Outcome:
     """The rule behind ``success``, for instance ``"textcraft: goal crafted"``."""
 
     def value(self, name: str) -> float:
-        """Return the number of that name: ``"success"`` (0 or 1) or ``"score"``.
+        """Return the outcome as a number: ``"success"`` (0 or 1) or the graded ``"score"``.
 
         Raises:
             ConfigError: for another name.

@@ -196,7 +196,7 @@ def _folder_of(prm: CheckpointScorer | str | Path | None) -> str:
 
 
 def _store(trajectories: Sequence[Trajectory], folder: Path, how: Mapping[str, Any]) -> None:
-    """Write trajectories down for the stage that reads them.
+    """Save trajectories to disk, so that the training stage can read them.
 
     Raises:
         DataError: if there are none, or they are of several environments.

@@ -125,7 +125,10 @@ class PRMTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Fetch the micro-batches of one update and count the links of their chains, over all processes."""
+        """Fetch the micro-batches of one optimiser step, and count their links over all processes.
+
+        A link is one predicted difference of two neighbouring values. The loss is divided by the links.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         links = sum(int(batch["lengths"][batch["is_real"]].sum()) for batch in batches)
         return batches, self.accelerator.gather(torch.tensor(float(links), device=device)).sum()

@@ -115,6 +115,9 @@ class FreshTrajectories:
             "head": manifest.head, "last_step_weight": manifest.last_step_weight,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
+        estimator = str(settings["label_estimator"])
+        if estimator in labels.available() and not labels.load(estimator).NEEDS_VALUES:
+            del settings["relabel"], settings["cold_start_epochs"]  # without effect, and warned of
         kwargs = {}
         if settings["label_estimator"] == manifest.label_estimator:
             kwargs = {

@@ -58,7 +58,12 @@ def test_the_stage_leaves_a_scorer_that_reads_what_the_trainer_reads(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(8))
-    common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder), **ADAM}
+    common = {
+        "trajectories": str(tmp_path / "rollouts"),
+        "model": str(tiny_folder),
+        "num_train_epochs": 2,
+        **ADAM,
+    }
     stage.run(toy.config(tmp_path / "prm", lm_scale=0.2, value_reads="state_and_action", **common))
     manifest = Manifest.load(tmp_path / "prm")
     assert (manifest.head, manifest.lm_scale) == (LM, 0.2)
@@ -80,7 +85,12 @@ def test_the_stage_leaves_a_scorer_that_reads_what_the_trainer_reads(
 
 def test_its_values_of_states_are_a_critic_to_start_from(tiny_folder: Path, tmp_path: Path) -> None:
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(8))
-    common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder), **ADAM}
+    common = {
+        "trajectories": str(tmp_path / "rollouts"),
+        "model": str(tiny_folder),
+        "num_train_epochs": 2,
+        **ADAM,
+    }
     stage.run(toy.config(tmp_path / "prm", value_reads="state_and_action", **common))
     t = of_words(["right", "left"], True)
     (scores,) = CheckpointScorer.load("prm", str(tmp_path / "prm")).score([t])
@@ -121,7 +131,7 @@ def test_what_a_scalar_head_does_not_use_is_not_part_of_a_finished_prm(
     tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     TrajectoryStore.create(tmp_path / "rollouts", META).write(0, toy.separable(4))
-    common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder)}
+    common = {"trajectories": str(tmp_path / "rollouts"), "model": str(tiny_folder), "num_train_epochs": 2}
     stage.run(toy.config(tmp_path / "prm", **common))
     assert not {"head", "lm_scale"} & read_record(tmp_path / "prm")["config"].keys()
     with caplog.at_level(logging.INFO):

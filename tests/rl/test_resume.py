@@ -177,7 +177,7 @@ def test_the_prm_is_trained_on_and_a_resumed_run_goes_on_with_it(
     folder = tmp_path / "whole/refresh"
     assert used == [str(walker_prm), str(folder / "prm-000002")]
     found = Manifest.load(folder / "prm-000002")
-    assert (found.advantage, found.end, found.policy) == ("returns", "declared", "whole-rl")
+    assert (found.label_estimator, found.end, found.policy) == ("returns", "declared", "whole-rl")
     assert found.base == revision_of(str(walker_prm)) != revision_of(used[1])
     assert len(TrajectoryStore.open(folder / "trajectories-000000").read()) == 2 * 8 * 4
     values = [row["prm/initial_value"] for row in rows(tmp_path / "whole")]

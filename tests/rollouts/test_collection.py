@@ -265,7 +265,7 @@ def test_a_killed_stage_leaves_no_record_and_goes_on(
         ({"samples_per_task": 0}, "samples_per_task: got 0"),
         ({"end": "never"}, "end: got 'never', allowed: on_success, declared"),
         ({"round_limit": 0}, "round_limit: got 0"),
-        ({"action_format": "json"}, "unknown action format 'json'"),
+        ({"action_format": "json"}, "action_format: got 'json', allowed: action_only, react"),
     ],
 )
 def test_impossible_settings_are_refused_when_they_are_made(

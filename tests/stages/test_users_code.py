@@ -32,7 +32,7 @@ def build(name, *, worth=1.0):
     return Few(name, worth)
 '''
 ACTING = [
-    "--environment", "world.py", "--env_kwargs.length", "4", "--round_limit", "6", "--temperature", "1.5",
+    "--environment", "world.py", "--env_kwargs.length", "4", "--round_limit", "6", "--temperature", "2.0",
     "--max_new_tokens", "8",
 ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def stages(pipeline: Pipeline) -> dict[str, list[str]]:
             "--context_length", "256", "--num_demonstrations", "40", "--workers", "2", "--max_steps", "1",
             "--disable_tqdm", "true", "--bf16", "false",
         ],
-        "collect": [*ACTING, *model, "--num_tasks", "4", "--samples_per_task", "2"],
+        "collect": [*ACTING, *model, "--num_tasks", "6", "--samples_per_task", "4"],
         "estimate": [*stored, "--num_tasks", "2", "--samples_per_task", "1", "--rollouts", "2"],
         "probe-actions": [
             *stored, "--num_states", "2", "--samples_per_state", "4", "--actions_per_state", "2",
@@ -64,7 +64,7 @@ def stages(pipeline: Pipeline) -> dict[str, list[str]]:
         ],
         "train-prm": [
             *model, "--trajectories", "collect", "--label_estimator", "./my_labels.py", "--num_train_epochs",
-            "1", "--held_out_fraction", "0.25", "--disable_tqdm", "true", "--bf16", "false",
+            "2", "--held_out_fraction", "0.25", "--disable_tqdm", "true", "--bf16", "false",
         ],
         "evaluate": [
             *ACTING, *model, "--scorers.mine", "few.py", "--scorers.twice.kind", "./few.py",

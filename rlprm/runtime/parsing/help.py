@@ -36,7 +36,8 @@ def help_text(config_type: Any, *, prog: str, with_library: bool = False) -> str
         *textwrap.wrap(
             "The command line wins over the file. Names stand with their defaults. "
             "--name.key value changes one key of a mapping, --unset name takes a setting "
-            "out of the file.",
+            "out of the file. --overwrite removes what an earlier run wrote into output_dir. "
+            "--accelerate_config zero2 launches several processes of a stage that trains.",
             _WIDTH,
         ),
     ]
