@@ -1,7 +1,7 @@
 """``--overwrite``: a stage removes what an earlier run wrote into its folder, then starts anew.
 
-A folder is cleared if every file in it is one that the stages of this package write. A folder with any other
-file is refused and stays as it is.
+A folder is cleared if it holds the record of a run, and if every file in it is one that the stages of this
+package write. Any other folder is refused and stays as it is.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Stage → paths that it writes below its folder; each part of a path is a pattern."""
+_RECORDS = (
+    "stage.json", "run.json", "meta.json", "metrics.jsonl", "before.json", "pool/meta.json",
+    "dev-pool/meta.json",
+)  # fmt: skip
+"""Files that tell a run's folder, finished or killed, from a model that somebody downloaded."""
 
 
 @contextmanager
@@ -96,7 +101,7 @@ def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: if a setting names an input inside the folder, or several processes were launched.
-        MismatchError: if the folder holds a file that the stage does not write.
+        MismatchError: if the folder holds no record of a run, or a file that the stage does not write.
     """
     folder = Path(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -109,6 +114,11 @@ def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
     for name, path in _paths(settings):
         if folder.resolve() in (path.resolve(), *path.resolve().parents):
             raise ConfigError(f"overwrite: {name} reads {path}, which lies in {folder}, the folder to clear")
+    if not any((folder / name).is_file() for name in _RECORDS):
+        raise MismatchError(
+            f"{folder} is not overwritten: it has no record of a run ({', '.join(_RECORDS[:4])}, "
+            "...); choose another output_dir, or delete the folder"
+        )
     record = folder / "stage.json"
     wrote = read_json(record).get("stage", stage) if record.is_file() else stage
     if foreign := foreign_files(folder, wrote):

@@ -65,6 +65,15 @@ def test_a_folder_with_a_file_of_someone_else_stays_as_it_is(name: str, tmp_path
     assert files(out) == before
 
 
+def test_a_model_that_no_run_wrote_stays_although_its_files_have_the_names_of_a_stages(
+    tmp_path: Path,
+) -> None:
+    out = written(tmp_path, "config.json", "model.safetensors", "tokenizer.json")
+    with pytest.raises(MismatchError, match="it has no record of a run"):
+        clear(out, "sft", {})
+    assert files(out) == {"config.json", "model.safetensors", "tokenizer.json"}
+
+
 def test_a_linked_folder_is_not_followed(tmp_path: Path) -> None:
     elsewhere = written(tmp_path / "elsewhere", "optimizer.pt")
     out = written(tmp_path / "out", "config.json", stage="sft")
