@@ -29,7 +29,7 @@ from rlprm.rl.rewards import outcome
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--scale", type=float, default=1.0, help="0.5: half as many tasks and iterations")
+parser.add_argument("--scale", type=float, default=1.0, help="0.5: half as many tasks; below, it may fail")
 SEED, SCALE = vars(parser.parse_args()).values()
 torch.manual_seed(SEED)
 corridor = rlprm.load_environment(str(Path(__file__).with_name("corridor.py")))

@@ -21,7 +21,7 @@ from typing import Any
 from rlprm import __version__
 from rlprm.errors import RlprmError, refuse_unknown
 from rlprm.runtime.accelerate import STAGES, launch_of, replace_process
-from rlprm.runtime.overwrite import FLAG, clear, overwriting
+from rlprm.runtime.overwrite import FLAG, overwriting
 from rlprm.runtime.recipe_list import recipes_command
 
 _STAGES = {
@@ -49,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] == "recipes":
         return _print_recipes(arguments[1:])
+    arguments[0] = arguments[0].replace("_", "-")
     if arguments[0] not in _STAGES:
-        print(f"rlprm: unknown stage {arguments[0]!r}; known: {', '.join(_STAGES)}", file=sys.stderr)
+        known = ", ".join((*_STAGES, "recipes"))
+        print(f"rlprm: unknown stage {arguments[0]!r}; known: {known}", file=sys.stderr)
         return 2
     _append_current_folder()
     # Libraries read these when they are imported.
@@ -62,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         launch = launch_of(arguments[0], arguments[1:])
         if launch is not None:
-            config = settings_of(arguments[0], launch.settings)  # reports a mistake once, not in each process
-            if FLAG in launch.settings:
-                clear(config.output_dir, arguments[0], vars(config))
-                launch.command.remove(FLAG)
+            settings_of(arguments[0], launch.settings)  # reports a mistake once, not in each process
             replace_process(launch)
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:

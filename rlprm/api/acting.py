@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rlprm import envs
-from rlprm.api.settings import EpisodeKwargs, build_config, check_at_least_one, episode_setting
+from rlprm.api.settings import EpisodeKwargs, build_config, check_at_least_one, check_parts, episode_setting
 from rlprm.envs.base import EnvironmentModule
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
@@ -169,6 +169,7 @@ def run_episodes(
         ConfigError: for an unknown or impossible setting.
         ContextLengthError: if a prompt does not fit into the policy's context.
     """
+    check_parts(policy=policy, seed=seed)
     check_at_least_one(samples=samples, wave_size=wave_size)
     how = episode_setting(setting)
     jobs = [(task, sample) for task in tasks for sample in range(samples)]
@@ -204,6 +205,7 @@ def best_of_n(
         ConfigError: for an unknown or impossible setting.
         MismatchError: if the PRM was trained with another ``end``, ``prompt`` or ``action_format``.
     """
+    check_parts(policy=policy, seed=seed, prm=prm)
     how = _setting_for(prm, setting)
     return sampling.search(tasks, policy, prm, how, run_seed=seed, n=n, aggregation=aggregation)
 
@@ -238,6 +240,7 @@ def beam_search(
         ConfigError: for an unknown or impossible setting.
         MismatchError: if the PRM was trained with another ``end``, ``prompt`` or ``action_format``.
     """
+    check_parts(policy=policy, seed=seed, prm=prm)
     how = _setting_for(prm, setting)
     return beam.search(tasks, policy, prm, how, run_seed=seed, n=n, m=m, aggregation=aggregation)
 

@@ -84,7 +84,7 @@ def train_prm(
     *,
     model: str | Path,
     output_dir: str | Path,
-    environment: LoadedEnvironment | None = None,
+    environment: LoadedEnvironment | str | None = None,
     round_limit: int | None = None,
     prompt: str = "none",
     action_format: str = "action_only",
@@ -115,6 +115,8 @@ def train_prm(
         MismatchError: if the trajectories come from several policies, or the folder holds another PRM.
         TrainingError: if the loss is not finite.
     """
+    if isinstance(environment, str):
+        environment = load_environment(environment)
     how = {
         "env_kwargs": {} if environment is None else dict(environment.env_kwargs),
         "round_limit": round_limit,

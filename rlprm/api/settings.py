@@ -9,7 +9,7 @@ from rlprm.errors import ConfigError, refuse_unknown
 from rlprm.runtime.config import from_mapping
 from rlprm.types import End, EpisodeSetting
 
-__all__ = ["EpisodeKwargs", "build_config", "check_at_least_one", "episode_setting"]
+__all__ = ["EpisodeKwargs", "build_config", "check_at_least_one", "check_parts", "episode_setting"]
 
 _T = TypeVar("_T")
 
@@ -48,6 +48,20 @@ def episode_setting(kwargs: EpisodeKwargs) -> EpisodeSetting:
     if setting.round_limit is not None:
         check_at_least_one(round_limit=setting.round_limit)
     return setting
+
+
+def check_parts(*, policy: object, seed: int, prm: object = None) -> None:
+    """Refuse what cannot act or score, for instance the path of a model that was not loaded.
+
+    Raises:
+        ConfigError: naming the argument, what was received and what is allowed.
+    """
+    if not hasattr(policy, "act"):
+        raise ConfigError(f"policy: got {policy!r}, allowed: a policy, see load_policy")
+    if prm is not None and not hasattr(prm, "score"):
+        raise ConfigError(f"prm: got {prm!r}, allowed: an object with a score method, see load_prm")
+    if seed < 0:
+        raise ConfigError(f"seed: got {seed}, allowed: 0 or more")
 
 
 def check_at_least_one(**numbers: int) -> None:

@@ -7,6 +7,9 @@ the name of an importable module (``my_package.world``) or as the path of a file
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
+
 from rlprm.components.files import canonical
 from rlprm.components.loading import (
     available_in,
@@ -14,9 +17,9 @@ from rlprm.components.loading import (
     check_defined,
     check_kwargs,
     is_built_in,
-    load_component,
 )
-from rlprm.components.sources import source_of, user_sources
+from rlprm.components.loading import load_component as _load_component
+from rlprm.components.sources import remember_source, source_of, user_sources
 
 __all__ = [
     "available_in",
@@ -29,3 +32,17 @@ __all__ = [
     "source_of",
     "user_sources",
 ]
+
+
+def load_component(
+    package: str,
+    name: str,
+    family: str,
+    *,
+    exclude: frozenset[str] = frozenset(),
+    needs: Sequence[str] = (),
+) -> ModuleType:
+    """Import a component and remember its source; see :func:`rlprm.components.loading.load_component`."""
+    module = _load_component(package, name, family, exclude=exclude, needs=needs)
+    remember_source(module)
+    return module

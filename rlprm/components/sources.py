@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,12 @@ from rlprm.components.files import is_users_place, top_of
 from rlprm.components.loading import is_built_in
 from rlprm.errors import SOURCES, ConfigError
 
-__all__ = ["source_of", "user_sources"]
+__all__ = ["remember_source", "source_of", "user_sources"]
+
+log = logging.getLogger(__name__)
+_REMEMBERED = "rlprm_source"
+"""Attribute of a module's specification: its source at the time of the import."""
+_WARNED_OF: list[dict[str, str]] = []
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Names of folders whose files are no siblings of one another."""
@@ -41,13 +47,36 @@ def user_sources(**components: object) -> dict[str, Any]:
     return {SOURCES: found} if found else {}
 
 
+def remember_source(module: object) -> None:
+    """Hash the files of a user's module when it is imported: later edits are not the code that runs."""
+    spec = getattr(module, "__spec__", None)  # a reload makes a new one
+    if spec is not None and not hasattr(spec, _REMEMBERED):
+        setattr(spec, _REMEMBERED, _source_on_disk(module))
+
+
 def source_of(module: object) -> dict[str, str]:
-    """Return the files that a user's module consists of, each with a hash of its content.
+    """Return the files that a user's module consisted of when it was imported, each with a hash.
+
+    A warning names files that were edited since: this process goes on with the code that it imported.
 
     Returns:
         Path relative to the folder from which the files import one another → first 12 hexadecimal digits of
         its SHA-256. Empty for a built-in component. Any edit counts, that of a comment too.
     """
+    remember_source(module)
+    imported: dict[str, str] | None = getattr(getattr(module, "__spec__", None), _REMEMBERED, None)
+    on_disk = _source_on_disk(module)
+    if imported is None:
+        return on_disk
+    if on_disk != imported and on_disk not in _WARNED_OF:
+        _WARNED_OF.append(on_disk)
+        edited = sorted(f for f in on_disk.keys() | imported.keys() if on_disk.get(f) != imported.get(f))
+        log.warning("%s: edited since it was imported; this process uses the code before the edit, start a "
+                    "new one to use the new code", ", ".join(edited))  # fmt: skip
+    return imported
+
+
+def _source_on_disk(module: object) -> dict[str, str]:
     place = getattr(module, "__file__", None)
     if is_built_in(module) or place is None:
         return {}

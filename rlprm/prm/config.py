@@ -111,7 +111,7 @@ class PRMConfig(TuningConfig, OptimisationConfig):
         found = super().unused()
         if self.head != LM:
             found |= {"lm_scale": f"head {self.head}"}
-        of_values = ("relabel", "cold_start_epochs")
+        of_values = ("relabel", *(("cold_start_epochs",) if self.cold_start_epochs else ()))
         if self.label_file:
             names = ("label_estimator", "label_estimator_kwargs", *of_values)
             found |= dict.fromkeys(names, "label_file is set")

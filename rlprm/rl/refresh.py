@@ -29,6 +29,8 @@ from rlprm.types import Trajectory
 __all__ = ["FreshTrajectories", "check_relabelling"]
 
 log = logging.getLogger(__name__)
+_FROM_ROLLOUTS = "monte_carlo"
+"""Name in a manifest of the labels that ``rlprm estimate`` wrote to a file."""
 _WITHOUT_FILE = "returns"
 """Label estimator of fresh episodes if the PRM's own labels came from a file."""
 _OF_A_LAUNCH = ("ACCELERATE_", "FSDP_", "MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_")
@@ -93,7 +95,7 @@ class FreshTrajectories:
         log.info("training the PRM on the episodes of %d iterations", self.config.refresh_every)
         torch.cuda.empty_cache()  # the stage needs memory on the same GPU; without a GPU a no-op
         done = subprocess.run(
-            [*stage, *self._arguments(iteration, prm, str(output))],
+            [*stage, *self.arguments(iteration, prm, str(output))],
             env=_outside_the_launch(),
             check=False,
         )
@@ -103,7 +105,8 @@ class FreshTrajectories:
         every = self.config.refresh_every
         return self.folder / f"trajectories-{iteration // every * every:06d}"
 
-    def _arguments(self, iteration: int, prm: str, output: str) -> list[str]:
+    def arguments(self, iteration: int, prm: str, output: str) -> list[str]:
+        """Return the command line of the stage ``train-prm`` that trains the PRM after an iteration."""
         manifest = Manifest.load(prm)
         chosen = self.config.refresh_kwargs
         settings = {
@@ -115,9 +118,6 @@ class FreshTrajectories:
             "head": manifest.head, "last_step_weight": manifest.last_step_weight,
             "cold_start_epochs": 0, "num_train_epochs": 1, "learning_rate": 1e-4, "eval_strategy": "no",
         }  # fmt: skip
-        estimator = str(settings["label_estimator"])
-        if estimator in labels.available() and not labels.load(estimator).NEEDS_VALUES:
-            del settings["relabel"], settings["cold_start_epochs"]  # without effect, and warned of
         kwargs = {}
         if settings["label_estimator"] == manifest.label_estimator:
             kwargs = {
@@ -156,7 +156,7 @@ def _estimator_of(manifest: Manifest) -> str:
     name = manifest.label_estimator
     if name in labels.available():
         return name
-    if "." in name:
+    if name != _FROM_ROLLOUTS:
         raise ConfigError(
             f"refresh_kwargs.label_estimator: nothing given, and the PRM learned from {name!r}, a module of "
             "your own; name the module here to load its code"

@@ -20,7 +20,7 @@ from rlprm import envs
 from rlprm.data.conversation import Conversation
 from rlprm.data.formats import Format, Parsed, load_format
 from rlprm.envs import Environment
-from rlprm.errors import ContextLengthError, RlprmError
+from rlprm.errors import ConfigError, ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory, Turn
 
@@ -116,6 +116,11 @@ class Episode:
     def fork(self, seed: int | None = None) -> Episode:
         """Return an independent copy in the same state, with a seed of its own if given."""
         other = copy(self)
+        if not hasattr(self.env, "fork"):
+            raise ConfigError(
+                f"the environment {self.task.environment} has no fork(), which beam search, estimate and "
+                'probe-actions need (evaluate runs without with --beams "[]")'
+            )
         other.env = self.env.fork()
         other.conversation = self.conversation.fork()
         other.seed = self.seed if seed is None else seed

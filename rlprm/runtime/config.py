@@ -18,6 +18,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from rlprm.components import canonical
 from rlprm.errors import ConfigError, refuse_unknown
 from rlprm.runtime.parsing.arguments import (
     Arguments,
@@ -199,7 +200,7 @@ class _Reader:
         if declared is None or not declared.kwargs or len(option.path) > 1 or len(option.words) != 1:
             return
         before = self.values.get(option.path[0], self._default(option.path[0]))
-        if option.words[0] != before and self.values.get(declared.kwargs):
+        if canonical(option.words[0]) != canonical(str(before)) and self.values.get(declared.kwargs):
             dropped = self.values.pop(declared.kwargs)
             log.warning(
                 "%s of %s are left out: %r belongs to %s %s, not to %s",

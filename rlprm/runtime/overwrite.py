@@ -18,7 +18,7 @@ from typing import Any
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.runtime.files import read_json
 
-__all__ = ["FLAG", "clear", "clear_if_asked", "foreign_files", "overwriting"]
+__all__ = ["FLAG", "check_clearable", "clear", "foreign_files", "is_overwriting", "overwriting"]
 
 FLAG = "--overwrite"
 _ASKED: ContextVar[bool] = ContextVar("overwriting", default=False)
@@ -32,8 +32,9 @@ _MODEL = (
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "prm_manifest.json",
     "training_args.bin",
 )  # fmt: skip
+_ADAPTER = ("README.md", "adapter_config.json", "adapter_model*.safetensors")
 _ENGINE = (
-    *_MODEL, "README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_model*.bin",
+    *_MODEL, *_ADAPTER, "pytorch_model*.bin",
     "optimizer*.pt", "optimizer*.bin", "scheduler*.pt", "scheduler*.bin", "scaler*.pt", "rng_state*.pth",
     "random_states_*.pkl", "trainer_state.json", "state.json", "labels.pt", "latest", "zero_to_fp32.py",
 )  # fmt: skip
@@ -45,7 +46,8 @@ def _within(folder: str, names: Iterable[str]) -> tuple[str, ...]:
 
 _BOARD = (*_within("tensorboard", ["events.out.tfevents.*"]), *_within("runs/*", ["events.out.tfevents.*"]))
 _TRAINED = (
-    "stage.json", "run.json", *_MODEL, *_BOARD, *_within("checkpoint-*", _ENGINE),
+    "stage.json", "run.json", "README.md", *_MODEL, *_within("adapter", [*_MODEL, *_ADAPTER]), *_BOARD,
+    *_within("checkpoint-*", _ENGINE),
     *_within("checkpoint-*/global_step*", ["*.pt"]),
 )  # fmt: skip
 _WRITTEN: Mapping[str, tuple[str, ...]] = {
@@ -61,10 +63,12 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     ),
     "train-rl": (
         "stage.json", *_MODEL, *_BOARD, "summary.json", "metrics.jsonl", "curves.png", "before.json",
-        "after.json", "repeat_probe.json", *_within("best/iteration-*", _MODEL),
+        "after.json", "repeat_probe.json", *_within("adapter", [*_MODEL, *_ADAPTER]),
+        *_within("best/iteration-*", _MODEL), *_within("best/iteration-*/adapter", [*_MODEL, *_ADAPTER]),
         *_within("checkpoints/iteration-*", _ENGINE),
         *_within("checkpoints/iteration-*/pytorch_model", ["*.pt"]),
         *_within("refresh/trajectories-*", _SHARDS), *_within("refresh/prm-*", _TRAINED),
+        "refresh/prm-*/adapter/*",
     ),
 }  # fmt: skip
 """Stage → paths that it writes below its folder; each part of a path is a pattern."""
@@ -85,32 +89,27 @@ def overwriting(asked: bool) -> Iterator[None]:
         _ASKED.reset(before)
 
 
-def clear_if_asked(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
-    """Clear a stage's folder inside :func:`overwriting`; see :func:`clear`."""
-    if _ASKED.get():
-        clear(folder, stage, settings)
+def is_overwriting() -> bool:
+    """Whether this code runs inside :func:`overwriting`, and was asked to."""
+    return _ASKED.get()
 
 
-def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
-    """Remove what an earlier run of a stage wrote; the folder itself stays.
+def check_clearable(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that must not be cleared; nothing is removed.
 
     Args:
         folder: of the stage's results; it may be missing.
-        stage: that is about to run. If the folder has a record of a finished run, its stage counts instead.
+        stage: that is about to run.
         settings: of the stage that is about to run.
 
     Raises:
-        ConfigError: if a setting names an input inside the folder, or several processes were launched.
-        MismatchError: if the folder holds no record of a run, or a file that the stage does not write.
+        ConfigError: if a setting names an input inside the folder.
+        MismatchError: if the folder holds no record of a run, the results of another stage, or a file that
+            the stage does not write.
     """
     folder = Path(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"overwrite: {folder} cannot be cleared by one of several launched processes, allowed: a single "
-            "process or --accelerate_config; or delete the folder first"
-        )
     for name, path in _paths(settings):
         if folder.resolve() in (path.resolve(), *path.resolve().parents):
             raise ConfigError(f"overwrite: {name} reads {path}, which lies in {folder}, the folder to clear")
@@ -121,11 +120,29 @@ def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
         )
     record = folder / "stage.json"
     wrote = read_json(record).get("stage", stage) if record.is_file() else stage
-    if foreign := foreign_files(folder, wrote):
+    if wrote != stage:
         raise MismatchError(
-            f"{folder} is not overwritten: it holds {foreign[0]}, which the stage {wrote} did not write; "
+            f"{folder} is not overwritten: it holds the results of the stage {wrote}, and {stage} removes "
+            "its own alone; choose another output_dir, or delete the folder"
+        )
+    if foreign := foreign_files(folder, stage):
+        raise MismatchError(
+            f"{folder} is not overwritten: it holds {foreign[0]}, which the stage {stage} did not write; "
             "move that file, or choose another output_dir"
         )
+
+
+def clear(folder: str | Path, stage: str, settings: Mapping[str, Any]) -> None:
+    """Remove what an earlier run of a stage wrote; the folder itself stays.
+
+    Called when all checks of the stage are behind it, by one process of a launch.
+
+    Raises:
+        ConfigError, MismatchError: see :func:`check_clearable`; nothing is removed then.
+    """
+    check_clearable(folder, stage, settings)
+    if not Path(folder).is_dir():
+        return
     for place, directories, files in os.walk(folder, topdown=False):
         for file in files:
             Path(place, file).unlink()
@@ -141,7 +158,8 @@ def foreign_files(folder: Path, stage: str) -> list[str]:
         linked = [name for name in directories if Path(path, name).is_symlink()]
         for name in (*files, *linked):
             relative = Path(path, name).relative_to(folder)
-            parts = [*relative.parts[:-1], _TEMPORARY.sub(r"\1", name)]
+            temporary = _TEMPORARY.fullmatch(name)
+            parts = [*relative.parts[:-1], temporary[1] if temporary else name]
             if name in linked or not any(_matches(parts, pattern) for pattern in patterns):
                 foreign.append(relative.as_posix())
     return sorted(foreign)
@@ -156,7 +174,9 @@ def _paths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for name, value in settings.items():
         if name in ("output_dir", "logging_dir"):
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, list | tuple):
+            yield from _paths({f"{name}.{i}": inner for i, inner in enumerate(value)})
+        elif isinstance(value, Mapping):
             yield from _paths({f"{name}.{key}": inner for key, inner in value.items()})
         elif isinstance(value, str) and value and len(value) < 4096 and Path(value).exists():
             yield name, Path(value)

@@ -48,7 +48,7 @@ def collective(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if os.environ.get(DEBUG_COLLECTIVES):
+        if os.environ.get(DEBUG_COLLECTIVES, "0") not in ("", "0"):
             _compare_calls(function.__qualname__)
         return function(*args, **kwargs)
 

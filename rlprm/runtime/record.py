@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rlprm import __version__
-from rlprm.errors import refuse_other_settings
+from rlprm.errors import MismatchError, refuse_other_settings
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.overwrite import clear_if_asked
+from rlprm.runtime.overwrite import check_clearable, clear, is_overwriting
 from rlprm.runtime.processes import is_first
 from rlprm.runtime.renames import current_settings
 
@@ -29,17 +29,21 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
 
     A result with failed episodes is none: they are to be run again.
 
-    Under ``--overwrite`` it holds none: what an earlier run wrote is removed first.
+    Under ``--overwrite`` the answer is no; :func:`recorded` removes the result when the stage begins.
 
     Raises:
-        ConfigError: see :func:`rlprm.runtime.overwrite.clear`.
+        ConfigError: see :func:`rlprm.runtime.overwrite.check_clearable`.
         MismatchError: if it holds the result of another stage or configuration.
     """
-    clear_if_asked(folder, stage, config)
+    if is_overwriting():
+        check_clearable(folder, stage, config)
+        return False
     path = Path(folder) / _RECORD
     if not path.exists():
         return False
     found = read_json(path)
+    if found["stage"] != stage:
+        raise MismatchError(f"{folder} holds the results of {found['stage']}; choose another output_dir")
     wanted = json.loads(json.dumps({"stage": stage, **config}))
     before = {"stage": found["stage"], **current_settings(found["stage"], found["config"])}
     refuse_other_settings(f"{folder} holds a finished run", before, wanted)
@@ -57,6 +61,8 @@ def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Itera
     Yields:
         A mapping to put results into.
     """
+    if is_overwriting() and is_first():
+        clear(folder, stage, config)
     results: dict[str, Any] = {}
     started = time.perf_counter()
     yield results

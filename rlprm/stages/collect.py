@@ -56,4 +56,8 @@ def run(config: CollectConfig) -> TrajectoryStore:
             policy_tokens=sum(t.action_tokens for t in trajectories),
             stops=dict(Counter(t.stop.value for t in trajectories if t.stop)),
         )
+    log.info(
+        "%d trajectories, %.1f %% successful: %s",
+        results["trajectories"], 100 * results["success_rate"], config.output_dir,
+    )  # fmt: skip
     return store

@@ -108,7 +108,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
                 fixed = config.beam_aggregation
                 rule = aggregation[scorer.name] if fixed == CHOSEN else fixed
                 with watch.time(f"beam {n}x{m} {scorer.name}"):
-                    store = _beam_store(config, revisions, scorer, rule, n, m)
+                    store = _beam_store(config, processes, revisions, scorer, rule, n, m)
                     measured.append(_beam(config, policy, processes, scorer, rule, tasks, n, m, store))
         measured = headline(measured, aggregation)
         paired = comparisons(measured, main=config.main_scorer, n=config.chosen_at)
@@ -197,7 +197,13 @@ def _greedy(
 
 
 def _beam_store(
-    config: EvaluateConfig, revisions: Mapping[str, str], scorer: Scorer, rule: str, n: int, m: int
+    config: EvaluateConfig,
+    processes: Processes,
+    revisions: Mapping[str, str],
+    scorer: Scorer,
+    rule: str,
+    n: int,
+    m: int,
 ) -> SearchStore:
     """Open the folder of a beam search's results; what else is evaluated beside it makes no difference."""
     used = {field.name for field in fields(PolicyConfig)} | {"split", "first_task", "num_tasks"}
@@ -209,8 +215,9 @@ def _beam_store(
     meta |= {"policy": revisions["policy"], "scorer": revisions[checkpoint.name], "aggregation": rule}
     folder = Path(config.output_dir) / "beams" / f"{n}x{m}-{scorer.name}"
     old = folder.with_name(folder.name.replace("_x_policy", "+likelihood"))  # the product's name in 0.1
-    if old != folder and old.exists() and not folder.exists():
+    if processes.is_main and old != folder and old.exists() and not folder.exists():
         old.rename(folder)
+    processes.wait()
     return SearchStore.create(folder, meta)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from rlprm import envs, scorers
@@ -338,6 +339,8 @@ class EvaluateConfig(PolicyConfig):
         for name in self.scorers:
             if name in _BASELINES:
                 raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
+            if self.with_confidence and name.removesuffix("_x_policy") in set(self.scorers) - {name}:
+                raise ConfigError(f"scorers.{name}: that name belongs to another scorer; choose another")
         self.main_scorer = self.main_scorer or next(iter(self.scorers))
         if self.main_scorer not in self.scorers:
             raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
@@ -356,8 +359,9 @@ class EvaluateConfig(PolicyConfig):
                 found[name] = revision_of(value)
                 continue
             found[name] = scorers.revision_of_setting(value)
-            if value["kind"] == "checkpoint":
-                found[name] += f"-{revision_of(value['folder'])}"
+            for path in value.values():
+                if isinstance(path, str) and (Path(path) / "config.json").is_file():  # weights that it reads
+                    found[name] += f"-{revision_of(path)}"
         return found
 
     def sources(self, *names: str) -> dict[str, Any]:

@@ -47,7 +47,6 @@ def run(config: PRMConfig) -> None:
         MismatchError: if the trajectories were made by several policies, or in several settings.
         TrainingError: if the loss is not finite.
     """
-    refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
     arguments = prm_arguments(config)
     store = TrajectoryStore.open(config.trajectories)
     identity = {
@@ -65,6 +64,7 @@ def run(config: PRMConfig) -> None:
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
+    refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
     warn_of_differences(f"the model {config.model}", settings_of_model(config.model), store.meta)
     tokenizer = load_tokenizer(config.model)
     renderer = ChatRenderer(tokenizer)

@@ -22,6 +22,7 @@ from rlprm.models import zero
 from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.sampled_tokens import check_logits
+from rlprm.prm.config import PRMConfig
 from rlprm.rl.batch import split_failed
 from rlprm.rl.checkpoints import load_newest
 from rlprm.rl.config import RLConfig
@@ -30,16 +31,18 @@ from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
-from rlprm.rl.refresh import check_relabelling
+from rlprm.rl.refresh import FreshTrajectories, check_relabelling
 from rlprm.rl.sampler import LocalSampler
 from rlprm.rl.state import RunState
 from rlprm.rl.trainer import RLTrainer
+from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.processes import collective
+from rlprm.runtime.processes import SINGLE_PROCESS, collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.runtime.settings import own_settings
 from rlprm.runtime.tracking import Tracker
+from rlprm.stages.train_prm import refuse_endless_cold_start
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def run(config: RLConfig) -> dict[str, Any]:
     config.require_positions()
     warn_of_policy(config)
     check_relabelling(config)
+    _check_refresh(config)
     _check_tasks(config)
     accelerator = start_accelerator(bf16=config.bf16)
     computes_in_bf16 = accelerator.mixed_precision == "bf16"
@@ -119,6 +123,18 @@ def run(config: RLConfig) -> dict[str, Any]:
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
         results.update({k: summary[k] for k in _COMPARED if k in summary})
     return summary
+
+
+def _check_refresh(config: RLConfig) -> None:
+    """Refuse settings of the PRM's training that would end the run at the first refresh.
+
+    Raises:
+        ConfigError: as ``rlprm train-prm`` would.
+    """
+    if config.refresh_every:
+        arguments = FreshTrajectories(config, SINGLE_PROCESS).arguments(0, config.prm, config.output_dir)
+        prm = parse(PRMConfig, arguments)
+        refuse_endless_cold_start(prm, epochs=prm.num_train_epochs, max_steps=prm.max_steps)
 
 
 def _check_tasks(config: RLConfig) -> None:

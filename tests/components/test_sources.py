@@ -110,12 +110,16 @@ def test_a_package_beside_it_or_an_installed_one_is_not_its_source(write: Callab
     assert set(source_of(importlib.import_module("single_world"))) == {"single_world.py"}
 
 
-def test_any_edit_changes_the_hash_of_its_file_alone(write: Callable[..., Path]) -> None:
+def test_an_edit_counts_after_the_next_import_and_changes_the_hash_of_its_file_alone(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write(world="import edited_sibling\n", edited_sibling="X = 1\n")
     module = import_file(str(folder / "world.py"), "thing")
     before = source_of(module)
     (folder / "edited_sibling.py").write_text("X = 1  # a comment is an edit, too\n")
-    after = source_of(module)
+    assert source_of(module) == before  # the code that this process runs
+    assert "edited_sibling.py: edited since it was imported" in caplog.text
+    after = source_of(importlib.reload(module))
     assert after["world.py"] == before["world.py"]
     assert after["edited_sibling.py"] != before["edited_sibling.py"]
 

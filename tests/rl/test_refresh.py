@@ -55,7 +55,7 @@ def episode(success: bool, task: str, sample: int = 0, score: float | None = Non
 
 def given(fresh: FreshTrajectories, prm: str) -> dict[str, str]:
     """The settings that the stage is called with."""
-    words = fresh._arguments(1, prm, "out")
+    words = fresh.arguments(1, prm, "out")
     return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
 

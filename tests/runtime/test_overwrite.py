@@ -10,8 +10,8 @@ import pytest
 
 from rlprm import cli
 from rlprm.errors import ConfigError, MismatchError
-from rlprm.runtime.overwrite import clear, clear_if_asked, foreign_files, overwriting
-from rlprm.runtime.record import is_finished, read_record
+from rlprm.runtime.overwrite import clear, foreign_files, overwriting
+from rlprm.runtime.record import is_finished, read_record, recorded
 from tests.toys.pipeline import EPISODES, Pipeline
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/v0_1_0.tar.xz"
@@ -39,10 +39,33 @@ def test_all_that_a_run_wrote_goes_and_the_folder_stays(tmp_path: Path) -> None:
     assert files(out) == set()
 
 
-def test_the_record_and_not_the_coming_stage_tells_what_was_written(tmp_path: Path) -> None:
-    out = written(tmp_path, "meta.json", "wave-00000.jsonl", ".wave-00001.jsonl.4711", stage="collect")
-    clear(out, "sft", {})
+def test_the_results_of_another_stage_stay(tmp_path: Path) -> None:
+    out = written(tmp_path, "meta.json", "wave-00000.jsonl", stage="collect")
+    with pytest.raises(MismatchError, match="holds the results of the stage collect, and sft removes"):
+        clear(out, "sft", {})
+    assert files(out) == {"meta.json", "wave-00000.jsonl", "stage.json"}
+
+
+def test_files_that_were_being_written_go_too_and_a_name_that_looks_alike_stays(tmp_path: Path) -> None:
+    out = written(tmp_path / "a", "meta.json", "wave-00000.jsonl", ".wave-00001.jsonl.4711", stage="collect")
+    clear(out, "collect", {})
     assert files(out) == set()
+    out = written(tmp_path / "b", "model.mine.safetensors.2024", stage="sft")
+    with pytest.raises(MismatchError, match=r"it holds model\.mine"):
+        clear(out, "sft", {})
+
+
+def test_the_adapters_of_lora_are_a_stages_own(tmp_path: Path) -> None:
+    names = (
+        "README.md",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/README.md",
+    )
+    for stage in ("sft", "train-prm"):
+        assert foreign_files(written(tmp_path / stage, *names, stage=stage), stage) == []
+    best = ("adapter/adapter_config.json", "best/iteration-000002/adapter/adapter_model.safetensors")
+    assert foreign_files(written(tmp_path / "rl", *best, stage="train-rl"), "train-rl") == []
 
 
 def test_a_run_without_a_record_is_known_by_the_stage_that_starts(tmp_path: Path) -> None:
@@ -91,23 +114,27 @@ def test_an_input_is_never_removed(inside: str, tmp_path: Path) -> None:
     assert (out / "config.json").exists()
 
 
-def test_one_of_several_processes_clears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rank", "left"), [("0", set()), ("1", {"config.json"})])
+def test_the_first_of_several_processes_clears(
+    rank: str, left: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = written(tmp_path, "config.json", stage="sft")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="allowed: a single process or --accelerate_config"):
-        clear(out, "sft", {})
-    assert (out / "config.json").exists()
+    monkeypatch.setenv("RANK", rank)
+    with overwriting(True):
+        assert not is_finished(out, "sft", {})  # in every process, whether the folder is clear yet or not
+        with recorded(out, "sft", {}):
+            assert files(out) - {"stage.json"} == left
 
 
-def test_nothing_is_cleared_unless_asked(tmp_path: Path) -> None:
+def test_nothing_is_cleared_unless_asked_nor_before_the_stage_begins(tmp_path: Path) -> None:
     out = written(tmp_path, "config.json", stage="sft")
-    clear_if_asked(out, "sft", {})
     with overwriting(False):
-        clear_if_asked(out, "sft", {})
-    assert is_finished(out, "sft", {})
+        assert is_finished(out, "sft", {})
     with overwriting(True):
         assert not is_finished(out, "sft", {})
-    assert files(out) == set()
+        assert files(out) == {"config.json", "stage.json"}
+        with recorded(out, "sft", {}):
+            assert files(out) == set()
 
 
 def test_every_file_of_every_stage_is_known(tmp_path: Path) -> None:

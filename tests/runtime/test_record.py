@@ -33,7 +33,7 @@ def test_a_finished_stage_is_recognised_by_its_settings(tmp_path: Path) -> None:
         ("train", {**SETTINGS, "lam": 0.9}, r"lam: 0\.95 there, 0\.9 now"),
         ("train", {**SETTINGS, "new": 1}, "new: None there, 1 now"),
         ("train", {"levels": ["a", "b"], "limit": None}, r"lam: 0\.95 there, None now"),
-        ("other", SETTINGS, "stage: 'train' there, 'other' now"),
+        ("other", SETTINGS, "holds the results of train; choose another output_dir"),
     ],
 )
 def test_other_settings_are_refused_by_name(

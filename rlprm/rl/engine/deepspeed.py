@@ -50,7 +50,7 @@ class DeepSpeedEngine(AccelerateEngine):
 
     def _policy_states(self) -> Iterator[dict[str, Any]]:
         inner = self.optimizer.optimizer  # inside accelerate's wrapper
-        plain = inner.optimizer  # inside ZeRO's
+        plain = getattr(inner, "optimizer", inner)  # inside ZeRO's; stage 0 has none
         pairs = [(weight, group) for group in plain.param_groups for weight in group["params"]]
         if group_of := getattr(inner, "sub_group_to_group_id", None):
             # ZeRO-3 puts weights into their groups for the time of a step only.

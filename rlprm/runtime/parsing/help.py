@@ -36,7 +36,8 @@ def help_text(config_type: Any, *, prog: str, with_library: bool = False) -> str
         *textwrap.wrap(
             "The command line wins over the file. Names stand with their defaults. "
             "--name.key value changes one key of a mapping, --unset name takes a setting "
-            "out of the file. --overwrite removes what an earlier run wrote into output_dir. "
+            "out of the file. --root DIR moves the folders of a recipe that has a root. "
+            "--overwrite removes what an earlier run wrote into output_dir. "
             "--accelerate_config zero2 launches several processes of a stage that trains.",
             _WIDTH,
         ),
@@ -90,7 +91,7 @@ def _description(field: dataclasses.Field[Any], hint: Any) -> str:
     declared = declaration_of(field)
     allowed = allowed_values(declared, hint).removesuffix(", or unset")
     if declared.family:
-        allowed = ", ".join(components_of(declared.family))
+        allowed = ", ".join(components_of(declared.family)) + ", or a .py file of your own"
     elif declared.choices and all(choice in declared.help for choice in declared.choices):
         allowed = ""  # its sentence explains each of them
     required = "Required. " if declared.required and not default_of(field) else ""
