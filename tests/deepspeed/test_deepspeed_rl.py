@@ -70,10 +70,20 @@ def one(launches: Launches, arguments: list[str], kind: str) -> Path:
     return seen.folder / "run"
 
 
+def launch_file(folder: Path, stage: int) -> str:
+    """The launch file of a ZeRO stage; no recipe needs stage 0, which is DeepSpeed without ZeRO."""
+    if stage:
+        return f"ds_configs/cpu_zero{stage}.yaml"
+    text = Path("ds_configs/cpu_zero1.yaml").read_text()
+    file = folder / "zero0.yaml"
+    file.write_text(text.replace("zero_stage: 1", "zero_stage: 0"))
+    return str(file)
+
+
 def two(launches: Launches, arguments: list[str], stage: int, kind: str) -> Launched:
     """A run in two processes."""
     name = f"rl-zero{stage}-{kind}"
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"ds_configs/cpu_zero{stage}.yaml"]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", launch_file(launches.root, stage)]
     run = [*arguments, *KINDS[kind], "--output_dir", str(launches.root / name / "run")]
     seen = launches.run(name, [*launcher, "--module", "rlprm.cli", *run])
     assert seen.status == 0, seen.output[-3000:]
@@ -116,7 +126,7 @@ def test_deepspeed_rl_two_processes_equal_one(
     assert largest_difference(trained, start) > 1e-3
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 @pytest.mark.trap("Adam after warm-up")
 def test_trap_deepspeed_adam_does_not_remember_the_critics_warm_up(
     launches: Launches, arguments: list[str], stage: int
@@ -125,6 +135,8 @@ def test_trap_deepspeed_adam_does_not_remember_the_critics_warm_up(
     expected = metrics(one(launches, arguments, "warmed"))
     found = metrics(two(launches, arguments, stage, "warmed").folder / "run")
     for row, other in zip(found, expected, strict=True):
+        if stage == 0:  # DeepSpeed does not say the norm there
+            del row["ppo/grad_norm"], other["ppo/grad_norm"]
         # Where a gradient is nearly 0, Adam's first step is mostly rounding.
         assert row == pytest.approx(other, abs=1e-3, rel=1e-3)
 
