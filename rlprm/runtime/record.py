@@ -36,7 +36,8 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
         MismatchError: if it holds the result of another stage or configuration.
     """
     if is_overwriting():
-        check_clearable(folder, stage, config)
+        if is_first():  # the others may come when it is clearing already
+            check_clearable(folder, stage, config)
         return False
     path = Path(folder) / _RECORD
     if not path.exists():

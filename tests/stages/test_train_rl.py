@@ -207,7 +207,8 @@ def test_help_explains_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "usage: rlprm train-rl" in output
-    assert "Step reward. [min, outcome, progress, progress_terminal, promise, terminal]" in output
+    rewards = "min, outcome, progress, progress_terminal, promise, terminal"
+    assert f"Step reward. [{rewards}, or a .py file of your own]" in output
     for name in (
         "--reward",
         "--advantage",
