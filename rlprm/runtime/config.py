@@ -44,7 +44,7 @@ from rlprm.runtime.settings import (
 )
 from rlprm.runtime.yaml_text import load_yaml
 
-__all__ = ["Settings", "check_types", "from_mapping", "own_settings", "parse", "setting"]
+__all__ = ["Settings", "from_mapping", "own_settings", "parse", "setting"]
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ _PASSED_ON = "trainer_kwargs"
 """Setting that holds those of a library."""
 _HANDED_ON = "refresh_kwargs"
 """Setting that holds settings of the stage train-prm."""
-check_types = check
 
 
 def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") -> _T:

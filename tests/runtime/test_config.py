@@ -12,7 +12,8 @@ import pytest
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.policies.config import TaskConfig
 from rlprm.prm.config import PRMConfig
-from rlprm.runtime.config import check_types, own_settings, parse, setting
+from rlprm.runtime.config import own_settings, parse, setting
+from rlprm.runtime.settings import check
 from rlprm.stages.settings import CollectConfig, SFTStageConfig
 from rlprm.types import End, EpisodeSetting
 
@@ -193,11 +194,11 @@ def test_help_shows_every_setting_with_its_description(capsys: pytest.CaptureFix
 
 
 def test_a_configuration_made_in_python_can_be_checked_too() -> None:
-    check_types(Example())
+    check(Example())
     made = Example()
     made.limit = "many"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r"limit: expected int \| None, got str 'many'"):
-        check_types(made)
+        check(made)
 
 
 def test_the_setting_of_an_episode_is_checked_and_handed_on() -> None:

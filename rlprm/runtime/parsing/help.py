@@ -17,8 +17,6 @@ __all__ = ["default_of", "grouped_fields", "help_text", "shown_value"]
 _WIDTH = 80
 _NAME = 28
 """Columns of names and defaults."""
-_NO_CHOICES = 40
-"""Longest list of choices that is worth its place in a line."""
 
 
 def help_text(config_type: Any, *, prog: str, with_library: bool = False) -> str:
