@@ -190,6 +190,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "policy": (lambda tiny: rlprm.load_policy("nowhere"), "'nowhere': the folder does not exist"),
     "temperature": (lambda tiny: rlprm.load_policy(tiny, temperature=-1), "temperature: got -1"),
     "prm": (lambda tiny: rlprm.load_prm(tiny), "is not a PRM"),
+    "path for a policy": (lambda tiny: rlprm.run_episodes("runs/policy", []), "policy: got 'runs/policy'"),  # type: ignore[arg-type]
+    "path for a PRM": (
+        lambda tiny: rlprm.best_of_n([], agents.SeededPolicy(), "runs/prm"),  # type: ignore[arg-type]
+        "prm: got 'runs/prm'",
+    ),
+    "seed": (lambda tiny: rlprm.run_episodes(agents.SeededPolicy(), [], seed=-1), "seed: got -1"),
     "samples": (lambda tiny: rlprm.run_episodes(agents.SeededPolicy(), [], samples=0), "samples: got 0"),
     "way to run episodes": (
         lambda tiny: rlprm.run_episodes(agents.SeededPolicy(), [], rond_limit=3),  # type: ignore[call-arg]

@@ -130,7 +130,7 @@ def test_fresh_episodes_are_labelled_by_the_prms_estimator(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["my.labels.td_two_step", "labels/mine.py"])
+@pytest.mark.parametrize("name", ["my.labels.td_two_step", "labels/mine.py", "mylabels"])
 def test_an_estimator_of_the_users_own_is_loaded_only_if_the_settings_name_it(
     tmp_path: Path, prm: Callable[..., str], name: str
 ) -> None:

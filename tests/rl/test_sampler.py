@@ -8,35 +8,15 @@ from typing import Any
 
 import pytest
 
-from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.loading import revision_of
 from rlprm.rl.sampler import LocalSampler
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
-from rlprm.types import EpisodeSetting, Split, Task, Trajectory
+from rlprm.types import EpisodeSetting, Trajectory
 from tests.rl import toy
-from tests.toys.agents import SeededPolicy
+from tests.rl.toy import Walker, tasks
 
 SETTING = EpisodeSetting(round_limit=6)
-
-
-class Walker(SeededPolicy):
-    """Goes right or finishes, by chance; at temperature 0 it goes right."""
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__(("right", "finish"), temperature)
-        self.forgotten = 0
-
-    def at_temperature(self, temperature: float) -> Walker:
-        return Walker(temperature)
-
-    def clear(self) -> None:
-        self.forgotten += 1
-
-
-def tasks(count: int = 5) -> list[Task]:
-    found: list[Task] = envs.load("tests.toys.corridor").tasks(Split.TEST, 0, count, length=4)
-    return found
 
 
 def collect(*, wave_size: int = 4, processes: Processes = SINGLE_PROCESS) -> list[Trajectory]:

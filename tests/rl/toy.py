@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlprm import envs
 from rlprm.models.loading import head_of
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
@@ -24,8 +25,9 @@ from rlprm.rl.rewards import StepRewards
 from rlprm.rl.sampler import run_distributed
 from rlprm.rl.update import UpdateStats, update
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
-from rlprm.types import EpisodeSetting, Task, Trajectory
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.prm.toy import separable
+from tests.toys.agents import SeededPolicy
 
 
 def config(**settings: Any) -> RLConfig:
@@ -156,3 +158,23 @@ class PolicySampler:
         return run_distributed(
             jobs, policy, setting, wave_size=self.wave_size, seed=self.seed, processes=self.processes
         )
+
+
+class Walker(SeededPolicy):
+    """Goes right or finishes, by chance; at temperature 0 it goes right."""
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__(("right", "finish"), temperature)
+        self.forgotten = 0
+
+    def at_temperature(self, temperature: float) -> Walker:
+        return Walker(temperature)
+
+    def clear(self) -> None:
+        self.forgotten += 1
+
+
+def tasks(count: int = 5) -> list[Task]:
+    """Tasks of the corridor for a :class:`Walker`."""
+    found: list[Task] = envs.load("tests.toys.corridor").tasks(Split.TEST, 0, count, length=4)
+    return found

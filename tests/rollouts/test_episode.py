@@ -128,9 +128,8 @@ def test_trap_a_failed_step_is_recorded_with_its_cause_and_the_others_go_on() ->
     assert bad.token_ids[-1] == bad.token_ids[bad.steps[0].end]
 
 
-def test_an_environment_that_cannot_start_is_recorded_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def fail_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let task b fail as a server would, and task c as a setting would."""
     build = corridor.make
 
     def sometimes(of: Task, *, end: End) -> corridor.Corridor:
@@ -141,6 +140,23 @@ def test_an_environment_that_cannot_start_is_recorded_and_the_others_go_on(
         return build(of, end=end)
 
     monkeypatch.setattr(corridor, "make", sometimes)
+
+
+def test_an_environment_without_fork_is_one_line_if_a_copy_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = next(kind for kind in corridor.Corridor.__mro__ if "fork" in vars(kind))
+    monkeypatch.delattr(owner, "fork")
+    episode = start_episode(task(), 0, 1, SETTING, Reciter("finish"))
+    assert isinstance(episode, Episode)
+    with pytest.raises(ConfigError, match=r"has no fork\(\), which beam search"):
+        episode.fork()
+
+
+def test_an_environment_that_cannot_start_is_recorded_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_to_start(monkeypatch)
     policy = Reciter("finish")
     bad, good = rollout([(task(name="b"), 7), (task(), 0)], policy, SETTING)
     assert (bad.stop, bad.error, bad.steps, bad.token_ids) == (
@@ -388,16 +404,7 @@ def test_asking_at_once_changes_neither_order_nor_results(monkeypatch: pytest.Mo
 def test_failures_to_begin_at_once_are_recorded_and_impossible_settings_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = corridor.make
-
-    def sometimes(of: Task, *, end: End) -> corridor.Corridor:
-        if of.id == "b":
-            raise ConnectionError("no server")
-        if of.id == "c":
-            raise ConfigError("no such level")
-        return build(of, end=end)
-
-    monkeypatch.setattr(corridor, "make", sometimes)
+    fail_to_start(monkeypatch)
     monkeypatch.setattr(corridor, "CONCURRENT", 4, raising=False)
     made = rollout([(task(name=name), 0) for name in "abab"], Reciter("finish"), SETTING)
     assert [t.error for t in made] == [None, "ConnectionError: no server"] * 2

@@ -117,6 +117,10 @@ def test_another_run_is_refused_its_folder(
             ["--refresh_kwargs.learning_rat", "1e-3"],
             "'learning_rat' in refresh_kwargs; did you mean 'learning_rate'?",
         ),
+        (
+            ["--refresh_every", "2", "--refresh_kwargs.cold_start_epochs", "1"],
+            "cold_start_epochs: got 1 with num_train_epochs 1",
+        ),
         (["--reward", "outcome", "--advantage", "group", "--samples_per_task", "1"], "needs 2 of them"),
         (["--learning_rate", "-1"], "learning_rate: got -1.0, allowed: above 0"),
         (["--learning_rate", "nan"], "learning_rate: got nan, allowed: above 0"),

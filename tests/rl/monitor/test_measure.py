@@ -7,33 +7,13 @@ from typing import Any
 
 import pytest
 
-from rlprm import envs
 from rlprm.rl.monitor.measure import TaskResults, measure, paired_differences
-from rlprm.types import EpisodeSetting, Split, Task, Turn
+from rlprm.types import EpisodeSetting, Turn
 from tests.rl import toy
+from tests.rl.toy import Walker, tasks
 from tests.toys import corridor
-from tests.toys.agents import SeededPolicy
 
 SETTING = EpisodeSetting(round_limit=6)
-
-
-class Walker(SeededPolicy):
-    """Goes right or finishes, by chance; at temperature 0 it goes right."""
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__(("right", "finish"), temperature)
-        self.forgotten = 0
-
-    def at_temperature(self, temperature: float) -> Walker:
-        return Walker(temperature)
-
-    def clear(self) -> None:
-        self.forgotten += 1
-
-
-def tasks(count: int = 5) -> list[Task]:
-    found: list[Task] = envs.load("tests.toys.corridor").tasks(Split.TEST, 0, count, length=4)
-    return found
 
 
 def found() -> TaskResults:
