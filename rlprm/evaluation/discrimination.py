@@ -39,8 +39,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlprm.data.probes import ActionProbe
 from rlprm.errors import ArtifactError, DataError
-from rlprm.functional.bootstrap import Interval, mean_interval, ratio_interval
 from rlprm.functional.metrics import binomial_variance, clearly_different, pairwise_accuracy, spearman
+from rlprm.functional.statistics.bootstrap import Interval, mean_interval, ratio_interval
 from rlprm.runtime.files import read_json
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import score_all

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rlprm.data.failures import report_failures
 from rlprm.errors import DataError, MismatchError
-from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.functional.statistics.bootstrap import mean_interval, paired_interval
 from rlprm.search.base import SearchResult
 from rlprm.types import End
 

@@ -16,6 +16,6 @@ candidates of one task, ``K`` tasks. Rows are padded on the right.
 * ``masking``: which entries of a padded batch exist
 * ``aggregation``: step scores to one trajectory score
 * ``best_of_n``: exact best-of-k and pass@k from one pool
-* ``bootstrap``: confidence intervals over tasks
+* ``statistics``: intervals over tasks, seeds and goals; corrected p values; power
 * ``metrics``: AUC, calibration, rank correlation
 """

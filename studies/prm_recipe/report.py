@@ -19,7 +19,7 @@ from rich.table import Table
 
 from rlprm.errors import ConfigError
 from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.functional.bootstrap import mean_interval, paired_interval
+from rlprm.functional.statistics.bootstrap import mean_interval, paired_interval
 from rlprm.runtime.files import read_json, write_json
 from studies.prm_recipe.run import BASELINE, BEAM_TASKS, BUDGETS, POOL_TASKS, VARIANTS, N
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
-from rlprm.functional.bootstrap import Interval, mean_interval, paired_interval
+from rlprm.functional.statistics.bootstrap import Interval, mean_interval, paired_interval
 from rlprm.rl.config import RLConfig
 from rlprm.rl.sampler import Sampler
 from rlprm.runtime.processes import collective

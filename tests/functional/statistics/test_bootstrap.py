@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlprm.errors import ConfigError, DataError
-from rlprm.functional.bootstrap import mean_interval, paired_interval, ratio_interval
+from rlprm.functional.statistics.bootstrap import mean_interval, paired_interval, ratio_interval
 
 
 def test_interval_of_two_tasks_by_hand() -> None:
