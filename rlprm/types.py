@@ -72,13 +72,20 @@ class StopReason(StrEnum):
     """The agent used all its turns."""
     CONTEXT_LIMIT = "context_limit"
     """The next prompt would not fit into the model's context."""
+    SEARCH_LIMIT = "search_limit"
+    """The budget of the search that the episode was a part of ran out."""
     ERROR = "error"
     """The environment or the policy failed; ``Trajectory.error`` says how."""
 
     @property
     def is_truncation(self) -> bool:
         """Whether the episode was cut off rather than ended by the agent or the environment."""
-        return self in (StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT)
+        return self in (
+            StopReason.ENV_LIMIT,
+            StopReason.ROUND_LIMIT,
+            StopReason.CONTEXT_LIMIT,
+            StopReason.SEARCH_LIMIT,
+        )
 
 
 class Message(TypedDict):

@@ -193,7 +193,7 @@ def measure_results(
         m=m,
         failed=report_failures(strategy, [result.trajectory for result in results]),
         costs=Costs(
-            _mean([result.policy_tokens for result in results]),
+            _mean([result.sampled_tokens for result in results]),
             _mean([result.scorer_tokens for result in results]),
             _mean([result.env_steps for result in results]),
         ),

@@ -13,7 +13,7 @@ from rlprm.search.base import SearchResult
 
 __all__ = ["SearchStore"]
 
-_COSTS = ("policy_tokens", "scorer_tokens", "env_steps")
+_COSTS = ("sampled_tokens", "policy_tokens", "scorer_tokens", "env_steps")
 
 
 class SearchStore(Shards):
@@ -49,4 +49,6 @@ def _to_row(result: SearchResult) -> dict[str, Any]:
 
 def _from_row(row: Mapping[str, Any]) -> SearchResult:
     score = None if row["score"] is None else float(row["score"])
-    return SearchResult(from_row(row), score, **{name: int(row[name]) for name in _COSTS})
+    # Before 0.2 the sampled tokens were called policy_tokens, and those through a forward were not counted.
+    sampled, fed, scored, steps = (int(row.get(name, row["policy_tokens"])) for name in _COSTS)
+    return SearchResult(from_row(row), score, sampled, fed, scored, steps)

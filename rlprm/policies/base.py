@@ -21,6 +21,10 @@ class Completion:
     """Sampled token ids; the closing token is among them unless another token or the limit ended it."""
     logprobs: tuple[float, ...]
     """Log-probability of each under the sampling distribution (the model's own where decoding is greedy)."""
+    fed_tokens: int = 0
+    """Tokens that went through the policy's forward for this action, prompt and observations included. Tokens
+    whose keys and values were kept are not among them. A prefix that several conversations of a call share
+    counts for the first of them."""
 
 
 class Policy(Protocol):

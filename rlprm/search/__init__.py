@@ -10,10 +10,11 @@ from typing import cast
 
 from rlprm.components import available_in, load_component
 from rlprm.search.base import SearchModule, SearchResult
+from rlprm.search.record import Node
 
-__all__ = ["REQUIRED", "SearchModule", "SearchResult", "available", "load"]
+__all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load"]
 
-_NOT_STRATEGIES = frozenset({"base"})
+_NOT_STRATEGIES = frozenset({"base", "record"})
 REQUIRED = ("search",)
 
 

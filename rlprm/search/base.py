@@ -9,9 +9,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlprm.data.failures import has_failed
-from rlprm.errors import DataError
+from rlprm.errors import ConfigError, DataError
 from rlprm.functional.aggregation import aggregate
 from rlprm.scorers.base import Scorer
+from rlprm.search.record import Node
 from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
 
 if TYPE_CHECKING:  # a policy brings a model library with it; records and plots read results without one
@@ -29,13 +30,17 @@ class SearchResult:
     """The chosen episode; it has stopped."""
     score: float | None
     """The score that it was chosen by; None without a score (greedy decoding, or an episode that failed)."""
-    policy_tokens: int
+    sampled_tokens: int
     """Tokens the policy sampled for this task, those of discarded and merged candidates included."""
+    policy_tokens: int
+    """Tokens that went through the policy's forward for this task, see ``Completion.fed_tokens``."""
     scorer_tokens: int
     """Model tokens the scorer processed for this task."""
     env_steps: int
     """Turns taken for this task. A message that the action format refuses counts. A message that was merged
     with an equal message does not."""
+    nodes: tuple[Node, ...] = ()
+    """Every candidate that was scored, or would have been if its episode had not failed."""
 
 
 class SearchModule(Protocol):
@@ -62,13 +67,26 @@ class SearchModule(Protocol):
             scorer: scores candidates; a strategy without candidates does not use it.
             setting: how episodes are run.
             run_seed: with a task's id, determines all its random numbers.
-            **search_kwargs: the strategy's budgets.
+            **search_kwargs: the strategy's settings. All strategies have ``budget``, the most environment
+                steps that the search of one task may take; None for the strategy's own end. A search never
+                takes more steps. Episodes that are unfinished when no step is left are closed with
+                ``StopReason.SEARCH_LIMIT``, which is a truncation.
 
         Raises:
             ConfigError: for a budget or a temperature that makes no sense.
             DataError: for scores that are missing or not finite.
         """
         ...
+
+
+def check_budget(budget: int | None) -> None:
+    """Refuse a budget that allows no action.
+
+    Raises:
+        ConfigError: for a budget below 1.
+    """
+    if budget is not None and budget < 1:
+        raise ConfigError(f"budget: got {budget}, allowed: at least 1 environment step, or no budget")
 
 
 class EndRank(IntEnum):

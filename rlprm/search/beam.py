@@ -54,6 +54,7 @@ class _Beam:
     m: int
     alive: list[Episode]
     finished: list[_Scored] = field(default_factory=list)
+    sampled_tokens: int = 0
     policy_tokens: int = 0
     scorer_tokens: int = 0
     env_steps: int = 0
@@ -74,7 +75,8 @@ class _Beam:
         seen: set[tuple[int, str, str | None]] = set()
         children = []
         for (parent, _), completion in zip(self.expansions(), completions, strict=True):
-            self.policy_tokens += len(completion.ids)
+            self.sampled_tokens += len(completion.ids)
+            self.policy_tokens += completion.fed_tokens
             parsed = parent.format.parse(parent.policy.renderer.action_text(completion.ids))
             key = (id(parent), parsed.action, parsed.refusal)
             if key in seen:
@@ -104,6 +106,7 @@ class _Beam:
         return SearchResult(
             trajectory=best.trajectory,
             score=None if best.score == UNRANKED else best.score,
+            sampled_tokens=self.sampled_tokens,
             policy_tokens=self.policy_tokens,
             scorer_tokens=self.scorer_tokens,
             env_steps=self.env_steps,

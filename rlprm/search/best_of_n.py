@@ -7,11 +7,12 @@ of ``rlprm.functional.aggregation`` can be chosen from, on dev tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rlprm.errors import ConfigError, DataError
 from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.episode import run_counted
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult, end_rank, rank_score, score_all
 from rlprm.types import EpisodeSetting, StepScores, Task, Trajectory
@@ -47,10 +48,19 @@ def search(
         raise ConfigError(
             f"a policy at temperature 0 samples the same trajectory {n} times; raise the temperature"
         )
-    flat = rollout([(task, sample) for task in tasks for sample in range(n)], policy, setting, run_seed)
-    pools = [flat[start : start + n] for start in range(0, len(flat), n)]
+    counted = run_counted(
+        [(task, sample) for task in tasks for sample in range(n)], policy, setting, run_seed
+    )
+    flat = [trajectory for trajectory, _ in counted]
     scores = score_all(scorer, flat)
-    return choose(pools, [scores[start : start + n] for start in range(0, len(flat), n)], aggregation)
+    starts = range(0, len(flat), n)
+    chosen = choose(
+        [flat[start : start + n] for start in starts],
+        [scores[start : start + n] for start in starts],
+        aggregation,
+    )
+    fed = [sum(tokens for _, tokens in counted[start : start + n]) for start in starts]
+    return [replace(result, policy_tokens=tokens) for result, tokens in zip(chosen, fed, strict=True)]
 
 
 def choose(
@@ -59,6 +69,8 @@ def choose(
     aggregation: str = "last",
 ) -> list[SearchResult]:
     """Return each task's highest-scored candidate; among equals, the first.
+
+    A pool does not hold the tokens that went through the policy's forward; the results have 0 of them.
 
     Args:
         pools: the finished candidates of each task.
@@ -108,7 +120,8 @@ def _best(pool: Sequence[Trajectory], scores: Sequence[StepScores | None], aggre
     return SearchResult(
         trajectory=pool[best],
         score=None if scores[best] is None else ranks[best],
-        policy_tokens=sum(trajectory.action_tokens for trajectory in pool),
+        sampled_tokens=sum(trajectory.action_tokens for trajectory in pool),
+        policy_tokens=0,
         scorer_tokens=sum(s.tokens for s in scores if s is not None),
         env_steps=sum(len(trajectory.steps) for trajectory in pool),
     )

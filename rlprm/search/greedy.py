@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.episode import run_counted
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
 from rlprm.types import EpisodeSetting, Task
@@ -31,9 +31,10 @@ def search(
         SearchResult(
             trajectory=trajectory,
             score=None,
-            policy_tokens=trajectory.action_tokens,
+            sampled_tokens=trajectory.action_tokens,
+            policy_tokens=fed_tokens,
             scorer_tokens=0,
             env_steps=len(trajectory.steps),
         )
-        for trajectory in rollout([(task, 0) for task in tasks], policy, setting, run_seed)
+        for trajectory, fed_tokens in run_counted([(task, 0) for task in tasks], policy, setting, run_seed)
     ]

@@ -31,10 +31,10 @@ def test_a_beam_search_finds_what_it_finds_in_process() -> None:
         assert there.trajectory.messages == here.trajectory.messages
         assert [s.action for s in there.trajectory.steps] == [s.action for s in here.trajectory.steps]
         assert there.trajectory.outcome.success == here.trajectory.outcome.success
-        assert (there.score, there.env_steps, there.policy_tokens) == (
+        assert (there.score, there.env_steps, there.sampled_tokens) == (
             here.score,
             here.env_steps,
-            here.policy_tokens,
+            here.sampled_tokens,
         )
         assert server.most_busy > 1
         assert server.created <= 3 * 4 + 3  # at most as many sessions as copies at one time

@@ -27,8 +27,8 @@ def test_the_fields_are_those_that_other_programs_rely_on() -> None:
 
 def test_search_results_become_a_record_of_means_per_task() -> None:
     results = [
-        SearchResult(of_steps(True, task="a"), 0.7, 10, 100, 4),
-        SearchResult(of_steps(False, task="b", score=0.5), 0.2, 20, 300, 7),
+        SearchResult(of_steps(True, task="a"), 0.7, 10, 60, 100, 4),
+        SearchResult(of_steps(False, task="b", score=0.5), 0.2, 20, 70, 300, 7),
     ]
     m = measure_results(results, strategy="beam", scorer="agentprm", aggregation="last", n=4, m=8)
     record = asdict(m.record)
@@ -62,7 +62,7 @@ def test_the_interval_is_over_tasks() -> None:
 
 
 def test_results_that_are_not_one_per_task_are_refused() -> None:
-    result = SearchResult(of_steps(), None, 1, 0, 1)
+    result = SearchResult(of_steps(), None, 1, 5, 0, 1)
     with pytest.raises(DataError, match="one result for each task"):
         measure_results([result, result], strategy="greedy")
     with pytest.raises(DataError, match="one result for each task"):

@@ -202,7 +202,7 @@ def test_a_task_whose_environment_cannot_start_is_a_failed_result_beside_the_oth
     scorer = FunctionScorer(lambda *_: 1.0)
     first, second = beam.search([broken, TASK], ScriptedPolicy({(): ["finish"]}), scorer, SETTING, n=1, m=1)
     assert first.trajectory.stop is StopReason.ERROR
-    assert (first.score, first.policy_tokens, first.scorer_tokens, first.env_steps) == (None, 0, 0, 0)
+    assert (first.score, first.sampled_tokens, first.scorer_tokens, first.env_steps) == (None, 0, 0, 0)
     assert second.trajectory.stop is StopReason.DECLARED
 
 
@@ -227,7 +227,7 @@ def test_costs_are_counted_with_merged_and_discarded_candidates() -> None:
     table = {("right",): 0.9, ("left",): 0.1, ("right", "finish"): 0.8}
     result = run(script, table, n=1, m=3)
     lengths = {text: len(renderer().action_ids(text)) for text in ("right", "left", "finish")}
-    assert result.policy_tokens == 2 * lengths["right"] + lengths["left"] + 3 * lengths["finish"]
+    assert result.sampled_tokens == 2 * lengths["right"] + lengths["left"] + 3 * lengths["finish"]
     assert result.scorer_tokens == 3 * 10  # right, left, right-finish
     assert result.env_steps == 3
 

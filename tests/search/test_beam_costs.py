@@ -132,4 +132,4 @@ def test_a_pool_is_read_whole_before_and_after_a_search(make: Make) -> None:
     for result in before:
         assert len(result.trajectory.steps) == 1
         prompts = 4 * result.trajectory.prompt_length
-        assert result.scorer_tokens == prompts + result.policy_tokens
+        assert result.scorer_tokens == prompts + result.sampled_tokens

@@ -42,7 +42,7 @@ def test_one_stopped_result_per_task_in_order_with_its_costs(name: str) -> None:
     assert [result.trajectory.task for result in results] == TASKS
     for result in results:
         assert result.trajectory.stop is not None
-        assert result.policy_tokens >= result.trajectory.action_tokens > 0
+        assert result.sampled_tokens >= result.trajectory.action_tokens > 0
         assert result.env_steps >= len(result.trajectory.steps) > 0
         assert (result.score is None) == (result.scorer_tokens == 0)
 
@@ -90,7 +90,12 @@ def test_terminated_ranks_above_truncated_above_failed() -> None:
         groups[end_rank(stop)].add(stop)
     assert groups == {
         EndRank.TERMINATED: {StopReason.SUCCESS, StopReason.FAILURE, StopReason.DECLARED},
-        EndRank.TRUNCATED: {StopReason.ENV_LIMIT, StopReason.ROUND_LIMIT, StopReason.CONTEXT_LIMIT},
+        EndRank.TRUNCATED: {
+            StopReason.ENV_LIMIT,
+            StopReason.ROUND_LIMIT,
+            StopReason.CONTEXT_LIMIT,
+            StopReason.SEARCH_LIMIT,
+        },
         EndRank.FAILED: {StopReason.ERROR},
     }
     with pytest.raises(DataError, match="unfinished"):

@@ -115,8 +115,8 @@ def test_a_killed_evaluation_keeps_the_searches_that_were_done(
 
 def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> None:
     store = SearchStore.create(tmp_path, {})
-    good = SearchResult(of_steps(True, 2), 0.5, 10, 20, 2)
-    unranked = SearchResult(of_steps(False, 1), None, 3, 0, 1)
+    good = SearchResult(of_steps(True, 2), 0.5, 10, 30, 20, 2)
+    unranked = SearchResult(of_steps(False, 1), None, 3, 9, 0, 1)
     store.write(0, [good, unranked])
     assert store.finished(0) == [good, unranked]
     store.write(1, [good, replace(good, trajectory=of_steps(steps=1, stop=StopReason.ERROR))])

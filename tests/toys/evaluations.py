@@ -74,7 +74,8 @@ def results(of: Pool, success_rate: float, width: int = 1) -> list[SearchResult]
     for index, row in enumerate(of.trajectories):
         wanted = index < round(success_rate * len(of.trajectories))
         best = next((t for t in row if t.outcome.success is wanted), row[0])
-        chosen.append(SearchResult(best, 0.5 if width > 1 else None, 40 * width, 90 * (width - 1), 9 * width))
+        score = 0.5 if width > 1 else None
+        chosen.append(SearchResult(best, score, 40 * width, 70 * width, 90 * (width - 1), 9 * width))
     return chosen
 
 
