@@ -66,7 +66,14 @@ LEVELS: tuple[str, ...] = (
 DEFAULT_LEVELS: tuple[str, ...] = ("GoToRedBall", "GoToLocalS8N7", "GoToObjDoor", "PickupLoc", "OpenDoorLoc")
 """One room to search, an object or a door to go to, pick up or open."""
 
-_LATEST_VERSION = {"GoToObjS6": "v1"}  # minigrid withdrew v0 of this one
+_BEFORE_RULES = "GoToObjS6-v1"
+"""The world of GoToObjS6 in tasks without ``rules`` in their spec, which earlier versions made."""
+_REGISTERED = {
+    # minigrid registered version 0 of this level, which AgentGym plays, with rooms of 4 x 4 cells (2 x 2 of
+    # them free), and later withdrew it. GoToObjS4 has the same class and arguments, and so the same worlds.
+    "GoToObjS6": "GoToObjS4-v0",
+    _BEFORE_RULES: "GoToObjS6-v1",
+}
 
 _WORLDS_KEPT = 256
 _generating = threading.Lock()
@@ -99,15 +106,22 @@ def tasks(
 
 
 def task_address(task: Task) -> tuple[str, int]:
-    """Return level and seed of a task.
+    """Return world and seed of a task.
 
     Raises:
         ConfigError: if its ``spec`` is not one of this environment.
     """
-    level, seed = task.spec.get("level"), task.spec.get("seed")
-    if level not in LEVELS or not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+    level, seed, rules = (task.spec.get(name) for name in ("level", "seed", "rules"))
+    if (
+        level not in LEVELS
+        or not isinstance(seed, int)
+        or isinstance(seed, bool)
+        or seed < 0
+        or rules not in (None, "fixed")
+    ):
         raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
-    return str(level), seed
+    is_older = rules is None and level == "GoToObjS6"
+    return _BEFORE_RULES if is_older else str(level), seed
 
 
 @functools.lru_cache(maxsize=_WORLDS_KEPT)
@@ -126,7 +140,7 @@ def pristine_world(level: str, seed: int) -> World:
 
 @functools.cache
 def _generator(level: str) -> Any:
-    gym_id = f"BabyAI-{level}-{_LATEST_VERSION.get(level, 'v0')}"
+    gym_id = f"BabyAI-{_REGISTERED.get(level, f'{level}-v0')}"
     generator = gymnasium.make(gym_id, disable_env_checker=True).unwrapped
     # Instance attribute over method: the image is never used, and drawing it costs more than the level.
     generator.gen_obs = dict
@@ -145,4 +159,4 @@ def _checked_levels(levels: Any) -> tuple[str, ...]:
 
 
 def _task(split: Split, level: str, seed: int) -> Task:
-    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed})
+    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed, "rules": "fixed"})
