@@ -25,7 +25,7 @@ def page(text: str) -> str:
 
 HEAD = page(f"Instruction: ~ {INSTRUCTION} ~ Back to Search")
 RESULTS = HEAD + page(
-    " ~ Page 1 (Total results: 2) ~ B00BOOTS01 ~ norvia hiking boots ~ $49.99"
+    " ~ Page 1 (Total results: 2) ~ Next > ~ B00BOOTS01 ~ norvia hiking boots ~ $49.99"
     " ~ B00SANDAL1 ~ keltro hiking sandals ~ $20.0"
 )
 ITEM = HEAD + page(
@@ -84,7 +84,7 @@ def test_upstreams_own_pages() -> None:
     env = episode([spray], wanted)
     head = f"Instruction: ~ {text} ~ Back to Search"
     assert answers(env, "search[l'eau d'issey 6.76 fl oz bottle price < 100.00]", "click[B000VOHH8I]") == [
-        page(f"{head} ~ Page 1 (Total results: 1) ~ B000VOHH8I ~ {title} ~ $64.98"),
+        page(f"{head} ~ Page 1 (Total results: 1) ~ Next > ~ B000VOHH8I ~ {title} ~ $64.98"),
         page(
             f"{head} ~ < Prev ~ size ~ 2.5 fl oz ~ 6.76 fl oz (pack of 1) ~ {title} ~ Price: $64.98"
             " ~ Rating: N.A. ~ Description ~ Features ~ Reviews ~ Buy Now"
@@ -141,10 +141,18 @@ def test_fifty_results_in_pages_of_ten() -> None:
     assert second.startswith(f"{HEAD} [SEP] Page 2 (Total results: 50) [SEP] < Prev [SEP] Next > [SEP] B0")
     assert (numbers(first), numbers(second)) == (list(range(10)), list(range(10, 20)))
     last = answers(env, *["click[Next >]"] * 3)[-1]
-    assert last.startswith(f"{HEAD} [SEP] Page 5 (Total results: 50) [SEP] < Prev [SEP] B0")
-    assert not env.step("click[Next >]").valid
+    assert last.startswith(f"{HEAD} [SEP] Page 5 (Total results: 50) [SEP] < Prev [SEP] Next > [SEP] B0")
     assert answers(env, *["click[< Prev]"] * 4)[-1] == first
     assert not env.step("click[< Prev]").valid
+
+
+def test_next_leads_to_empty_pages_behind_the_last_result() -> None:
+    env = episode(many(12))
+    first, second, third, fourth = answers(env, "search[boots]", *["click[Next >]"] * 3)
+    assert (numbers(first), numbers(second)) == (list(range(10)), [10, 11])
+    assert third == f"{HEAD} [SEP] Page 3 (Total results: 12) [SEP] < Prev [SEP] Next >"
+    assert fourth == third.replace("Page 3", "Page 4")
+    assert answers(env, *["click[< Prev]"] * 3) == [third, second, first]
 
 
 def test_the_way_back_from_an_item_is_its_page_of_results() -> None:
@@ -160,7 +168,7 @@ def test_nothing_found() -> None:
     env = episode()
     assert (
         answers(env, "search[zebra]", "search[the of and]", "search[ ]")
-        == [f"{HEAD} [SEP] Page 1 (Total results: 0)"] * 3
+        == [f"{HEAD} [SEP] Page 1 (Total results: 0) [SEP] Next >"] * 3
     )
 
 
@@ -286,7 +294,7 @@ def test_rich_pages_mark_what_can_be_clicked_and_what_was() -> None:
     assert env.fork().reset() == f"WebShop\n{instructed}[button] Search [button_]\n"
     results, item = answers(env, *TO_THE_ITEM)
     assert results == (
-        f"{instructed}[button] Back to Search [button_]\nPage 1 (Total results: 2)\n"
+        f"{instructed}[button] Back to Search [button_]\nPage 1 (Total results: 2)\n[button] Next > [button_]\n"
         "\n[button] B00BOOTS01 [button_]\nnorvia hiking boots\n$49.99\n"
         "\n[button] B00SANDAL1 [button_]\nkeltro hiking sandals\n$20.0\n"
     )

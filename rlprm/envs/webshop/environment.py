@@ -123,9 +123,7 @@ class WebShop:
 
     def _click_result(self, target: str) -> bool:
         state = self.state
-        if target == pages.NEXT.lower() and state.number * self._setting.results_per_page < len(
-            state.results
-        ):
+        if target == pages.NEXT.lower():  # leads on behind the last result, too, as upstream
             self.state = replace(state, number=state.number + 1)
             return True
         if target == pages.PREVIOUS.lower() and state.number > 1:
@@ -174,8 +172,8 @@ class WebShop:
         if state.place is Place.START:
             return self._render(pages.start_page(instruction))
         if state.place is Place.RESULTS:
-            size, total = self._setting.results_per_page, len(state.results)
-            page = pages.results_page(instruction, self.shown(), number=state.number, size=size, total=total)
+            total = len(state.results)
+            page = pages.results_page(instruction, self.shown(), number=state.number, total=total)
             return self._render(page)
         assert state.product is not None
         if state.place is Place.ITEM:

@@ -46,26 +46,23 @@ def start_page(instruction: str) -> list[Piece]:
     return [_plain("WebShop"), *_instructed(instruction), _button(SEARCH)]
 
 
-def results_page(
-    instruction: str, shown: Iterable[Product], *, number: int, size: int, total: int
-) -> list[Piece]:
+def results_page(instruction: str, shown: Iterable[Product], *, number: int, total: int) -> list[Piece]:
     """Return a page of search results.
+
+    ``Next >`` stands on every page, the last and empty ones included, as upstream.
 
     Args:
         instruction: Shown on every page.
         shown: The products of this page.
         number: Of the page, from 1.
-        size: Results per page.
         total: Results on all pages.
     """
-    buttons = [_button(PREVIOUS)] if number > 1 else []
-    if number * size < total:
-        buttons.append(_button(NEXT))
     pieces = [
         *_instructed(instruction),
         _button(BACK),
         _plain(f"Page {number} (Total results: {total})"),
-        *buttons,
+        *([_button(PREVIOUS)] if number > 1 else []),
+        _button(NEXT),
     ]
     for product in shown:
         pieces += [Piece(Kind.PRODUCT, product.asin), _plain(product.title), _plain(product.price_tag)]

@@ -25,9 +25,7 @@ FIXED_PHRASES: tuple[str, ...] = (
     # results
     " (Total results: ",
     ") [SEP] < Prev [SEP] Next > [SEP] ",
-    ") [SEP] < Prev [SEP] ",
     ") [SEP] Next > [SEP] ",
-    ") [SEP] ",
     " [SEP] $",
     ".99 [SEP] ",
     *(part for parts in ASIN_PARTS for part in parts),
