@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprm.envs import webshop
-from rlprm.envs.webshop import Option, WebShop, pages
+from rlprm.envs.webshop import Option, Review, WebShop, pages
 from rlprm.envs.webshop.actions import Action, parse_action
 from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import Request
@@ -105,13 +105,43 @@ def test_sub_pages_lead_back_to_the_item(name: str, shown: str) -> None:
     assert answers(env, f"click[{name}]", "click[< Prev]") == [f"{HEAD} [SEP] < Prev [SEP] {shown}", ITEM]
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("Description", "No Description"), ("Features", "No Features"), ("Reviews", "No reviews found")],
-)
-def test_sub_pages_of_a_product_that_says_nothing(name: str, shown: str) -> None:
+@pytest.mark.parametrize("name", ["Description", "Features", "Reviews"])
+def test_sub_pages_of_a_product_without_any_text_are_empty(name: str) -> None:
     env = at("search[hiking]", "click[B00SANDAL1]")
-    assert answers(env, f"click[{name}]")[0].endswith(f"< Prev [SEP] {shown}")
+    assert answers(env, f"click[{name}]") == [f"{HEAD} [SEP] < Prev"]
+
+
+@pytest.mark.parametrize(
+    ("bullets", "shown"),
+    [
+        (("",), "< Prev [SEP] "),  # a trailing separator with nothing behind it
+        (("water resistant", ""), "< Prev [SEP] water resistant [SEP] "),
+        (("", "quick drying"), "< Prev [SEP]  [SEP] quick drying"),
+        (("  ", "x"), "< Prev [SEP]  [SEP] x"),
+        (("\n", "x"), "< Prev [SEP] x"),  # the parser folds it to a newline, and newlines are skipped
+        ((" two\nlines ",), "< Prev [SEP] two\nlines"),
+    ],
+)
+def test_blank_bullets_leave_their_separator(bullets: tuple[str, ...], shown: str) -> None:
+    """Worked out from upstream: "<p> {bullet}</p>", each text but a newline stripped and joined."""
+    env = episode([product("B00BOOTS01", "hiking boots", bullets=bullets)])
+    assert answers(env, "search[boots]", "click[B00BOOTS01]", "click[Features]")[-1] == f"{HEAD} [SEP] {shown}"
+
+
+@pytest.mark.parametrize(
+    ("description", "shown"),
+    [("", "< Prev"), (" ", "< Prev [SEP] "), (" \n ", "< Prev"), (" Boots. ", "< Prev [SEP] Boots.")],
+)
+def test_a_blank_description_leaves_a_separator_and_an_empty_one_none(description: str, shown: str) -> None:
+    env = episode([product("B00BOOTS01", "hiking boots", description=description)])
+    page = answers(env, "search[boots]", "click[B00BOOTS01]", "click[Description]")[-1]
+    assert page == f"{HEAD} [SEP] {shown}"
+
+
+def test_a_review_without_a_body_is_its_title_and_score() -> None:
+    env = episode([product("B00BOOTS01", "hiking boots", reviews=(Review("fine", "4.0", ""),))])
+    page = answers(env, "search[boots]", "click[B00BOOTS01]", "click[Reviews]")[-1]
+    assert page == f'{HEAD} [SEP] < Prev [SEP] "fine" [SEP] 4.0'
 
 
 def test_attributes_are_shown_where_asked_for() -> None:

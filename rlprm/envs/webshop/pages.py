@@ -24,6 +24,8 @@ SUB_PAGES = ("Description", "Features", "Reviews")
 
 SEPARATOR = " [SEP] "
 
+_WHITE_SPACE = " \t\n\f\r"
+
 
 class Kind(Enum):
     """What a piece of a page is."""
@@ -88,10 +90,12 @@ def item_page(instruction: str, product: Product, *, attributes: bool) -> list[P
 
 
 def sub_page(instruction: str, product: Product, name: str) -> list[Piece]:
-    """Return a page with more about a product; ``name`` is that of the button that leads to it."""
+    """Return a page with more about a product; ``name`` is that of the button that leads to it.
+
+    A product without description, features or reviews has an empty page, as upstream.
+    """
     texts = {"Description": _description, "Features": _features, "Reviews": _reviews, ATTRIBUTES: _attributes}
-    shown = [_plain(text) for text in texts[name](product) if text.strip()]
-    return [*_instructed(instruction), _button(BACK), _button(PREVIOUS), *shown]
+    return [*_instructed(instruction), _button(BACK), _button(PREVIOUS), *map(_plain, texts[name](product))]
 
 
 def done_page(asin: str, options: str, reward: float) -> list[Piece]:
@@ -116,8 +120,8 @@ def done_page(asin: str, options: str, reward: float) -> list[Piece]:
 
 
 def as_text(pieces: Iterable[Piece]) -> str:
-    """Return a page as upstream's text mode does."""
-    return SEPARATOR.join(piece.text.strip() for piece in pieces)
+    """Return a page as upstream's text mode does; a blank piece leaves a separator with nothing behind it."""
+    return SEPARATOR.join(piece.text.strip() for piece in _parsed(pieces))
 
 
 def as_rich_text(pieces: Iterable[Piece], *, chosen: Iterable[str], seen: Iterable[str]) -> str:
@@ -130,7 +134,7 @@ def as_rich_text(pieces: Iterable[Piece], *, chosen: Iterable[str], seen: Iterab
     """
     chosen, seen = set(chosen), set(seen)
     clicked, lines = [], []
-    for kind, text in pieces:
+    for kind, text in _parsed(pieces):
         if kind is Kind.BUTTON:
             lines.append(f"[button] {text} [button_]\n")
         elif kind is Kind.OPTION and text in chosen:
@@ -146,6 +150,19 @@ def as_rich_text(pieces: Iterable[Piece], *, chosen: Iterable[str], seen: Iterab
     return "".join((*reversed(clicked), *lines))
 
 
+def _parsed(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Return the pieces as upstream's HTML parser does.
+
+    An empty text is no node of a page. A text of white space alone becomes one blank, or a newline if
+    it holds one; upstream shows the blank and skips the newline.
+    """
+    for piece in pieces:
+        if piece.text.strip(_WHITE_SPACE):
+            yield piece
+        elif piece.text and "\n" not in piece.text:
+            yield Piece(piece.kind, " ")
+
+
 def _instructed(instruction: str) -> tuple[Piece, Piece]:
     return _plain("Instruction:"), _plain(instruction)
 
@@ -159,19 +176,18 @@ def _button(text: str) -> Piece:
 
 
 def _description(product: Product) -> tuple[str, ...]:
-    return (product.description or "No Description",)
+    return (product.description,)
 
 
 def _features(product: Product) -> tuple[str, ...]:
-    return product.bullets or ("No Features",)
+    return tuple(f" {bullet}" for bullet in product.bullets)  # upstream's template has a blank here
 
 
 def _attributes(product: Product) -> tuple[str, ...]:
-    return (*product.attributes, product.category, product.query, product.product_category)
+    listed = (f" {attribute}" for attribute in product.attributes)
+    return (*listed, product.category, product.query, product.product_category)
 
 
 def _reviews(product: Product) -> Iterator[str]:
     for review in product.reviews:
         yield from (f'"{review.title}"', review.score, review.body)
-    if not product.reviews:
-        yield "No reviews found"
