@@ -44,7 +44,10 @@ def _close(server: Server, session: int) -> None:
 
 
 def _read(message: str) -> Request:
-    """Read a message as AgentGym's client does: what follows its last ``Action:``, or else all of it."""
+    """Read a message as the client at AgentGym's head does: what follows its last ``Action:``, or else all of it.
+
+    A message without either is sent as an empty action, which the server answers with the bare page.
+    """
     said = message.removesuffix("</s>")
     _, marker, action = said.rpartition("Action:")
     if not marker and "search[" not in said and "click[" not in said:
@@ -59,7 +62,7 @@ DIALECT = Dialect(
     step=_step,
     close=_close,
     read=_read,
-    refusals=("Invalid Action.",),
+    refusals=(),  # an action that the page does not have is answered with the page, too
     succeeds=lambda score: score == 1,
     definition="agentgym webshop: reward 1",
     declared=True,

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from rlprm.envs.webshop import pages, wording
+from rlprm.envs.webshop import pages
 from rlprm.envs.webshop.actions import parse_action
 from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.reward import purchase_reward
@@ -69,7 +69,7 @@ class WebShop:
         return self._page()
 
     def step(self, action: str) -> Turn:
-        """Carry out one action; what is not possible on the page leaves it as it is.
+        """Carry out one action; no action, or one that is not possible on the page, leaves it as it is.
 
         Raises:
             RuntimeError: after the purchase.
@@ -77,8 +77,8 @@ class WebShop:
         if self._bought is not None:
             raise RuntimeError("this episode is over")
         parsed = parse_action(action)
-        if parsed is None:
-            return Turn(wording.INVALID + self._page(), valid=False)
+        if parsed is None:  # as at AgentGym's head, where an empty action is sent and the bare page comes back
+            return Turn(self._page(), valid=False)
         if parsed.name == "search":
             self._search(parsed.target)
         elif parsed.target == pages.BUY.lower() and self.state.place is Place.ITEM:

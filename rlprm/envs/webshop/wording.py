@@ -1,4 +1,4 @@
-"""The words around the pages: instructions, the refusal, and the phrases that never vary."""
+"""The words around the pages: instructions, and the phrases that never vary."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from rlprm.envs._instructions import WEBSHOP
 from rlprm.envs.webshop.shop.generated_products import ASIN_PARTS
 from rlprm.types import End, Message
 
-__all__ = ["FIXED_PHRASES", "INVALID", "opening"]
-
-INVALID = "Invalid Action.\n\n"
-"""Precedes the page where no action can be read, as AgentGym's client answers."""
+__all__ = ["FIXED_PHRASES", "opening"]
 
 FIXED_PHRASES: tuple[str, ...] = (
     # start page
     "WebShop [SEP] Instruction: [SEP] ",
     " [SEP] Search",
     # all other pages
-    INVALID,
     "Instruction: [SEP] ",
     " [SEP] Back to Search [SEP] Page ",
     " [SEP] Back to Search [SEP] < Prev [SEP] ",
