@@ -125,7 +125,8 @@ def test_sub_pages_of_a_product_without_any_text_are_empty(name: str) -> None:
 def test_blank_bullets_leave_their_separator(bullets: tuple[str, ...], shown: str) -> None:
     """Worked out from upstream: "<p> {bullet}</p>", each text but a newline stripped and joined."""
     env = episode([product("B00BOOTS01", "hiking boots", bullets=bullets)])
-    assert answers(env, "search[boots]", "click[B00BOOTS01]", "click[Features]")[-1] == f"{HEAD} [SEP] {shown}"
+    page = answers(env, "search[boots]", "click[B00BOOTS01]", "click[Features]")[-1]
+    assert page == f"{HEAD} [SEP] {shown}"
 
 
 @pytest.mark.parametrize(
@@ -324,8 +325,8 @@ def test_rich_pages_mark_what_can_be_clicked_and_what_was() -> None:
     assert env.fork().reset() == f"WebShop\n{instructed}[button] Search [button_]\n"
     results, item = answers(env, *TO_THE_ITEM)
     assert results == (
-        f"{instructed}[button] Back to Search [button_]\nPage 1 (Total results: 2)\n[button] Next > [button_]\n"
-        "\n[button] B00BOOTS01 [button_]\nnorvia hiking boots\n$49.99\n"
+        f"{instructed}[button] Back to Search [button_]\nPage 1 (Total results: 2)\n"
+        "[button] Next > [button_]\n\n[button] B00BOOTS01 [button_]\nnorvia hiking boots\n$49.99\n"
         "\n[button] B00SANDAL1 [button_]\nkeltro hiking sandals\n$20.0\n"
     )
     shown = "norvia hiking boots\nPrice: $49.99\nRating: 4.5\n[button] Description [button_]\n"

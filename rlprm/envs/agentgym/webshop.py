@@ -44,7 +44,7 @@ def _close(server: Server, session: int) -> None:
 
 
 def _read(message: str) -> Request:
-    """Read a message as the client at AgentGym's head does: what follows its last ``Action:``, or else all of it.
+    """Read a message as AgentGym's client (at its head): what follows the last ``Action:``, or all of it.
 
     A message without either is sent as an empty action, which the server answers with the bare page.
     """

@@ -77,7 +77,7 @@ class WebShop:
         if self._bought is not None:
             raise RuntimeError("this episode is over")
         parsed = parse_action(action)
-        if parsed is None:  # as at AgentGym's head, where an empty action is sent and the bare page comes back
+        if parsed is None:  # at AgentGym's head an empty action is sent, and the bare page comes back
             return Turn(self._page(), valid=False)
         if parsed.name == "search":
             self._search(parsed.target)
