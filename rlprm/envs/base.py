@@ -44,8 +44,9 @@ class EnvironmentModule(Protocol):
     """The functions and constants an environment module defines.
 
     Required are ``ROUND_LIMIT``, ``tasks``, ``make`` and ``opening``. Optional are ``FIXED_PHRASES`` (no
-    phrases if it is missing) and ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
-    trajectories). A task that ``tasks`` makes has ``environment=__name__``.
+    phrases if it is missing), ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
+    trajectories) and ``read_transcript`` (the scorer ``transcript`` needs it). A task that ``tasks`` makes
+    has ``environment=__name__``.
 
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
@@ -85,5 +86,21 @@ class EnvironmentModule(Protocol):
 
         Raises:
             DemonstrationError: where the expert does not solve the task.
+        """
+        ...
+
+    def read_transcript(self, start: str, turns: Sequence[tuple[str, str]]) -> list[float]:
+        """Optional: return, after each turn, how far a short rule believes that the task is solved.
+
+        The rule sees the texts that the agent sees and nothing else. It answers the first question of a
+        comparison: whether the outcome can be read off the transcript.
+
+        Args:
+            start: the first observation.
+            turns: each action with the answer to it. The last answer is empty if the agent ended the episode,
+                because a closing message may state the outcome.
+
+        Returns:
+            One number in [0, 1] for each turn; 1 if the rule believes that the task is solved.
         """
         ...

@@ -29,7 +29,11 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "envs": Family(
-        envs, "environment", EnvironmentModule, corridor, frozenset({"FIXED_PHRASES", "demonstrate"})
+        envs,
+        "environment",
+        EnvironmentModule,
+        corridor,
+        frozenset({"FIXED_PHRASES", "demonstrate", "read_transcript"}),
     ),
     "labels": Family(labels, "label estimator", EstimatorModule, labels.load("returns")),  # type: ignore[arg-type]
     "search": Family(search, "search strategy", SearchModule, search.load("greedy")),  # type: ignore[arg-type]

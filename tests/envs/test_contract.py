@@ -191,6 +191,26 @@ def test_expert_succeeds_within_the_round_limit_and_the_episode_stops(name: str,
         assert turns[-1].stop in (StopReason.SUCCESS, StopReason.DECLARED)
 
 
+def test_a_rule_reads_success_off_the_texts_of_the_experts_episode(name: str) -> None:
+    module = load(name)
+    if not hasattr(module, "read_transcript"):
+        pytest.skip(f"{name} has no rule that reads transcripts")
+    for task, actions in solvable(name, End.DECLARED, count=8):
+        start, *played, _ = play(name, task, End.DECLARED, actions)
+        turns = [
+            (action, "" if turn.stop is StopReason.DECLARED else turn.observation)
+            for action, turn in zip(actions, played, strict=True)
+        ]
+        believed = module.read_transcript(start, turns)
+        assert len(believed) == len(turns)
+        assert all(0 <= value <= 1 for value in believed)
+        assert believed[-1] == max(believed) > 0
+        assert module.read_transcript(start, []) == []
+        for count in range(len(turns)):  # what comes later changes no verdict
+            assert module.read_transcript(start, turns[:count]) == believed[:count]
+        assert module.read_transcript("nothing", [("nothing", "nothing")]) == [0]
+
+
 def test_observations_are_bounded_along_demonstrations(name: str) -> None:
     for task, actions in solvable(name, End.DECLARED, count=8):
         first, *turns, _ = play(name, task, End.DECLARED, actions)

@@ -8,6 +8,7 @@ also holds the luck of what it revealed.
 from rlprm.envs.babyai.environment import BabyAI, make
 from rlprm.envs.babyai.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.babyai.levels import DEFAULT_LEVELS, LEVELS, tasks
+from rlprm.envs.babyai.transcript import read_transcript
 from rlprm.envs.babyai.wording import FIXED_PHRASES, opening
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "demonstrate",
     "make",
     "opening",
+    "read_transcript",
     "tasks",
 ]

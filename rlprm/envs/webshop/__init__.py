@@ -9,6 +9,7 @@ from rlprm.envs.webshop.environment import WebShop
 from rlprm.envs.webshop.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.webshop.shop.product import Option, Product, Review
 from rlprm.envs.webshop.tasks import make, tasks
+from rlprm.envs.webshop.transcript import read_transcript
 from rlprm.envs.webshop.wording import FIXED_PHRASES, opening
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "demonstrate",
     "make",
     "opening",
+    "read_transcript",
     "tasks",
 ]
