@@ -44,6 +44,7 @@ def test_an_index_is_built_once(tmp_path: Path, built: list[Path]) -> None:
         *(
             "data.npy",
             "human.npy",
+            "human_agentgym.npy",
             "indices.npy",
             "indptr.npy",
             "meta.json",

@@ -17,6 +17,7 @@ from rlprm.envs.webshop import Option
 from rlprm.envs.webshop.expert import query_of
 from rlprm.envs.webshop.official import store
 from rlprm.envs.webshop.official.files import find_files
+from rlprm.envs.webshop.official.goals import GOAL_KINDS
 from rlprm.envs.webshop.official.json_stream import members
 from rlprm.envs.webshop.official.records import product_from
 from rlprm.envs.webshop.official.store import open_store
@@ -193,7 +194,7 @@ def test_any_fields_are_a_shop_or_a_data_error(
     )
     opened: list[store.Store] = []
     assert one_line_at_most(lambda: opened.append(open_store(str(folder))))
-    for found, kind in itertools.product(opened, ("synthetic", "human")):
+    for found, kind in itertools.product(opened, GOAL_KINDS):
         for number in range(found.goals(kind)):
             goal = found.goal(kind, number)
             assert goal.instruction.encode()
@@ -326,6 +327,35 @@ def test_human_goals(tmp_path: Path) -> None:
     assert [g.instruction.split(",")[0] for g in goals] == [f"i want boots number{n}" for n in order]
     assert all(g.request.price_cap > g.request.product.price for g in goals)
     assert open_store(str(small_data(tmp_path / "without"))).goals("human") == 0
+
+
+def test_agentgym_makes_a_human_goal_of_each_price_cap(tmp_path: Path) -> None:
+    """Caps are the next four multiples of 10 dollars up to 990; with fewer than two there are four goals."""
+    prices = {"B1": "$30.00", "B2": "$965.00", "B3": "$975.00", "B4": "$985.00"}
+    caps = {"B1": [40, 50, 60, 70], "B2": [970, 980, 990], "B3": [980, 990], "B4": [1_000_000] * 4}
+    spoken = {
+        asin: [{"instruction": f"i want {asin}.", "instruction_attributes": ["a"], "instruction_options": []}]
+        for asin in prices
+    }
+    raws = [raw_product(asin, pricing=pricing) for asin, pricing in prices.items()]
+    data = str(write_official(tmp_path, raws, {}, spoken))
+    opened = open_store(data)
+    assert {kind: opened.goals(kind) for kind in GOAL_KINDS} == {
+        "synthetic": 0, "human": 4, "human_agentgym": 13
+    }  # fmt: skip
+    expected = [(asin, cap) for asin in prices for cap in caps[asin]]
+    random.Random(233).shuffle(expected)
+    goals = [opened.goal("human_agentgym", number) for number in range(13)]
+    assert [(g.request.product.asin, int(g.request.price_cap)) for g in goals] == expected
+    for goal in goals:
+        asin, cap = goal.request.product.asin, goal.request.price_cap
+        clause = "" if asin == "B4" else f", and price lower than {cap:.2f} dollars"
+        assert goal.instruction == f"i want {asin}{clause}"
+    tasks = webshop.tasks(Split.TEST, 0, 13, data=data, goals="human_agentgym")
+    assert [shop_and_goal(task)[1] for task in tasks] == goals
+    assert {task.id for task in tasks}.isdisjoint(
+        task.id for task in webshop.tasks(Split.TEST, 0, 4, data=data, goals="human")
+    )
 
 
 def test_a_product_beyond_the_caps_has_none(tmp_path: Path) -> None:

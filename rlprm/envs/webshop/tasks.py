@@ -53,7 +53,8 @@ def tasks(
         count: How many tasks, at least 0.
         categories: Of the generated shop, from which wishes come; None for all. All are sold.
         data: Folder of WebShop's files, or its product file; None for the generated shop.
-        goals: ``"synthetic"``, or ``"human"`` instructions, which official data have.
+        goals: Of official data, ``"synthetic"``, or human instructions: ``"human"`` makes a goal of each, as
+            princeton does, ``"human_agentgym"`` one for each of its price caps, as AgentGym does.
         products: Only so many of the product file, from its beginning.
         cache: Folder for the index of official data; None for one beside them or the user's cache folder.
         reward: ``"fixed"``, or ``"strict"`` for upstream's comparison of options.

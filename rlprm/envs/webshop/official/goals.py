@@ -17,7 +17,10 @@ from rlprm.errors import DataError
 
 __all__ = ["GOAL_KINDS", "GoalLists", "official_goal"]
 
-GOAL_KINDS = ("synthetic", "human")
+GOAL_KINDS = ("synthetic", "human", "human_agentgym")
+"""``human`` is princeton's list, one goal an instruction with a drawn price cap. ``human_agentgym`` has one
+goal for each price cap of an instruction."""
+_GOALS_WITHOUT_CAP = 4  # of an instruction in AgentGym's list, all alike
 _MOST_COMBINATIONS = 10_000_000  # of a product's options; upstream holds all of them in memory
 _SEED = 233
 """Of price caps and of the order of goals: AgentGym's for the former, upstream's for the latter."""
@@ -33,7 +36,7 @@ def official_goal(kind: str, product: Product, record: Mapping[str, Any], entry:
         entry: Number of the combination of options, or of the human instruction.
         cap: Price cap in dollars, 0 for none.
     """
-    if kind == "human":
+    if kind != "synthetic":
         text, attributes, values = record["human"][entry]
         options = tuple(("", value) for value in values)
     else:
@@ -53,7 +56,11 @@ class GoalLists:
         self._caps = {kind: random.Random(_SEED) for kind in GOAL_KINDS}
 
     def add(self, place: int, product: Product, *, synthetic: bool, human: int) -> None:
-        """Add the goals of the next product: a cap for all synthetic ones, one for each human one.
+        """Add the goals of the next product.
+
+        All synthetic goals of a product share a price cap, and each of princeton's human goals has one. Of
+        AgentGym's human goals an instruction has one for each cap that can be drawn. If fewer than two caps
+        can be drawn, goals have none.
 
         Raises:
             DataError: where its options have more combinations than could be goals.
@@ -68,8 +75,11 @@ class GoalLists:
             cap = self._cap("synthetic", product)
             for number in range(count):
                 self._rows["synthetic"].extend((place, number, cap))
+        caps = price_caps(product.price)
         for number in range(human):
             self._rows["human"].extend((place, number, self._cap("human", product)))
+            for cap in caps if len(caps) >= 2 else [0] * _GOALS_WITHOUT_CAP:
+                self._rows["human_agentgym"].extend((place, number, cap))
 
     def save(self, folder: Path) -> None:
         """Write the goals in upstream's order, which depends on nothing but their number."""
