@@ -322,7 +322,8 @@ def test_only_a_valid_action_changes_the_page(actions: list[str], observations: 
 def test_rich_pages_mark_what_can_be_clicked_and_what_was() -> None:
     env = episode(observations="rich")
     instructed = f"Instruction:\n{INSTRUCTION}\n"
-    assert env.fork().reset() == f"WebShop\n{instructed}[button] Search [button_]\n"
+    start = f"WebShop\nInstruction: \n{INSTRUCTION}\n[button] Search [button_]\n"  # the template has a blank
+    assert env.fork().reset() == start
     results, item = answers(env, *TO_THE_ITEM)
     assert results == (
         f"{instructed}[button] Back to Search [button_]\nPage 1 (Total results: 2)\n"
@@ -345,6 +346,31 @@ def test_rich_pages_mark_what_can_be_clicked_and_what_was() -> None:
     assert "\n[clicked button] B00BOOTS01 [clicked button_]\n" in answers(env, "search[boots]")[0]
     again = answers(env, "click[Back to Search]", "search[boots]")[-1]
     assert "\n[button] B00BOOTS01 [button_]\n" in again
+
+
+def test_rich_sub_pages_and_the_last_page_keep_the_blanks_of_upstreams_templates() -> None:
+    env = at(*TO_THE_ITEM, observations="rich")
+    head = f"Instruction:\n{INSTRUCTION}\n[button] Back to Search [button_]\n[button] < Prev [button_]\n"
+    features, _, reviews = answers(env, "click[Features]", "click[< Prev]", "click[Reviews]")
+    assert features == f"{head} water resistant\n quick drying\n"
+    assert reviews == f'{head}"just right"\n5.0\nthey fit\n'
+    *_, done = answers(env, "click[< Prev]", "click[Buy Now]")
+    assert "\nYour code: \nNone\n (Paste it in your MTurk interface.)\n" in done
+    assert done.endswith("\nGoal \nNone\nReward\nYour score (min 0.0, max 1.0)\n0.6\nReward Details \nNone\n")
+
+
+@pytest.mark.parametrize(("value", "marked"), [("9 wide", True), ('6"', False), ("café", False)])
+def test_rich_pages_mark_only_values_that_stand_in_upstreams_address(value: str, marked: bool) -> None:
+    env = episode([product(options=(Option("size", (value, "10")),))], observations="rich")
+    page = answers(env, "search[boots]", "click[B000000001]", f"click[{value}]")[-1]
+    assert env.state.chosen == (("size", value),)
+    assert (f"You have clicked {value}." in page) is marked
+
+
+def test_options_of_the_last_page_are_written_as_flask_writes_json() -> None:
+    env = episode([product(options=(Option("size", ("6' <x> & co",)),))])
+    done = answers(env, "search[boots]", "click[B000000001]", "click[6' <x> & co]", "click[Buy Now]")[-1]
+    assert '{"size": "6\\u0027 \\u003cx\\u003e \\u0026 co"}' in done
 
 
 # ------------------------------------------------------------------------------ reading actions

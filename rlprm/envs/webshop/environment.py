@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -164,7 +163,7 @@ class WebShop:
             nouns=noun_finder(self._setting.nouns),
         )
         self._bought = parts.reward
-        page = pages.done_page(product.asin, json.dumps(chosen, sort_keys=True), parts.reward)
+        page = pages.done_page(product.asin, chosen, parts.reward)
         return Turn(self._render(page), reward=parts.reward, stop=StopReason.DECLARED)
 
     def _page(self) -> str:
@@ -184,6 +183,4 @@ class WebShop:
     def _render(self, pieces: list[pages.Piece]) -> str:
         if self._setting.observations == "text":
             return pages.as_text(pieces)
-        return pages.as_rich_text(
-            pieces, chosen=[value for _, value in self.state.chosen], seen=self.state.seen
-        )
+        return pages.as_rich_text(pieces, chosen=dict(self.state.chosen), seen=self.state.seen)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Kind(Enum):
 
 
 class Piece(NamedTuple):
-    """One text of a page."""
+    """One text of a page, with the blanks that upstream's templates have around it."""
 
     kind: Kind
     text: str
@@ -45,7 +46,7 @@ class Piece(NamedTuple):
 
 def start_page(instruction: str) -> list[Piece]:
     """Return the page an episode starts with."""
-    return [_plain("WebShop"), *_instructed(instruction), _button(SEARCH)]
+    return [_plain("WebShop"), _plain("Instruction: "), _plain(instruction), _button(SEARCH)]
 
 
 def results_page(instruction: str, shown: Iterable[Product], *, number: int, total: int) -> list[Piece]:
@@ -98,8 +99,11 @@ def sub_page(instruction: str, product: Product, name: str) -> list[Piece]:
     return [*_instructed(instruction), _button(BACK), _button(PREVIOUS), *map(_plain, texts[name](product))]
 
 
-def done_page(asin: str, options: str, reward: float) -> list[Piece]:
-    """Return the page after a purchase, with upstream's unused fields; ``options`` is JSON."""
+def done_page(asin: str, chosen: Mapping[str, str], reward: float) -> list[Piece]:
+    """Return the page after a purchase, with upstream's unused fields; ``chosen`` has names and values."""
+    options = json.dumps(chosen, sort_keys=True)
+    for letter in "<>&'":  # as Flask writes JSON into HTML
+        options = options.replace(letter, f"\\u{ord(letter):04x}")
     nothing = ("attrs", "None", "category", "None", "query", "None", "product category", "None")
     target = (
         "asin",
@@ -112,9 +116,9 @@ def done_page(asin: str, options: str, reward: float) -> list[Piece]:
         "query",
     )
     texts = (
-        "Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)",
-        "Purchased", "asin", asin, "options", options, *nothing, "Target", *target, "Goal", "None",
-        "Reward", "Your score (min 0.0, max 1.0)", str(reward), "Reward Details", "None",
+        "Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)",
+        "Purchased", "asin", asin, "options", options, *nothing, "Target", *target, "Goal ", "None",
+        "Reward", "Your score (min 0.0, max 1.0)", str(reward), "Reward Details ", "None",
     )  # fmt: skip
     return [_plain(text) for text in texts]
 
@@ -124,20 +128,22 @@ def as_text(pieces: Iterable[Piece]) -> str:
     return SEPARATOR.join(piece.text.strip() for piece in _parsed(pieces))
 
 
-def as_rich_text(pieces: Iterable[Piece], *, chosen: Iterable[str], seen: Iterable[str]) -> str:
+def as_rich_text(pieces: Iterable[Piece], *, chosen: Mapping[str, str], seen: Iterable[str]) -> str:
     """Return a page as upstream's rich text mode does: a line for each piece, with what is clickable marked.
 
     Args:
         pieces: Of the page.
-        chosen: Option values that were clicked.
+        chosen: Names and values of the options that were clicked.
         seen: ASINs of products whose page was opened since the last search page.
     """
-    chosen, seen = set(chosen), set(seen)
+    # Upstream looks for the quoted value in the JSON of its address. So a value with a quotation mark or a
+    # letter beyond ASCII is never marked as clicked, and the name of a chosen option is, if it is a value.
+    address, seen = json.dumps(chosen), set(seen)
     clicked, lines = [], []
     for kind, text in _parsed(pieces):
         if kind is Kind.BUTTON:
             lines.append(f"[button] {text} [button_]\n")
-        elif kind is Kind.OPTION and text in chosen:
+        elif kind is Kind.OPTION and f'"{text}"' in address:
             clicked.append(f"You have clicked {text}.\n")
             lines.append(f"  [clicked button] {text} [clicked button_]\n")
         elif kind is Kind.OPTION:
