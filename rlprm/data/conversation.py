@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from copy import copy
 
 from rlprm.data.rendering import ChatRenderer
@@ -15,10 +15,18 @@ class Conversation:
     ``token_ids``, ``action_mask`` and ``logprobs`` always have equal length.
     After ``observe`` (or right after construction) the policy is to act; after
     ``act`` the environment is to answer.
+
+    Args:
+        renderer: of the policy that acts.
+        opening: the messages before the first action.
+        owner: whose costs the conversation counts for, such as its task; see ``Completion.fed_tokens``.
     """
 
-    def __init__(self, renderer: ChatRenderer, opening: Sequence[Message]) -> None:
+    def __init__(
+        self, renderer: ChatRenderer, opening: Sequence[Message], *, owner: Hashable = None
+    ) -> None:
         self.renderer = renderer
+        self.owner = owner
         self.messages: list[Message] = list(opening)
         self.token_ids: list[int] = renderer.prompt_ids(opening)
         self.action_mask: list[int] = [0] * len(self.token_ids)

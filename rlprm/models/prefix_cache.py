@@ -52,8 +52,9 @@ class PrefixCache:
     ) -> Extended:
         """Run sequences through a model; prefixes whose keys and values are kept are not fed again.
 
-        If any prefix is missing, all sequences are fed from their first token. The kept keys and values
-        are given up until :meth:`keep` is called, so that memory never holds two generations.
+        A sequence whose prefix is missing is fed from its first token, whatever is kept of the others. The
+        kept keys and values are given up until :meth:`keep` is called, so that memory never holds two
+        generations.
 
         Args:
             model: any decoder with ``past_key_values``.
@@ -88,15 +89,11 @@ class PrefixCache:
         self._kept, self._rows = None, {}
 
     def _take(self, prefixes: Sequence[Sequence[int] | None]) -> tuple[Cache, Tensor] | None:
-        """Return the rows of these prefixes and drop the others; None unless all prefixes are kept."""
+        """Return the rows of these prefixes, without tokens where a prefix is missing; None if all are."""
         kept, row_of = self._kept, self._rows
         self.clear()
-        rows = [
-            row_of[key]
-            for prefix in prefixes
-            if prefix is not None and (key := sequence_key(prefix)) in row_of
-        ]
-        if kept is None or len(rows) < len(prefixes):
+        rows = [None if prefix is None else row_of.get(sequence_key(prefix)) for prefix in prefixes]
+        if kept is None or all(row is None for row in rows):
             return None
         return _select_and_compact(*kept, rows)
 
@@ -117,16 +114,19 @@ def _left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
     return ids, mask
 
 
-def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int]) -> tuple[Cache, Tensor]:
+def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int | None]) -> tuple[Cache, Tensor]:
     """Take some rows and move their tokens together, over columns that hold no token of a row.
+
+    None makes a row without tokens.
 
     Otherwise actions and observations of different lengths would leave more and more holes in the cache.
     Nothing is copied if all rows stay in place and have no holes.
     """
     if list(rows) == list(range(len(mask_BL))) and bool(mask_BL.all()):
         return cache, mask_BL
-    rows_B = torch.tensor(rows, device=mask_BL.device)
-    mask_BL = mask_BL[rows_B]
+    rows_B = torch.tensor([row or 0 for row in rows], device=mask_BL.device)
+    there_B = torch.tensor([row is not None for row in rows], device=mask_BL.device)
+    mask_BL = mask_BL[rows_B] & there_B[:, None]
     lengths_B = mask_BL.sum(1)
     width = int(lengths_B.max())
     # A stable sort by "is a hole" moves each row's tokens to the left, in order.

@@ -22,9 +22,9 @@ class Completion:
     logprobs: tuple[float, ...]
     """Log-probability of each under the sampling distribution (the model's own where decoding is greedy)."""
     fed_tokens: int = 0
-    """Tokens that went through the policy's forward for this action, prompt and observations included. Tokens
-    whose keys and values were kept are not among them. A prefix that several conversations of a call share
-    counts for the first of them."""
+    """Tokens that went through the policy's forward for this action: the part of the context whose keys and
+    values were not kept, and the sampled tokens that were fed back. A context that several conversations of
+    one task share counts for the first of them. 0 if no model acted."""
 
 
 class Policy(Protocol):

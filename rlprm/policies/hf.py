@@ -10,7 +10,7 @@ branches of a beam) are encoded once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 
 import torch
@@ -101,7 +101,11 @@ class HFPolicy:
             said = [_without_closing(row, self.renderer.closing_id) for row in ids]
             sequences = [[*c.token_ids, *row] for c, row in zip(conversations, said, strict=True)]
             self._prefixes.keep(done.cache, mask_BL, sequences)
-        return [Completion(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
+        read = _attributed(conversations, row_of, done.fed_B)
+        return [
+            Completion(tuple(i), tuple(p), fed + len(i) - 1)
+            for i, p, fed in zip(ids, logprobs, read, strict=True)
+        ]
 
     def clear(self) -> None:
         """Drop the kept keys and values."""
@@ -192,6 +196,23 @@ def _deduplicate(conversations: Sequence[Conversation]) -> tuple[list[Conversati
             unique.append(conversation)
         row_of.append(row)
     return unique, row_of
+
+
+def _attributed(
+    conversations: Sequence[Conversation], row_of: Sequence[int], fed_B: Sequence[int]
+) -> list[int]:
+    """Return the context tokens that count for each conversation: for the first of each owner that shares them.
+
+    Tasks with equal prompts share a forward, too. Each of them counts it, so that the costs of a task do
+    not depend on the tasks beside it.
+    """
+    counted: set[tuple[Hashable, int]] = set()
+    tokens = []
+    for conversation, row in zip(conversations, row_of, strict=True):
+        key = (conversation.owner, row)
+        tokens.append(0 if key in counted else fed_B[row])
+        counted.add(key)
+    return tokens
 
 
 def _without_closing(ids: list[int], closing_id: int) -> list[int]:

@@ -57,7 +57,9 @@ class Episode:
         self.env, observation = begun or _begin(task, setting)
         opening = module.opening(end=setting.end, style=setting.prompt)
         self.conversation = Conversation(
-            policy.renderer, [*opening, {"role": "user", "content": observation}]
+            policy.renderer,
+            [*opening, {"role": "user", "content": observation}],
+            owner=(task.environment, task.id),
         )
         self.stop: StopReason | None = None
         self.error: str | None = None

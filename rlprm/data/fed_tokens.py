@@ -1,0 +1,70 @@
+"""Tokens through the forwards of a policy, worked out from stored trajectories.
+
+A policy that keeps its keys and values feeds every token of a conversation at most once: prompts and
+observations when it is to act, and each sampled token but the newest while it acts. Episodes of one task
+that share their whole context share the forward over the context; sampled tokens are fed for each episode
+apart. The numbers therefore follow from the token ids and need not be stored:
+
+    turn t reads     start_t - (start_{t-1} + sampled_{t-1} - 1)    tokens, once for all that share them
+    turn t samples   sampled_t - 1                                  tokens more
+
+A trajectory by itself costs ``start_T + sampled_T - 1`` tokens. ``Completion.fed_tokens`` counts the same
+while a policy acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+from rlprm.functional.best_of_n import pass_at_k
+from rlprm.types import Trajectory
+
+__all__ = ["expected_fed_tokens", "fed_tokens"]
+
+
+def fed_tokens(trajectories: Sequence[Trajectory]) -> list[int]:
+    """Return the tokens that each trajectory sent through the policy.
+
+    Args:
+        trajectories: of any tasks. Those of one task ran side by side; what several of them share counts
+            for the first.
+    """
+    seen: set[Hashable] = set()
+    counts = []
+    for trajectory in trajectories:
+        count = 0
+        for context, read, sampled in _turns(trajectory):
+            count += sampled + (0 if context in seen else read)
+            seen.add(context)
+        counts.append(count)
+    return counts
+
+
+def expected_fed_tokens(row: Sequence[Trajectory], k: int) -> float:
+    """Return the expected tokens of k trajectories drawn from the n of one task, without replacement.
+
+    A context that c of the n share is read if any of the c is drawn: ``1 - C(n-c, k) / C(n, k)``.
+
+    Raises:
+        ConfigError: unless ``1 <= k <= n``.
+    """
+    readers: dict[Hashable, int] = {}
+    lengths: dict[Hashable, int] = {}
+    sampled_tokens = 0
+    for trajectory in row:
+        for context, read, sampled in _turns(trajectory):
+            sampled_tokens += sampled
+            readers[context] = readers.get(context, 0) + 1
+            lengths[context] = read
+    shared = sum(lengths[context] * pass_at_k(len(row), c, k) for context, c in readers.items())
+    return shared + sampled_tokens * k / len(row)
+
+
+def _turns(trajectory: Trajectory) -> Iterator[tuple[Hashable, int, int]]:
+    """Yield, for each turn, what identifies its context, the tokens read and the sampled tokens fed."""
+    known = 0
+    for step in trajectory.steps:
+        sampled = max(sum(trajectory.action_mask[step.start : step.end + 1]) - 1, 0)
+        owner = (trajectory.task.environment, trajectory.task.id)
+        yield (owner, trajectory.token_ids[: step.start]), step.start - known, sampled
+        known = step.start + sampled
