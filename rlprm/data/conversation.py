@@ -22,9 +22,7 @@ class Conversation:
         owner: whose costs the conversation counts for, such as its task; see ``Completion.fed_tokens``.
     """
 
-    def __init__(
-        self, renderer: ChatRenderer, opening: Sequence[Message], *, owner: Hashable = None
-    ) -> None:
+    def __init__(self, renderer: ChatRenderer, opening: Sequence[Message], *, owner: Hashable = None) -> None:
         self.renderer = renderer
         self.owner = owner
         self.messages: list[Message] = list(opening)

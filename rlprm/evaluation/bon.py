@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlprm.data.fed_tokens import expected_fed_tokens
 from rlprm.errors import ConfigError
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.records import (
@@ -84,7 +85,7 @@ def oracle(pool: Pool, budgets: Sequence[int]) -> list[Measurement]:
 def best_of_n(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int]) -> list[Measurement]:
     """Measure BoN@k with one scorer and aggregation, for each budget k.
 
-    Costs are those of k candidates: k times the pool's mean per trajectory.
+    Costs are those of k candidates, as the mean over all draws of k from the pool.
 
     Raises:
         ConfigError: for an unknown scorer or aggregation, or a budget outside ``1 ... n``.
@@ -225,11 +226,15 @@ def _rows(pool: Pool) -> list[tuple[str, Sequence[Trajectory]]]:
 
 
 def _costs(pool: Pool, scorer: str | None, k: int) -> Costs:
-    """Return the mean cost per task of k candidates."""
+    """Return the mean cost per task of k candidates.
+
+    The policy reads what several candidates share once. A scorer reads each candidate from its first token.
+    """
     scores = [] if scorer is None else [s for row in pool.scores_of(scorer) for s in row]
     size = len(pool.flat)
     return Costs(
-        policy_tokens=k * sum(t.action_tokens for t in pool.flat) / size,
+        policy_tokens=_mean([expected_fed_tokens(row, k) for row in pool.trajectories]),
+        sampled_tokens=k * sum(t.action_tokens for t in pool.flat) / size,
         prm_tokens=k * sum(s.tokens for s in scores if s is not None) / size,
         env_steps=k * sum(len(t.steps) for t in pool.flat) / size,
     )

@@ -39,6 +39,8 @@ class EvaluationRecord:
     mean_score: float
     """The environment's own score in [0, 1]."""
     policy_tokens: float
+    """Tokens through the policy's forward, prompts and observations included; see ``SearchResult``."""
+    sampled_tokens: float
     """Tokens the policy sampled."""
     prm_tokens: float
     """Model tokens the scorer processed."""
@@ -71,7 +73,7 @@ class EvaluationRecord:
 
     @property
     def total_tokens(self) -> float:
-        """Policy and scorer tokens per task: the compute of the paper's comparison."""
+        """Tokens per task through policy and scorer: the compute of the paper's comparison."""
         return self.policy_tokens + self.prm_tokens
 
 
@@ -79,6 +81,7 @@ class Costs(NamedTuple):
     """Mean costs per task."""
 
     policy_tokens: float
+    sampled_tokens: float
     prm_tokens: float
     env_steps: float
 
@@ -150,6 +153,7 @@ def measure(
         ci_high=interval.high,
         mean_score=math.fsum(scores) / len(scores),
         policy_tokens=costs.policy_tokens,
+        sampled_tokens=costs.sampled_tokens,
         prm_tokens=costs.prm_tokens,
         env_steps=costs.env_steps,
         tasks=len(successes),
@@ -193,6 +197,7 @@ def measure_results(
         m=m,
         failed=report_failures(strategy, [result.trajectory for result in results]),
         costs=Costs(
+            _mean([result.policy_tokens for result in results]),
             _mean([result.sampled_tokens for result in results]),
             _mean([result.scorer_tokens for result in results]),
             _mean([result.env_steps for result in results]),

@@ -10,6 +10,7 @@ from rlprm.data.shards import Shards
 from rlprm.data.store import from_row, to_row
 from rlprm.runtime.renames import current_settings
 from rlprm.search.base import SearchResult
+from rlprm.search.record import Node
 
 __all__ = ["SearchStore"]
 
@@ -31,24 +32,33 @@ class SearchStore(Shards):
         self.write_rows(wave, map(_to_row, results))
 
     def finished(self, wave: int) -> list[SearchResult] | None:
-        """Read one portion; None where it is not there, or where an episode of it failed.
+        """Read one portion; None if it is missing or must be searched again.
+
+        A portion is searched again if an episode of it failed, or if the version that wrote it did not count
+        the tokens that a policy reads.
 
         Raises:
             DataError: if a line is damaged; names shard and line.
         """
         if not self.has(wave):
             return None
-        results = self.read_wave_rows(wave, _from_row)
-        return None if any(has_failed(result.trajectory) for result in results) else results
+        rows = self.read_wave_rows(wave, _from_row)
+        results = [row for row in rows if row is not None]
+        if len(results) < len(rows) or any(has_failed(result.trajectory) for result in results):
+            return None
+        return results
 
 
 def _to_row(result: SearchResult) -> dict[str, Any]:
     costs = {name: getattr(result, name) for name in _COSTS}
-    return {"score": result.score, **costs, **to_row(result.trajectory)}
+    nodes = [node.to_row() for node in result.nodes]
+    return {"score": result.score, **costs, "nodes": nodes, **to_row(result.trajectory)}
 
 
-def _from_row(row: Mapping[str, Any]) -> SearchResult:
+def _from_row(row: Mapping[str, Any]) -> SearchResult | None:
+    if "sampled_tokens" not in row:
+        return None
     score = None if row["score"] is None else float(row["score"])
-    # Before 0.2 the sampled tokens were called policy_tokens, and those through a forward were not counted.
-    sampled, fed, scored, steps = (int(row.get(name, row["policy_tokens"])) for name in _COSTS)
-    return SearchResult(from_row(row), score, sampled, fed, scored, steps)
+    nodes = tuple(map(Node.from_row, row.get("nodes", ())))
+    costs: dict[str, Any] = {name: int(row[name]) for name in _COSTS}
+    return SearchResult(from_row(row), score, nodes=nodes, **costs)

@@ -201,10 +201,10 @@ def _deduplicate(conversations: Sequence[Conversation]) -> tuple[list[Conversati
 def _attributed(
     conversations: Sequence[Conversation], row_of: Sequence[int], fed_B: Sequence[int]
 ) -> list[int]:
-    """Return the context tokens that count for each conversation: for the first of each owner that shares them.
+    """Return the context tokens that count for each conversation.
 
-    Tasks with equal prompts share a forward, too. Each of them counts it, so that the costs of a task do
-    not depend on the tasks beside it.
+    Tokens that several conversations of one owner share count for the first of them. Tasks with equal
+    prompts share a forward, too, but each of them counts it, so that no task's costs depend on another's.
     """
     counted: set[tuple[Hashable, int]] = set()
     tokens = []

@@ -33,7 +33,8 @@ class SearchResult:
     sampled_tokens: int
     """Tokens the policy sampled for this task, those of discarded and merged candidates included."""
     policy_tokens: int
-    """Tokens that went through the policy's forward for this task, see ``Completion.fed_tokens``."""
+    """Tokens that went through the policy's forward for this task, prompts and observations included, once
+    where keys and values are kept; see ``Completion.fed_tokens``. Discarded and merged candidates count."""
     scorer_tokens: int
     """Model tokens the scorer processed for this task."""
     env_steps: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rlprm.data.fed_tokens import fed_tokens
 from rlprm.errors import ConfigError, DataError
 from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
@@ -70,8 +71,6 @@ def choose(
 ) -> list[SearchResult]:
     """Return each task's highest-scored candidate; among equals, the first.
 
-    A pool does not hold the tokens that went through the policy's forward; the results have 0 of them.
-
     Args:
         pools: the finished candidates of each task.
         scores: theirs, from ``score_all``; None ranks below every score.
@@ -121,7 +120,7 @@ def _best(pool: Sequence[Trajectory], scores: Sequence[StepScores | None], aggre
         trajectory=pool[best],
         score=None if scores[best] is None else ranks[best],
         sampled_tokens=sum(trajectory.action_tokens for trajectory in pool),
-        policy_tokens=0,
+        policy_tokens=sum(fed_tokens(pool)),
         scorer_tokens=sum(s.tokens for s in scores if s is not None),
         env_steps=sum(len(trajectory.steps) for trajectory in pool),
     )

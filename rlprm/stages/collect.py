@@ -7,6 +7,7 @@ from collections import Counter
 
 from rlprm import envs
 from rlprm.data.failures import report_failures
+from rlprm.data.fed_tokens import fed_tokens
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.loading import revision_of
 from rlprm.rollouts.collection import collect
@@ -53,7 +54,8 @@ def run(config: CollectConfig) -> TrajectoryStore:
             trajectories=len(trajectories),
             success_rate=sum(t.outcome.success for t in trajectories) / len(trajectories),
             env_steps=sum(len(t.steps) for t in trajectories),
-            policy_tokens=sum(t.action_tokens for t in trajectories),
+            policy_tokens=sum(fed_tokens(trajectories)),
+            sampled_tokens=sum(t.action_tokens for t in trajectories),
             stops=dict(Counter(t.stop.value for t in trajectories if t.stop)),
         )
     log.info(

@@ -15,13 +15,13 @@ from tests.toys.trajectories import of_steps
 
 def measured(successes: dict[str, float], strategy: str = "greedy", **kwargs: object) -> Measurement:
     scores = list(successes.values())
-    return measure(successes, scores, strategy=strategy, end=End.DECLARED, costs=Costs(1, 2, 3), **kwargs)
+    return measure(successes, scores, strategy=strategy, end=End.DECLARED, costs=Costs(1, 1, 2, 3), **kwargs)
 
 
 def test_the_fields_are_those_that_other_programs_rely_on() -> None:
     assert [f.name for f in fields(EvaluationRecord)] == [
         "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",
-        "mean_score", "policy_tokens", "prm_tokens", "env_steps", "tasks", "failed",
+        "mean_score", "policy_tokens", "sampled_tokens", "prm_tokens", "env_steps", "tasks", "failed",
     ]  # fmt: skip
 
 
@@ -42,7 +42,8 @@ def test_search_results_become_a_record_of_means_per_task() -> None:
         "end": "declared",
         "success_rate": 0.5,
         "mean_score": 0.75,
-        "policy_tokens": 15.0,
+        "policy_tokens": 65.0,
+        "sampled_tokens": 15.0,
         "prm_tokens": 200.0,
         "env_steps": 5.5,
         "tasks": 2,
@@ -50,7 +51,7 @@ def test_search_results_become_a_record_of_means_per_task() -> None:
     }
     assert interval == (0.0, 1.0)
     assert m.successes == {"a": 1.0, "b": 0.0}
-    assert m.record.total_tokens == 215.0
+    assert m.record.total_tokens == 265.0
 
 
 def test_the_interval_is_over_tasks() -> None:

@@ -14,7 +14,14 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.search import SearchResult, beam, best_of_n
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.toys import corridor
-from tests.toys.agents import FunctionScorer, ScriptedPolicy, SeededPolicy, renderer, table_scorer
+from tests.toys.agents import (
+    FED_PER_TOKEN,
+    FunctionScorer,
+    ScriptedPolicy,
+    SeededPolicy,
+    renderer,
+    table_scorer,
+)
 
 SETTING = EpisodeSetting(end=End.DECLARED)
 TASK = Task("tests.toys.corridor", "by-hand", Split.TEST, {"goal": 1, "length": 4, "budget": None})
@@ -228,6 +235,7 @@ def test_costs_are_counted_with_merged_and_discarded_candidates() -> None:
     result = run(script, table, n=1, m=3)
     lengths = {text: len(renderer().action_ids(text)) for text in ("right", "left", "finish")}
     assert result.sampled_tokens == 2 * lengths["right"] + lengths["left"] + 3 * lengths["finish"]
+    assert result.policy_tokens == FED_PER_TOKEN * result.sampled_tokens
     assert result.scorer_tokens == 3 * 10  # right, left, right-finish
     assert result.env_steps == 3
 
@@ -353,5 +361,10 @@ def test_a_model_policy_finds_the_same_with_and_without_kept_keys_and_values() -
     for reference, cached in zip(*results, strict=True):
         assert cached.trajectory.token_ids == reference.trajectory.token_ids
         assert cached.trajectory.logprobs == pytest.approx(reference.trajectory.logprobs, abs=1e-4)
-        assert dataclasses.replace(cached, trajectory=reference.trajectory) == reference
+        same = dataclasses.replace(
+            cached, trajectory=reference.trajectory, policy_tokens=reference.policy_tokens
+        )
+        assert same == reference
+        assert cached.policy_tokens < reference.policy_tokens
     assert encoded[1] < encoded[0]
+    assert encoded == [sum(result.policy_tokens for result in of_mode) for of_mode in results]

@@ -42,7 +42,7 @@ def test_one_stopped_result_per_task_in_order_with_its_costs(name: str) -> None:
     assert [result.trajectory.task for result in results] == TASKS
     for result in results:
         assert result.trajectory.stop is not None
-        assert result.sampled_tokens >= result.trajectory.action_tokens > 0
+        assert result.policy_tokens >= result.sampled_tokens >= result.trajectory.action_tokens > 0
         assert result.env_steps >= len(result.trajectory.steps) > 0
         assert (result.score is None) == (result.scorer_tokens == 0)
 

@@ -28,7 +28,7 @@ from tests.toys.pipeline import Pipeline, summary_of
 
 RECORD = {
     "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",
-    "policy_tokens", "prm_tokens", "env_steps",
+    "policy_tokens", "sampled_tokens", "prm_tokens", "env_steps",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlprm.scorers.distributed import DistributedScorer
 from rlprm.scorers.random import Random
 from rlprm.search import beam, greedy
 from rlprm.search.base import SearchResult
+from rlprm.search.record import Node
 from rlprm.stages import evaluate
 from rlprm.stages.settings import EvaluateConfig
 from rlprm.types import StepScores, StopReason, Task, Trajectory
@@ -117,8 +119,19 @@ def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> Non
     store = SearchStore.create(tmp_path, {})
     good = SearchResult(of_steps(True, 2), 0.5, 10, 30, 20, 2)
     unranked = SearchResult(of_steps(False, 1), None, 3, 9, 0, 1)
+    node = Node(0, None, 1, 2, ("left", "finish"), (0.1, 0.5), 0.5, kept=True, stop=StopReason.DECLARED)
+    good = replace(good, nodes=(node, replace(node, number=1, actions=(), scores=(), rank=None, stop=None)))
     store.write(0, [good, unranked])
     assert store.finished(0) == [good, unranked]
     store.write(1, [good, replace(good, trajectory=of_steps(steps=1, stop=StopReason.ERROR))])
     assert store.finished(1) is None
     assert store.finished(2) is None
+
+
+def test_results_of_a_version_that_counted_sampled_tokens_alone_are_searched_again(tmp_path: Path) -> None:
+    store = SearchStore.create(tmp_path, {})
+    store.write(0, [SearchResult(of_steps(True, 2), 0.5, 8, 10, 20, 2)])
+    (shard,) = tmp_path.glob("*.jsonl")
+    row = json.loads(shard.read_text())
+    shard.write_text(json.dumps({name: value for name, value in row.items() if name != "sampled_tokens"}))
+    assert store.finished(0) is None

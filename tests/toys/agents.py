@@ -13,6 +13,9 @@ from rlprm.policies.base import Completion, uniforms
 from rlprm.types import StepScores, Task, Trajectory
 from tests.toys import corridor
 
+FED_PER_TOKEN = 2
+"""Tokens through a forward that a toy policy reports for each token it samples."""
+
 
 @cache
 def renderer() -> ChatRenderer:
@@ -34,7 +37,7 @@ class _ToyPolicy:
 
     def _completion(self, text: str) -> Completion:
         ids = tuple(self.renderer.action_ids(text))
-        return Completion(ids, (-1.0,) * len(ids))
+        return Completion(ids, (-1.0,) * len(ids), FED_PER_TOKEN * len(ids))
 
 
 class ScriptedPolicy(_ToyPolicy):
