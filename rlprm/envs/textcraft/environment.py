@@ -21,7 +21,7 @@ _DROPPED = re.compile(r"[^A-Za-z0-9,\s]+")
 _CRAFT = re.compile(r"craft (.*) using (.*)")
 _GET = re.compile(r"get ([0-9]+) (.*)")
 _COUNTED = re.compile(r"([0-9]+) (.*)")
-_MOST_DIGITS = 9  # of a count; no inventory holds more
+_MOST_DIGITS = 1000  # of a count; from 4,301 digits on Python writes no number
 
 
 def make(task: Task, *, end: End) -> TextCraft:
@@ -34,17 +34,19 @@ def make(task: Task, *, end: End) -> TextCraft:
 
 
 def normalize(action: str) -> str:
-    """Bring an action into the form of the commands, as AgentGym's client does; letter case is ignored."""
-    folded = " ".join(_DROPPED.sub("", action).lower().split())
-    return wording.INVENTORY if folded == "look" else folded
+    """Bring an action into the form of the commands, as AgentGym's client does.
+
+    The client drops special characters and takes "look", in any letter case, for "inventory". All other
+    commands and items have to be in lower case.
+    """
+    folded = " ".join(_DROPPED.sub("", action).split())
+    return wording.INVENTORY if folded.lower() == wording.LOOK else folded
 
 
 class TextCraft:
     """One episode: commands in, answers out.
 
-    Differences from AgentGym's server: the answer to a craft without a recipe names the item
-    alone (there it shows a data structure), and a recipe book that never changes (there, each
-    reset adds wrong recipes for its goal).
+    docs/environments.md lists the differences from AgentGym's server.
     """
 
     __slots__ = ("_achieved", "_book", "_declared", "_goal", "_held", "_seed", "_stopped")
@@ -82,7 +84,7 @@ class TextCraft:
             return self._get(match[1], match[2])
         if command.startswith(wording.INVENTORY):
             return Turn(wording.inventory(self._held))
-        if command == wording.FINISH and self._declared:
+        if command.lower() == wording.FINISH and self._declared:
             return self._end(StopReason.DECLARED, wording.FINISHED)
         return _refused(f"Could not execute {wording.shortened(command)}")
 
@@ -101,8 +103,7 @@ class TextCraft:
         if self._book.depth.get(item) != 0 or len(digits) > _MOST_DIGITS:
             return _refused(f"Could not find {wording.shortened(item)}")
         count = int(digits)
-        if count:
-            self._held[item] = self._held.get(item, 0) + count
+        self._held[item] = self._held.get(item, 0) + count  # 0 is held and shown, too, as in AgentGym
         return Turn(f"Got {count} {item}")
 
     def _craft(self, output: str, listed: str) -> Turn:
@@ -118,11 +119,13 @@ class TextCraft:
             inputs.append((name, count))
             needed[name] = needed.get(name, 0) + count
         held = self._held
-        if any(name not in held or held[name] < count for name, count in needed.items()):
+        if any(name not in held or held[name] < count for name, count in inputs):
             return _refused(f"Could not find enough items to craft {_identifier(item)}")
         made = self._book.made.get((item, tuple(sorted(inputs))))
         if made is None:
             return _refused(f"Could not find a valid recipe for {_identifier(item)}")
+        if any(held[name] < count for name, count in needed.items()):  # in AgentGym less than nothing is left
+            return _refused(f"Could not find enough items to craft {_identifier(item)}")
         for name, count in needed.items():
             held[name] -= count
             if not held[name]:

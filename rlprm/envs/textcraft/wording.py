@@ -14,6 +14,7 @@ __all__ = [
     "FINISH_LINE",
     "FIXED_PHRASES",
     "INVENTORY",
+    "LOOK",
     "first_observation",
     "inventory",
     "opening",
@@ -23,6 +24,7 @@ __all__ = [
 FINISH = "finish"
 FINISHED = "You have finished."
 INVENTORY = "inventory"
+LOOK = "look"
 FINISH_LINE = "\nNobody tells you when the goal is met: answer finish once it is."
 
 _LONGEST_QUOTE = 200  # characters
