@@ -189,7 +189,7 @@ def test_settings_travel_in_the_spec() -> None:
     (task,) = webshop.tasks(Split.TRAIN, 0, 1, **given)
     assert given.items() <= task.spec.items()
     env = webshop.make(task, end=End.DECLARED)
-    assert env.reset().startswith("WebShop\nInstruction:\n")
+    assert env.reset().startswith("WebShop\nInstruction: \n")
     assert env.step("search[boots]").observation.count("\n[button] B0") == 3
     assert env.outcome().definition == "webshop: reward 1.0 at the purchase (options: strict, nouns: rules)"
 
