@@ -30,6 +30,7 @@ __all__ = [
     "canonical_setting",
     "load",
     "revision_of_setting",
+    "weights_of_setting",
 ]
 
 _NOT_SCORERS = frozenset({"base", "distributed", "with_confidence"})
@@ -97,6 +98,11 @@ def build(name: str, setting: Mapping[str, Any]) -> Scorer:
 def revision_of_setting(setting: Mapping[str, Any]) -> str:
     """Return a hash of a scorer's kind and settings; its source is recorded beside it."""
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def weights_of_setting(setting: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of those settings of a scorer that are weights, see ``ScorerModule.WEIGHTS``."""
+    return tuple(getattr(load(setting[_KIND]), "WEIGHTS", ()))
 
 
 def _parts(setting: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -27,7 +27,11 @@ class Scorer(Protocol):
 
 
 class ScorerModule(Protocol):
-    """The function a scorer's module defines."""
+    """The function a scorer's module defines, and an optional constant."""
+
+    WEIGHTS: Sequence[str]
+    """Optional: settings that name a folder or hub id of weights. The hash of the weights belongs to the
+    identity of an evaluation."""
 
     def build(self, name: str, **settings: Any) -> Scorer:
         """Build the scorer.

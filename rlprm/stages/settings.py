@@ -359,8 +359,12 @@ class EvaluateConfig(PolicyConfig):
                 found[name] = revision_of(value)
                 continue
             found[name] = scorers.revision_of_setting(value)
-            for path in value.values():
-                if isinstance(path, str) and (Path(path) / "config.json").is_file():  # weights that it reads
+            weights = scorers.weights_of_setting(value)
+            for (
+                key,
+                path,
+            ) in value.items():  # a user's scorer may read weights without a constant that says so
+                if isinstance(path, str) and (key in weights or (Path(path) / "config.json").is_file()):
                     found[name] += f"-{revision_of(path)}"
         return found
 

@@ -44,7 +44,13 @@ FAMILIES = {
         AdvantageModule,
         advantages.load("group"),  # type: ignore[arg-type]
     ),
-    "scorers": Family(scorers, "scorer", ScorerModule, scorers.load("shortest")),  # type: ignore[arg-type]
+    "scorers": Family(
+        scorers,
+        "scorer",
+        ScorerModule,
+        scorers.load("shortest"),  # type: ignore[arg-type]
+        frozenset({"WEIGHTS"}),
+    ),
 }
 
 

@@ -210,15 +210,16 @@ def test_more_tokens_than_the_model_takes_are_refused(make: Make) -> None:
         make().score([long])
 
 
-def test_what_cannot_be_scored_raises(make: Make, tiny_folder: Path) -> None:
+def test_what_cannot_be_scored_raises(make: Make, tiny_folder: Path, renderer: ChatRenderer) -> None:
     empty = replace(of_words(["right"], True), token_ids=(), steps=(), error="RuntimeError: down")
     with pytest.raises(DataError, match="no tokens to score: RuntimeError: down"):
         make().score([empty])
-    broken = make()
-    broken.model = load_scalar_model(str(tiny_folder), dtype="float32")
-    broken.model.score.weight.data.fill_(float("nan"))
+    broken = load_scalar_model(str(tiny_folder), dtype="float32")
+    broken.score.weight.data.fill_(float("nan"))
     with pytest.raises(DataError, match="not finite"):
-        broken.score([of_words(["right"], True)])
+        CheckpointScorer("agentprm", broken, manifest(renderer.template_hash)).score(
+            [of_words(["right"], True)]
+        )
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlprm import scorers
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.heads import HEADS
 from rlprm.scorers import Scorer
@@ -23,12 +24,14 @@ from tests.toys.manifests import manifest
 
 TASK = Task("tests.toys.corridor", "by-hand", Split.TEST, {"goal": 1, "length": 4, "budget": None})
 LIMITED = EpisodeSetting(end=End.DECLARED, round_limit=4)
-Make = Callable[[], CheckpointScorer]
+Make = Callable[[], Scorer]
 
 
-@pytest.fixture(scope="module", params=HEADS)
+@pytest.fixture(scope="module", params=[*HEADS, "model_confidence"])
 def make(request: pytest.FixtureRequest, tiny_folder: Path, renderer: ChatRenderer) -> Make:
-    """Build scorers of one model, with a random head; each has read nothing yet."""
+    """Build scorers of one model, with a random head or none; each has read nothing yet."""
+    if request.param == "model_confidence":
+        return lambda: scorers.build("clone", {"kind": "model_confidence", "model": str(tiny_folder)})
     model = with_random_head(tiny_folder, request.param)
     made = manifest(renderer.template_hash, head=request.param, value_reads="state_and_action")
     return lambda: CheckpointScorer("prm", model, made)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlprm import cli
+from rlprm import cli, scorers
 from tests.toys import corridor
 from tests.toys.pipeline import Pipeline, refused
 
@@ -234,7 +234,7 @@ def test_settings_of_scorers_are_checked_before_anything_is_loaded(
     line = refused(capfd, *common, "--scorers.mine.worth", "2")
     assert "scorers.mine: got {'worth': 2}, allowed: the folder of a PRM or ORM, the path of a" in line
     line = refused(capfd, *common, "--scorers.mine.kind", "fwe")
-    assert "unknown scorer 'fwe'; known: checkpoint, policy_confidence, random, shortest" in line
+    assert f"unknown scorer 'fwe'; known: {', '.join(scorers.available())} (" in line
 
 
 @pytest.mark.slow
