@@ -63,8 +63,6 @@ class Episode:
         )
         self.stop: StopReason | None = None
         self.error: str | None = None
-        self.fed_tokens = 0
-        """Tokens through the policy's forward for the actions so far, see ``Completion.fed_tokens``."""
         if not self._fits():
             raise ContextLengthError(
                 f"the prompt of task {task.id} has {len(self.conversation)} tokens; with "
@@ -88,7 +86,6 @@ class Episode:
 
     def append_action(self, completion: Completion) -> Parsed:
         """First part of ``advance``: append the action to the conversation, and parse it."""
-        self.fed_tokens += completion.fed_tokens
         return self.format.parse(self.conversation.act(completion.ids, completion.logprobs))
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
@@ -258,17 +255,10 @@ def rollout(
 
     If an environment fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an error.
     """
-    return [trajectory for trajectory, _ in run_counted(jobs, policy, setting, run_seed)]
-
-
-def run_counted(
-    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
-) -> list[tuple[Trajectory, int]]:
-    """Run one wave as ``rollout`` does; return each trajectory with its tokens through the forward."""
     seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
     episodes = start_episodes(seeded, setting, policy)
     finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)
-    return [(e, 0) if isinstance(e, Trajectory) else (e.trajectory(), e.fed_tokens) for e in episodes]
+    return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
 
 
 def _begin(task: Task, setting: EpisodeSetting) -> tuple[Environment, str]:

@@ -1,7 +1,10 @@
 """Test-time search: more samples for a task, and a scorer that chooses among them.
 
 Each module in this package is one strategy, loaded by its name, with a function
-``search``. A result is a trajectory together with what finding it cost.
+``search``. A result is a trajectory, the costs of the search, and a record of every candidate.
+
+A strategy is best written as a plan for one task (:mod:`rlprm.search.rounds`), which then runs for all tasks
+side by side, with exact costs and within its budget.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from rlprm.search.record import Node
 
 __all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load"]
 
-_NOT_STRATEGIES = frozenset({"base", "record"})
+_NOT_STRATEGIES = frozenset({"base", "record", "rounds"})
 REQUIRED = ("search",)
 
 

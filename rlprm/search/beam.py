@@ -15,102 +15,27 @@ paper is silent:
   sample, then each parent's second: a scorer without an opinion keeps the beam wide.
 * Walking down the ranking until N unfinished candidates are kept, a finished one
   moves to the finished pool and takes no slot.
+* With ``max_children``, an unfinished candidate is dropped if that many of its siblings are kept already.
+  The limit keeps the beam from filling with near-copies. It does not apply to the first actions, which are
+  all siblings.
 * A task is done when N of its candidates have terminated, or none is unfinished.
   Candidates that were cut off (a limit) do not count towards N: they are returned
   only if none terminated, and failed ones only if there are no others.
+* With a ``budget``, a round samples at most as many actions as steps are left. When none is left, the kept
+  candidates are closed as truncated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Sequence
 
 from rlprm.errors import ConfigError
-from rlprm.policies.base import Completion, Policy
-from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
-from rlprm.scorers.base import Scorer, searching
-from rlprm.search.base import UNRANKED, EndRank, SearchResult, end_rank, rank_score, score_all
-from rlprm.types import EpisodeSetting, Task, Trajectory
-
-
-class _Scored(NamedTuple):
-    """A trajectory, finished or not, with what it is ranked by."""
-
-    trajectory: Trajectory
-    score: float
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Among finished ones, termination comes before any score."""
-        return end_rank(self.trajectory.stop), self.score
-
-
-@dataclass
-class _Beam:
-    """The search of one task while it goes on."""
-
-    n: int
-    m: int
-    alive: list[Episode]
-    finished: list[_Scored] = field(default_factory=list)
-    sampled_tokens: int = 0
-    policy_tokens: int = 0
-    scorer_tokens: int = 0
-    env_steps: int = 0
-
-    def expansions(self) -> Iterator[tuple[Episode, int]]:
-        """Yield (parent, branch number) for every action to sample, in the order that settles ties."""
-        at_root = self.alive[0].turn == 0
-        for sample in range(self.n * self.m if at_root else self.m):
-            for slot, parent in enumerate(self.alive):
-                yield parent, slot * self.m + sample
-
-    def grow(self, completions: Sequence[Completion]) -> list[tuple[Episode, Completion]]:
-        """Turn the sampled actions of ``expansions`` into children, one for each distinct action.
-
-        Returns:
-            The children, yet in their parents' state, and the action each is to take.
-        """
-        seen: set[tuple[int, str, str | None]] = set()
-        children = []
-        for (parent, _), completion in zip(self.expansions(), completions, strict=True):
-            self.sampled_tokens += len(completion.ids)
-            self.policy_tokens += completion.fed_tokens
-            parsed = parent.format.parse(parent.policy.renderer.action_text(completion.ids))
-            key = (id(parent), parsed.action, parsed.refusal)
-            if key in seen:
-                continue
-            seen.add(key)
-            self.env_steps += 1
-            children.append((parent.fork(), completion))
-        return children
-
-    def select(self, children: Sequence[Episode], scored: Sequence[_Scored]) -> None:
-        """Keep the N best unfinished children, and the finished ones that rank among them."""
-        ranking = sorted(zip(children, scored, strict=True), key=lambda pair: -pair[1].score)  # stable
-        self.alive = []
-        for episode, candidate in ranking:
-            if len(self.alive) == self.n:
-                break
-            if episode.stop is None:
-                self.alive.append(episode)
-            else:
-                self.finished.append(candidate)
-        if sum(end_rank(c.trajectory.stop) is EndRank.TERMINATED for c in self.finished) >= self.n:
-            self.alive = []
-
-    def result(self) -> SearchResult:
-        """Return the best finished candidate; among equals, the first that finished."""
-        best = max(self.finished, key=lambda c: c.rank)
-        return SearchResult(
-            trajectory=best.trajectory,
-            score=None if best.score == UNRANKED else best.score,
-            sampled_tokens=self.sampled_tokens,
-            policy_tokens=self.policy_tokens,
-            scorer_tokens=self.scorer_tokens,
-            env_steps=self.env_steps,
-        )
+from rlprm.policies.base import Policy
+from rlprm.scorers.base import Scorer
+from rlprm.search.base import EndRank, SearchResult, end_rank
+from rlprm.search.rounds import Candidate, Ledger, Plan, best, check_sampling, expand, run, score, start
+from rlprm.types import EpisodeSetting, Task
 
 
 def search(
@@ -120,8 +45,10 @@ def search(
     setting: EpisodeSetting,
     *,
     run_seed: int = 0,
+    budget: int | None = None,
     n: int = 4,
     m: int = 4,
+    max_children: int | None = None,
     aggregation: str = "last",
 ) -> list[SearchResult]:
     """Search all tasks in lock-step: one call of policy and scorer per depth; see ``SearchModule``.
@@ -132,53 +59,68 @@ def search(
         scorer: scores candidates, unfinished ones included.
         setting: how episodes are run.
         run_seed: with a task's id, determines all its random numbers.
+        budget: the most environment steps of one task; None for no limit.
         n: partial trajectories kept after each round.
         m: actions sampled for each of them.
+        max_children: the most unfinished children of one parent that are kept; None for no limit.
         aggregation: from a candidate's step scores to what it is ranked by: ``last`` is the paper's, see
             ``rlprm.functional.aggregation`` for others.
 
     Raises:
-        ConfigError: for ``n`` or ``m`` below 1, several samples from a greedy policy, or an unknown rule.
+        ConfigError: for ``n``, ``m``, ``max_children`` or ``budget`` below 1, several samples from a greedy
+            policy, or an unknown rule.
         DataError: for scores that are missing or not finite.
     """
     if n < 1 or m < 1:
         raise ConfigError(f"a beam needs n and m of at least 1, got {n} and {m}")
-    if n * m > 1 and policy.temperature == 0:
-        raise ConfigError(
-            f"a policy at temperature 0 samples the same action {n * m} times; raise the temperature"
-        )
-    starts = start_episodes([(task, 0, episode_seed(run_seed, task, 0)) for task in tasks], setting, policy)
-    beams = [_begin(start, n, m) for start in starts]
-    with searching(scorer):
-        while growing := [beam for beam in beams if beam.alive]:
-            _grow_all(growing, policy, scorer, aggregation)
-    return [beam.result() for beam in beams]
+    if max_children is not None and max_children < 1:
+        raise ConfigError(f"max_children: got {max_children}, allowed: at least 1, or no limit")
+    check_sampling(policy, n * m)
+
+    def plan(ledger: Ledger) -> Plan[Candidate]:
+        return _plan(ledger, n, m, max_children, aggregation)
+
+    return run(tasks, policy, scorer, setting, plan, run_seed=run_seed, budget=budget, grows=True)
 
 
-def _begin(start: Episode | Trajectory, n: int, m: int) -> _Beam:
-    """Return a beam of one; where the environment could not even start, one that is done and failed."""
-    if isinstance(start, Episode):
-        return _Beam(n, m, [start])
-    return _Beam(n, m, [], [_Scored(start, UNRANKED)])
+def _plan(ledger: Ledger, n: int, m: int, max_children: int | None, aggregation: str) -> Plan[Candidate]:
+    (root,) = yield from start([0])
+    if root.stop is not None:
+        return root
+    alive, finished = [root], list[Candidate]()
+    at_root = True
+    while alive and ledger.left:
+        branches = [
+            (parent, slot * m + sample)
+            for sample in range(n * m if at_root else m)
+            for slot, parent in enumerate(alive)
+        ]
+        children = yield from expand(ledger, branches)
+        yield from score(children, aggregation)
+        alive, ended = _select(children, n, None if at_root else max_children)
+        del branches, children  # environments of dropped candidates end before the next copies are made
+        ledger.keep([*alive, *ended])
+        finished += ended
+        if sum(end_rank(candidate.stop) is EndRank.TERMINATED for candidate in finished) >= n:
+            ledger.keep(alive, kept=False)
+            alive = []
+        at_root = False
+    finished += [ledger.close(candidate) for candidate in alive]
+    return best(finished)
 
 
-def _grow_all(beams: Sequence[_Beam], policy: Policy, scorer: Scorer, aggregation: str) -> None:
-    """Advance every beam by one action."""
-    wanted = [list(beam.expansions()) for beam in beams]
-    flat = [expansion for of_beam in wanted for expansion in of_beam]
-    completions = iter(
-        policy.act([parent.conversation for parent, _ in flat], [parent.next_seed(b) for parent, b in flat])
-    )
-    grown = [
-        beam.grow([next(completions) for _ in of_beam]) for beam, of_beam in zip(beams, wanted, strict=True)
-    ]
-    acting = [pair for of_beam in grown for pair in of_beam]
-    advance_all([child for child, _ in acting], [completion for _, completion in acting])
-    children = [[child for child, _ in of_beam] for of_beam in grown]
-    trajectories = [[child.trajectory() for child in of_beam] for of_beam in children]
-    scores = iter(score_all(scorer, [trajectory for of_beam in trajectories for trajectory in of_beam]))
-    for beam, episodes, frozen in zip(beams, children, trajectories, strict=True):
-        of_beam = [next(scores) for _ in episodes]
-        beam.scorer_tokens += sum(s.tokens for s in of_beam if s is not None)
-        ranks = [rank_score(s, aggregation) for s in of_beam]
-        beam.select(episodes, [_Scored(t, rank) for t, rank in zip(frozen, ranks, strict=True)])
+def _select(
+    children: Sequence[Candidate], n: int, max_children: int | None
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the n best unfinished children, and the finished ones that rank among them."""
+    alive, ended = list[Candidate](), list[Candidate]()
+    siblings = Counter[int | None]()
+    for candidate in sorted(children, key=lambda child: -child.rank):  # stable
+        if len(alive) == n:
+            break
+        if candidate.stop is not None:
+            ended.append(candidate)
+        elif max_children is None or siblings[candidate.parent] < max_children:
+            siblings[candidate.parent] += 1
+            alive.append(candidate)
+    return alive, ended

@@ -2,21 +2,22 @@
 
 How step scores become one trajectory score is not stated in the paper; the rules
 of ``rlprm.functional.aggregation`` can be chosen from, on dev tasks.
+
+With a ``budget``, the candidates are those that sampling one after another would begin before the last
+environment step is taken. The last one may be cut off, and is returned only if no other could be scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from rlprm.data.fed_tokens import fed_tokens
 from rlprm.errors import ConfigError, DataError
 from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
-from rlprm.rollouts.episode import run_counted
 from rlprm.scorers.base import Scorer
-from rlprm.search.base import SearchResult, end_rank, rank_score, score_all
-from rlprm.types import EpisodeSetting, StepScores, Task, Trajectory
+from rlprm.search.base import UNRANKED, SearchResult, end_rank, rank_score
+from rlprm.search.rounds import Candidate, Ledger, Plan, Score, advance, check_sampling, run, start
+from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
 
 
 def search(
@@ -26,6 +27,7 @@ def search(
     setting: EpisodeSetting,
     *,
     run_seed: int = 0,
+    budget: int | None = None,
     n: int = 8,
     aggregation: str = "last",
 ) -> list[SearchResult]:
@@ -34,54 +36,66 @@ def search(
     Args:
         tasks: what to solve.
         policy: samples the candidates.
-        scorer: scores each candidate once, when it is finished.
+        scorer: scores each candidate once, when all are finished.
         setting: how episodes are run.
         run_seed: with task and sample number, determines each candidate.
-        n: candidates per task.
+        budget: the most environment steps of one task; None for no limit.
+        n: the most candidates of one task.
         aggregation: rule that turns step scores into one number.
 
     Raises:
-        ConfigError: for ``n < 1``, an unknown aggregation, or several candidates from a greedy policy.
+        ConfigError: for ``n < 1`` or ``budget < 1``, an unknown aggregation, or several candidates from a
+            greedy policy.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, got {n}")
-    if n > 1 and policy.temperature == 0:
-        raise ConfigError(
-            f"a policy at temperature 0 samples the same trajectory {n} times; raise the temperature"
-        )
-    counted = run_counted(
-        [(task, sample) for task in tasks for sample in range(n)], policy, setting, run_seed
-    )
-    flat = [trajectory for trajectory, _ in counted]
-    scores = score_all(scorer, flat)
-    starts = range(0, len(flat), n)
-    chosen = choose(
-        [flat[start : start + n] for start in starts],
-        [scores[start : start + n] for start in starts],
-        aggregation,
-    )
-    fed = [sum(tokens for _, tokens in counted[start : start + n]) for start in starts]
-    return [replace(result, policy_tokens=tokens) for result, tokens in zip(chosen, fed, strict=True)]
+    check_sampling(policy, n)
+
+    def plan(ledger: Ledger) -> Plan[Candidate]:
+        return _plan(ledger, n, aggregation)
+
+    return run(tasks, policy, scorer, setting, plan, run_seed=run_seed, budget=budget, grows=False)
 
 
-def choose(
-    pools: Sequence[Sequence[Trajectory]],
-    scores: Sequence[Sequence[StepScores | None]],
-    aggregation: str = "last",
-) -> list[SearchResult]:
-    """Return each task's highest-scored candidate; among equals, the first.
+def _plan(ledger: Ledger, n: int, aggregation: str) -> Plan[Candidate]:
+    pool, running = list[Candidate](), list[Candidate]()
+    while ledger.left:
+        fresh = ledger.affordable(running, n - len(pool))
+        pool += yield from start(range(len(pool), len(pool) + fresh))
+        running = [candidate for candidate in pool if candidate.stop is None]
+        if not running and len(pool) == n:
+            break
+        yield from advance(ledger, running)
+        running = [candidate for candidate in running if candidate.stop is None]
+    ledger.keep(map(ledger.close, pool))
+    yield Score(pool, aggregation, patient=True)
+    scores = [candidate.scores for candidate in pool]
+    return pool[choose([candidate.trajectory for candidate in pool], scores, aggregation)]
+
+
+def choose(pool: Sequence[Trajectory], scores: Sequence[StepScores | None], aggregation: str = "last") -> int:
+    """Return the index of the highest-scored candidate of a task; among equals, of the first.
+
+    A candidate that the search cut off ranks below the others that have a score.
 
     Args:
-        pools: the finished candidates of each task.
+        pool: the finished candidates.
         scores: theirs, from ``score_all``; None ranks below every score.
         aggregation: rule that turns step scores into one number.
 
     Raises:
         ConfigError: for an unknown aggregation.
         DataError: for an empty pool or an unfinished candidate.
-        ValueError: if pools and scores do not belong together.
+        ValueError: if pool and scores do not belong together.
     """
-    return [_best(pool, of_pool, aggregation) for pool, of_pool in zip(pools, scores, strict=True)]
+    if not pool:
+        raise DataError("a pool without candidates has no best one")
+    keys = []
+    for trajectory, of_candidate in zip(pool, scores, strict=True):
+        end_rank(trajectory.stop)  # refuses unfinished candidates
+        rank = rank_score(of_candidate, aggregation)
+        keys.append((rank != UNRANKED, trajectory.stop is not StopReason.SEARCH_LIMIT, rank))
+    return max(range(len(pool)), key=keys.__getitem__)
 
 
 def expected(
@@ -107,20 +121,3 @@ def expected(
     ranks = [rank_score(s, aggregation) for s in scores]
     rewards = [t.outcome.value("score" if graded else "success") for t in pool]
     return best_of_k_curve(ranks, rewards, budgets)
-
-
-def _best(pool: Sequence[Trajectory], scores: Sequence[StepScores | None], aggregation: str) -> SearchResult:
-    if not pool:
-        raise DataError("a pool without candidates has no best one")
-    for trajectory in pool:
-        end_rank(trajectory.stop)  # refuses unfinished candidates
-    ranks = [rank_score(s, aggregation) for s in scores]
-    best = max(range(len(pool)), key=ranks.__getitem__)
-    return SearchResult(
-        trajectory=pool[best],
-        score=None if scores[best] is None else ranks[best],
-        sampled_tokens=sum(trajectory.action_tokens for trajectory in pool),
-        policy_tokens=sum(fed_tokens(pool)),
-        scorer_tokens=sum(s.tokens for s in scores if s is not None),
-        env_steps=sum(len(trajectory.steps) for trajectory in pool),
-    )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
-from rlprm.rollouts.episode import run_counted
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
+from rlprm.search.rounds import Candidate, Ledger, Plan, advance, run, start
 from rlprm.types import EpisodeSetting, Task
 
 
@@ -19,22 +19,20 @@ def search(
     setting: EpisodeSetting,
     *,
     run_seed: int = 0,
+    budget: int | None = None,
 ) -> list[SearchResult]:
     """Run one episode per task; there are no candidates, so the scorer is not used.
 
     Raises:
-        ConfigError: if the policy's temperature is not 0.
+        ConfigError: if the policy's temperature is not 0, or for a budget below 1.
     """
     if policy.temperature != 0:
         raise ConfigError(f"greedy decoding needs a policy at temperature 0, got {policy.temperature}")
-    return [
-        SearchResult(
-            trajectory=trajectory,
-            score=None,
-            sampled_tokens=trajectory.action_tokens,
-            policy_tokens=fed_tokens,
-            scorer_tokens=0,
-            env_steps=len(trajectory.steps),
-        )
-        for trajectory, fed_tokens in run_counted([(task, 0) for task in tasks], policy, setting, run_seed)
-    ]
+    return run(tasks, policy, None, setting, _plan, run_seed=run_seed, budget=budget, grows=False)
+
+
+def _plan(ledger: Ledger) -> Plan[Candidate]:
+    (episode,) = yield from start([0])
+    while episode.stop is None and ledger.left:
+        yield from advance(ledger, [episode])
+    return ledger.close(episode)

@@ -14,8 +14,7 @@ class Node:
     """One candidate of a search: the actions it added to its parent.
 
     A strategy that branches (a beam) has nodes of one action. A strategy that samples episodes from the
-    start (best-of-N) has nodes without a parent, one for each episode, with all its actions. All actions of a
-    search that the environment carried out are in its nodes once.
+    start (best-of-N) has nodes without a parent, one for each episode, with all its actions.
     """
 
     number: int
@@ -41,6 +40,8 @@ class Node:
     """Why the candidate ended; None if the search dropped it unfinished, or continued it in its children."""
     success: bool | None = None
     """Success of the finished candidate; None without an end."""
+    executed: bool = True
+    """Whether the environment carried the actions out; every environment step is in one executed node."""
     chosen: bool = False
     """Whether the candidate is the result of the search; one node of a record is."""
 

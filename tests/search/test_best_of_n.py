@@ -11,7 +11,7 @@ from rlprm.errors import ConfigError, DataError
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search import best_of_n
-from rlprm.search.base import score_all
+from rlprm.search.base import rank_score, score_all
 from rlprm.types import End, EpisodeSetting, Split, StopReason
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
@@ -31,21 +31,12 @@ SCORES = [step_scores([0.9, 0.4]), step_scores([0.6, 0.5]), step_scores([0.1, 0.
     ],
 )
 def test_chooses_by_the_aggregated_score(aggregation: str, chosen: int, score: float) -> None:
-    (result,) = best_of_n.choose([POOL], [SCORES], aggregation)
-    assert result.trajectory.sample == chosen
-    assert result.score == pytest.approx(score)
-
-
-def test_the_cost_is_that_of_the_whole_pool() -> None:
-    (result,) = best_of_n.choose([POOL], [SCORES])
-    # The three are equal but for their outcomes: 3 tokens are read once, and 2 · 2 sampled ones fed in each.
-    assert (result.policy_tokens, result.sampled_tokens) == (3 + 3 * 2 * 2, 3 * 2 * 3)
-    assert (result.scorer_tokens, result.env_steps) == (3 * 7, 3 * 2)
+    assert best_of_n.choose(POOL, SCORES, aggregation) == chosen
+    assert rank_score(SCORES[chosen], aggregation) == pytest.approx(score)
 
 
 def test_the_first_of_equals_is_chosen() -> None:
-    (result,) = best_of_n.choose([POOL], [[step_scores([0.5, 0.5])] * 3])
-    assert result.trajectory.sample == 0
+    assert best_of_n.choose(POOL, [step_scores([0.5, 0.5])] * 3) == 0
 
 
 def test_failed_and_empty_episodes_rank_below_the_lowest_score() -> None:
@@ -55,22 +46,26 @@ def test_failed_and_empty_episodes_rank_below_the_lowest_score() -> None:
     pool = [failed, empty, poor]
     scores = score_all(FunctionScorer(lambda *_: -1e9), pool)
     assert scores[:2] == [None, None]
-    (result,) = best_of_n.choose([pool], [scores])
-    assert result.trajectory is poor
-    assert result.score == -1e9
+    assert best_of_n.choose(pool, scores) == 2
+    assert best_of_n.choose([failed], [None]) == 0
 
-    (alone,) = best_of_n.choose([[failed]], [[None]])
-    assert alone.score is None
+
+def test_a_candidate_that_the_search_cut_off_ranks_below_the_others_that_have_a_score() -> None:
+    cut, failed = of_steps(stop=StopReason.SEARCH_LIMIT), of_steps(stop=StopReason.ERROR)
+    assert (
+        best_of_n.choose([cut, of_steps(sample=1)], [step_scores([0.9, 0.9]), step_scores([0.1, 0.1])]) == 1
+    )
+    assert best_of_n.choose([failed, cut], [None, step_scores([0.1, 0.1])]) == 1
 
 
 def test_an_unfinished_candidate_is_refused() -> None:
     with pytest.raises(DataError, match="unfinished"):
-        best_of_n.choose([[of_steps(stop=None)]], [[step_scores([0.1, 0.2])]])
+        best_of_n.choose([of_steps(stop=None)], [step_scores([0.1, 0.2])])
 
 
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(DataError, match="without candidates"):
-        best_of_n.choose([[]], [[]])
+        best_of_n.choose([], [])
 
 
 @pytest.mark.parametrize("aggregation", ["last", "min"])
@@ -84,9 +79,7 @@ def test_the_expectation_is_the_mean_over_all_draws(aggregation: str, k: int) ->
     scores = [*map(step_scores, values), None]
 
     def chosen(drawn: tuple[int, ...]) -> int:
-        return best_of_n.choose([[pool[i] for i in drawn]], [[scores[i] for i in drawn]], aggregation)[
-            0
-        ].trajectory.sample
+        return drawn[best_of_n.choose([pool[i] for i in drawn], [scores[i] for i in drawn], aggregation)]
 
     draws = [chosen(drawn) for drawn in combinations(range(5), k)]
     by_success = best_of_n.expected(pool, scores, aggregation, [k])[k]
@@ -121,3 +114,29 @@ def test_impossible_settings_are_refused() -> None:
         best_of_n.search(tasks, SeededPolicy(temperature=0.0), Shortest(), setting, n=2)
     with pytest.raises(ConfigError, match="unknown aggregation 'median'"):
         best_of_n.search(tasks, SeededPolicy(), Random(), setting, n=2, aggregation="median")
+
+
+def long_walks(_: object, actions: tuple[str, ...]) -> float:
+    return len(actions) + sum(map(ord, "".join(actions))) % 7 / 10
+
+
+@pytest.mark.parametrize("budget", range(1, 40))
+def test_a_budget_pays_for_the_candidates_that_sampling_one_after_another_would_begin(budget: int) -> None:
+    # The lengths of the unlimited candidates say how many of them the budget pays for, and where it ends.
+    setting, words = EpisodeSetting(end=End.DECLARED, round_limit=6), ("right", "left", "finish")
+    (task,) = corridor.tasks(Split.TEST, 0, 1)
+    (free,) = best_of_n.search([task], SeededPolicy(words), FunctionScorer(long_walks), setting, n=12)
+    expected, left = [], budget
+    for node in free.nodes:
+        if left:
+            expected.append(node.actions[:left])
+        left -= min(left, len(node.actions))
+    (result,) = best_of_n.search(
+        [task], SeededPolicy(words), FunctionScorer(long_walks), setting, n=12, budget=budget
+    )
+    by_sample = sorted(result.nodes, key=lambda node: node.round)
+    assert [node.actions for node in by_sample] == expected
+    assert result.env_steps == min(budget, free.env_steps)
+    cut = [node for node in result.nodes if node.stop is StopReason.SEARCH_LIMIT]
+    assert len(cut) <= 1
+    assert not cut or not cut[0].chosen or len(result.nodes) == 1

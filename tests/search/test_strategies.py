@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlprm import search
+from rlprm.data.conversation import Conversation
 from rlprm.errors import ConfigError, DataError, UnknownComponentError
+from rlprm.policies.base import Completion
 from rlprm.search import greedy
 from rlprm.search.base import EndRank, end_rank
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
@@ -24,10 +31,46 @@ def history_score(task: Task, actions: tuple[str, ...]) -> float:
     return sum(map(ord, "".join((task.id, *actions)))) % 89 / 89
 
 
-def run(name: str, tasks: list[Task], scorer: FunctionScorer) -> list[search.SearchResult]:
-    temperature = 0.0 if name == "greedy" else 1.0
-    policy = SeededPolicy(("right", "finish", "left", "sleep"), temperature)
-    return search.load(name).search(tasks, policy, scorer, SETTING)
+WORDS = ("right", "finish", "left", "sleep", "right", "crash")
+
+
+class CountingPolicy(SeededPolicy):
+    """Says what each completion cost, and adds up what all of them cost."""
+
+    def __init__(self, actions: Sequence[str] = WORDS, temperature: float = 1.0) -> None:
+        super().__init__(actions, temperature)
+        self.sampled = self.fed = 0
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        completions = [
+            replace(completion, fed_tokens=100 + len(conversation))
+            for completion, conversation in zip(super().act(conversations, seeds), conversations, strict=True)
+        ]
+        self.sampled += sum(len(completion.ids) for completion in completions)
+        self.fed += sum(completion.fed_tokens for completion in completions)
+        return completions
+
+
+def policy_for(name: str, actions: Sequence[str] = WORDS) -> CountingPolicy:
+    return CountingPolicy(actions, 0.0 if name == "greedy" else 1.0)
+
+
+def run(
+    name: str,
+    tasks: Sequence[Task],
+    scorer: FunctionScorer,
+    policy: CountingPolicy | None = None,
+    **settings: Any,
+) -> list[search.SearchResult]:
+    return search.load(name).search(tasks, policy or policy_for(name), scorer, SETTING, **settings)
+
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "beam": [{"max_children": 1}, {"n": 2, "m": 3, "aggregation": "min"}],
+}
+"""Settings of a strategy beside its defaults."""
+CASES = [(name, settings) for name in search.available() for settings in ({}, *VARIANTS.get(name, []))]
+BUDGETS = (None, 1, 2, 3, 5, 8, 13, 21, 34)
 
 
 def test_the_known_strategies_are_found() -> None:
@@ -47,12 +90,125 @@ def test_one_stopped_result_per_task_in_order_with_its_costs(name: str) -> None:
         assert (result.score is None) == (result.scorer_tokens == 0)
 
 
-@pytest.mark.parametrize("name", search.available())
-def test_a_task_does_not_depend_on_its_neighbours(name: str) -> None:
-    together = run(name, TASKS, FunctionScorer(history_score))
-    reversed_order = run(name, TASKS[::-1], FunctionScorer(history_score))
+@pytest.mark.parametrize("budget", [None, 7, 30])
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_a_task_does_not_depend_on_its_neighbours(
+    name: str, settings: dict[str, Any], budget: int | None
+) -> None:
+    together = run(name, TASKS, FunctionScorer(history_score), budget=budget, **settings)
+    reversed_order = run(name, TASKS[::-1], FunctionScorer(history_score), budget=budget, **settings)
     assert together == reversed_order[::-1]
-    assert run(name, TASKS[1:2], FunctionScorer(history_score)) == together[1:2]
+    for task, result in zip(TASKS, together, strict=True):
+        assert run(name, [task], FunctionScorer(history_score), budget=budget, **settings) == [result]
+
+
+@pytest.mark.parametrize("name", [name for name in search.available() if name != "greedy"])
+def test_another_run_seed_is_another_search(name: str) -> None:
+    first, again, other = (
+        [result.nodes for result in run(name, TASKS, FunctionScorer(history_score), run_seed=seed)]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_a_round_is_one_call_of_the_policy_for_all_tasks(name: str) -> None:
+    together, *alone = [policy_for(name) for _ in range(len(TASKS) + 1)]
+    run(name, TASKS, FunctionScorer(history_score), together, budget=30)
+    for task, policy in zip(TASKS, alone, strict=True):
+        run(name, [task], FunctionScorer(history_score), policy, budget=30)
+    assert len(together.calls) == max(len(policy.calls) for policy in alone)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_costs_are_exact_and_the_budget_is_never_exceeded(
+    name: str, settings: dict[str, Any], budget: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    step = corridor.Corridor.step
+    monkeypatch.setattr(corridor.Corridor, "step", lambda self, a: taken.append(a) or step(self, a))
+    for task in TASKS:
+        taken.clear()
+        policy, scorer = policy_for(name), FunctionScorer(history_score)
+        (result,) = run(name, [task], scorer, policy, budget=budget, **settings)
+        assert result.trajectory.stop is not None
+        assert len(taken) == result.env_steps <= (budget or math.inf)
+        assert result.sampled_tokens == policy.sampled
+        assert result.policy_tokens == policy.fed
+        assert result.scorer_tokens == scorer.tokens * len(scorer.seen)
+
+
+@pytest.mark.parametrize("budget", [None, 6, 25])
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_the_record_holds_every_action_and_leads_to_the_result(
+    name: str, settings: dict[str, Any], budget: int | None
+) -> None:
+    for result in run(name, TASKS, FunctionScorer(history_score), budget=budget, **settings):
+        nodes = result.nodes
+        assert [node.number for node in nodes] == list(range(len(nodes)))
+        for node in nodes:
+            parent = None if node.parent is None else nodes[node.parent]
+            assert parent is None or parent.number < node.number
+            assert node.depth == (parent.depth if parent else 0) + len(node.actions)
+            assert node.round > (parent.round if parent else 0)
+            assert len(node.scores) in {0, len(node.actions)}
+            assert (node.rank is None) == (not node.scores)
+            assert (node.success is None) == (node.stop is None)
+        assert sum(len(node.actions) for node in nodes if node.executed) == result.env_steps
+        (chosen,) = [node for node in nodes if node.chosen]
+        assert chosen.kept
+        assert (chosen.stop, chosen.rank) == (result.trajectory.stop, result.score)
+        assert chosen.success == result.trajectory.outcome.success
+        line, actions = [chosen], list[str]()
+        while line[0].parent is not None:
+            line.insert(0, nodes[line[0].parent])
+        for node in line:
+            assert node.executed
+            actions += node.actions
+        assert actions == [step.action for step in result.trajectory.steps]
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_the_record_survives_json(name: str) -> None:
+    for result in run(name, TASKS[:2], FunctionScorer(history_score)):
+        lines = [json.dumps(node.to_row()) for node in result.nodes]
+        assert tuple(search.Node.from_row(json.loads(line)) for line in lines) == result.nodes
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_a_failed_episode_is_chosen_only_if_there_is_no_other(
+    name: str, settings: dict[str, Any], budget: int | None
+) -> None:
+    words = ("crash", "right", "crash", "finish")
+    for result in run(
+        name, TASKS, FunctionScorer(history_score), policy_for(name, words), budget=budget, **settings
+    ):
+        if result.trajectory.stop is StopReason.ERROR:
+            assert {node.stop for node in result.nodes} <= {None, StopReason.ERROR}
+            assert result.score is None
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_a_task_whose_environment_does_not_start_is_a_failed_result_beside_the_others(name: str) -> None:
+    broken = replace(TASKS[0], id="broken", spec={})
+    first, second = run(name, [broken, TASKS[1]], FunctionScorer(history_score), budget=10)
+    assert first.trajectory.stop is StopReason.ERROR
+    assert (first.score, first.sampled_tokens, first.scorer_tokens, first.env_steps) == (None, 0, 0, 0)
+    assert [second] == run(name, TASKS[1:2], FunctionScorer(history_score), budget=10)
+
+
+@pytest.mark.parametrize("name", search.available())
+def test_no_budget_below_one_step_is_accepted(name: str) -> None:
+    with pytest.raises(ConfigError, match="budget: got 0, allowed: at least 1"):
+        run(name, TASKS[:1], FunctionScorer(history_score), budget=0)
+
+
+@pytest.mark.parametrize("name", [name for name in search.available() if name != "greedy"])
+def test_a_greedy_policy_is_refused_where_samples_are_compared(name: str) -> None:
+    with pytest.raises(ConfigError, match="temperature 0"):
+        run(name, TASKS[:1], FunctionScorer(history_score), CountingPolicy(temperature=0.0))
 
 
 @pytest.mark.parametrize("name", search.available())

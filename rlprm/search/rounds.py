@@ -1,0 +1,432 @@
+"""Rounds of a search. A strategy is written for one task; the tasks of a call advance together.
+
+The strategy is a generator, its *plan*. The plan yields requests (start episodes, sample actions, take steps,
+score) and receives the answers; it returns the chosen candidate. :func:`run` collects the requests of all
+tasks, so that a round is one call of the policy and one of the scorer. A plan reads nothing but its own
+answers. The result of a task is therefore independent of the other tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import nullcontext
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from rlprm import envs
+from rlprm.data.formats import Parsed
+from rlprm.errors import ConfigError
+from rlprm.policies.base import Completion, Policy
+from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
+from rlprm.scorers.base import Scorer, searching
+from rlprm.search.base import UNRANKED, SearchResult, check_budget, end_rank, rank_score, score_all
+from rlprm.search.record import Node
+from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
+
+_T = TypeVar("_T")
+
+
+class Candidate:
+    """An episode of a search, finished or not."""
+
+    def __init__(self, start: Episode | Trajectory, parent: int | None = None) -> None:
+        self._start = start
+        self._frozen = start if isinstance(start, Trajectory) else None
+        self.parent = parent
+        """Number of the node that the candidate continues."""
+        self.before = 0 if isinstance(start, Trajectory) else start.turn
+        """Actions of that node and those before it."""
+        self.number: int | None = None
+        """Number of its own node; None before the first action."""
+        self.scores: StepScores | None = None
+        self.rank = UNRANKED
+
+    @property
+    def episode(self) -> Episode:
+        """The episode itself; there is none if the environment could not start."""
+        if isinstance(self._start, Trajectory):
+            raise ValueError(f"task {self._start.task.id}: the environment did not start")
+        return self._start
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The episode as it is now."""
+        if self._frozen is None:
+            self._frozen = self.episode.trajectory()
+        return self._frozen
+
+    @property
+    def stop(self) -> StopReason | None:
+        """Why the episode ended; None while it goes on."""
+        return self._start.stop
+
+    @property
+    def turn(self) -> int:
+        """Number of actions so far."""
+        return self._start.turn if isinstance(self._start, Episode) else 0
+
+    @property
+    def own_actions(self) -> tuple[str, ...]:
+        """Texts of the actions of its node."""
+        if isinstance(self._start, Trajectory):
+            return ()
+        return tuple(step.action for step in self._start.conversation.steps[self.before :])
+
+    @property
+    def end(self) -> tuple[int, float]:
+        """What finished candidates are ranked by: how the episode ended, then the rank score."""
+        return end_rank(self.stop), self.rank
+
+    def parse(self, completion: Completion) -> Parsed:
+        """Return the action that a sampled message stands for."""
+        return self.episode.format.parse(self.episode.policy.renderer.action_text(completion.ids))
+
+    def fork(self) -> Candidate:
+        """Return a child, yet in the same state."""
+        return Candidate(self.episode.fork(), self.number)
+
+    def preview(self, completion: Completion) -> Candidate:
+        """Return a child with one more action that the environment does not carry out."""
+        episode = copy(self.episode)
+        episode.conversation = episode.conversation.fork()
+        child = Candidate(episode, self.number)
+        episode.conversation.record(episode.append_action(completion).action, 0.0)
+        return child
+
+    def changed(self) -> None:
+        """Drop the frozen trajectory after an action. A finished episode is judged at once."""
+        self._frozen = None
+        if self.stop is not None:
+            self._frozen = self.episode.trajectory()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin episodes with these sample numbers, without a step; answered by their candidates."""
+
+    samples: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample an action for each (candidate, branch number); answered by the completions."""
+
+    branches: Sequence[tuple[Candidate, int]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Carry out sampled actions, each one environment step; answered by the candidates that took them."""
+
+    actions: Sequence[tuple[Candidate, Completion]]
+    fork: bool
+    """Act in copies of the candidates, which become their children."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score candidates; answered by the same candidates with ``scores`` and ``rank``."""
+
+    candidates: Sequence[Candidate]
+    aggregation: str
+    patient: bool = False
+    """Wait until the other tasks have no other request, so that one call scores all."""
+
+
+Request = Start | Sample | Step | Score
+Plan = Generator[Request, Any, _T]
+
+
+class Ledger:
+    """The costs, the budget and the record of the search of one task.
+
+    Args:
+        task: that is searched.
+        setting: how its episodes are run.
+        budget: the most environment steps; None for any number.
+    """
+
+    def __init__(self, task: Task, setting: EpisodeSetting, budget: int | None) -> None:
+        self.task = task
+        self.round_limit = setting.round_limit or envs.of_task(task).ROUND_LIMIT
+        """The most actions of an episode."""
+        self.budget = math.inf if budget is None else budget
+        self.round = self.sampled_tokens = self.policy_tokens = self.scorer_tokens = self.env_steps = 0
+        self.nodes: list[Node] = []
+
+    @property
+    def left(self) -> float:
+        """Environment steps that are left."""
+        return self.budget - self.env_steps
+
+    def affordable(self, running: Sequence[Candidate], wanted: float) -> int:
+        """Return how many episodes may be started beside those that run.
+
+        An episode starts beside others only if the budget pays for all of them up to the round limit. Only
+        an episode that runs alone can therefore be cut off, and the started episodes are those that would be
+        started one after another.
+        """
+        reserved = sum(self.round_limit - candidate.turn for candidate in running)
+        able = max((self.left - reserved) / self.round_limit, 0 if running or not self.left else 1)
+        return int(min(able, wanted))
+
+    def enter(self, candidate: Candidate) -> None:
+        """Enter a candidate into the record, or bring its node up to date after an action."""
+        if candidate.number is None:
+            candidate.number = len(self.nodes)
+            self.nodes.append(Node(candidate.number, candidate.parent, self.round, 0, (), (), None))
+        self.note(
+            candidate,
+            depth=candidate.turn,
+            actions=candidate.own_actions,
+            stop=candidate.stop,
+            success=None if candidate.stop is None else candidate.trajectory.outcome.success,
+        )
+
+    def note(self, candidate: Candidate, **changes: Any) -> None:
+        """Change fields of a candidate's node."""
+        assert candidate.number is not None
+        self.nodes[candidate.number] = replace(self.nodes[candidate.number], **changes)
+
+    def keep(self, candidates: Iterable[Candidate], kept: bool = True) -> None:
+        """Note whether the search goes on with these candidates."""
+        for candidate in candidates:
+            if candidate.number is not None:
+                self.note(candidate, kept=kept)
+
+    def close(self, candidate: Candidate) -> Candidate:
+        """End an unfinished episode because no environment step is left for it."""
+        if candidate.stop is None:
+            candidate.episode.stop = StopReason.SEARCH_LIMIT
+            candidate.changed()
+            self.enter(candidate)
+        return candidate
+
+    def result(self, chosen: Candidate) -> SearchResult:
+        """Return the result of the search."""
+        if chosen.number is None:  # the environment did not start
+            self.enter(chosen)
+        self.note(chosen, kept=True, chosen=True)
+        return SearchResult(
+            trajectory=chosen.trajectory,
+            score=None if chosen.rank == UNRANKED else chosen.rank,
+            sampled_tokens=self.sampled_tokens,
+            policy_tokens=self.policy_tokens,
+            scorer_tokens=self.scorer_tokens,
+            env_steps=self.env_steps,
+            nodes=tuple(self.nodes),
+        )
+
+
+def run(
+    tasks: Sequence[Task],
+    policy: Policy,
+    scorer: Scorer | None,
+    setting: EpisodeSetting,
+    plan: Callable[[Ledger], Plan[Candidate]],
+    *,
+    run_seed: int,
+    budget: int | None,
+    grows: bool,
+) -> list[SearchResult]:
+    """Search all tasks in rounds; see :class:`rlprm.search.base.SearchModule`.
+
+    Args:
+        tasks: what to solve.
+        policy: samples actions.
+        scorer: scores candidates; None if the plan has nothing scored.
+        setting: how episodes are run.
+        plan: the strategy, for the task of a ledger.
+        run_seed: with a task's id, determines all its random numbers.
+        budget: of each task.
+        grows: whether each candidate is scored after each of its actions, so that a model may keep keys and
+            values from round to round (``SearchingScorer``).
+    """
+    check_budget(budget)
+    ledgers = [Ledger(task, setting, budget) for task in tasks]
+    plans = [plan(ledger) for ledger in ledgers]
+    chosen: dict[int, Candidate] = {}
+    waiting: dict[int, Request] = {}
+
+    def resume(index: int, answer: Any = None) -> None:
+        try:
+            waiting[index] = plans[index].send(answer)
+        except StopIteration as done:
+            waiting.pop(index, None)
+            chosen[index] = done.value
+
+    def serve(
+        kind: type[Any], answer: Callable[[list[Ledger], list[Any]], list[Any]], patient: bool = True
+    ) -> None:
+        asking = [
+            index
+            for index, request in sorted(waiting.items())
+            if isinstance(request, kind) and (patient or not getattr(request, "patient", False))
+        ]
+        if asking:
+            answers = answer([ledgers[index] for index in asking], [waiting[index] for index in asking])
+            for index, of_task in zip(asking, answers, strict=True):
+                resume(index, of_task)
+
+    with searching(scorer) if grows and scorer is not None else nullcontext():
+        for index in range(len(tasks)):
+            resume(index)
+        while waiting:
+            serve(Start, lambda ledgers, requests: _start(ledgers, requests, policy, setting, run_seed))
+            serve(Sample, lambda ledgers, requests: _sample(ledgers, requests, policy))
+            serve(Step, _step)
+            all_patient = all(isinstance(request, Score) and request.patient for request in waiting.values())
+            serve(Score, lambda ledgers, requests: _score(ledgers, requests, scorer), all_patient)
+    return [ledger.result(chosen[index]) for index, ledger in enumerate(ledgers)]
+
+
+def check_sampling(policy: Policy, samples: float) -> None:
+    """Refuse several samples from a greedy policy.
+
+    Raises:
+        ConfigError: if the policy's temperature is 0 and more than one action is sampled in a state.
+    """
+    if samples > 1 and policy.temperature == 0:
+        raise ConfigError(
+            f"a policy at temperature 0 samples the same action {samples:.0f} times; raise the temperature"
+        )
+
+
+def start(samples: Sequence[int]) -> Plan[list[Candidate]]:
+    """Begin episodes."""
+    if not samples:
+        return []
+    candidates: list[Candidate] = yield Start(samples)
+    return candidates
+
+
+def advance(ledger: Ledger, candidates: Sequence[Candidate]) -> Plan[list[Candidate]]:
+    """Let unfinished candidates take one action each, in order, as many as steps are left.
+
+    Returns:
+        The candidates that took an action.
+    """
+    able = list(candidates[: _count(ledger.left, len(candidates))])
+    if not able:
+        return []
+    completions: list[Completion] = yield Sample([(candidate, 0) for candidate in able])
+    moved: list[Candidate] = yield Step(list(zip(able, completions, strict=True)), fork=False)
+    return moved
+
+
+def expand(ledger: Ledger, branches: Sequence[tuple[Candidate, int]]) -> Plan[list[Candidate]]:
+    """Sample actions in candidates and carry each distinct one out in a copy of its parent.
+
+    Args:
+        ledger: of the task; at most as many actions are sampled as steps are left.
+        branches: (parent, branch number) of every action, in order.
+
+    Returns:
+        The children, in the order of their first samples. Equal actions of one parent are one child.
+    """
+    branches = branches[: _count(ledger.left, len(branches))]
+    if not branches:
+        return []
+    completions: list[Completion] = yield Sample(branches)
+    parents = [parent for parent, _ in branches]
+    samples = Counter[tuple[int, Parsed]]()
+    distinct: dict[tuple[int, Parsed], tuple[Candidate, Completion]] = {}
+    for parent, completion in zip(parents, completions, strict=True):
+        key = (id(parent), parent.parse(completion))
+        samples[key] += 1
+        distinct.setdefault(key, (parent, completion))
+    children: list[Candidate] = yield Step(list(distinct.values()), fork=True)
+    for child, count in zip(children, samples.values(), strict=True):
+        ledger.note(child, samples=count)
+    return children
+
+
+def score(candidates: Sequence[Candidate], aggregation: str) -> Plan[None]:
+    """Score candidates and set their rank scores."""
+    if candidates:
+        yield Score(candidates, aggregation)
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the best of finished candidates: by how they ended, then by rank score; among equals, the first.
+
+    Terminated episodes come before truncated ones, and these before failed ones.
+    """
+    return max(candidates, key=lambda candidate: candidate.end)
+
+
+def _count(left: float, wanted: int) -> int:
+    return int(min(left, wanted))
+
+
+def _start(
+    ledgers: Sequence[Ledger],
+    requests: Sequence[Start],
+    policy: Policy,
+    setting: EpisodeSetting,
+    run_seed: int,
+) -> list[list[Candidate]]:
+    jobs = [
+        (ledger.task, sample, episode_seed(run_seed, ledger.task, sample))
+        for ledger, request in zip(ledgers, requests, strict=True)
+        for sample in request.samples
+    ]
+    started = iter(start_episodes(jobs, setting, policy))
+    answers = [[Candidate(next(started)) for _ in request.samples] for request in requests]
+    for ledger, candidates in zip(ledgers, answers, strict=True):
+        for candidate in candidates:
+            if candidate.stop is not None:
+                ledger.enter(candidate)
+    return answers
+
+
+def _sample(ledgers: Sequence[Ledger], requests: Sequence[Sample], policy: Policy) -> list[list[Completion]]:
+    flat = [branch for request in requests for branch in request.branches]
+    completions = iter(
+        policy.act(
+            [parent.episode.conversation for parent, _ in flat],
+            [parent.episode.next_seed(branch) for parent, branch in flat],
+        )
+    )
+    answers = [[next(completions) for _ in request.branches] for request in requests]
+    for ledger, of_task in zip(ledgers, answers, strict=True):
+        ledger.round += 1
+        ledger.sampled_tokens += sum(len(completion.ids) for completion in of_task)
+        ledger.policy_tokens += sum(completion.fed_tokens for completion in of_task)
+    return answers
+
+
+def _step(ledgers: Sequence[Ledger], requests: Sequence[Step]) -> list[list[Candidate]]:
+    for ledger, request in zip(ledgers, requests, strict=True):
+        if len(request.actions) > ledger.left:
+            raise ValueError(f"{len(request.actions)} steps were requested, {ledger.left} are left")
+        ledger.env_steps += len(request.actions)
+    answers = [[c.fork() if r.fork else c for c, _ in r.actions] for r in requests]
+    advance_all(
+        [candidate.episode for of_task in answers for candidate in of_task],
+        [completion for request in requests for _, completion in request.actions],
+    )
+    for ledger, of_task in zip(ledgers, answers, strict=True):
+        for candidate in of_task:
+            candidate.changed()
+            ledger.enter(candidate)
+    return answers
+
+
+def _score(
+    ledgers: Sequence[Ledger], requests: Sequence[Score], scorer: Scorer | None
+) -> list[Sequence[Candidate]]:
+    if scorer is None:
+        raise ValueError("the plan of a search without a scorer requested a score")
+    found = iter(score_all(scorer, [c.trajectory for request in requests for c in request.candidates]))
+    for ledger, request in zip(ledgers, requests, strict=True):
+        for candidate in request.candidates:
+            scores = candidate.scores = next(found)
+            candidate.rank = rank_score(scores, request.aggregation)
+            if scores is not None:
+                ledger.scorer_tokens += scores.tokens
+                ledger.note(candidate, scores=scores.values[candidate.before :], rank=candidate.rank)
+    return [request.candidates for request in requests]
