@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import time
 from collections import Counter
@@ -18,8 +19,17 @@ from rlprm.envs.webshop.environment import Place
 from rlprm.envs.webshop.expert import query_of
 from rlprm.envs.webshop.goal import NO_CAP, Goal, price_caps, price_words
 from rlprm.envs.webshop.reward import RULES, Request, option_met, purchase_reward, similarity
-from rlprm.envs.webshop.shop.generated_goals import WORDINGS, instruction, wishes, wishes_of, worded
+from rlprm.envs.webshop.shop.generated_goals import (
+    ASKED_ATTRIBUTES,
+    WORDINGS,
+    instruction,
+    more_hidden_wishes_of,
+    wishes,
+    wishes_of,
+    worded,
+)
 from rlprm.envs.webshop.shop.generated_products import Draw, generated_by_asin, generated_products
+from rlprm.envs.webshop.shop.product import documented
 from rlprm.envs.webshop.shop.product_kinds import CATEGORIES, OPTION_VALUES
 from rlprm.envs.webshop.tasks import shop_and_goal
 from rlprm.envs.webshop.title_nouns import by_rules
@@ -161,9 +171,77 @@ def test_no_request_is_in_two_splits() -> None:
         assert not asked[one] & asked[other]
 
 
+def test_hidden_wishes_ask_for_what_no_search_finds_and_searchable_ones_never() -> None:
+    sizes = {name: [len(wishes(name)[split]) for split in Split] for name in ASKED_ATTRIBUTES}
+    assert sizes == {
+        "any": [18_565, 2_464, 2_390], "searchable": [15_875, 2_083, 2_031], "hidden": [10_545, 1_420, 1_361]
+    }  # fmt: skip
+    for split in Split:
+        for wish in wishes("hidden")[split]:
+            shown, last = wish.attributes
+            assert last == wish.product.attributes[3]
+            assert shown in wish.product.title
+            assert last not in documented(wish.product)
+            assert last in " ".join(wish.product.bullets)
+        searchable = [wish for wish in wishes()[split] if wish.product.attributes[3] not in wish.attributes]
+        assert sorted(wishes("searchable")[split], key=repr) == sorted(searchable, key=repr)
+
+
+def test_hidden_wishes_are_all_combinations_of_options_for_both_attributes_of_a_title() -> None:
+    """A product with c combinations of options has 3 c + (c + 1) // 2 usual wishes."""
+    for p in generated_products()[:40]:
+        combinations = math.prod(len(option.values) for option in p.options)
+        usual, more = list(wishes_of(p)), list(more_hidden_wishes_of(p))
+        assert len(usual) == 3 * combinations + (combinations + 1) // 2
+        hidden = [wish for wish in [*usual, *more] if wish.hidden]
+        assert len({(wish.attributes, wish.options) for wish in hidden}) == len(hidden) == 2 * combinations
+        assert {wish.attributes[0] for wish in hidden} == set(p.attributes[:2])
+
+
+def test_no_request_is_in_two_splits_whatever_attributes_are_asked_for() -> None:
+    asked = {
+        split: {
+            (w.product.query, frozenset(w.attributes), w.options)
+            for name in ASKED_ATTRIBUTES
+            for w in wishes(name)[split]
+        }
+        for split in Split
+    }
+    for one, other in itertools.combinations(Split, 2):
+        assert not asked[one] & asked[other]
+
+
+def test_tasks_can_ask_for_hidden_attributes_only() -> None:
+    tasks = webshop.tasks(Split.DEV, 0, 120, attributes="hidden", categories=["toys", "pets"])
+    goals = [shop_and_goal(task)[1] for task in tasks]
+    assert all(goal.request.product.attributes[3] in goal.request.attributes for goal in goals)
+    assert {goal.request.product.category for goal in goals} == {"toys", "pets"}
+    assert set(tasks[0].spec) == {"product", "wish", "seed"}
+
+
+def first_hit_success(**settings: Any) -> float:
+    """How often the first result under the price cap is right, with every option that it has chosen right."""
+    bought = []
+    for task in webshop.tasks(Split.DEV, 0, 200, **settings):
+        shop, goal = shop_and_goal(task)
+        request = goal.request
+        results = map(shop.product, shop.index.search(query_of(goal.instruction)))
+        first = next(product for product in results if product.price <= request.price_cap)
+        chosen = [value for _, value in request.options if any(value in o.values for o in first.options)]
+        bought.append(purchase_reward(first, chosen, request, rule="fixed", nouns=by_rules).reward == 1.0)
+    return sum(bought) / len(bought)
+
+
+def test_the_first_result_is_rarely_right_for_a_hidden_attribute() -> None:
+    searchable, usual, hidden = (
+        first_hit_success(attributes=name) for name in ("searchable", "any", "hidden")
+    )
+    assert hidden < 0.5 < 0.8 < usual < searchable
+
+
 def test_wishes_are_numbered_by_product() -> None:
     for p in generated_products()[:20]:
-        found = list(wishes_of(p))
+        found = [*wishes_of(p), *more_hidden_wishes_of(p)]
         assert [wish.number for wish in found] == list(range(len(found)))
         assert len({(wish.attributes, wish.options) for wish in found}) == len(found)
 
@@ -217,7 +295,10 @@ def test_tasks_beyond_the_wishes_ask_again_in_other_words() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"goal": 1}, r"unknown webshop setting \['goal'\]; there are categories, data, goals, products"),
+        (
+            {"goal": 1},
+            r"unknown webshop setting \['goal'\]; there are categories, attributes, data, goals, products",
+        ),
         ({"results_per_page": 0}, "results_per_page: got 0, allowed: 1 or more"),
         ({"results_per_page": True}, "results_per_page: got True"),
         ({"observations": "html"}, "observations: got 'html', allowed: text, rich"),
@@ -227,6 +308,8 @@ def test_tasks_beyond_the_wishes_ask_again_in_other_words() -> None:
         ({"goals": "mine"}, "goals: got 'mine', allowed: synthetic, human"),
         ({"goals": "human"}, "goals: got 'human', allowed without data: synthetic"),
         ({"products": 10}, "products: got 10, allowed without data: None"),
+        ({"attributes": "all"}, "attributes: got 'all', allowed: any, searchable, hidden"),
+        ({"attributes": "hidden", "data": "x"}, "attributes: got 'hidden', allowed with data: any"),
         ({"categories": "toys"}, "categories: got 'toys', allowed: a list of some of fashion, electronics"),
         ({"categories": []}, r"categories: got \[\], allowed"),
         ({"categories": ["toys", "cars"]}, "categories: got .*cars.*allowed"),

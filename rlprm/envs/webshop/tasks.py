@@ -12,7 +12,12 @@ from rlprm.envs.webshop.goal import Goal
 from rlprm.envs.webshop.official.goals import GOAL_KINDS
 from rlprm.envs.webshop.official.store import open_store
 from rlprm.envs.webshop.settings import Setting, setting_from, spec_of
-from rlprm.envs.webshop.shop.generated_goals import CATEGORY_NAMES, generated_goal, wishes_in
+from rlprm.envs.webshop.shop.generated_goals import (
+    ASKED_ATTRIBUTES,
+    CATEGORY_NAMES,
+    generated_goal,
+    wishes_in,
+)
 from rlprm.envs.webshop.shop.shop import Shop, generated_shop
 from rlprm.errors import ConfigError
 from rlprm.types import End, Split, Task
@@ -29,6 +34,7 @@ def tasks(
     count: int,
     *,
     categories: Sequence[str] | None = None,
+    attributes: str = "any",
     data: str | None = None,
     goals: str = "synthetic",
     products: int | None = None,
@@ -52,6 +58,9 @@ def tasks(
         start: Index of the first task, at least 0.
         count: How many tasks, at least 0.
         categories: Of the generated shop, from which wishes come; None for all. All are sold.
+        attributes: Of the generated shop, which attributes wishes ask for. A search finds three of a
+            product's four attributes, and only the features page shows the last one. All ``"hidden"``
+            wishes, no ``"searchable"`` wish and one ``"any"`` wish of seven ask for it.
         data: Folder of WebShop's files, or its product file; None for the generated shop.
         goals: Of official data, ``"synthetic"``, or human instructions: ``"human"`` makes a goal of each, as
             princeton does, ``"human_agentgym"`` one for each of its price caps, as AgentGym does.
@@ -74,9 +83,13 @@ def tasks(
     setting = Setting(observations, results_per_page, show_attributes, reward, nouns)
     if goals not in GOAL_KINDS:
         raise ConfigError(f"webshop goals: got {goals!r}, allowed: {', '.join(GOAL_KINDS)}")
+    if attributes not in ASKED_ATTRIBUTES:
+        raise ConfigError(f"webshop attributes: got {attributes!r}, allowed: {', '.join(ASKED_ATTRIBUTES)}")
     if data is not None:
         if categories is not None:
             raise ConfigError(f"webshop categories: got {categories!r}, allowed with data: null")
+        if attributes != "any":
+            raise ConfigError(f"webshop attributes: got {attributes!r}, allowed with data: any")
         source = _checked_source({"data": data, "goals": goals, "products": products, "cache": cache})
         return _official(split, start, count, source, spec_of(setting))
     for name, value, default in (
@@ -86,7 +99,7 @@ def tasks(
     ):
         if value != default:
             raise ConfigError(f"webshop {name}: got {value!r}, allowed without data: {default}")
-    wished = wishes_in(split, _checked_categories(categories))
+    wished = wishes_in(split, _checked_categories(categories), attributes)
     drawn = numbered("webshop", split, start, count, kinds=wished, kind="wish")
     return [
         Task(

@@ -16,10 +16,12 @@ from rlprm.envs.webshop.shop.product_kinds import CATEGORIES
 from rlprm.types import Split
 
 __all__ = [
+    "ASKED_ATTRIBUTES",
     "CATEGORY_NAMES",
     "WORDINGS",
     "Wish",
     "instruction",
+    "more_hidden_wishes_of",
     "wishes",
     "wishes_in",
     "wishes_of",
@@ -28,6 +30,11 @@ __all__ = [
 
 CATEGORY_NAMES: tuple[str, ...] = tuple(category.name for category in CATEGORIES)
 """Of the generated shop."""
+
+ASKED_ATTRIBUTES = ("any", "searchable", "hidden")
+"""Which attributes goals ask for. A search finds three of a product's four attributes, and only the features
+page shows the last one. All ``hidden`` goals, no ``searchable`` goal and one of seven ``any`` goals ask for
+that one."""
 
 WORDINGS = 5
 """How many ways there are to ask for the same."""
@@ -46,10 +53,15 @@ class Wish:
     number: int
     """Among the wishes of the product."""
 
+    @property
+    def hidden(self) -> bool:
+        """Whether no search finds one of the attributes."""
+        return self.product.attributes[-1] in self.attributes
+
 
 @functools.cache
-def wishes() -> dict[Split, tuple[Wish, ...]]:
-    """Return the wishes of each split, in the order of its tasks.
+def wishes(attributes: str = "any") -> dict[Split, tuple[Wish, ...]]:
+    """Return the wishes of each split for some of :data:`ASKED_ATTRIBUTES`, in the order of its tasks.
 
     A split is chosen by what is asked for (the kind, the attributes and the options), so no request
     is in two splits, whichever of several products it was made from. Training tasks that ask for the
@@ -57,7 +69,7 @@ def wishes() -> dict[Split, tuple[Wish, ...]]:
     """
     by_split: dict[Split, list[Wish]] = {split: [] for split in Split}
     for product in generated_products():
-        for wish in wishes_of(product):
+        for wish in _asking_for(attributes, product):
             by_split[_split_of(wish)].append(wish)
     draw = Draw(_SPLIT_SEED)
     drawn = {split: draw.some(members, len(members)) for split, members in by_split.items()}
@@ -66,10 +78,20 @@ def wishes() -> dict[Split, tuple[Wish, ...]]:
     return {split: tuple(members) for split, members in drawn.items()}
 
 
+def _asking_for(attributes: str, product: Product) -> Iterator[Wish]:
+    if attributes == "any":
+        yield from wishes_of(product)
+    elif attributes == "searchable":
+        yield from (wish for wish in wishes_of(product) if not wish.hidden)
+    else:
+        yield from (wish for wish in wishes_of(product) if wish.hidden)
+        yield from more_hidden_wishes_of(product)
+
+
 @functools.lru_cache(maxsize=32)
-def wishes_in(split: Split, categories: tuple[str, ...]) -> tuple[Wish, ...]:
+def wishes_in(split: Split, categories: tuple[str, ...], attributes: str = "any") -> tuple[Wish, ...]:
     """Return the wishes of a split for products of some categories, in the order of its tasks."""
-    return tuple(wish for wish in wishes()[split] if wish.product.category in categories)
+    return tuple(wish for wish in wishes(attributes)[split] if wish.product.category in categories)
 
 
 def wishes_of(product: Product) -> Iterator[Wish]:
@@ -79,14 +101,38 @@ def wishes_of(product: Product) -> Iterator[Wish]:
     since ten rounds are few to look for it.
     """
     first, second, third, fourth = product.attributes
-    pairs = ((first, second), (first, third), (second, third), (first, fourth))
+    every = _combinations(product)
+    asked = itertools.chain(
+        itertools.product(((first, second), (first, third), (second, third)), every),
+        itertools.product(((first, fourth),), every[::2]),
+    )
+    for number, (pair, options) in enumerate(asked):
+        yield Wish(product, pair, options, number)
+
+
+def more_hidden_wishes_of(product: Product) -> Iterator[Wish]:
+    """List the wishes for the last attribute and one of the title that :func:`wishes_of` leaves out."""
+    first, second, _, fourth = product.attributes
+    every = _combinations(product)
+    asked = itertools.chain(
+        itertools.product(((first, fourth),), every[1::2]), itertools.product(((second, fourth),), every)
+    )
+    for number, (pair, options) in enumerate(asked, start=_usual_wishes(product)):
+        yield Wish(product, pair, options, number)
+
+
+def _usual_wishes(product: Product) -> int:
+    """Return how many wishes :func:`wishes_of` lists."""
+    count = len(_combinations(product))
+    return 3 * count + (count + 1) // 2
+
+
+@functools.lru_cache(maxsize=1024)
+def _combinations(product: Product) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Return the combinations of a product's options, as names and values."""
     names = [option.name for option in product.options]
-    combinations = list(itertools.product(*(option.values for option in product.options)))
-    number = 0
-    for pair in pairs:
-        for values in combinations[:: 2 if pair[1] == fourth else 1]:
-            yield Wish(product, pair, tuple(zip(names, values, strict=True)), number)
-            number += 1
+    every = itertools.product(*(option.values for option in product.options))
+    return tuple(tuple(zip(names, values, strict=True)) for values in every)
 
 
 def _split_of(wish: Wish) -> Split:
@@ -127,7 +173,8 @@ def generated_goal(asin: str, number: int, seed: int) -> Goal:
 
 @functools.lru_cache(maxsize=1024)
 def _wishes_by_asin(asin: str) -> tuple[Wish, ...]:
-    return tuple(wishes_of(generated_by_asin()[asin]))
+    product = generated_by_asin()[asin]
+    return (*wishes_of(product), *more_hidden_wishes_of(product))
 
 
 def instruction(
