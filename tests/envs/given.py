@@ -1,4 +1,4 @@
-"""Environments whose tasks come from data that are given: they promise what those promise that need none."""
+"""Environments with settings, data among them: they promise what those promise that have the default ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rlprm import envs
+from rlprm.types import End
 from tests.toys.webshop import small_data
 
 
@@ -43,6 +44,7 @@ GIVEN: Mapping[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
     "webshop, official data": ("webshop", _official),
     "math, gsm8k": ("math", _gsm8k),
     "math, multiple choice": ("math", _multiple_choice),
+    "babyai, AgentGym's rules": ("babyai", lambda _: {"rules": "agentgym"}),
 }
 """Name of a case → environment, and what writes its data into a new folder and returns its settings."""
 
@@ -64,6 +66,11 @@ def _with_data(name: str) -> SimpleNamespace:
 def load(name: str) -> Any:
     """Return the environment under test of that name: a module, or one with settings for data in a folder."""
     return _with_data(name) if name in GIVEN else envs.load(name)
+
+
+def ends_of(name: str) -> list[End]:
+    """Return the ends that a case offers."""
+    return [End.ON_SUCCESS] if name == "babyai, AgentGym's rules" else [End.DECLARED, End.ON_SUCCESS]
 
 
 def environment_of(name: str) -> str:

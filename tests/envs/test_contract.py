@@ -14,7 +14,7 @@ from rlprm import envs
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.rollouts.episode import rollout
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
-from tests.envs.given import GIVEN, environment_of, load
+from tests.envs.given import GIVEN, ends_of, environment_of, load
 from tests.envs.shared import any_value, one_line_at_most
 from tests.toys.agents import SeededPolicy
 
@@ -43,9 +43,18 @@ any_action = st.one_of(
 
 
 @pytest.fixture(autouse=True)
-def _can_run_here(name: str) -> None:
+def _can_run_here(name: str, request: pytest.FixtureRequest) -> None:
     if reason := envs.missing(environment_of(name)):
         pytest.skip(reason)
+    if (end := request.node.callspec.params.get("end", ends_of(name)[0])) not in ends_of(name):
+        pytest.skip(f"{name} has no end {end}")
+
+
+def test_an_end_that_an_environment_does_not_have_is_a_config_error(name: str) -> None:
+    (task,) = load(name).tasks(Split.TRAIN, 0, 1)
+    for end in set(End) - set(ends_of(name)):
+        with pytest.raises(ConfigError, match="end: got"):
+            load(name).make(task, end=end)
 
 
 def solvable(name: str, end: End, count: int = 3) -> list[tuple[Task, list[str]]]:
@@ -156,7 +165,7 @@ def test_any_action_string_is_answered(name: str, end: End) -> None:
 
 def test_a_huge_action_is_answered_at_once(name: str) -> None:
     module = load(name)
-    start = module.make(module.tasks(Split.TRAIN, 0, 1)[0], end=End.DECLARED)
+    start = module.make(module.tasks(Split.TRAIN, 0, 1)[0], end=ends_of(name)[0])
     start.reset()
     for action in HUGE:
         started = time.process_time()
@@ -212,8 +221,9 @@ def test_a_rule_reads_success_off_the_texts_of_the_experts_episode(name: str) ->
 
 
 def test_observations_are_bounded_along_demonstrations(name: str) -> None:
-    for task, actions in solvable(name, End.DECLARED, count=8):
-        first, *turns, _ = play(name, task, End.DECLARED, actions)
+    end = ends_of(name)[0]
+    for task, actions in solvable(name, end, count=8):
+        first, *turns, _ = play(name, task, end, actions)
         assert max(len(first), *(len(turn.observation) for turn in turns)) <= LONGEST_OBSERVATION
 
 
@@ -226,8 +236,9 @@ def test_outcome_is_valid_right_after_reset(name: str, end: End) -> None:
 
 
 def test_nothing_is_printed(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    for task, actions in solvable(name, End.DECLARED, count=5):
-        play(name, task, End.DECLARED, actions)
+    end = ends_of(name)[0]
+    for task, actions in solvable(name, end, count=5):
+        play(name, task, end, actions)
     assert capfd.readouterr().out == ""
 
 

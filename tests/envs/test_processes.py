@@ -10,18 +10,19 @@ import pytest
 from rlprm import envs
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Split, Task
-from tests.envs.given import GIVEN, environment_of, load
+from tests.envs.given import GIVEN, ends_of, environment_of, load
 
 
-def play(task: Task, actions: list[str]) -> list[object]:
-    env = envs.load(task.environment).make(task, end=End.DECLARED)
+def play(task: Task, actions: list[str], end: End) -> list[object]:
+    env = envs.load(task.environment).make(task, end=end)
     return [env.reset(), *(env.step(action) for action in actions), env.outcome()]
 
 
-def demonstrated(name: str) -> tuple[Task, list[str]]:
+def demonstrated(name: str) -> tuple[Task, list[str], End]:
+    end = ends_of(name)[0]
     for task in load(name).tasks(Split.TRAIN, 0, 40):
         try:
-            return task, load(name).demonstrate(task, end=End.DECLARED)
+            return task, load(name).demonstrate(task, end=end), end
         except DemonstrationError:
             continue
     pytest.fail(f"the expert of {name} solves none of 40 tasks")

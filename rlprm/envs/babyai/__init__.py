@@ -1,6 +1,7 @@
 """BabyAI: language goals in a grid of rooms, as text, with AgentGym's wording and actions.
 
-The worlds are minigrid's 40 BabyAI levels (``levels=["GoToLocalS8N7", ...]``).
+The worlds are minigrid's 40 BabyAI levels (``levels=["GoToLocalS8N7", ...]``). With ``rules="agentgym"`` an
+episode is what AgentGym's server plays, mistakes included.
 Partially observed: the agent is told what it sees ahead, so an action's progress
 also holds the luck of what it revealed.
 """

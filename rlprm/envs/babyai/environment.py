@@ -7,8 +7,11 @@ import copy
 from rlprm.envs.babyai import wording
 from rlprm.envs.babyai.actions import Options, find_options, normalize
 from rlprm.envs.babyai.levels import pristine_world, task_address
+from rlprm.envs.babyai.rules import Rules
+from rlprm.envs.babyai.served import ServedBabyAI
 from rlprm.envs.babyai.view import look
 from rlprm.envs.babyai.world import World
+from rlprm.errors import ConfigError
 from rlprm.types import End, Outcome, StopReason, Task, Turn
 
 __all__ = ["BabyAI", "make"]
@@ -19,22 +22,30 @@ _DEFINITIONS = {
 }
 
 
-def make(task: Task, *, end: End) -> BabyAI:
+def make(task: Task, *, end: End) -> BabyAI | ServedBabyAI:
     """Build the environment of a task (and, unless it was among the latest ones, its world).
 
     Raises:
-        ConfigError: if the task is not one of this environment.
+        ConfigError: if the task is not one of this environment, or ``end`` does not fit its rules.
     """
-    return BabyAI(pristine_world(*task_address(task)), end=End(end))
+    world, seed, rules = task_address(task)
+    if rules is Rules.FIXED:
+        return BabyAI(pristine_world(world, seed), end=End(end))
+    if End(end) is End.DECLARED:
+        raise ConfigError(
+            "end: got declared, allowed with babyai's rules agentgym: on_success (AgentGym's server ends the "
+            "episode when the goal is met, and has no action that declares the end)"
+        )
+    return ServedBabyAI(pristine_world(world, seed))
 
 
 class BabyAI:
-    """One episode: text actions in, text observations out.
+    """One episode by the fixed rules: text actions in, text observations out.
 
-    Differences from AgentGym's server: the episode ends when the goal is met however
-    small the reward (there it went on below 0.5), the score is the reward once (there
-    it could add up), a goal met in the middle of a macro action counts (there only the
-    last primitive did), and minigrid's step limit ends the episode.
+    Differences from AgentGym's server (see :class:`~rlprm.envs.babyai.served.ServedBabyAI`): it ends when
+    the goal is met however small the reward, the score is the reward once, and minigrid's step limit ends the
+    episode. A goal met in the middle of a macro action counts, because minigrid ends the episode at the
+    primitive action that meets the goal. AgentGym's server steps on through the end.
     """
 
     __slots__ = ("_declared", "_fulfilled", "_options", "_scene", "_start", "_stopped", "_world")

@@ -15,11 +15,13 @@ from typing import Any
 from minigrid.envs.babyai.core.verifier import ObjDesc, OpenInstr
 from minigrid.utils.baby_ai_bot import GoNextToSubgoal, OpenSubgoal, PickupSubgoal
 
-from rlprm.envs.babyai.actions import find_options
+from rlprm.envs.babyai.actions import Options, find_options
 from rlprm.envs.babyai.bot import BOT_FAILURES, SEARCHES_PER_TURN, Bot
 from rlprm.envs.babyai.environment import make
 from rlprm.envs.babyai.levels import pristine_world, task_address
-from rlprm.envs.babyai.view import AHEAD, Seen, View, look, thing_at
+from rlprm.envs.babyai.rules import Rules
+from rlprm.envs.babyai.served import ServedBabyAI
+from rlprm.envs.babyai.view import AHEAD, Seen, View, appearance, look, thing_at
 from rlprm.envs.babyai.wording import FINISH
 from rlprm.envs.babyai.world import DIRECTIONS, DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE, World
 from rlprm.errors import DemonstrationError
@@ -42,6 +44,7 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
 
     Raises:
         DemonstrationError: where the expert does not solve the task within the round limit.
+        ConfigError: if the task is not one of this environment, or ``end`` does not fit its rules.
     """
     declared = end is End.DECLARED
     actions = _solve(task, ROUND_LIMIT - declared)
@@ -52,10 +55,12 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
 
 
 def _solve(task: Task, budget: int) -> list[str]:
-    world = pristine_world(*task_address(task)).fork()
-    expert = _Expert(world)
+    name, seed, rules = task_address(task)
+    world = pristine_world(name, seed).fork()
+    expert = _Expert(world, rules)
     actions: list[str] = []
-    while world.verdict is None:
+    # By AgentGym's rules a failure does not end the episode, and a success counts at the end of an action.
+    while world.verdict is None if rules is Rules.FIXED else world.latest != "success":
         if len(actions) == budget:
             raise DemonstrationError(f"{task.id}: the expert needs more than {budget} actions")
         try:
@@ -73,18 +78,23 @@ def _try_out(task: Task, actions: list[str], end: End) -> None:
             raise DemonstrationError(
                 f"{task.id}: the episode ends at {action!r}, before the end of {actions}"
             )
-    if episode.step(actions[-1]).stop is None or not episode.outcome().success:
+    last = episode.step(actions[-1])
+    # AgentGym's server goes on after a success that pays no more than 0.5.
+    is_over = last.stop is not None or isinstance(episode, ServedBabyAI)
+    if not is_over or not episode.outcome().success:
         raise DemonstrationError(f"{task.id}: the expert's actions {actions} do not reach the goal")
 
 
 class _Expert:
     """Chooses text actions for one world and carries them out in it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, rules: Rules) -> None:
         """Start at the beginning of an episode."""
         self._world = world
+        self._rules = rules
         self._bot = Bot(world)
         self._goal_doors = _doors_to_open(world.instrs)
+        self._options = Options()
         self._wish: int | None = None  # the bot's latest suggestion
         self._deed: int | None = None  # the latest primitive, as the bot is to know it
 
@@ -98,7 +108,11 @@ class _Expert:
             self._bot.begin_again()
             self._wish = RIGHT
         view = look(self._world)
-        available = find_options(view, self._world.carrying, declared=False).actions
+        world = self._world
+        self._options = find_options(
+            view, world.carrying, declared=False, rules=self._rules, direction=world.agent_dir
+        )
+        available = self._options.actions
         action = next(idea for idea in self._ideas(view) if self._is_sound(available.get(idea)))
         self._carry_out(available[action])
         return action
@@ -109,6 +123,7 @@ class _Expert:
     def _carry_out(self, primitives: list[int]) -> None:
         """Act; the bot plans again before and after everything that is more than a movement."""
         self._deed = None
+        image = appearance(self._world)
         for position, primitive in enumerate(primitives):
             handles = primitive not in _MOVEMENTS
             if position > 0 and (handles or primitives[position - 1] not in _MOVEMENTS):
@@ -117,6 +132,14 @@ class _Expert:
                 break
             # The bot would undo an action that it did not plan, so the action is not passed to it.
             self._deed = None if handles and primitive != self._wish else primitive
+            if self._rules is Rules.AGENTGYM:
+                before, image = image, appearance(self._world)
+                if image == before:
+                    break
+
+    def _text(self, verb: str, seen: Seen) -> str:
+        """Return the text of an action on a thing; empty if the action is not available."""
+        return self._options.texts.get((verb, seen.cell), "")
 
     def _ideas(self, view: View) -> Iterator[str]:
         """Texts for what the bot wants to do next, best first; not all of them need be possible."""
@@ -124,7 +147,7 @@ class _Expert:
         if self._wish == DROP:
             yield "drop"
         if self._wish == PICKUP and ahead is not None:
-            yield f"pickup {ahead.name} {ahead.number}"
+            yield self._text("pickup", ahead)
         if self._wish == TOGGLE and ahead is not None:
             yield self._opening(ahead)
         if self._wish in _MOVEMENTS:
@@ -139,7 +162,7 @@ class _Expert:
         """Open a door: to have it open if the goal says so, else to pass."""
         if thing_at(self._world, door.cell) in self._goal_doors:
             return "toggle"
-        return f"toggle and go through {door.name} {door.number}"
+        return self._text("toggle and go through", door)
 
     def _towards_target(self, view: View) -> Iterator[str]:
         """Go to, pick up or open a visible thing that the bot is after, the nearest first."""
@@ -152,15 +175,15 @@ class _Expert:
             if not _is_about(subgoal.datum, thing):
                 continue
             if isinstance(purpose, PickupSubgoal):
-                yield f"pickup {seen.name} {seen.number}"
+                yield self._text("pickup", seen)
             if isinstance(purpose, OpenSubgoal) and thing not in self._goal_doors:
-                yield f"toggle and go through {seen.name} {seen.number}"
-            yield f"go to {seen.name} {seen.number}"
+                yield self._text("toggle and go through", seen)
+            yield self._text("go to", seen)
 
     def _through_open_door(self, view: View) -> Iterator[str]:
         """Pass a visible open door that is on the bot's way."""
         doors = {
-            thing_at(self._world, seen.cell).cur_pos: f"go through {seen.name} {seen.number}"
+            thing_at(self._world, seen.cell).cur_pos: self._text("go through", seen)
             for seen in view.things
             if seen.name.endswith("open door")
         }
@@ -176,7 +199,7 @@ class _Expert:
         if self._wish == FORWARD or in_doorway:
             for seen in view.things:
                 if seen.name.endswith("closed door"):
-                    yield f"toggle and go through {seen.name} {seen.number}"
+                    yield self._text("toggle and go through", seen)
             yield _MOVEMENTS[FORWARD]
 
     def _is_sound(self, primitives: list[int] | None) -> bool:

@@ -13,6 +13,7 @@ import gymnasium
 import minigrid  # noqa: F401  (importing it registers the levels)
 
 from rlprm.envs._splits import numbered
+from rlprm.envs.babyai.rules import Rules
 from rlprm.envs.babyai.world import World
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
@@ -75,12 +76,19 @@ _REGISTERED = {
     _BEFORE_RULES: "GoToObjS6-v1",
 }
 
+_RULES = [rules.value for rules in Rules]
 _WORLDS_KEPT = 256
 _generating = threading.Lock()
 
 
 def tasks(
-    split: Split, start: int, count: int, *, levels: Sequence[str] = DEFAULT_LEVELS, **unknown: Any
+    split: Split,
+    start: int,
+    count: int,
+    *,
+    levels: Sequence[str] = DEFAULT_LEVELS,
+    rules: str = Rules.FIXED.value,
+    **unknown: Any,
 ) -> list[Task]:
     """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
 
@@ -93,20 +101,23 @@ def tasks(
         start: Index of the first task, at least 0.
         count: How many tasks, at least 0.
         levels: Short level names such as ``"GoToLocalS8N7"``, without repetition.
+        rules: ``"fixed"``, or ``"agentgym"`` for what AgentGym's server does, mistakes included.
         unknown: Nothing; any other setting is an error.
 
     Raises:
-        ConfigError: for an unknown setting or level, or a range the split does not have.
+        ConfigError: for unknown settings, levels or rules, or a range the split does not have.
     """
     if unknown:
-        raise ConfigError(f"unknown babyai setting {sorted(unknown)}; there is only 'levels'")
+        raise ConfigError(f"unknown babyai setting {sorted(unknown)}; there are 'levels' and 'rules'")
     names = _checked_levels(levels)
+    if rules not in _RULES:
+        raise ConfigError(f"babyai rules: got {rules!r}, allowed: {', '.join(_RULES)}")
     addresses = numbered("babyai", Split(split), start, count, kinds=names, kind="level")
-    return [_task(Split(split), level, seed) for level, seed in addresses]
+    return [_task(Split(split), level, seed, rules) for level, seed in addresses]
 
 
-def task_address(task: Task) -> tuple[str, int]:
-    """Return world and seed of a task.
+def task_address(task: Task) -> tuple[str, int, Rules]:
+    """Return world, seed and rules of a task.
 
     Raises:
         ConfigError: if its ``spec`` is not one of this environment.
@@ -117,16 +128,16 @@ def task_address(task: Task) -> tuple[str, int]:
         or not isinstance(seed, int)
         or isinstance(seed, bool)
         or seed < 0
-        or rules not in (None, "fixed")
+        or not (rules is None or rules in _RULES)
     ):
         raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
     is_older = rules is None and level == "GoToObjS6"
-    return _BEFORE_RULES if is_older else str(level), seed
+    return _BEFORE_RULES if is_older else str(level), seed, Rules(rules or Rules.FIXED)
 
 
 @functools.lru_cache(maxsize=_WORLDS_KEPT)
 def pristine_world(level: str, seed: int) -> World:
-    """Return the world of a level and seed at its start. DistributedScorer: fork it, never act in it.
+    """Return the world of a level and seed at its start. Fork it, never act in it.
 
     Kept for the most recent tasks, because a task is usually rolled out many times.
     """
@@ -158,5 +169,5 @@ def _checked_levels(levels: Any) -> tuple[str, ...]:
     return tuple(levels)
 
 
-def _task(split: Split, level: str, seed: int) -> Task:
-    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed, "rules": "fixed"})
+def _task(split: Split, level: str, seed: int, rules: str) -> Task:
+    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed, "rules": str(rules)})

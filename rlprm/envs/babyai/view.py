@@ -1,4 +1,4 @@
-"""What the agent sees, and where it can go within that.
+"""What the agent sees.
 
 Cells of the view are numbered row by row, farthest row first, left to right:
 cell ``j * VIEW + i`` is ``VIEW - 1 - j`` steps ahead of the agent and ``i - VIEW // 2``
@@ -12,15 +12,15 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from rlprm.envs.babyai.world import DIRECTIONS, FORWARD, LEFT, RIGHT, VIEW, WALL, World
+from rlprm.envs.babyai.world import DIRECTIONS, VIEW, WALL, World
 
 __all__ = [
     "AGENT",
     "AHEAD",
-    "Routes",
+    "Image",
     "Seen",
     "View",
-    "find_routes",
+    "appearance",
     "look",
     "name_of",
     "positions",
@@ -102,6 +102,22 @@ def look(world: World) -> View:
         if kind not in ("door", "goal"):
             blocked |= 1 << cell
     return View(visible, tuple(things), sees_wall, _barrier(content, visible), blocked)
+
+
+Image = tuple[str | None, ...]
+"""What minigrid's image shows in each cell of the view: a name, or ``""`` for empty, or None for hidden."""
+
+
+def appearance(world: World) -> Image:
+    """Return what minigrid's image of a state shows; in the agent's own cell, what the agent carries."""
+    origin = world.index(*world.agent_pos)
+    content = [world.cells[origin + offset] for offset in _offsets(world.stride, world.agent_dir)]
+    visible = _visible_cells(content)
+    content[AGENT] = world.carrying
+    return tuple(
+        ("" if thing is None else name_of(thing)) if visible >> cell & 1 else None
+        for cell, thing in enumerate(content)
+    )
 
 
 def name_of(thing: Any) -> str:
@@ -188,79 +204,3 @@ def _spread(lit: int, clear: int) -> tuple[int, int]:
             lit |= 1 << i - 1
             ahead |= 0b11 << i - 1
     return lit, ahead
-
-
-class Routes:
-    """Shortest sequences of primitive actions to the cells of the view.
-
-    Found by breadth-first search over (cell, direction), trying forward, left,
-    right in this order. Cells that are not visible count as free.
-    """
-
-    __slots__ = ("_facing", "_onto", "_parents")
-
-    def __init__(self, parents: list[int], facing: dict[int, int], onto: dict[int, int]) -> None:
-        """Hold the search tree; see ``find_routes``."""
-        self._parents = parents
-        self._facing = facing
-        self._onto = onto
-
-    def facing(self, cell: int) -> list[int] | None:
-        """Return the primitives that end next to a cell and looking at it; None if there are none."""
-        return self._path(self._facing.get(cell))
-
-    def onto(self, cell: int) -> list[int] | None:
-        """Return the primitives that end on a cell; None if there are none."""
-        return self._path(self._onto.get(cell))
-
-    def _path(self, state: int | None) -> list[int] | None:
-        if state is None:
-            return None
-        path = []
-        while state != _START:
-            state, action = divmod(self._parents[state], 4)
-            path.append(action)
-        return path[::-1]
-
-
-# States are cell * 4 + turn, where turn counts quarter turns to the right since the start.
-_START = AGENT * 4
-_STEP = ((-1, 0), (0, 1), (1, 0), (0, -1))  # (row, column) of a step forward, by turn
-
-
-def _cell_in_front(cell: int, turn: int) -> int | None:
-    row, column = divmod(cell, VIEW)
-    row, column = row + _STEP[turn][0], column + _STEP[turn][1]
-    return row * VIEW + column if 0 <= row < VIEW and 0 <= column < VIEW else None
-
-
-_IN_FRONT = tuple(_cell_in_front(cell, turn) for cell in range(VIEW * VIEW) for turn in range(4))
-
-
-@functools.lru_cache(maxsize=4096)  # the same view comes back often, in other rollouts of a task above all
-def find_routes(blocked: int) -> Routes:
-    """Search the view once for the ways to all of its cells.
-
-    Args:
-        blocked: Cells that cannot be walked on.
-    """
-    parents = [-1] * (VIEW * VIEW * 4)
-    parents[_START] = 0
-    facing: dict[int, int] = {}
-    onto: dict[int, int] = {}
-    queue = [_START]
-    for state in queue:
-        cell, turn = state >> 2, state & 3
-        onto.setdefault(cell, state)
-        front = _IN_FRONT[state]
-        if front is not None:
-            facing.setdefault(front, state)
-            ahead = front << 2 | turn
-            if parents[ahead] < 0 and not blocked >> front & 1:
-                parents[ahead] = state << 2 | FORWARD
-                queue.append(ahead)
-        for action, turned in ((LEFT, cell << 2 | turn - 1 & 3), (RIGHT, cell << 2 | turn + 1 & 3)):
-            if parents[turned] < 0:
-                parents[turned] = state << 2 | action
-                queue.append(turned)
-    return Routes(parents, facing, onto)

@@ -53,6 +53,8 @@ class World:
         instrs: minigrid's verifier of the goal.
         verdict: What the verifier decided, ``"success"`` or ``"failure"``; None before.
             It is not consulted again.
+        latest: What the verifier decided of the last primitive action: ``"success"``, ``"failure"``
+            or ``"continue"``.
         score: minigrid's reward when the goal was met, 0.0 otherwise.
     """
 
@@ -64,6 +66,7 @@ class World:
         "fulfilled",
         "height",
         "instrs",
+        "latest",
         "max_steps",
         "mission",
         "score",
@@ -88,6 +91,7 @@ class World:
     instrs: Any
     verdict: str | None
     """The first one, as in minigrid: ``success``, ``failure``, or None."""
+    latest: str
     fulfilled: bool
     """Whether the last primitive action fulfilled the mission."""
     score: float
@@ -115,7 +119,7 @@ class World:
         world.step_count, world.max_steps = int(env.step_count), int(env.max_steps)
         world.mission = str(env.mission)
         world.instrs = copier.instruction(env.instrs, world)
-        world.verdict, world.fulfilled, world.score = None, False, 0.0
+        world.verdict, world.latest, world.fulfilled, world.score = None, "continue", False, 0.0
         return world
 
     def fork(self) -> World:
@@ -132,7 +136,8 @@ class World:
         other.step_count, other.max_steps = self.step_count, self.max_steps
         other.mission = self.mission
         other.instrs = copier.instruction(self.instrs, other)
-        other.verdict, other.fulfilled, other.score = self.verdict, self.fulfilled, self.score
+        other.verdict, other.latest = self.verdict, self.latest
+        other.fulfilled, other.score = self.fulfilled, self.score
         return other
 
     def index(self, x: int, y: int) -> int:
@@ -149,7 +154,7 @@ class World:
         changed = self._carry_out(action)
         if action == DROP:
             _update_positions(self.instrs)
-        verdict = self.instrs.verify(action)
+        verdict = self.latest = self.instrs.verify(action)
         if self.verdict is None and verdict != "continue":
             self.verdict = verdict
         self.fulfilled = verdict == self.verdict == "success"
