@@ -71,6 +71,24 @@ class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
         "such as AgentGym/AgentTraj-L. Their instructions are replaced by those of prompt.",
         group=_DATA,
     )
+    trajectories: str = setting(
+        "",
+        "Learn from the policy's own trajectories (made by rlprm collect) instead of an expert's: all of "
+        "them, in the very tokens that were sampled.",
+        group=_DATA,
+    )
+    only_successes: bool = setting(True, "Of trajectories, learn the successes alone.", group=_DATA)
+    held_out_fraction: float = setting(
+        0.0,
+        "Share of the trajectories' tasks left out: those that train-prm holds out with this share and seed.",
+        least=0, below=1, group=_DATA,
+    )  # fmt: skip
+    epochs_of: str = setting(
+        "learned",
+        "What num_train_epochs passes over: the trajectories that are learned, or all that are given. With "
+        "given, a clone of the successes takes as many optimiser steps as a PRM.",
+        choices=("learned", "given"), group=_DATA,
+    )  # fmt: skip
     first_task: int = setting(
         0, "First task of the train split to demonstrate; or first trajectory given.", least=0, group=_DATA
     )
@@ -104,6 +122,10 @@ class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        if self.trajectories and self.demonstrations is not None:
+            raise ConfigError("trajectories: got a folder beside demonstrations, allowed: one of the two")
+        if self.trajectories and self.model == "tiny":
+            raise ConfigError("model: got tiny, allowed with trajectories: a folder or hub id")
         if self.model == "tiny":
             if self.lora_r:
                 raise ConfigError(
@@ -120,6 +142,10 @@ class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
             found |= {"max_length": "model tiny"}
         if self.demonstrations is not None:
             found |= {"workers": "demonstrations is set"}
+        if self.trajectories:
+            found |= dict.fromkeys(("first_task", "num_demonstrations", "workers"), "trajectories is set")
+        else:
+            found |= dict.fromkeys(("only_successes", "held_out_fraction", "epochs_of"), "no trajectories")
         return found
 
 

@@ -1,7 +1,8 @@
-"""Stage 1: supervised fine-tuning of a policy on demonstrations, of an expert or from AgentGym's data.
+"""Stage 1: supervised fine-tuning of a policy on demonstrations, AgentGym's data or its own trajectories.
 
 Demonstrations are rendered by the same :class:`Conversation` that records
-rollouts, so a policy is trained on exactly the token layout it will act in.
+rollouts, so a policy is trained on exactly the token layout it will act in. Of its own
+trajectories, the very tokens that were sampled are learned.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rlprm.data.importers.agentgym import (
     without,
 )
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.store import TrajectoryStore
 from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
@@ -44,7 +46,9 @@ from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.models.zero import size_of
 from rlprm.runtime.processes import local_count
+from rlprm.runtime.provenance import episode_settings, warn_of_differences
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.stages.cloning import choose_trajectories, steps_over
 from rlprm.stages.settings import SFTStageConfig
 from rlprm.training import (
     LogSettings,
@@ -54,7 +58,7 @@ from rlprm.training import (
     stage_record,
     trainer_arguments,
 )
-from rlprm.types import End, Split, Step
+from rlprm.types import End, Split, Step, Trajectory
 
 log = logging.getLogger(__name__)
 _IGNORED = -100
@@ -81,20 +85,36 @@ def run(config: SFTStageConfig) -> None:
     given = import_demonstrations(config) if config.demonstrations is not None else []
     if given:
         record["data"] = digest(given)
+    store = TrajectoryStore.open(config.trajectories) if config.trajectories else None
+    if store is not None:
+        record["data"] = dict(store.meta)
+    else:  # records from before these settings do not have them
+        del record["trajectories"], record["only_successes"], record["held_out_fraction"], record["epochs_of"]
     if is_finished(config.output_dir, "sft", record):
         log.info("%s holds the finished policy of these settings; reusing it", config.output_dir)
         return
+    if store is not None:
+        warn_of_differences(str(store.folder), store.meta, episode_settings(config))
     with recorded(config.output_dir, "sft", record) as results:
-        demonstrations = given or collect_demonstrations(config)
-        tokenizer, model = _tokenizer_and_model(config, demonstrations, bf16=arguments.bf16)
+        if store is not None:
+            tokenizer, model = _own_tokenizer_and_model(config, bf16=arguments.bf16)
+            chosen = choose_trajectories(store, config, ChatRenderer(tokenizer))
+            dataset = trajectories_to_dataset(chosen.learned, config.learn_observations, config.seed)
+            dropped, missed = chosen.too_long, 0
+            if config.epochs_of == "given" and arguments.max_steps <= 0:
+                arguments.max_steps = steps_over(chosen.given, arguments)
+        else:
+            demonstrations = given or collect_demonstrations(config)
+            missed = 0 if given else config.num_demonstrations - len(demonstrations)
+            tokenizer, model = _tokenizer_and_model(config, demonstrations, bf16=arguments.bf16)
+            dataset, dropped = to_dataset(
+                demonstrations,
+                ChatRenderer(tokenizer),
+                max_length=config.max_length,
+                learn_observations=config.learn_observations,
+                seed=config.seed,
+            )
         parameters = sum(map(size_of, model.parameters()))
-        dataset, dropped = to_dataset(
-            demonstrations,
-            ChatRenderer(tokenizer),
-            max_length=config.max_length,
-            learn_observations=config.learn_observations,
-            seed=config.seed,
-        )
         trainer = SFTTrainer(
             model=with_adapters(model, config, seed=config.seed),
             args=arguments,
@@ -108,11 +128,12 @@ def run(config: SFTStageConfig) -> None:
         save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **FULL_PRECISION))
         results.update(
             demonstrations=len(dataset),
-            expert_failures=0 if given else config.num_demonstrations - len(demonstrations),
+            expert_failures=missed,
             too_long=dropped,
             parameters=parameters,
             trained_parameters=trainable_parameters(model),
-            tokens=sum(map(len, dataset["input_ids"])) * config.num_train_epochs,
+            tokens=sum(map(len, dataset["input_ids"])) * trainer.state.epoch,
+            steps=trainer.state.global_step,
             **{k: v for k, v in trainer.state.log_history[-1].items() if k == "train_loss"},
         )
 
@@ -202,20 +223,41 @@ def to_dataset(
         The data set, and the number of demonstrations left out because they
         exceed ``max_length`` tokens (cutting them would teach half a task).
     """
-    rows: list[dict[str, Any]] = []
-    generator = np.random.default_rng(seed)
+    learned = []
     for demonstration in demonstrations:
         conversation = render(demonstration, renderer)
         if max_length is None or len(conversation) <= max_length:
-            drawn = generator.random(len(conversation)) < learn_observations
-            for step in _unlearned_steps(demonstration, conversation):
-                drawn[step.start : step.end + 1] = False
-            learned = zip(conversation.token_ids, conversation.action_mask, drawn.tolist(), strict=True)
-            labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
-            rows.append({"input_ids": conversation.token_ids, "labels": labels})
-    if not rows:
+            shown = _unlearned_steps(demonstration, conversation)
+            learned.append((conversation.token_ids, conversation.action_mask, shown))
+    if not learned:
         raise DataError(f"no demonstration fits into {max_length} tokens")
-    return Dataset.from_list(rows), len(demonstrations) - len(rows)
+    return _rows(learned, learn_observations, seed), len(demonstrations) - len(learned)
+
+
+def trajectories_to_dataset(
+    trajectories: Sequence[Trajectory], learn_observations: float = 0.0, seed: int = 0
+) -> Dataset:
+    """Return the tokens of trajectories as rows of :func:`to_dataset`; sampled tokens are learned.
+
+    A closing token that the length limit forced is not learned, because the policy did not sample it.
+    """
+    return _rows([(t.token_ids, t.action_mask, ()) for t in trajectories], learn_observations, seed)
+
+
+def _rows(
+    conversations: Sequence[tuple[Sequence[int], Sequence[int], Sequence[Step]]], share: float, seed: int
+) -> Dataset:
+    """Return rows of token ids and labels, given token ids, action masks and steps that are not learned."""
+    rows: list[dict[str, Any]] = []
+    generator = np.random.default_rng(seed)
+    for token_ids, action_mask, unlearned in conversations:
+        drawn = generator.random(len(token_ids)) < share
+        for step in unlearned:
+            drawn[step.start : step.end + 1] = False
+        learned = zip(token_ids, action_mask, drawn.tolist(), strict=True)
+        labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
+        rows.append({"input_ids": list(token_ids), "labels": labels})
+    return Dataset.from_list(rows)
 
 
 def render(demonstration: Demonstration, renderer: ChatRenderer) -> Conversation:
@@ -245,10 +287,16 @@ def _tokenizer_and_model(
     config: SFTStageConfig, demonstrations: Sequence[Demonstration], *, bf16: bool
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if config.model != "tiny":
-        dtype = config.weights_dtype(bf16=bf16)
-        return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
+        return _own_tokenizer_and_model(config, bf16=bf16)
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = getattr(envs.load(config.environment), "FIXED_PHRASES", ())
     tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
     model = tiny_model(tokenizer, size=config.size, context_length=config.context_length, seed=config.seed)
     return tokenizer, model
+
+
+def _own_tokenizer_and_model(
+    config: SFTStageConfig, *, bf16: bool
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    dtype = config.weights_dtype(bf16=bf16)
+    return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)

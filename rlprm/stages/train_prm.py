@@ -94,7 +94,7 @@ def run(config: PRMConfig) -> None:
             trajectories=len(train), held_out=len(held_out), unusable=unusable,
             too_long=too_long, unlabelled=len(usable) - len(labelled),
             tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
-            trained_parameters=trainable_parameters(model), **metrics,
+            steps=trainer.state.global_step, trained_parameters=trainable_parameters(model), **metrics,
         )  # fmt: skip
 
 
