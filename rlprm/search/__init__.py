@@ -17,7 +17,7 @@ from rlprm.search.record import Node
 
 __all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load"]
 
-_NOT_STRATEGIES = frozenset({"base", "record", "rounds"})
+_NOT_STRATEGIES = frozenset({"base", "ledger", "record", "rounds"})
 REQUIRED = ("search",)
 
 

@@ -34,7 +34,8 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import EndRank, SearchResult, end_rank
-from rlprm.search.rounds import Candidate, Ledger, Plan, best, check_sampling, expand, run, score, start
+from rlprm.search.ledger import Candidate, Ledger
+from rlprm.search.rounds import Plan, best, check_sampling, expand, run, score, start
 from rlprm.types import EpisodeSetting, Task
 
 

@@ -16,7 +16,8 @@ from rlprm.functional.best_of_n import best_of_k_curve
 from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import UNRANKED, SearchResult, end_rank, rank_score
-from rlprm.search.rounds import Candidate, Ledger, Plan, Score, advance, check_sampling, run, start
+from rlprm.search.ledger import Candidate, Ledger
+from rlprm.search.rounds import Plan, Score, advance, check_sampling, run, start
 from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
 
 

@@ -8,7 +8,8 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
-from rlprm.search.rounds import Candidate, Ledger, Plan, advance, run, start
+from rlprm.search.ledger import Candidate, Ledger
+from rlprm.search.rounds import Plan, advance, run, start
 from rlprm.types import EpisodeSetting, Task
 
 

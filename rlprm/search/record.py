@@ -28,9 +28,10 @@ class Node:
     actions: tuple[str, ...]
     """Texts of the node's own actions, in order."""
     scores: tuple[float, ...]
-    """Newest step scores of these actions; empty if the scorer did not score the candidate."""
+    """Newest step scores of these actions; empty if the scorer did not score the candidate. If the episode
+    failed, the scores of its last action may be missing."""
     rank: float | None
-    """Rank score by which the candidate was last compared with others; None without a score."""
+    """Rank score by which the candidate was last compared; None without a score, or if the episode failed."""
     samples: int = 1
     """Sampled messages that this candidate stands for; above 1, equal actions were merged into it."""
     kept: bool = False

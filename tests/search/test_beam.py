@@ -368,3 +368,47 @@ def test_a_model_policy_finds_the_same_with_and_without_kept_keys_and_values() -
         assert cached.policy_tokens < reference.policy_tokens
     assert encoded[1] < encoded[0]
     assert encoded == [sum(result.policy_tokens for result in of_mode) for of_mode in results]
+
+
+FULL: Script = {
+    (): ["right", "left", "wait", "up"],
+    ("right",): ["right", "wait"],
+    ("left",): ["left", "wait"],
+    ("right", "right"): ["finish"],
+    ("right", "wait"): ["finish"],
+    ("left", "left"): ["finish"],
+}
+
+
+def preferring_right(_: Task, history: tuple[str, ...]) -> float:
+    return 0.9 * (history[:1] == ("right",)) + 0.05 * history.count("right") + 0.01 * len(history)
+
+
+@pytest.mark.parametrize(
+    ("max_children", "kept"),
+    [
+        (None, [("right", "right"), ("right", "wait")]),
+        (2, [("right", "right"), ("right", "wait")]),
+        (1, [("right", "right"), ("left", "left")]),
+    ],
+)
+def test_children_of_one_parent_beyond_the_limit_are_dropped(
+    max_children: int | None, kept: list[tuple[str, ...]]
+) -> None:
+    # 2×2. Both children of "right" rank above those of "left". All first actions have one parent: no limit.
+    scorer = FunctionScorer(preferring_right)
+    (result,) = beam.search(
+        [TASK], ScriptedPolicy(FULL), scorer, SETTING, n=2, m=2, max_children=max_children
+    )
+    assert {history[:2] for history in scorer.seen if len(history) == 3} == set(kept)
+    assert [node.kept for node in result.nodes[:4]] == [True, True, False, False]
+
+
+def test_a_beam_without_steps_left_is_closed_and_its_best_candidate_returned() -> None:
+    # 2×2 and 6 steps: four in round 1, then one child of "right" and one of "left". Both are cut off.
+    scorer = FunctionScorer(preferring_right)
+    (result,) = beam.search([TASK], ScriptedPolicy(FULL), scorer, SETTING, n=2, m=2, budget=6)
+    assert actions(result) == ["right", "right"]
+    assert result.trajectory.stop is StopReason.SEARCH_LIMIT
+    assert [node.actions for node in result.nodes if node.stop] == [("right",), ("left",)]
+    assert (result.env_steps, len(result.nodes)) == (6, 6)

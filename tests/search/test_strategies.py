@@ -67,6 +67,10 @@ def run(
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "beam": [{"max_children": 1}, {"n": 2, "m": 3, "aggregation": "min"}],
+    "halving": [{"n": 3, "depths": (1, 2, 3), "aggregation": "mean"}],
+    "resample": [{"n": 3, "margin": 0.0}, {"margin": 0.5, "reference": "initial"}],
+    "sample_until_accepted": [{"n": 2, "threshold": 0.9}],
+    "step_best_of_k": [{"k": 2, "aggregation": "min"}],
 }
 """Settings of a strategy beside its defaults."""
 CASES = [(name, settings) for name in search.available() for settings in ({}, *VARIANTS.get(name, []))]
@@ -152,8 +156,9 @@ def test_the_record_holds_every_action_and_leads_to_the_result(
             assert parent is None or parent.number < node.number
             assert node.depth == (parent.depth if parent else 0) + len(node.actions)
             assert node.round > (parent.round if parent else 0)
-            assert len(node.scores) in {0, len(node.actions)}
-            assert (node.rank is None) == (not node.scores)
+            failed = node.stop is StopReason.ERROR
+            assert len(node.scores) in {0, len(node.actions), len(node.actions) - failed}
+            assert (node.rank is None) == (failed or not node.scores)
             assert (node.success is None) == (node.stop is None)
         assert sum(len(node.actions) for node in nodes if node.executed) == result.env_steps
         (chosen,) = [node for node in nodes if node.chosen]
