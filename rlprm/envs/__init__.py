@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ __all__ = [
     "EnvironmentModule",
     "available",
     "belongs_to",
+    "count_tasks",
     "load",
     "missing",
     "of_task",
@@ -83,6 +85,28 @@ def tasks(
                 "(environment=__name__)"
             )
     return [replace(task, environment=stored) for task in made]
+
+
+def count_tasks(
+    name: str, split: Split, start: int, at_most: int, env_kwargs: Mapping[str, Any] | None = None
+) -> int:
+    """Return how many tasks a split has from ``start`` on, or ``at_most`` if the split has more.
+
+    Raises:
+        ConfigError: if the split has no task ``start``, or for a setting the environment does not take.
+    """
+
+    def has(count: int) -> bool:
+        try:
+            tasks(name, split, start + count - 1, 1, env_kwargs)
+        except ConfigError:
+            return False
+        return True
+
+    tasks(name, split, start, 1, env_kwargs)
+    if has(at_most):
+        return at_most
+    return bisect.bisect_left(range(2, at_most), True, key=lambda count: not has(count)) + 1
 
 
 def of_task(task: Task) -> EnvironmentModule:

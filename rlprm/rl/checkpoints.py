@@ -101,7 +101,8 @@ def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> Ru
     newest = checkpoints[-1]
     state = read_json(newest / _STATE)
     before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
-    now = {**json.loads(json.dumps(dict(settings))), "processes": engine.processes.count}
+    now = current_settings("train-rl", json.loads(json.dumps(dict(settings))))
+    now["processes"] = engine.processes.count
     refuse_other_settings(f"{newest} was made", before, now)
     engine.load_state(newest)
     return RunState(**state)

@@ -67,7 +67,13 @@ class RLConfig(TuningConfig, PolicyConfig):
     )  # fmt: skip
     # Tasks and iterations
     first_task: int = setting(0, "First task of the train split.", least=0, group=_TASKS)
-    num_tasks: int = setting(100_000, "Tasks to go through, in order, and then again.", least=1, group=_TASKS)
+    num_tasks: int = setting(
+        100_000, "Tasks to go through, and then again; shuffled, at most those the split has.",
+        least=1, group=_TASKS,
+    )  # fmt: skip
+    shuffle_tasks: bool = setting(
+        True, "Take the tasks in an order drawn from the seed, another one for each pass.", group=_TASKS
+    )
     iterations: int = setting(100, "Number of iterations: rollouts, then an update.", least=1, group=_TASKS)
     max_env_steps: int = setting(
         0, "End after the iteration in which this many steps are taken; 0: no limit.", least=0, group=_TASKS

@@ -5,15 +5,18 @@ So a run resumes without any stored schedule.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from rlprm.errors import ConfigError
 
 __all__ = [
     "LR_SCHEDULES",
-    "TaskRange",
+    "ScheduledTask",
     "learning_rate_factor",
     "round_limit_at",
     "round_limits",
@@ -40,23 +43,37 @@ def learning_rate_factor(
     return minimum + (1.0 - minimum) * falling
 
 
-class TaskRange(NamedTuple):
-    """Tasks that follow one another in the list."""
+class ScheduledTask(NamedTuple):
+    """One task of an iteration."""
 
-    first: int
-    number: int
+    index: int
+    """Place of the task in the list, from 0."""
     before: int
     """Number of complete passes through the list before."""
 
 
-def scheduled_tasks(iteration: int, per_iteration: int, num_tasks: int) -> Iterator[TaskRange]:
-    """Yield an iteration's tasks: in order through the list, and again from its start."""
-    place, end = iteration * per_iteration, (iteration + 1) * per_iteration
-    while place < end:
-        before, first = divmod(place, num_tasks)
-        count = min(end - place, num_tasks - first)
-        yield TaskRange(first, count, before)
-        place += count
+def scheduled_tasks(
+    iteration: int, per_iteration: int, num_tasks: int, *, shuffle_seed: int | None
+) -> list[ScheduledTask]:
+    """Return an iteration's tasks: passes through the list, one after another.
+
+    Args:
+        iteration: from 0.
+        per_iteration: tasks of each iteration.
+        num_tasks: length of the list.
+        shuffle_seed: determines the order of each pass; None for the order of the list.
+    """
+    places = range(iteration * per_iteration, (iteration + 1) * per_iteration)
+    passes = [divmod(place, num_tasks) for place in places]
+    if shuffle_seed is None:
+        return [ScheduledTask(index, before) for before, index in passes]
+    return [ScheduledTask(_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, before: int, num_tasks: int) -> list[int]:
+    order: list[int] = np.random.default_rng((seed, before)).permutation(num_tasks).tolist()
+    return order
 
 
 def round_limits(schedule: Mapping[Any, Any]) -> Sequence[tuple[int, int]]:

@@ -80,6 +80,11 @@ class RLTrainer:
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
         self.fresh = FreshTrajectories(config, self.processes)
+        self.num_tasks = config.num_tasks
+        if config.shuffle_tasks:
+            self.num_tasks = envs.count_tasks(
+                config.environment, Split.TRAIN, config.first_task, config.num_tasks, config.env_kwargs
+            )
         self._watch = Stopwatch()
         sampler.sync(engine, version=state.iteration)
 
@@ -195,13 +200,16 @@ class RLTrainer:
     def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
         """Run the episodes of an iteration, or the first of them; every process gets all."""
         config = self.config
-        ranges = scheduled_tasks(iteration, config.tasks_per_iteration, config.num_tasks)
+        scheduled = scheduled_tasks(
+            iteration, config.tasks_per_iteration, self.num_tasks,
+            shuffle_seed=config.seed if config.shuffle_tasks else None,
+        )  # fmt: skip
         jobs = [
             # A task that comes again gets other random numbers: its samples are numbered on.
             (task, before * config.samples_per_task + sample)
-            for first, count, before in ranges
+            for index, before in scheduled
             for task in envs.tasks(
-                config.environment, Split.TRAIN, config.first_task + first, count, config.env_kwargs
+                config.environment, Split.TRAIN, config.first_task + index, 1, config.env_kwargs
             )
             for sample in range(config.samples_per_task)
         ]

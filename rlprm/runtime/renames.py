@@ -44,6 +44,8 @@ def current_settings(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, renamed in values.items():
         if isinstance(value := current.get(name), str):
             current[name] = renamed.get(value, value)
+    if stage == "train-rl":
+        current.setdefault("shuffle_tasks", False)  # the order of the list was the only one until 0.2
     if isinstance(handed_on := current.get("refresh_kwargs"), Mapping):
         current["refresh_kwargs"] = _dotted("train-prm", handed_on)
     return current

@@ -17,7 +17,7 @@ from typing import Any
 
 from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
-from rlprm.errors import DataError
+from rlprm.errors import ConfigError, DataError
 from rlprm.models import zero
 from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
@@ -50,6 +50,11 @@ _TRIES_OF_A_PROBE = 4  # episodes run for each one that the probe needs
 _NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
 """Settings that do not change the result."""
 _COMPARED = ("before", "after", "difference")
+_COUNTED_BY = {
+    Split.TRAIN: "first_task and num_tasks",
+    Split.DEV: "eval_tasks",
+    Split.TEST: "test_tasks",
+}
 
 
 def run(config: RLConfig) -> dict[str, Any]:
@@ -145,13 +150,18 @@ def _check_tasks(config: RLConfig) -> None:
     """
     reached = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
     last = {
-        Split.TRAIN: config.first_task + reached,
+        Split.TRAIN: config.first_task + (1 if config.shuffle_tasks else reached),
         Split.DEV: config.eval_tasks if config.eval_every else 0,
         Split.TEST: config.test_tasks,
     }
     for split, end in last.items():
-        if end:
+        if not end:
+            continue
+        try:
             envs.tasks(config.environment, split, end - 1, 1, config.env_kwargs)
+        except ConfigError as error:
+            names = _COUNTED_BY[split]
+            raise ConfigError(f"the {split} split has too few tasks for {names}: {error}") from error
 
 
 def _identity(config: RLConfig) -> dict[str, Any]:

@@ -44,17 +44,43 @@ def test_no_iteration_is_without_a_step_and_none_above_the_rate(
 
 
 @given(per_iteration=st.integers(1, 12), num_tasks=st.integers(1, 12), iterations=st.integers(1, 8))
-def test_tasks_come_in_order_and_never_twice_in_the_same_round(
+def test_without_a_shuffle_tasks_come_in_order_and_never_twice_in_the_same_pass(
     per_iteration: int, num_tasks: int, iterations: int
 ) -> None:
-    seen = []
-    for iteration in range(iterations):
-        ranges = list(scheduled_tasks(iteration, per_iteration, num_tasks))
-        assert sum(number for _, number, _ in ranges) == per_iteration
-        for first, number, before in ranges:
-            assert first + number <= num_tasks
-            seen += [(before, first + i) for i in range(number)]
-    assert seen == [divmod(place, num_tasks) for place in range(per_iteration * iterations)]
+    listed = [
+        task
+        for iteration in range(iterations)
+        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=None)
+    ]
+    in_order = [divmod(place, num_tasks) for place in range(per_iteration * iterations)]
+    assert [(task.before, task.index) for task in listed] == in_order
+
+
+@given(
+    per_iteration=st.integers(1, 12), num_tasks=st.integers(1, 12), passes=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)  # fmt: skip
+def test_a_shuffled_pass_holds_every_task_once(
+    per_iteration: int, num_tasks: int, passes: int, seed: int
+) -> None:
+    iterations = -(-passes * num_tasks // per_iteration)
+    shuffled = [
+        task
+        for iteration in range(iterations)
+        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=seed)
+    ]
+    for number in range(passes):
+        of_pass = shuffled[number * num_tasks : (number + 1) * num_tasks]
+        assert {task.before for task in of_pass} == {number}
+        assert sorted(task.index for task in of_pass) == list(range(num_tasks))
+
+
+def test_the_order_of_tasks_depends_on_seed_and_pass_alone() -> None:
+    def order(seed: int, iteration: int = 0) -> list[int]:
+        return [task.index for task in scheduled_tasks(iteration, 50, 50, shuffle_seed=seed)]
+
+    assert order(0) == order(0)
+    assert len({tuple(order(0)), tuple(order(1)), tuple(order(0, iteration=1)), tuple(range(50))}) == 4
 
 
 def test_the_curriculum_of_round_limits() -> None:

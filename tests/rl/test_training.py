@@ -150,7 +150,7 @@ def test_trap_no_task_is_trained_on_and_measured_on(
         return tasks(split, start, count, **env_kwargs)
 
     monkeypatch.setattr(corridor, "tasks", watched)
-    run(iterations=2, eval_every=1, eval_tasks=3, test_tasks=4, first_task=30)
+    run(iterations=2, eval_every=1, eval_tasks=3, test_tasks=4, first_task=30, shuffle_tasks=False)
     assert {t.task.split for wave in collected for t in wave} == {Split.TRAIN}
     assert {t.task.id for t in collected[1]} == {f"train-{i}" for i in range(38, 46)}
     reached = {split: max(start + count for s, start, count in asked if s is split) for split in Split}
@@ -161,7 +161,7 @@ def test_trap_no_task_is_trained_on_and_measured_on(
 def test_a_task_that_comes_again_gets_other_random_numbers(
     run: Run, collected: list[list[Trajectory]]
 ) -> None:
-    run(iterations=2, num_tasks=3, tasks_per_iteration=4, samples_per_task=2, **BASELINE)
+    run(iterations=2, num_tasks=3, tasks_per_iteration=4, samples_per_task=2, shuffle_tasks=False, **BASELINE)
     found = [(t.task.id, t.sample) for wave in collected for t in wave]
     assert found[:8] == [(f"train-{i}", s) for i in range(3) for s in (0, 1)] + [
         ("train-0", 2),
@@ -193,7 +193,7 @@ def test_failed_episodes_are_counted_with_their_cause_and_left_out(
         return step(self, action)
 
     monkeypatch.setattr(corridor.Corridor, "step", breaks)
-    run(iterations=1)
+    run(iterations=1, shuffle_tasks=False)
     failed = [t for t in collected[0] if t.stop is StopReason.ERROR]
     usable = [t for t in collected[0] if t.stop is not StopReason.ERROR]
     assert failed
@@ -221,14 +221,24 @@ def test_where_all_episodes_fail_training_ends_with_the_cause(
 
 def test_a_task_list_that_is_too_short_is_refused_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:
     for changes in (
-        {"first_task": 9_990, "iterations": 2},
+        {"first_task": 9_990, "iterations": 2, "shuffle_tasks": False},
+        {"first_task": 10_000},
         {"test_tasks": 10_001},
         {"eval_every": 1, "eval_tasks": 10_001},
     ):
         with pytest.raises(ConfigError, match=r"has tasks 0 \.\.\. 9999"):
             run(**changes)
     assert not (tmp_path / "rl").exists()
-    run(first_task=9_990, iterations=2, num_tasks=10, **BASELINE)  # the last ones, twice
+    run(first_task=9_990, iterations=2, num_tasks=10, shuffle_tasks=False, **BASELINE)  # the last ones, twice
+
+
+def test_shuffled_tasks_are_those_the_split_has(run: Run, collected: list[list[Trajectory]]) -> None:
+    run(first_task=9_993, iterations=2, samples_per_task=2, **BASELINE)
+    ids = [t.task.id for wave in collected for t in wave][::2]
+    assert {*ids[:7]} == {f"train-{i}" for i in range(9_993, 10_000)}
+    assert ids[:7] != sorted(ids[:7])
+    assert ids[7:14] != ids[:7]
+    assert {*ids[7:14]} == {*ids[:7]}
 
 
 def test_training_ends_when_enough_steps_are_taken(run: Run, tmp_path: Path) -> None:
@@ -252,7 +262,7 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
     monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
     summary = run(
         iterations=16, reward="promise", critic="shared", alarm_window=3, stop_on_alarm=True,
-        tasks_per_iteration=16, round_limit=10, learning_rate=2e-3,
+        tasks_per_iteration=16, round_limit=10, learning_rate=1e-3,
     )  # fmt: skip
     turns, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("turns", "success"))
     assert turns[-1] > turns[0] + 1
