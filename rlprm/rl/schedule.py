@@ -46,7 +46,7 @@ def learning_rate_factor(
 class ScheduledTask(NamedTuple):
     """One task of an iteration."""
 
-    index: int
+    number: int
     """Place of the task in the list, from 0."""
     before: int
     """Number of complete passes through the list before."""
@@ -66,7 +66,7 @@ def scheduled_tasks(
     places = range(iteration * per_iteration, (iteration + 1) * per_iteration)
     passes = [divmod(place, num_tasks) for place in places]
     if shuffle_seed is None:
-        return [ScheduledTask(index, before) for before, index in passes]
+        return [ScheduledTask(place, before) for before, place in passes]
     return [ScheduledTask(_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes]
 
 

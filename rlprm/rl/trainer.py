@@ -207,9 +207,9 @@ class RLTrainer:
         jobs = [
             # A task that comes again gets other random numbers: its samples are numbered on.
             (task, before * config.samples_per_task + sample)
-            for index, before in scheduled
+            for number, before in scheduled
             for task in envs.tasks(
-                config.environment, Split.TRAIN, config.first_task + index, 1, config.env_kwargs
+                config.environment, Split.TRAIN, config.first_task + number, 1, config.env_kwargs
             )
             for sample in range(config.samples_per_task)
         ]

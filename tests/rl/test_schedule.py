@@ -53,7 +53,7 @@ def test_without_a_shuffle_tasks_come_in_order_and_never_twice_in_the_same_pass(
         for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=None)
     ]
     in_order = [divmod(place, num_tasks) for place in range(per_iteration * iterations)]
-    assert [(task.before, task.index) for task in listed] == in_order
+    assert [(task.before, task.number) for task in listed] == in_order
 
 
 @given(
@@ -72,12 +72,12 @@ def test_a_shuffled_pass_holds_every_task_once(
     for number in range(passes):
         of_pass = shuffled[number * num_tasks : (number + 1) * num_tasks]
         assert {task.before for task in of_pass} == {number}
-        assert sorted(task.index for task in of_pass) == list(range(num_tasks))
+        assert sorted(task.number for task in of_pass) == list(range(num_tasks))
 
 
 def test_the_order_of_tasks_depends_on_seed_and_pass_alone() -> None:
     def order(seed: int, iteration: int = 0) -> list[int]:
-        return [task.index for task in scheduled_tasks(iteration, 50, 50, shuffle_seed=seed)]
+        return [task.number for task in scheduled_tasks(iteration, 50, 50, shuffle_seed=seed)]
 
     assert order(0) == order(0)
     assert len({tuple(order(0)), tuple(order(1)), tuple(order(0, iteration=1)), tuple(range(50))}) == 4
