@@ -385,6 +385,9 @@ def test_options_of_the_last_page_are_written_as_flask_writes_json() -> None:
         ("Thought:\nI think so.\n\nAction:\nsearch[boots]</s>", Action("search", "boots")),
         ("Action: click[a]\nAction: click[b]", Action("click", "b")),
         ("click[a] because", Action("click", "a")),
+        ("search[a] b]", Action("search", "a] b")),
+        ("search[boots [red]]", None),  # upstream takes all before the last bracket for the name
+        ("search[boots] and click[navy]", None),
         ("i would search[boots]", None),  # as upstream, which then finds no such action
         ("search[a\nb]", None),
         ("search[]", None),
@@ -397,7 +400,7 @@ def test_actions_are_read_as_by_agentgyms_client(written: str, action: Action | 
 
 @given(st.sampled_from(["search", "click"]), st.text(min_size=1).filter(lambda text: "\n" not in text))
 def test_any_target_on_one_line_is_read_back(name: str, target: str) -> None:
-    if "Action:" not in target:
+    if "Action:" not in target and (name == "click" or "[" not in target):
         assert parse_action(f"Thought:\nhm\n\nAction:\n{name}[{target}]</s>") == Action(name, target.lower())
 
 
