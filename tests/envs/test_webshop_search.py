@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprm.envs.webshop.search.analyzer import STOP_WORDS, terms
-from rlprm.envs.webshop.search.disk_index import IndexBuilder, open_index
+from rlprm.envs.webshop.search.disk_index import IndexBuilder, open_index, stored_lengths
 from rlprm.envs.webshop.search.index import MOST_RESULTS, SearchIndex, best, new_bm25
 from rlprm.envs.webshop.search.porter_stemmer import stem
 from rlprm.envs.webshop.shop.generated_products import Draw, generated_products
@@ -162,6 +162,34 @@ def built(folder: Path, documents: list[str]) -> SearchIndex:
     builder.finish()
     assert not (folder / "postings.tmp").exists()
     return open_index(folder, vocabulary.get, len(documents))
+
+
+def test_lengths_are_stored_as_by_lucene() -> None:
+    """40 is 24 + 16, and 16 and 17 differ in the fifth bit; 1,000 is 24 + 976, which has ten bits."""
+    lengths = {0: 0, 1: 1, 23: 23, 24: 24, 39: 39, 40: 40, 41: 40, 42: 42, 55: 54, 56: 56, 59: 56, 60: 60,
+               87: 84, 88: 88, 95: 88, 96: 96, 100: 96, 1_000: 984, 2_147_483_647: 2_013_265_944}  # fmt: skip
+    assert dict(zip(lengths, stored_lengths(np.array(list(lengths))).tolist(), strict=True)) == lengths
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1))
+def test_a_stored_length_is_stored_as_itself_and_at_most_an_eighth_too_short(lengths: list[int]) -> None:
+    exact = np.array(lengths)
+    stored = stored_lengths(exact)
+    assert np.array_equal(stored_lengths(stored), stored)
+    assert (stored <= exact).all()
+    assert (8 * (exact - stored) <= np.maximum(exact - 24, 0)).all()
+
+
+def test_long_documents_are_ranked_by_their_stored_lengths(tmp_path: Path) -> None:
+    """Of 41 and 40 words the second document would win; both are stored as 40, and the first comes first."""
+    long, short = (" ".join(["shoe", *(f"word{n}" for n in range(count))]) for count in (40, 39))
+    index = built(tmp_path, [long, short, "hat"])
+    assert index.search("shoe") == (0, 1)
+    assert SearchIndex.of([long, short, "hat"]).search("shoe") == (1, 0)
+    mean = (41 + 40 + 1) / 3
+    score = math.log(1 + 1.5 / 2.5) / (1 + 0.9 * (0.6 + 0.4 * 40 / mean))
+    data = np.load(tmp_path / "data.npy")
+    assert data[:2].tolist() == pytest.approx([score, score])
 
 
 def test_a_word_asked_for_twice_counts_twice() -> None:

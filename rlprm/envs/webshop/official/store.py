@@ -31,7 +31,7 @@ from rlprm.envs.webshop.shop.shop import Shop
 
 __all__ = ["Store", "open_store"]
 
-_FORMAT = 3
+_FORMAT = 4
 _PRODUCTS_KEPT = 4096
 
 

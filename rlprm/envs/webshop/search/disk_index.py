@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from rlprm.envs.webshop.search.index import K1, B, SearchIndex, TermId, new_bm25
 
-__all__ = ["IndexBuilder", "open_index"]
+__all__ = ["IndexBuilder", "open_index", "stored_lengths"]
 
 _BLOCK = 1 << 21  # postings that are sorted at once
+_EXACT_LENGTHS = 24
+_SIGNIFICANT_BITS = 4
 
 
 class _Vocabulary(dict[str, int]):
@@ -72,8 +74,9 @@ class IndexBuilder:
         documents = len(lengths)
         mean = lengths.mean() if lengths.any() else 1.0
         # Lucene's BM25 as bm25s computes it: idf · tf / (tf + k1 · (1 - b + b · length / mean length)).
+        # Lucene rounds the length, but not the mean.
         idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-        norm = K1 * (1 - B + B * lengths / mean)
+        norm = K1 * (1 - B + B * stored_lengths(lengths) / mean)
         place = indptr[:-1].copy()
         path = self._folder / "postings.tmp"
         with path.open("rb") as postings:
@@ -99,6 +102,22 @@ class IndexBuilder:
         frequency[: len(self._frequency)] += self._frequency
         self._frequency = frequency
         self._terms, self._counts, self._different = array("i"), array("i"), array("i")
+
+
+def stored_lengths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the lengths of documents as Lucene stores them, in a byte each, rounded down.
+
+    Lengths below 40 are exact. From 24 on, the rest has four significant bits: 40, 42, ... 54, 56, 60, ...
+    (SmallFloat.intToByte4 of Lucene 7 and later).
+
+    Args:
+        lengths: Numbers of terms, shape (documents,).
+    """
+    rest = np.maximum(lengths - _EXACT_LENGTHS, 0)
+    _, bits = np.frexp(rest.astype(np.float64))  # the number of bits of each
+    dropped = np.maximum(bits - _SIGNIFICANT_BITS, 0).astype(np.int64)
+    stored: NDArray[np.int64] = np.minimum(lengths, _EXACT_LENGTHS) + (rest >> dropped << dropped)
+    return stored
 
 
 def _next_places(place: NDArray[np.int64], term: NDArray[np.int32]) -> NDArray[np.int64]:

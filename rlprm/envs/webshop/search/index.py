@@ -54,7 +54,7 @@ class SearchIndex:
 
     @classmethod
     def of(cls, documents: Iterable[str]) -> SearchIndex:
-        """Build an index in memory."""
+        """Build an index in memory, with exact lengths of documents (see ``disk_index.stored_lengths``)."""
         bm25 = new_bm25()
         bm25.index([terms(text) for text in documents], show_progress=False)
         vocabulary: Mapping[str, int] = bm25.vocab_dict
