@@ -7,13 +7,24 @@ resample draws S seeds and, independently, G goals, both with replacement, and t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rlprm.errors import ConfigError, DataError
-from rlprm.functional.statistics.bootstrap import Interval
 
-__all__ = ["crossed_interval"]
+__all__ = ["CrossedInterval", "crossed_interval"]
+
+
+class CrossedInterval(NamedTuple):
+    """A mean over all tasks, with what the bootstrap over seeds and goals says about it."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    """Two-sided p value: twice the smaller share of resamples on one side of 0, the observed one counted."""
 
 
 def crossed_interval(
@@ -23,7 +34,7 @@ def crossed_interval(
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
-) -> Interval:
+) -> CrossedInterval:
     """Return the mean difference per task and its interval over seeds and goals.
 
     With one seed the interval is over goals alone.
@@ -58,5 +69,8 @@ def crossed_interval(
     totals_R = ((drawn_RS @ sums) * drawn_RG).sum(axis=1)
     sizes_R = ((drawn_RS @ counts) * drawn_RG).sum(axis=1)
     known = sizes_R > 0  # a resample may hold only pairs without tasks
-    low, high = np.quantile(totals_R[known] / sizes_R[known], [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
+    means = totals_R[known] / sizes_R[known]
+    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    smaller = min(int((means <= 0.0).sum()), int((means >= 0.0).sum()))
+    p = min(1.0, 2.0 * (smaller + 1) / (len(means) + 1))
+    return CrossedInterval(float(sums.sum() / counts.sum()), float(low), float(high), p)

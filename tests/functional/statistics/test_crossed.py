@@ -15,15 +15,22 @@ ONE_PAIR = ([[0.0, 0.0], [0.0, 4.0]], [[1, 1], [1, 1]])
 def test_two_seeds_and_two_goals_by_hand() -> None:
     # The second seed is drawn 0, 1, 2 times with chances ¼, ½, ¼, and so is the second goal. The mean is the
     # product of both numbers: 0, 1, 2, 4 with chances 7/16, 4/16, 4/16, 1/16.
-    assert crossed_interval(*ONE_PAIR, level=0.6) == (1.0, 0.0, 2.0)
-    assert crossed_interval(*ONE_PAIR, level=0.95) == (1.0, 0.0, 4.0)
+    found = crossed_interval(*ONE_PAIR, level=0.6)
+    assert found[:3] == (1.0, 0.0, 2.0)
+    assert found.p == pytest.approx(2 * 7 / 16, abs=0.02)
+    assert crossed_interval(*ONE_PAIR, level=0.95)[:3] == (1.0, 0.0, 4.0)
+
+
+def test_differences_of_one_sign_have_the_smallest_p_value() -> None:
+    assert crossed_interval([[1.0, 2.0]], [[1, 1]], resamples=999).p == pytest.approx(2 / 1000)
+    assert crossed_interval([[0.0, 0.0]], [[1, 1]]).p == 1.0
 
 
 def test_one_seed_leaves_the_bootstrap_over_goals() -> None:
     values = np.random.default_rng(0).random(40)
     crossed = crossed_interval([values], [np.ones(40)])
     assert crossed.mean == pytest.approx(values.mean())
-    assert crossed == pytest.approx(mean_interval(values), abs=0.01)
+    assert crossed[:3] == pytest.approx(mean_interval(values), abs=0.01)
 
 
 def test_tasks_of_a_goal_count_one_by_one() -> None:

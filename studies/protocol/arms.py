@@ -1,0 +1,93 @@
+"""The reward models and searches that are compared; an arm changes one thing of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REFERENCE = "agentprm"
+PRM, CLONE = "prm", "clone"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A reward model: the reference's recipe with some settings changed."""
+
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = PRM
+    """``prm``: made by ``rlprm train-prm``. ``clone``: the policy, trained further on successes."""
+    labels: str = ""
+    """File of Monte-Carlo labels to learn, of those that ``rlprm estimate`` writes."""
+    rate: float = 1.0
+    """Factor of the learning rate, beside :data:`RATES`."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A strategy of ``rlprm.search`` with its settings."""
+
+    about: str
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one unit compares with the reference."""
+
+    about: str
+    arms: Mapping[str, Arm]
+    trainings: int = 2
+    """Trainings of each reward model, with different seeds; their results are averaged first."""
+    searches: Mapping[str, Search] = field(default_factory=dict)
+
+
+SHARED = {"head": "lm", "label_estimator": "td_gae", "beta": 1.0, "eval_strategy": "no"}
+"""The reference on every environment; what else it has is in ``train_prm_tiny.yaml``."""
+REFERENCE_ARM = Arm("AgentPRM: lm head, TD-GAE with λ 0.95, β 1")
+
+RATES: Mapping[str, float] = {"lm": 1.0, "scalar": 1.0, CLONE: 1.0}
+"""Factor of the recipe's learning rate for each head and kind of loss, as the group ``rates`` found it."""
+
+_LAM = "label_estimator_kwargs.lam"
+GROUPS: Mapping[str, Group] = {
+    "primary": Group(
+        "the four primary comparisons",
+        {
+            CLONE: Arm("a clone of the successes in its place", kind=CLONE),
+            "outcome": Arm("outcome labels (ORM)", {"label_estimator": "outcome"}),
+            "returns_beta0": Arm("returns, β 0", {"label_estimator": "returns", "beta": 0.0}),
+            "scalar": Arm("a scalar head", {"head": "scalar"}),
+        },
+    ),
+    "labels": Group(
+        "other labels",
+        {
+            "pvm": Arm("Monte-Carlo labels (PVM)", {"beta": 0.0}, labels="labels.jsonl"),
+            "pvm_hard": Arm("hard Monte-Carlo labels", {"beta": 0.0}, labels="labels_hard.jsonl"),
+            "lam0.9": Arm("λ 0.9", {_LAM: 0.9}),
+            "lam1": Arm("λ 1", {_LAM: 1.0}),
+            "beta0": Arm("TD-GAE, β 0", {"beta": 0.0}),
+        },
+    ),
+    "head": Group(
+        "τ of the lm head",
+        {"tau0.03": Arm("τ 0.03", {"lm_scale": 0.03}), "tau0.3": Arm("τ 0.3", {"lm_scale": 0.3})},
+    ),
+    "rates": Group(
+        "three learning rates per head and loss, on a pilot seed",
+        {
+            "lm_low": Arm("lm head, a third of the rate", rate=1 / 3),
+            "lm_high": Arm("lm head, three times the rate", rate=3.0),
+            "scalar_low": Arm("scalar head, a third of the rate", {"head": "scalar"}, rate=1 / 3),
+            "scalar": Arm("scalar head, the recipe's rate", {"head": "scalar"}),
+            "scalar_high": Arm("scalar head, three times the rate", {"head": "scalar"}, rate=3.0),
+            "clone_low": Arm("clone, a third of the rate", kind=CLONE, rate=1 / 3),
+            CLONE: Arm("clone, the recipe's rate", kind=CLONE),
+            "clone_high": Arm("clone, three times the rate", kind=CLONE, rate=3.0),
+        },
+        trainings=1,
+    ),
+}

@@ -1,0 +1,56 @@
+"""What differs between the environments of the protocol; their settings are those of the tiny recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlprm.envs.math.answers import extract
+from rlprm.types import Task, Trajectory
+
+GUIDANCE, RERANKING = "guidance", "reranking"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment in the protocol."""
+
+    name: str
+    kind: str
+    """``guidance``: the endpoint is a beam 4×4; ``reranking``: the endpoint is best of 16."""
+    recipes: str
+    """Folder of its recipes."""
+    goal: Callable[[Task], str] | None = None
+    """Of an environment with finitely many goals: which one a task has."""
+    answer: Callable[[Trajectory], str | None] | None = None
+    """If answers compare: the final answer of an episode, for majority voting."""
+
+    @property
+    def endpoint(self) -> str:
+        """Key of the rows that the primary comparisons are made of."""
+        return "beam" if self.kind == GUIDANCE else "best_of_n"
+
+
+def _textcraft_goal(task: Task) -> str:
+    return str(task.spec["goal"])
+
+
+def _webshop_goal(task: Task) -> str:
+    """Return the wish; its tasks differ in words and price cap."""
+    return f"{task.spec.get('product')}-{task.spec.get('wish', task.spec.get('goal'))}"
+
+
+def _math_answer(trajectory: Trajectory) -> str | None:
+    letters = str(trajectory.task.spec.get("letters", ""))
+    return extract(trajectory.steps[-1].action, letters=letters) if trajectory.steps else None
+
+
+ENVIRONMENTS = {
+    environment.name: environment
+    for environment in (
+        Environment("babyai", GUIDANCE, "recipes/babyai"),
+        Environment("textcraft", GUIDANCE, "recipes/textcraft", goal=_textcraft_goal),
+        Environment("webshop", RERANKING, "recipes/webshop", goal=_webshop_goal),
+        Environment("math", RERANKING, "recipes/math", answer=_math_answer),
+    )
+}

@@ -1,0 +1,210 @@
+"""From a unit's measurements to its record: trainings averaged, rules chosen on dev tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from rlprm.evaluation.pool import Pool
+from rlprm.runtime.record import Stopwatch, has_record, read_record
+from rlprm.scorers.base import Scorer
+from studies.protocol import records
+from studies.protocol.arms import CLONE, REFERENCE
+from studies.protocol.environments import GUIDANCE
+from studies.protocol.measure import (
+    BEAM,
+    Ground,
+    N,
+    Row,
+    at_equal_cost,
+    free_rows,
+    free_scorers,
+    measured,
+    searched,
+)
+from studies.protocol.unit import Unit, cost_of_training, make_policy, make_rollouts, train
+
+_OF_ONE_UNIT = frozenset(
+    {
+        "seed", "first_task", "output_dir", "model", "trajectories", "label_file", "demonstrations", "root",
+        "base", "data", "revision", "label_file_meta",
+    }
+)  # fmt: skip
+"""Settings, and what else identifies a stage's run, that differ between units of one group."""
+_OF_A_CLONE = frozenset({"max_steps", "num_demonstrations"})
+"""Of a clone they follow from how many trajectories there are and how many succeeded."""
+
+_STAGES = (
+    "pretrained", "policy", "rollouts", "dev-pool", "test-pool", "action-probe", "estimates",
+)  # fmt: skip
+
+
+def record_of(unit: Unit) -> records.Record:
+    """Make, train and measure everything of a unit; return its record."""
+    watch = Stopwatch()
+    with watch.time("policy"):
+        make_policy(unit)
+    with watch.time("rollouts"):
+        make_rollouts(unit)
+    with watch.time("pools and actions"):
+        ground = Ground.of(unit)
+    trainings = range(unit.members.trainings)
+    steps = [(name, k) for name in unit.arms for k in trainings]
+    with watch.time("training"):
+        for name, k in tqdm(steps, desc=f"{unit.name}, reward models", unit="model"):
+            train(unit, name, k)
+    with watch.time("measuring"):
+        rows = _rows(ground, steps)
+    tasks = sorted(ground.test.task_ids)
+    goal = unit.environment.goal
+    task_of = {candidates[0].task.id: candidates[0].task for candidates in ground.test.trajectories}
+    return {
+        "what": "one unit of the protocol, see docs/protocol.md",
+        "command": f"python -m studies.protocol.run --environment {unit.environment.name} "
+        f"--groups {unit.group} --seeds {unit.seed}",
+        "environment": unit.environment.name,
+        "kind": unit.environment.kind,
+        "endpoint": unit.environment.endpoint,
+        "group": unit.group,
+        "seed": unit.seed,
+        "scale": unit.scale,
+        "made": {**records.made(), **_sizes(unit)},
+        "seconds": {name: round(seconds, 1) for name, seconds in watch.seconds.items()},
+        "settings": _settings(unit),
+        "tasks": tasks,
+        "goals": None if goal is None else [goal(task_of[task]) for task in tasks],
+        "rollouts": _of_stage(unit.made / "rollouts"),
+        "arms": {
+            name: {
+                "about": arm.about,
+                "settings": dict(arm.settings),
+                "training": [cost_of_training(unit, name, k) for k in trainings],
+            }
+            for name, arm in unit.arms.items()
+        },
+        **rows,
+    }
+
+
+def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    unit = ground.unit
+    makers: dict[str, list[tuple[str, Callable[[], Scorer]]]] = {}
+    for scorer in free_scorers(unit):
+        makers[scorer.name] = [(scorer.name, lambda scorer=scorer: scorer)]  # type: ignore[misc]
+    for name, k in steps:
+        makers.setdefault(name, []).append(
+            (f"{name}-{k}", lambda name=name, k=k: train(unit, name, k))  # type: ignore[misc]
+        )
+    rows: dict[str, dict[str, Row]] = {"free": free_rows(ground), "best_of_n": {}, "beam": {}}
+    quality: dict[str, Any] = {}
+    for name, of_name in tqdm(makers.items(), desc=f"{unit.name}, scorers", unit="scorer"):
+        every = [measured(ground, file, make) for file, make in of_name]
+        rule, on_dev = _chosen([found["best_of_n"] for found in every])
+        curves = [found["best_of_n"][rule]["test"] for found in every]
+        at_n = [next(row for row in curve if row["n"] == N) for curve in curves]
+        rows["best_of_n"][name] = {
+            **_averaged(at_n),
+            "dev": on_dev,
+            "curve": {
+                str(curve[i]["n"]): _mean([_mean(c[i]["successes"]) for c in curves])
+                for curve in curves[:1]
+                for i in range(len(curve))
+            },
+        }
+        quality[name] = {"auc": [found["auc"] for found in every], "actions": [f["actions"] for f in every]}
+        if not every[0]["beam"]:
+            continue
+        rule, on_dev = _chosen([found["beam"] for found in every])
+        settings = {**BEAM, "aggregation": rule}
+        beams = [searched(ground, f"{file}-beam", make, "beam", settings) for file, make in of_name]
+        rows["beam"][name] = {**_averaged(beams), "dev": on_dev}
+    rows["search"] = _searches(ground, makers[REFERENCE])
+    rows["equal_cost"] = _equal(ground.test, unit, rows)
+    return {**rows, "quality": quality}
+
+
+def _searches(ground: Ground, reference: Sequence[tuple[str, Callable[[], Scorer]]]) -> dict[str, Row]:
+    """Run the group's searches with the reference."""
+    return {
+        name: {
+            "about": wanted.about,
+            **_averaged(
+                [
+                    searched(ground, f"{file}-{name}", make, wanted.strategy, wanted.settings)
+                    for file, make in reference
+                ]
+            ),
+        }
+        for name, wanted in ground.unit.members.searches.items()
+    }
+
+
+def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
+    """Measure best-of-k by the transcript with as many tokens, and as many steps, as each step search."""
+    reader = next((s for s in free_scorers(unit) if s.name == "transcript"), None)
+    if reader is None or unit.environment.kind != GUIDANCE:
+        return {}
+    rule = rows["best_of_n"]["transcript"]["aggregation"]
+    searches = {f"beam {REFERENCE}": rows["beam"][REFERENCE], **rows["search"]}
+    return {
+        f"{name}, {cost}": at_equal_cost(test, reader, rule, cost=cost, spent=found["costs"][cost])
+        for name, found in searches.items()
+        for cost in ("tokens", "env_steps")
+    }
+
+
+def _chosen(every: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+    """Return the rule with the highest success on dev tasks, trainings averaged; the first of equals."""
+    rates = {rule: _mean([found[rule]["dev"] for found in every]) for rule in every[0]}
+    return max(rates, key=lambda rule: round(rates[rule], 9)), rates
+
+
+def _averaged(rows: Sequence[Row]) -> Row:
+    """Average rows of several trainings task by task; ``trainings`` keeps the success rate of each."""
+    costs = {name: _mean([row["costs"][name] for row in rows]) for name in rows[0]["costs"]}
+    return {
+        **rows[0],
+        "costs": {name: round(cost, 2) for name, cost in costs.items()},
+        "mean_score": round(_mean([row["mean_score"] for row in rows]), 6),
+        "failed": sum(row["failed"] for row in rows),
+        "trainings": [round(_mean(row["successes"]), 6) for row in rows],
+        "successes": [
+            round(_mean(of_task), 6) for of_task in zip(*(row["successes"] for row in rows), strict=True)
+        ],
+    }
+
+
+def _settings(unit: Unit) -> dict[str, Any]:
+    """Return the settings that the unit's stages ran with, from their records."""
+    folders = {
+        **{name: unit.made / name for name in _STAGES},
+        **{f"arm {name}": unit.made / "models" / f"{name}-0" for name in unit.arms},
+    }
+    left_out = {f"arm {name}": _OF_A_CLONE for name, arm in unit.arms.items() if arm.kind == CLONE}
+    return {
+        stage: {
+            name: value
+            for name, value in read_record(folder)["config"].items()
+            if name not in _OF_ONE_UNIT | left_out.get(stage, frozenset())
+        }
+        for stage, folder in folders.items()
+        if has_record(folder)
+    }
+
+
+def _sizes(unit: Unit) -> dict[str, Any]:
+    """Return the numbers of parameters; a forward pass costs about two FLOPs for each and token."""
+    policy = read_record(unit.made / "policy")["results"]
+    return {"policy_parameters": policy.get("parameters")}
+
+
+def _of_stage(folder: Path) -> dict[str, Any]:
+    record = read_record(folder)
+    return {"seconds": record["seconds"], **record["results"]}
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
