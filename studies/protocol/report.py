@@ -1,0 +1,250 @@
+"""The tables of the protocol, as Markdown, from the records: ``python -m studies.protocol.report``.
+
+``python scripts/make_pages.py`` writes the same tables into docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from studies.protocol import records
+from studies.protocol.arms import REFERENCE
+from studies.protocol.compare import Difference, Place, detectable, difference, primary, rates
+from studies.protocol.environments import GUIDANCE
+from studies.protocol.records import Record
+
+_ENDPOINTS = {"beam": "beam 4×4", "best_of_n": "best of 16"}
+_FREE = {
+    "one_sample": "one sample",
+    "greedy": "greedy",
+    "majority": "majority of 16",
+    "oracle": "oracle (pass@16)",
+}
+_QUARTERS = ("0.25", "0.5", "0.75")
+
+
+def section(found: Sequence[Record]) -> str:
+    """Return the tables of all records, an environment and group after the other.
+
+    Raises:
+        MismatchError: for records of one group with different settings.
+    """
+    if not found:
+        return "No unit has been recorded yet."
+    parts = []
+    for (environment, group), of_group in groupby(found, lambda r: (r["environment"], r["group"])):
+        same = list(of_group)
+        records.require_same_settings(same)
+        parts.append("\n\n".join([f"### {environment}, {group}: {_number(same)}", *_tables(same)]))
+    return "\n\n".join(parts)
+
+
+def _tables(same: Sequence[Record]) -> Iterable[str]:
+    yield _about(same)
+    yield _success_table(same)
+    about = {name: arm["about"] for name, arm in same[0]["arms"].items() if name != REFERENCE}
+    endpoint = same[0]["endpoint"]
+    if same[0]["group"] == "primary":
+        yield "Primary comparisons" + _over(same)
+        yield _primary_table(primary(same, about))
+        about = {}
+    exploratory = [
+        difference(same, f"{text} − AgentPRM", (endpoint, arm), (endpoint, REFERENCE))
+        for arm, text in about.items()
+    ]
+    exploratory += [
+        difference(same, f"{row['about']} − beam 4×4", ("search", name), ("beam", REFERENCE))
+        for name, row in same[0]["search"].items()
+    ]
+    exploratory += [
+        difference(same, f"AgentPRM − {text}", (endpoint, REFERENCE), place)
+        for text, place in _baselines(same)
+    ]
+    exploratory += [
+        difference(
+            same,
+            f"{_searched(name)} − best of k by `transcript` at equal {_cost(name)}",
+            _place(name),
+            ("equal_cost", name),
+        )
+        for name in same[0]["equal_cost"]
+    ]
+    yield "Exploratory comparisons" + _over(same)
+    yield _difference_table(exploratory)
+    yield "How well values tell success from failure, and actions of one state from each other"
+    yield _quality_table(same)
+
+
+def _about(same: Sequence[Record]) -> str:
+    first = same[0]
+    processors = sorted({record["made"]["processor"] for record in same})
+    commits = sorted({record["made"]["commit"][:9] for record in same})
+    minutes = [record["seconds"]["total"] / 60 for record in same]
+    count = len(first["tasks"])
+    trainings = len(next(iter(first["arms"].values()))["training"])
+    return (
+        f"Endpoint: success of {_ENDPOINTS[first['endpoint']]}. {count} test tasks per seed, "
+        f"{trainings} training{'s' if trainings > 1 else ''} of each reward model, averaged first. "
+        f"A unit took {sum(minutes) / len(minutes):.0f} minutes. "
+        f"Processor: {'; '.join(processors)}. Commit: {', '.join(commits)}. `{first['command']}`"
+    )
+
+
+def _success_table(same: Sequence[Record]) -> str:
+    rows = [(text, ("free", name)) for name, text in _FREE.items() if name in same[0]["free"]]
+    for part, title in (("best_of_n", "best of 16"), ("beam", "beam 4×4")):
+        rows += [(f"{title}, {_named(name)}", (part, name)) for name in same[0][part]]
+    rows += [(row["about"], ("search", name)) for name, row in same[0]["search"].items()]
+    header = ["success in %", "mean", "each seed", "rule", "tokens per task", "steps per task"]
+    return _table(header, [_success_row(same, text, place) for text, place in rows])
+
+
+def _success_row(same: Sequence[Record], text: str, place: Place) -> list[str]:
+    part, name = place
+    of_seeds = rates(same, place)
+    costs = [record[part][name]["costs"] for record in same]
+    rules = sorted({str(record[part][name]["aggregation"]) for record in same} - {"None"})
+    return [
+        text,
+        f"{_mean(of_seeds):.1f}",
+        ", ".join(f"{rate:.1f}" for rate in of_seeds),
+        ", ".join(rules),
+        f"{_mean([cost['tokens'] for cost in costs]):,.0f}",
+        f"{_mean([cost['env_steps'] for cost in costs]):,.1f}",
+    ]
+
+
+def _primary_table(found: Sequence[Difference]) -> str:
+    can_detect = detectable(found)
+    header = ["points of success", "difference", "each seed", "p (Holm)", "detectable with 80 %"]
+    return _table(
+        header,
+        [
+            [
+                d.name,
+                _interval(d),
+                _each(d),
+                "one run" if d.corrected is None else _p(d.corrected),
+                "one run" if d.name not in can_detect else f"{can_detect[d.name]:.1f}",
+            ]
+            for d in found
+        ],
+    )
+
+
+def _difference_table(found: Sequence[Difference]) -> str:
+    return _table(
+        ["points of success", "difference", "each seed"], [[d.name, _interval(d), _each(d)] for d in found]
+    )
+
+
+def _quality_table(same: Sequence[Record]) -> str:
+    header = ["", *(f"AUC in task at {float(q):.0%}".replace("%", " %") for q in _QUARTERS),
+              "rank correlation", "pairs in order", "gain of choosing"]  # fmt: skip
+    rows = []
+    for name in same[0]["quality"]:
+        of_scorer = [record["quality"][name] for record in same]
+        cells = [
+            _average([auc[q]["within_tasks"] for quality in of_scorer for auc in quality["auc"]], "{:.2f}")
+            for q in _QUARTERS
+        ]
+        actions = [a for quality in of_scorer for a in quality["actions"] if a is not None]
+        for key, form in (
+            ("rank_correlation", "{:.2f}"),
+            ("pairwise_accuracy", "{:.2f}"),
+            ("gain", "{:+.1f}"),
+        ):
+            cells.append(_average([a[key] and a[key]["mean"] for a in actions], form))
+        rows.append([_named(name), *cells])
+    return _table(header, rows)
+
+
+def _baselines(same: Sequence[Record]) -> list[tuple[str, Place]]:
+    """Return greedy, and at the endpoint the free scorer with the highest mean success."""
+    first, endpoint = same[0], same[0]["endpoint"]
+    free = [name for name in first[endpoint] if name not in first["arms"]]
+    best = max(free, key=lambda name: _mean(rates(same, (endpoint, name))))
+    found: list[tuple[str, Place]] = [
+        ("greedy", ("free", "greedy")),
+        (f"best free baseline there ({_named(best)})", (endpoint, best)),
+    ]
+    if first["kind"] == GUIDANCE and "transcript" in first["best_of_n"]:
+        found.append(("best of 16 by `transcript`", ("best_of_n", "transcript")))
+    return found
+
+
+def _place(name: str) -> Place:
+    """Return the search that a row of equal cost belongs to."""
+    searched = name.rpartition(", ")[0]
+    part, _, scorer = searched.partition(" ")
+    return ("beam", scorer) if part == "beam" else ("search", searched)
+
+
+def _searched(name: str) -> str:
+    part, scorer = _place(name)
+    return "beam 4×4" if part == "beam" else scorer
+
+
+def _cost(name: str) -> str:
+    return "tokens" if name.endswith("tokens") else "environment steps"
+
+
+def _named(name: str) -> str:
+    return "AgentPRM" if name == REFERENCE else f"`{name}`"
+
+
+def _number(same: Sequence[Record]) -> str:
+    return "one run" if len(same) == 1 else f"{len(same)} seeds"
+
+
+def _over(same: Sequence[Record]) -> str:
+    if len(same) == 1:
+        return ", one run (95 % bootstrap over its tasks; other seeds may differ by more)"
+    if all(record["goals"] for record in same):
+        return " (95 % bootstrap that draws seeds and goals crossed)"
+    return f" (95 % t interval over {len(same)} seeds)"
+
+
+def _interval(d: Difference) -> str:
+    return f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
+
+
+def _each(d: Difference) -> str:
+    return ", ".join(f"{value:+.1f}" for value in d.seeds)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _average(numbers: Sequence[float | None], form: str) -> str:
+    known = [number for number in numbers if number is not None]
+    return form.format(_mean(known)) if known else "–"
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def main() -> None:
+    """Print the tables of a folder of records."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=Path, default=records.FOLDER)
+    parser.add_argument("--environment")
+    parser.add_argument("--group")
+    arguments = parser.parse_args()
+    print(section(records.read_all(arguments.records, arguments.environment, arguments.group)))
+
+
+if __name__ == "__main__":
+    main()
