@@ -1,7 +1,7 @@
 """Statistics over the records of several seeds: per-seed means, intervals, Holm, the detectable difference.
 
-A comparison is made inside a unit, task by task. Over seeds, the per-seed mean differences are all that counts.
-If the environment has finitely many goals, the interval draws seeds and goals crossed.
+A comparison is made inside a unit, task by task. Over seeds, only the per-seed mean differences count. If the
+environment has finitely many goals, the interval draws seeds and goals crossed.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _FREE = {
     "majority": "majority of 16",
     "oracle": "oracle (pass@16)",
 }
+_OF_ACTIONS = (("rank_correlation", "{:.2f}"), ("pairwise_accuracy", "{:.2f}"), ("gain", "{:+.1f}"))
 _QUARTERS = ("0.25", "0.5", "0.75")
 
 
@@ -46,36 +47,44 @@ def _tables(same: Sequence[Record]) -> Iterable[str]:
     yield _about(same)
     yield _success_table(same)
     about = {name: arm["about"] for name, arm in same[0]["arms"].items() if name != REFERENCE}
-    endpoint = same[0]["endpoint"]
     if same[0]["group"] == "primary":
         yield "Primary comparisons" + _over(same)
         yield _primary_table(primary(same, about))
         about = {}
-    exploratory = [
-        difference(same, f"{text} − AgentPRM", (endpoint, arm), (endpoint, REFERENCE))
-        for arm, text in about.items()
-    ]
-    exploratory += [
-        difference(same, f"{row['about']} − beam 4×4", ("search", name), ("beam", REFERENCE))
-        for name, row in same[0]["search"].items()
-    ]
-    exploratory += [
-        difference(same, f"AgentPRM − {text}", (endpoint, REFERENCE), place)
-        for text, place in _baselines(same)
-    ]
-    exploratory += [
-        difference(
-            same,
-            f"{_searched(name)} − best of k by `transcript` at equal {_cost(name)}",
-            _place(name),
-            ("equal_cost", name),
-        )
-        for name in same[0]["equal_cost"]
-    ]
+    exploratory = [*_of_arms(same, about), *_of_searches(same), *_of_baselines(same)]
     yield "Exploratory comparisons" + _over(same)
     yield _difference_table(exploratory)
     yield "How well values tell success from failure, and actions of one state from each other"
     yield _quality_table(same)
+
+
+def _of_arms(same: Sequence[Record], about: Mapping[str, str]) -> list[Difference]:
+    endpoint = same[0]["endpoint"]
+    return [
+        difference(same, f"{text} − AgentPRM", (endpoint, arm), (endpoint, REFERENCE))
+        for arm, text in about.items()
+    ]
+
+
+def _of_searches(same: Sequence[Record]) -> list[Difference]:
+    """Compare searches with the beam 4×4, and all of them with best-of-k by the transcript at equal cost."""
+    searches = same[0]["search"].items()
+    found = [
+        difference(same, f"{row['about']} − beam 4×4", ("search", name), ("beam", REFERENCE))
+        for name, row in searches
+    ]
+    for name in same[0]["equal_cost"]:
+        text = f"{_searched(name)} − best of k by `transcript` at equal {_cost(name)}"
+        found.append(difference(same, text, _place(name), ("equal_cost", name)))
+    return found
+
+
+def _of_baselines(same: Sequence[Record]) -> list[Difference]:
+    endpoint = same[0]["endpoint"]
+    return [
+        difference(same, f"AgentPRM − {text}", (endpoint, REFERENCE), place)
+        for text, place in _baselines(same)
+    ]
 
 
 def _about(same: Sequence[Record]) -> str:
@@ -83,11 +92,13 @@ def _about(same: Sequence[Record]) -> str:
     processors = sorted({record["made"]["processor"] for record in same})
     commits = sorted({record["made"]["commit"][:9] for record in same})
     minutes = [record["seconds"]["total"] / 60 for record in same]
+    steps = [record["rollouts"]["env_steps"] for record in same]
     count = len(first["tasks"])
     trainings = len(next(iter(first["arms"].values()))["training"])
     return (
         f"Endpoint: success of {_ENDPOINTS[first['endpoint']]}. {count} test tasks per seed, "
         f"{trainings} training{'s' if trainings > 1 else ''} of each reward model, averaged first. "
+        f"The rollouts that trained them took {_mean(steps):,.0f} steps. "
         f"A unit took {sum(minutes) / len(minutes):.0f} minutes. "
         f"Processor: {'; '.join(processors)}. Commit: {', '.join(commits)}. `{first['command']}`"
     )
@@ -152,11 +163,7 @@ def _quality_table(same: Sequence[Record]) -> str:
             for q in _QUARTERS
         ]
         actions = [a for quality in of_scorer for a in quality["actions"] if a is not None]
-        for key, form in (
-            ("rank_correlation", "{:.2f}"),
-            ("pairwise_accuracy", "{:.2f}"),
-            ("gain", "{:+.1f}"),
-        ):
+        for key, form in _OF_ACTIONS:
             cells.append(_average([a[key] and a[key]["mean"] for a in actions], form))
         rows.append([_named(name), *cells])
     return _table(header, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from rlprm.errors import ConfigError
 
@@ -16,6 +16,8 @@ def power(difference: float, *, deviation: float, seeds: int, alpha: float) -> f
 
     ``T = mean / (deviation / √S)`` follows a noncentral t distribution with S - 1 degrees of freedom and
     noncentrality ``difference √S / deviation``. A difference is detected if ``|T| > t(1 - α/2, S - 1)``.
+    The chance is integrated over the sample's deviation. The noncentral t distribution of scipy is not used,
+    because it returns NaN for few seeds and large effects.
 
     Args:
         difference: true mean over all possible seeds.
@@ -32,8 +34,14 @@ def power(difference: float, *, deviation: float, seeds: int, alpha: float) -> f
             "allowed: above 0, 2 or more, between 0 and 1"
         )
     bound, shift = float(stats.t.ppf(1.0 - alpha / 2.0, seeds - 1)), difference * math.sqrt(seeds) / deviation
-    of = stats.nct(seeds - 1, shift)
-    return float(of.sf(bound) + of.cdf(-bound))
+    slope = bound / math.sqrt(seeds - 1)
+
+    def detected(spread: float) -> float:
+        """Chance given ``spread``, which follows a chi distribution with S - 1 degrees of freedom."""
+        either = special.ndtr(shift - slope * spread) + special.ndtr(-shift - slope * spread)
+        return float(either * stats.chi.pdf(spread, seeds - 1))
+
+    return float(integrate.quad(detected, 0.0, math.sqrt(seeds) + 10.0)[0])
 
 
 def detectable_difference(*, deviation: float, seeds: int, alpha: float = 0.05, chance: float = 0.8) -> float:
