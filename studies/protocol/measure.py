@@ -121,13 +121,13 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
                     row(m) for m in best_of_n(test, scorer.name, rule, sorted({N, *budgets(ground.unit)}))
                 ],
             }
-            for rule in AGGREGATIONS
+            for rule in (["last"] if isinstance(scorer, Shortest | Random) else AGGREGATIONS)
         },
         "beam": {
             rule: {
                 "dev": _rate(ground.search("beam", Split.DEV, scorer, {**BEAM, "aggregation": rule})),
             }
-            for rule in (BEAM_RULES if beams else ())
+            for rule in (BEAM_RULES[: 1 if isinstance(scorer, Random) else None] if beams else ())
         },
         "auc": {str(q): _auc(test, scorer.name, q) for q in QUARTERS},
         "actions": evaluate_discrimination(ground.probe, scorer).as_json() if ground.probe else None,

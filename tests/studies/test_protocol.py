@@ -12,7 +12,7 @@ from rlprm import search
 from rlprm.errors import MismatchError
 from rlprm.runtime.settings import declarations
 from rlprm.types import Split
-from studies.protocol import records, rows
+from studies.protocol import measure, records, rows
 from studies.protocol.arms import CLONE, GROUPS, REFERENCE
 from studies.protocol.compare import detectable, difference, primary
 from studies.protocol.environments import ENVIRONMENTS
@@ -167,7 +167,7 @@ def test_a_unit_runs_from_nothing_is_resumed_and_leaves_its_record_only(
             run(unit, file)
     assert not file.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "measured_scorer", _interrupted, raising=False)
+        patch.setattr(measure, "evaluate_discrimination", _interrupted)  # nothing is measured again
         run(unit, file)
     assert not unit.folder.exists()
     (found,) = records.read_all(file.parent)

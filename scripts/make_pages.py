@@ -1,0 +1,51 @@
+"""Write the tables of pages that come from records: README's table, and the protocol's in docs/results.md.
+
+python scripts/make_pages.py      a test compares the pages with what this script would write
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the studies are no part of the installed package
+
+from rlprm.runtime.files import read_json  # noqa: E402
+from studies import quickstart  # noqa: E402
+from studies.protocol import records, report  # noqa: E402
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """Return every page with tables from records, as it should read.
+
+    A table whose record does not exist yet is left as it is.
+    """
+    readme, results = root / "README.md", root / "docs/results.md"
+    found = {page: page.read_text(encoding="utf-8") for page in (readme, results)}
+    if (root / quickstart.RECORD).exists():
+        recorded = read_json(root / quickstart.RECORD)
+        found[readme] = between(found[readme], "quickstart", quickstart.table(recorded, short=True))
+        found[results] = between(found[results], "quickstart", quickstart.table(recorded))
+    section = report.section(records.read_all(root / records.FOLDER))
+    found[results] = between(found[results], "protocol", section)
+    return found
+
+
+def between(text: str, name: str, block: str) -> str:
+    """Replace what stands between the markers ``<!-- name: begin ... -->`` and ``<!-- name: end -->``.
+
+    Raises:
+        ValueError: if a marker is missing.
+    """
+    before, begin, remaining = text.partition(f"<!-- {name}: begin")
+    comment, close, inside = remaining.partition("-->\n")
+    _, end, after = inside.partition(f"<!-- {name}: end -->")
+    if not (begin and close and end):
+        raise ValueError(f"the markers of {name} are missing")
+    return f"{before}{begin}{comment}{close}{block}\n{end}{after}"
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The quickstart's record: figures that moved are named, every seed is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprm.errors import DataError
+from rlprm.runtime.files import read_json, write_json
+from studies import quickstart
+from tests.toys.quickstart import run_of
+
+
+def _evaluated(
+    strategy: str, rate: float, *, scorer: str | None = None, n: int = 1, m: int = 1
+) -> dict[str, Any]:
+    return {
+        "strategy": strategy, "scorer": scorer, "aggregation": None, "n": n, "m": m, "end": "declared",
+        "success_rate": rate, "ci_low": rate - 0.1, "ci_high": rate + 0.1, "mean_score": rate,
+        "policy_tokens": 10.0, "sampled_tokens": 5.0, "prm_tokens": 20.0, "env_steps": 3.0, "tasks": 96,
+        "failed": 0,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """What a finished quickstart leaves, as far as figures are concerned."""
+    rows = [
+        _evaluated("sample_mean", 0.2),
+        _evaluated("best_of_n", 0.3, scorer="agentprm", n=2),
+        _evaluated("best_of_n", 0.5, scorer="agentprm", n=16),
+        _evaluated("oracle", 0.8, n=16),
+        _evaluated("beam", 0.6, scorer="agentprm", n=4, m=4),
+    ]
+    of_rl = {part: {"sample": {"mean": x, "low": x - 0.1, "high": x + 0.1}}
+             for part, x in (("before", 0.2), ("after", 0.3), ("difference", 0.1))}  # fmt: skip
+    folder = tmp_path / "quickstart"
+    write_json(folder / "summary.json", {"evaluation": rows, "rl": of_rl, "seconds": {"total": 540.0}})
+    config = {"seed": 4, "environment": "babyai", "chosen_at": 16}
+    write_json(folder / "evaluation/stage.json", {"seconds": 1.0, "results": {}, "config": config})
+    return folder
+
+
+def test_headline_figures_are_those_at_the_chosen_budget(finished: Path) -> None:
+    run = quickstart.headline(finished)
+    assert run["seed"] == 4
+    assert {name: figure["success"] for name, figure in run["figures"].items()} == {
+        "one sample": 20.0, "best of 16, agentprm": 50.0, "oracle (pass@16)": 80.0,
+        "beam 4×4, agentprm": 60.0,
+        "one sample, before RL": 20.0, "one sample, after RL": 30.0, "one sample, gain by RL": 10.0,
+    }  # fmt: skip
+    assert run["figures"]["one sample"]["tokens"] == 30
+
+
+def test_a_run_takes_the_place_of_its_seed_in_the_record(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    write_json(file, {"runs": [run_of(4, {"old": 1.0}), run_of(9, {"greedy": 2.0})]})
+    quickstart.record(finished, file)
+    runs = read_json(file)["runs"]
+    assert [run["seed"] for run in runs] == [4, 9]
+    assert "old" not in runs[0]["figures"]
+
+
+def test_a_figure_within_six_points_has_not_moved() -> None:
+    recorded = {"runs": [run_of(0, {"greedy": 50.0, "beam": 60.0})]}
+    text, moved = quickstart.compare(run_of(0, {"greedy": 56.0, "beam": 54.5}), recorded)
+    assert moved == []
+    assert "| greedy | 50.0 | 56.0 | +6.0 |" in text
+
+
+def test_a_fall_and_a_missing_figure_are_named() -> None:
+    recorded = {"runs": [run_of(0, {"greedy": 50.0, "beam": 80.0, "gone": 1.0})]}
+    _, moved = quickstart.compare(run_of(0, {"greedy": 50.0, "beam": 65.0, "new": 1.0}), recorded)
+    assert moved == ["beam", "gone", "new"]
+
+
+def test_a_seed_without_a_record_is_refused() -> None:
+    with pytest.raises(DataError, match="no run with seed 3"):
+        quickstart.compare(run_of(3, {}), {"runs": [run_of(0, {})]})
+
+
+def test_the_table_shows_one_run_with_its_interval_and_several_with_every_seed() -> None:
+    one = quickstart.table({"runs": [run_of(0, {"greedy": 50.0})]})
+    assert "one run (seed 0)" in one
+    assert "| greedy | 50.0 [45, 55] | 1,000 |" in one
+    three = quickstart.table({"runs": [run_of(seed, {"greedy": 50.0 + seed}) for seed in (0, 1, 2)]})
+    assert "3 seeds (0, 1, 2)" in three
+    assert "| greedy | 51.0 (50.0, 51.0, 52.0) | 1,000 |" in three
