@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REFERENCE = "agentprm"
+TRANSCRIPT = "transcript"
 PRM, CLONE = "prm", "clone"
 
 
@@ -31,6 +32,10 @@ class Search:
     about: str
     strategy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    at_equal_steps: bool = False
+    """Whether a task may take as many environment steps as the reference's beam 4×4 took on average."""
+    by_transcript: bool = False
+    """Whether the scorer ``transcript`` chooses; otherwise the reference does."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ REFERENCE_ARM = Arm("AgentPRM: lm head, TD-GAE with λ 0.95, β 1")
 
 RATES: Mapping[str, float] = {"lm": 1.0, "scalar": 1.0, CLONE: 1.0}
 """Factor of the recipe's learning rate for each head and kind of loss, as the group ``rates`` found it."""
+
+
+def _beam(about: str, **settings: Any) -> Search:
+    return Search(f"beam 4×4 by the {about}", "beam", {"n": 4, "m": 4, **settings})
+
 
 _LAM = "label_estimator_kwargs.lam"
 GROUPS: Mapping[str, Group] = {
@@ -75,6 +85,26 @@ GROUPS: Mapping[str, Group] = {
     "head": Group(
         "τ of the lm head",
         {"tau0.03": Arm("τ 0.03", {"lm_scale": 0.03}), "tau0.3": Arm("τ 0.3", {"lm_scale": 0.3})},
+    ),
+    "search": Group(
+        "other searches by AgentPRM",
+        {},
+        searches={
+            "beam_newest": _beam("newest value", aggregation="last"),
+            "beam_lowest": _beam("lowest value", aggregation="min"),
+            "beam_mean": _beam("mean value", aggregation="mean"),
+            "beam_1_child": _beam("newest value, one child of a parent", aggregation="last", max_children=1),
+            "beam_2_children": _beam("newest value, two children", aggregation="last", max_children=2),
+            "halving": Search("halving", "halving", at_equal_steps=True),
+            "resample": Search("resample", "resample", at_equal_steps=True),
+            "step_best_of_4": Search("best of 4 at each step", "step_best_of_k", {"k": 4}),
+            "until_success_shows": Search(
+                "sampling until `transcript` shows success",
+                "sample_until_accepted",
+                at_equal_steps=True,
+                by_transcript=True,
+            ),
+        },
     ),
     "rates": Group(
         "three learning rates per head and loss, on a pilot seed",

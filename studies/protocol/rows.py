@@ -12,7 +12,7 @@ from rlprm.evaluation.pool import Pool
 from rlprm.runtime.record import Stopwatch, has_record, read_record
 from rlprm.scorers.base import Scorer
 from studies.protocol import records
-from studies.protocol.arms import CLONE, REFERENCE
+from studies.protocol.arms import REFERENCE, TRANSCRIPT, Search
 from studies.protocol.environments import GUIDANCE
 from studies.protocol.measure import (
     BEAM,
@@ -34,12 +34,13 @@ _OF_ONE_UNIT = frozenset(
     }
 )  # fmt: skip
 """Settings, and what else identifies a stage's run, that differ between units of one group."""
-_OF_A_CLONE = frozenset({"max_steps", "num_demonstrations"})
-"""Of a clone they follow from how many trajectories there are and how many succeeded."""
 
 _STAGES = (
     "pretrained", "policy", "rollouts", "dev-pool", "test-pool", "action-probe", "estimates",
 )  # fmt: skip
+
+_Maker = tuple[str, Callable[[], Scorer]]
+"""Name of a file of measurements, and what makes the scorer."""
 
 
 def record_of(unit: Unit) -> records.Record:
@@ -91,7 +92,7 @@ def record_of(unit: Unit) -> records.Record:
 
 def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
     unit = ground.unit
-    makers: dict[str, list[tuple[str, Callable[[], Scorer]]]] = {}
+    makers: dict[str, list[_Maker]] = {}
     for scorer in free_scorers(unit):
         makers[scorer.name] = [(scorer.name, lambda scorer=scorer: scorer)]  # type: ignore[misc]
     for name, k in steps:
@@ -121,33 +122,33 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
         settings = {**BEAM, "aggregation": rule}
         beams = [searched(ground, f"{file}-beam", make, "beam", settings) for file, make in of_name]
         rows["beam"][name] = {**_averaged(beams), "dev": on_dev}
-    rows["search"] = _searches(ground, makers[REFERENCE])
+    steps_of_beam = rows["beam"][REFERENCE]["costs"]["env_steps"] if REFERENCE in rows["beam"] else 0.0
+    rows["search"] = _searches(ground, makers, steps_of_beam)
     rows["equal_cost"] = _equal(ground.test, unit, rows)
     return {**rows, "quality": quality}
 
 
-def _searches(ground: Ground, reference: Sequence[tuple[str, Callable[[], Scorer]]]) -> dict[str, Row]:
-    """Run the group's searches with the reference."""
-    return {
-        name: {
-            "about": wanted.about,
-            **_averaged(
-                [
-                    searched(ground, f"{file}-{name}", make, wanted.strategy, wanted.settings)
-                    for file, make in reference
-                ]
-            ),
-        }
-        for name, wanted in ground.unit.members.searches.items()
-    }
+def _searches(ground: Ground, makers: Mapping[str, Sequence[_Maker]], steps: float) -> dict[str, Row]:
+    """Run the group's searches; those with a budget may take as many steps as the reference's beam took."""
+
+    def measure(name: str, wanted: Search) -> Row:
+        settings = {**wanted.settings, **({"budget": max(1, round(steps))} if wanted.at_equal_steps else {})}
+        scored_by = makers.get(TRANSCRIPT if wanted.by_transcript else REFERENCE, [])
+        rows = [
+            searched(ground, f"{file}-{name}", make, wanted.strategy, settings) for file, make in scored_by
+        ]
+        return {"about": wanted.about, **_averaged(rows)} if rows else {}
+
+    found = {name: measure(name, wanted) for name, wanted in ground.unit.members.searches.items()}
+    return {name: row for name, row in found.items() if row}
 
 
 def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
     """Measure best-of-k by the transcript with as many tokens, and as many steps, as each step search."""
-    reader = next((s for s in free_scorers(unit) if s.name == "transcript"), None)
+    reader = next((s for s in free_scorers(unit) if s.name == TRANSCRIPT), None)
     if reader is None or unit.environment.kind != GUIDANCE:
         return {}
-    rule = rows["best_of_n"]["transcript"]["aggregation"]
+    rule = rows["best_of_n"][TRANSCRIPT]["aggregation"]
     searches = {f"beam {REFERENCE}": rows["beam"][REFERENCE], **rows["search"]}
     return {
         f"{name}, {cost}": at_equal_cost(test, reader, rule, cost=cost, spent=found["costs"][cost])
@@ -183,12 +184,9 @@ def _settings(unit: Unit) -> dict[str, Any]:
         **{name: unit.made / name for name in _STAGES},
         **{f"arm {name}": unit.made / "models" / f"{name}-0" for name in unit.arms},
     }
-    left_out = {f"arm {name}": _OF_A_CLONE for name, arm in unit.arms.items() if arm.kind == CLONE}
     return {
         stage: {
-            name: value
-            for name, value in read_record(folder)["config"].items()
-            if name not in _OF_ONE_UNIT | left_out.get(stage, frozenset())
+            name: value for name, value in read_record(folder)["config"].items() if name not in _OF_ONE_UNIT
         }
         for stage, folder in folders.items()
         if has_record(folder)

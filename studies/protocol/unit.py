@@ -7,19 +7,15 @@ with other units.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlprm import scorers
-from rlprm.data.importers.agentgym import write_items
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import DataError
 from rlprm.evaluation.pool import Pool
 from rlprm.prm.config import PRMConfig
-from rlprm.prm.selection import split_by_task, usable_trajectories
 from rlprm.runtime.config import parse
 from rlprm.runtime.record import read_record
 from rlprm.scorers.base import Scorer
@@ -192,33 +188,13 @@ def _make_labels(unit: Unit) -> None:
 
 def _clone(unit: Unit, name: str, config: PRMConfig) -> Scorer:
     """Clone the successes among the PRM's training trajectories, for as many optimiser steps."""
-    usable, _ = usable_trajectories(TrajectoryStore.open(config.trajectories).read(), config.outcome)
-    learned, _ = split_by_task(usable, config.held_out_fraction, config.seed)
-    successes = [trajectory for trajectory in learned if trajectory.outcome.success]
-    if not successes:
-        raise DataError(f"none of the {len(learned)} trajectories succeeded; a clone has nothing to learn")
-    file = unit.made / "successes" / f"{config.seed}.json"
-    if not file.exists():
-        write_items(file, successes)
-    update = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    steps = math.ceil(len(learned) / update) * int(config.num_train_epochs)
     shared = {
         field: getattr(config, field)
         for field in (
-            "model", "output_dir", "seed", "per_device_train_batch_size", "gradient_accumulation_steps",
-            "learning_rate", "lr_scheduler_type", "warmup_steps", "logging_steps",
+            "model", "trajectories", "output_dir", "seed", "held_out_fraction", "num_train_epochs",
+            "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+            "lr_scheduler_type", "warmup_steps", "logging_steps",
         )
     }  # fmt: skip
-    sft.run(
-        unit.config(
-            SFTStageConfig,
-            "sft",
-            {
-                **shared,
-                "demonstrations": str(file),
-                "num_demonstrations": len(successes),
-                "max_steps": steps,
-            },
-        )
-    )
+    sft.run(unit.config(SFTStageConfig, "sft", {**shared, "only_successes": True, "epochs_of": "given"}))
     return scorers.build(name, {"kind": "model_confidence", "model": config.output_dir})

@@ -44,21 +44,18 @@ def record(
     }  # fmt: skip
 
 
-_EPISODE = """environment: tests.toys.corridor
-env_kwargs: {length: 4}
-round_limit: 6
-max_new_tokens: 8
-"""
+_TASKS = "environment: tests.toys.corridor\nenv_kwargs: {length: 4}\nround_limit: 6\n"
+_EPISODE = f"{_TASKS}max_new_tokens: 8\n"
 _TRAINING = "per_device_train_batch_size: 8\ndisable_tqdm: true\nbf16: false\n"
 _RECIPES = {
-    "sft": f"{_EPISODE}{_TRAINING}model: tiny\nsize: xs\nvocab_size: 300\ncontext_length: 512\nworkers: 1\n"
-    "num_demonstrations: 64\nnum_train_epochs: 6\nlearning_rate: 5.0e-3\noutput_dir: ${root}/policy\n",
+    "sft": f"{_TASKS}{_TRAINING}model: tiny\nsize: xs\nvocab_size: 300\ncontext_length: 512\nworkers: 1\n"
+    "num_demonstrations: 64\nnum_train_epochs: 120\nlearning_rate: 5.0e-3\noutput_dir: ${root}/policy\n",
     "collect": f"{_EPISODE}model: ${{root}}/policy\nfirst_task: 1000\nnum_tasks: 12\nsamples_per_task: 4\n"
     "temperature: 1.5\noutput_dir: ${root}/rollouts\n",
     "train_prm": f"{_TRAINING}model: ${{root}}/policy\ntrajectories: ${{root}}/rollouts\nhead: lm\n"
     "value_reads: state_and_action\nlabel_estimator: td_gae\nlabel_estimator_kwargs: {lam: 0.95}\n"
     "num_train_epochs: 2\nlearning_rate: 1.0e-3\nheld_out_fraction: 0.25\noutput_dir: ${root}/agentprm\n",
-    "evaluate": f"{_EPISODE}model: ${{root}}/policy\nscorers: {{agentprm: ${{root}}/agentprm}}\n"
+    "evaluate": f"{_EPISODE}model: ${{root}}/policy\nscorers:\n  agentprm: ${{root}}/agentprm\n"
     "budgets: [1, 16]\nchosen_at: 16\n",
     "probe_actions": f"{_EPISODE}model: ${{root}}/policy\ntrajectories: ${{root}}/dev-pool\nnum_states: 4\n"
     "rollouts: 4\ntemperature: 1.5\noutput_dir: ${root}/action-probe\n",
