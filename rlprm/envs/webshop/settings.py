@@ -27,7 +27,9 @@ class Setting:
     reward: str = "fixed"
     """How options are compared, see :data:`rlprm.envs.webshop.reward.RULES`."""
     nouns: str = title_nouns.RULES
-    """How the nouns of titles are found: ``"rules"``, or the name of a spaCy model."""
+    """How the nouns of titles are found: ``"rules"``, or the name of a spaCy model.
+
+    The reward of 8 % of purchases differs between ``"rules"`` and upstream's spaCy."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
