@@ -120,7 +120,12 @@ def test_a_message_the_client_refuses_is_no_action_of_the_episode(textcraft: Age
 
 @pytest.mark.parametrize(
     ("score", "shown"),
-    [(0.0, Outcome(0.0, False, "")), (0.3, Outcome(0.3, True, "")), (1.7, Outcome(1.0, True, ""))],
+    [
+        (0.0, Outcome(0.0, False, "")),
+        (0.3, Outcome(0.3, True, "")),
+        (1.7, Outcome(1.0, True, "")),
+        (-0.2, Outcome(0.0, True, "")),
+    ],
 )
 def test_babyais_score_counts_not_its_reward_and_the_first_one_ends_the_episode(
     score: float, shown: Outcome
@@ -136,6 +141,38 @@ def test_babyais_score_counts_not_its_reward_and_the_first_one_ends_the_episode(
         assert (turn.observation, turn.reward) == ("o", shown.score)
         assert turn.stop == (StopReason.SUCCESS if score else None)
         assert (env.outcome().score, env.outcome().success) == (shown.score, shown.success)
+
+
+def test_a_success_beyond_the_step_limit_is_a_success_of_score_0() -> None:
+    """data_idx 3 (GoToObjS6, seed 0): 2 x 2 free cells, the key diagonal to the agent, a limit of 16.
+
+    After 20 turns the agent goes to the key in two primitives. The server pays 1 - 0.9 * 22 / 16 < 0, does
+    not call the episode done, and would add the reward once more with every further answer.
+    """
+    with serving("babyai") as server:
+        task = next(t for t in tasks(server, 10) if t.spec["data_idx"] == 3)
+        env = envs.load(task.environment).make(task, end=End.ON_SUCCESS)
+        env.reset()
+        for _ in range(20):
+            assert env.step("turn left").stop is None
+        turn = env.step("go to blue key 1")
+        assert server.worlds[1].total == 1 - 0.9 * 22 / 16
+        assert "The task is completed." in turn.observation
+        assert (turn.stop, turn.reward) == (StopReason.SUCCESS, 0.0)
+        assert env.outcome() == Outcome(0.0, True, "agentgym babyai: first score other than 0")
+
+
+def test_a_slow_success_ends_the_episode_with_its_first_reward() -> None:
+    """data_idx 3 again: after 8 turns the success pays 1 - 0.9 * 10 / 16 < 0.5, and the server goes on."""
+    with serving("babyai") as server:
+        task = next(t for t in tasks(server, 10) if t.spec["data_idx"] == 3)
+        env = envs.load(task.environment).make(task, end=End.ON_SUCCESS)
+        env.reset()
+        for _ in range(8):
+            env.step("turn left")
+        turn = env.step("go to blue key 1")
+        assert (turn.stop, turn.reward) == (StopReason.SUCCESS, 1 - 0.9 * 10 / 16)
+        assert env.outcome().success
 
 
 def test_a_done_episode_without_success_is_a_failure(textcraft: AgentGymServer) -> None:

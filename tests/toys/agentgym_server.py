@@ -1,8 +1,8 @@
 """AgentGym's servers in a thread, on worlds of our own, and faults on demand.
 
 They speak as the originals do, quirks included: BabyAI and TextCraft report errors with status 200, BabyAI
-adds rewards up and answers no more once an episode is over, WebShop fails with status 500 and cannot close in
-older versions.
+plays by its own rules (``rules: agentgym``), adds rewards up and answers no more once an episode is over,
+WebShop fails with status 500 and cannot close in older versions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ PROTOCOLS = ("babyai", "textcraft", "webshop")
 
 def world_task(protocol: str, data_idx: int) -> Task:
     """The task of our own environment that a data index stands for."""
-    settings = {"levels": envs.load("babyai").LEVELS} if protocol == "babyai" else {}  # type: ignore[attr-defined]
+    settings: dict[str, Any] = {}
+    if protocol == "babyai":
+        settings = {"levels": envs.load("babyai").LEVELS, "rules": "agentgym"}  # type: ignore[attr-defined]
     split = {"babyai": Split.TEST, "textcraft": Split.TRAIN}.get(protocol, Split.DEV)
     return envs.load(protocol).tasks(split, data_idx, 1, **settings)[0]
 
@@ -50,7 +52,6 @@ class AgentGymServer:
     """Path → what to do instead of answering the next requests; true goes on to answer."""
     worlds: dict[int, Any] = field(default_factory=dict)
     """Session → its episode, None before the first."""
-    scores: dict[int, float] = field(default_factory=dict)
     shown: dict[int, str] = field(default_factory=dict)
     """Session → its latest observation."""
     created: int = 0
@@ -95,7 +96,6 @@ class AgentGymServer:
         if data_idx in self.bad_indices:
             raise RuntimeError(f"no game {data_idx}")
         self.worlds[session] = open_world(self.protocol, data_idx)
-        self.scores[session] = 0.0
         self.shown[session] = self.worlds[session].reset()
         return self.shown[session]
 
@@ -103,7 +103,6 @@ class AgentGymServer:
         if self.worlds[session] is None:
             raise RuntimeError("no episode")
         turn: Turn = self.worlds[session].step(action)
-        self.scores[session] += turn.reward
         self.shown[session] = turn.observation
         return turn
 
@@ -116,9 +115,9 @@ class AgentGymServer:
         return {"observation": observation, "reward": 0, "score": 0, "deleted": False, "done": False}
 
     def babyai_step(self, body: Any) -> Any:
-        turn = self._act(body["id"], body["action"])
-        score, done = self.scores[body["id"]], turn.stop is not None
-        return {"observation": turn.observation, "reward": turn.reward, "score": score, "done": done}
+        turn, world = self._act(body["id"], body["action"]), self.worlds[body["id"]]
+        paid = {"reward": world.reward, "score": world.total}
+        return {"observation": turn.observation, **paid, "done": turn.stop is not None}
 
     def babyai_close(self, body: Any) -> Any:
         self.closed.append(body["id"])

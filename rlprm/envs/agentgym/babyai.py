@@ -27,15 +27,19 @@ ROUND_LIMIT = 20
 FIXED_PHRASES: tuple[str, ...] = ()
 CONCURRENT = 32
 
-_HIGHEST_SUM = 1_000.0
+_FARTHEST = 1_000.0
+"""From 0, of a sum of rewards. A reward is ``1 - 0.9 n / limit`` after ``n`` primitive actions; the server
+does not stop at the limit."""
 
 
 def _step(server: Server, session: int, action: str) -> Reply:
-    # AgentGym's client takes the score, which adds up the rewards and so can pass 1.
-    reply = step_by_id(server, session, action, score="score", most=_HIGHEST_SUM)
-    # A success that was slow (a reward of at most 0.5) is not called done there, and every further step
-    # adds its reward once more, idle ones too. The first score is the success.
-    return replace(reply, done=reply.done or reply.score > 0)
+    # AgentGym's client takes the score, the sum of the rewards of all answers, which can pass 1.
+    reply = step_by_id(server, session, action, score="score", least=-_FARTHEST, most=_FARTHEST)
+    # The server pays a reward other than 0 if, and only if, the last primitive action fulfilled the mission.
+    # It calls the episode done only if the reward is above 0.5. Otherwise each further answer adds the reward
+    # once more, idle ones too. The first score other than 0 is therefore the success and its reward, which is
+    # below 0 after 1.11 times minigrid's step limit. (A success at exactly that moment pays 0 and is missed.)
+    return replace(reply, done=reply.done or reply.score != 0)
 
 
 def _read(message: str) -> Request:
@@ -53,8 +57,8 @@ DIALECT = Dialect(
     close=close_by_id,
     read=_read,
     refusals=("The action is not recognized", "You cannot ", "There is a barrier in front of you"),
-    succeeds=lambda score: score > 0,
-    definition="agentgym babyai: score > 0",
+    succeeds=lambda score: score != 0,
+    definition="agentgym babyai: first score other than 0",
     declared=False,
     counts=True,
 )

@@ -46,7 +46,7 @@ class Reply:
 
     observation: str
     score: float
-    """Of the episode so far, in [0, 1]."""
+    """Of the episode so far, as the server gives it."""
     done: bool
 
 
@@ -103,7 +103,9 @@ def reset_by_id(server: Server, session: int, data_idx: int) -> str:
     return text(answer.get("observation"), where)
 
 
-def step_by_id(server: Server, session: int, action: str, *, score: str, most: float = 1.0) -> Reply:
+def step_by_id(
+    server: Server, session: int, action: str, *, score: str, least: float = 0.0, most: float = 1.0
+) -> Reply:
     """Carry out an action as the BabyAI and TextCraft servers do.
 
     Args:
@@ -111,12 +113,13 @@ def step_by_id(server: Server, session: int, action: str, *, score: str, most: f
         session: in which of its sessions.
         action: in the form that the server gets.
         score: what the score is called in the answer.
-        most: what it may be; above 1 it counts as 1.
+        least: the lowest allowed score and reward.
+        most: the highest.
     """
     where = f"{server.url}/step"
     answer = _object(server.post("/step", {"id": session, "action": action}, repeat=Repeat.UNSENT), where)
-    score_in(answer, "reward", where, most=most)
-    reached = min(score_in(answer, score, where, most=most), 1.0)
+    score_in(answer, "reward", where, least=least, most=most)
+    reached = score_in(answer, score, where, least=least, most=most)
     return Reply(text(answer.get("observation"), where), reached, flag_in(answer, "done", where))
 
 
@@ -168,15 +171,17 @@ def flag_in(answer: Mapping[str, Any], name: str, where: str) -> bool:
     return value
 
 
-def score_in(answer: Mapping[str, Any], name: str, where: str, *, most: float = 1.0) -> float:
-    """Return a score of an answer, in [0, most].
+def score_in(
+    answer: Mapping[str, Any], name: str, where: str, *, least: float = 0.0, most: float = 1.0
+) -> float:
+    """Return a score of an answer, in [least, most].
 
     Raises:
         ServerError: where it is none.
     """
     value = answer.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ServerError(f"{where}: {name}: got {_shown(value)}, allowed: 0 to {most:g}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        raise ServerError(f"{where}: {name}: got {_shown(value)}, allowed: {least:g} to {most:g}")
     return float(value)
 
 

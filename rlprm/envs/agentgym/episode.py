@@ -66,11 +66,12 @@ class ServedEpisode:
             return Turn(reply.observation, valid=valid)
         self._stopped = True
         self.close()
-        return Turn(reply.observation, reward=reply.score, stop=self._stop_reason(), valid=valid)
+        return Turn(reply.observation, reward=self.outcome().score, stop=self._stop_reason(), valid=valid)
 
     def outcome(self) -> Outcome:
-        """Judge the episode as it stands, by the server's latest score; the server is not asked."""
-        return Outcome(self._score, self._dialect.succeeds(self._score), self._dialect.definition)
+        """Judge the episode as it stands, by the server's latest score, cut off at 0 and 1."""
+        score = min(max(self._score, 0.0), 1.0)
+        return Outcome(score, self._dialect.succeeds(self._score), self._dialect.definition)
 
     def fork(self) -> Self:
         """Return an independent copy in the same state."""
