@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
-from rlprm.types import End, Message, Outcome, Split, Task, Turn
+from rlprm.types import End, Message, Outcome, Split, Task, Trajectory, Turn
 
 
 class Environment(Protocol):
@@ -45,8 +45,8 @@ class EnvironmentModule(Protocol):
 
     Required are ``ROUND_LIMIT``, ``tasks``, ``make`` and ``opening``. Optional are ``FIXED_PHRASES`` (no
     phrases if it is missing), ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
-    trajectories) and ``read_transcript`` (the scorer ``transcript`` needs it). A task that ``tasks`` makes
-    has ``environment=__name__``.
+    trajectories), ``read_transcript`` (the scorer ``transcript`` needs it) and ``answer`` (the baseline
+    ``majority`` needs it). A task that ``tasks`` makes has ``environment=__name__``.
 
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
@@ -102,5 +102,13 @@ class EnvironmentModule(Protocol):
 
         Returns:
             One number in [0, 1] for each turn; 1 if the rule believes that the task is solved.
+        """
+        ...
+
+    def answer(self, trajectory: Trajectory) -> str | None:
+        """Optional: return the final answer of a finished episode; None without one.
+
+        Two episodes of a task agree if their answers are the same text. The baseline ``majority`` takes the
+        answer that most candidates agree on.
         """
         ...

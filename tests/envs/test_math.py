@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlprm.data.rerender import Rerenderer
 from rlprm.data.store import from_row, to_row
 from rlprm.envs import math
 from rlprm.envs.math import arithmetic
+from rlprm.envs.math.answers import canonical
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.policies.base import Completion
@@ -28,6 +30,7 @@ from tests.data import templates
 from tests.envs.shared import any_value, one_line_at_most
 from tests.toys import agents
 from tests.toys.math_files import CAPITAL, write
+from tests.toys.trajectories import of_words
 
 
 def episode(answer: str = "24") -> math.Reasoning:
@@ -105,6 +108,22 @@ def test_letters_of_choices_are_read(text: str, letter: str | None) -> None:
 )
 def test_answers_are_equal_as_text_or_as_numbers(one: str, other: str, equal: bool) -> None:
     assert math.same(one, other) is math.same(other, one) is equal
+    assert (canonical(one) == canonical(other)) is equal
+
+
+@given(st.text("-.0123", min_size=1, max_size=6), st.text("-.0123", min_size=1, max_size=6))
+def test_equal_answers_and_no_others_have_one_text(one: str, other: str) -> None:
+    assert (canonical(one) == canonical(other)) is math.same(one, other)
+
+
+def test_the_answer_of_an_episode_is_that_of_its_last_line() -> None:
+    task = math.Problem("How many?", ("#### 24",), "24").task("t", Split.TRAIN)
+    made = of_words(["3 * 8 = 24", "#### 24.0"], success=True)
+    assert math.answer(replace(made, task=task)) == "24"
+    assert math.answer(replace(made, task=task, steps=made.steps[:1])) is None
+    assert math.answer(replace(made, task=task, steps=())) is None
+    letters = math.Problem("Which?", ("#### B",), "B", "ABC").task("t", Split.TRAIN)
+    assert math.answer(replace(of_words(["#### (b)"], success=True), task=letters)) == "B"
 
 
 @given(st.text(max_size=30))

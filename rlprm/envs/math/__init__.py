@@ -5,7 +5,7 @@ multiple choice in MMLU's form (``"multiple_choice"``), the latter two from file
 """
 
 from rlprm.envs.math.answers import extract, same
-from rlprm.envs.math.environment import ROUND_LIMIT, Reasoning, demonstrate, make
+from rlprm.envs.math.environment import ROUND_LIMIT, Reasoning, answer, demonstrate, make
 from rlprm.envs.math.problems import Problem
 from rlprm.envs.math.sources import SOURCES, tasks
 from rlprm.envs.math.wording import FIXED_PHRASES, opening
@@ -16,6 +16,7 @@ __all__ = [
     "SOURCES",
     "Problem",
     "Reasoning",
+    "answer",
     "demonstrate",
     "extract",
     "make",

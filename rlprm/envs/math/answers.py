@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-__all__ = ["LETTERS", "declaration", "extract", "same"]
+__all__ = ["LETTERS", "canonical", "declaration", "extract", "same"]
 
 LETTERS = "ABCDEFGHIJ"
 """Of the choices a problem can have."""
@@ -35,6 +35,18 @@ def extract(text: str, *, letters: str = "") -> str | None:
         return number[1].replace(",", "") if number else None
     letters_named = (match[1].upper() for match in _LETTER.finditer(text))
     return next((letter for letter in letters_named if letter in letters), None)
+
+
+def canonical(answer: str) -> str:
+    """Return one text for all answers that are equal: 24, 24.0 and 24. become 24."""
+    try:
+        number = Decimal(answer)
+    except InvalidOperation:  # such as 1.2.3, or a letter
+        return answer
+    if not number:
+        return "0"  # -0, too
+    text = format(number, "f")  # normalize() would round what has more than 28 digits
+    return text.rstrip("0").rstrip(".") if "." in text else text.lstrip("+")
 
 
 def same(answer: str, other: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 
-from rlprm.envs.math.answers import extract, same
+from rlprm.envs.math.answers import canonical, extract, same
 from rlprm.envs.math.problems import Problem, problem_of
 from rlprm.errors import DemonstrationError
-from rlprm.types import End, Outcome, StopReason, Task, Turn
+from rlprm.types import End, Outcome, StopReason, Task, Trajectory, Turn
 
-__all__ = ["ROUND_LIMIT", "Reasoning", "demonstrate", "make"]
+__all__ = ["ROUND_LIMIT", "Reasoning", "answer", "demonstrate", "make"]
 
 ROUND_LIMIT = 12
 """Turns of an episode; the longest solution of GSM8K has as many lines."""
@@ -38,6 +38,14 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
     if len(lines) > ROUND_LIMIT:
         raise DemonstrationError(f"{task.id}: the solution has {len(lines)} lines, allowed: {ROUND_LIMIT}")
     return lines
+
+
+def answer(trajectory: Trajectory) -> str | None:
+    """Return the final answer of an episode, equal answers as equal texts; None without one."""
+    if not trajectory.steps:
+        return None
+    found = extract(trajectory.steps[-1].action, letters=problem_of(trajectory.task).letters)
+    return None if found is None else canonical(found)
 
 
 class Reasoning:
