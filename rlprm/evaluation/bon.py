@@ -18,7 +18,6 @@ from rlprm.data.fed_tokens import expected_fed_tokens
 from rlprm.errors import ConfigError
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.records import (
-    BEAM,
     BEST_OF_N,
     GREEDY,
     ORACLE,
@@ -186,7 +185,7 @@ def gap_closed(measurements: Sequence[Measurement]) -> dict[str, dict[int, float
 
 
 def comparisons(measurements: Sequence[Measurement], *, main: str, n: int) -> list[Comparison]:
-    """Compare the main scorer's best-of-n with all else at n, and every beam with greedy decoding.
+    """Compare the main scorer's best-of-n with all else at n, and every search with greedy decoding.
 
     Args:
         measurements: with one aggregation per scorer (see ``headline``).
@@ -205,8 +204,8 @@ def comparisons(measurements: Sequence[Measurement], *, main: str, n: int) -> li
     ]
     differences = [compare(ours, other) for other in (_only(measurements, SAMPLE_MEAN), *others)]
     greedy = [m for m in measurements if m.record.strategy == GREEDY]
-    beams = [m for m in measurements if m.record.strategy == BEAM]
-    return [*differences, *(compare(beam, g) for beam in beams for g in greedy)]
+    searches = [m for m in measurements if m.record.is_search]
+    return [*differences, *(compare(search, g) for search in searches for g in greedy)]
 
 
 def _only(

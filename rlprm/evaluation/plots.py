@@ -19,7 +19,16 @@ from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from rlprm.errors import DataError
 from rlprm.evaluation.quality import StepQuality
-from rlprm.evaluation.records import BEAM, BEST_OF_N, GREEDY, ORACLE, SAMPLE_MEAN, EvaluationRecord
+from rlprm.evaluation.records import (
+    BEAM,
+    BEST_OF_N,
+    GREEDY,
+    MAJORITY,
+    ORACLE,
+    SAMPLE_MEAN,
+    SEARCH,
+    EvaluationRecord,
+)
 from rlprm.evaluation.table import rows
 from rlprm.types import StepScores, Trajectory
 
@@ -40,6 +49,8 @@ _STYLE: Any = {
     "text.parse_math": False,  # an action may hold prices: "$" is a dollar sign
 }
 _LONGEST_ACTION = 26
+_SHAPES = ("s", "o", "^", "v", "P", "X", "*", "h")
+"""Of searches."""
 
 
 def write_all(
@@ -48,6 +59,7 @@ def write_all(
     qualities: Sequence[StepQuality],
     examples: Sequence[tuple[Trajectory, StepScores]] = (),
     example_scorer: str = "",
+    reference: Sequence[EvaluationRecord] = (),
 ) -> list[Path]:
     """Write every plot there is data for, and return the paths.
 
@@ -57,11 +69,15 @@ def write_all(
         qualities: of the scorers whose steps mean something.
         examples: from ``pick_examples``.
         example_scorer: whose scores the examples carry.
+        reference: best-of-k, for all k, of what searches are compared with at equal cost.
     """
     colours = colours_of([*(r.scorer for r in records if r.scorer), *(q.scorer for q in qualities)])
     paths = [folder / "success_by_budget.png", folder / "success_by_compute.png"]
     success_by_budget(records, paths[0], colours)
     success_by_compute(records, paths[1], colours)
+    if any(record.is_search for record in records):
+        paths.append(folder / "searches_by_cost.png")
+        searches_by_cost(records, reference, paths[-1], colours)
     if qualities:
         paths.append(folder / "auc_by_position.png")
         auc_by_position(qualities, paths[-1], colours)
@@ -86,6 +102,7 @@ def success_by_budget(
 
     A beam N×M stands at N·M, the number of actions it samples for a step.
     """
+    records = [r for r in records if r.strategy != SEARCH]
     with _figure(path) as (figure, axes):
         colours = colours or colours_of(r.scorer for r in records if r.scorer)
         for row in rows(records):
@@ -94,7 +111,7 @@ def success_by_budget(
                 _mark_beams(axes, row, [r.n * r.m for r in row], colours)
             elif first.strategy == GREEDY:
                 _mark(axes, first, 1.0)
-            elif first.strategy in (BEST_OF_N, ORACLE):
+            elif first.strategy in (BEST_OF_N, MAJORITY, ORACLE):
                 _curve(axes, row, [float(r.n) for r in row], colours)
         axes.set_xscale("log", base=2)
         budgets = sorted({r.n * r.m for r in records if r.strategy != SAMPLE_MEAN} | {1})
@@ -110,6 +127,7 @@ def success_by_compute(
     records: Sequence[EvaluationRecord], path: Path, colours: Mapping[str, str] | None = None
 ) -> None:
     """Plot success against the tokens of policy and scorer together, logarithmic."""
+    records = [r for r in records if r.strategy != SEARCH]
     with _figure(path) as (figure, axes):
         colours = colours or colours_of(r.scorer for r in records if r.scorer)
         for row in rows(records):
@@ -118,7 +136,7 @@ def success_by_compute(
                 _mark_beams(axes, row, [r.total_tokens for r in row], colours)
             elif first.strategy == GREEDY:
                 _mark(axes, first, first.total_tokens)
-            elif first.strategy in (BEST_OF_N, ORACLE):
+            elif first.strategy in (BEST_OF_N, MAJORITY, ORACLE):
                 _curve(axes, row, [r.total_tokens for r in row], colours)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
@@ -126,6 +144,58 @@ def success_by_compute(
         _success_axis(axes, records)
         axes.set_title(f"Success by total compute, {_tasks(records)}")
         _legend_outside(figure, axes)
+
+
+def searches_by_cost(
+    records: Sequence[EvaluationRecord],
+    reference: Sequence[EvaluationRecord],
+    path: Path,
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Plot the success of searches against environment steps and against tokens, both logarithmic.
+
+    Args:
+        records: of the evaluation; greedy decoding and the oracle are shown beside the searches.
+        reference: best-of-k, for all k, of what searches are compared with at equal cost.
+        path: where to write.
+        colours: of scorers.
+    """
+    colours = colours or colours_of(r.scorer for r in records if r.scorer)
+    searches = [r for r in records if r.is_search]
+    shape_of = dict(zip(dict.fromkeys(_search_name(r) for r in searches), cycle(_SHAPES), strict=False))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11.0, 4.4), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        costs = (
+            ("env_steps", "environment steps per task"),
+            ("total_tokens", "tokens per task, policy + scorer"),
+        )
+        for axes, (cost, name) in zip(panels, costs, strict=True):
+            for row, style in (([r for r in records if r.strategy == ORACLE], "--"), (reference, "-")):
+                if row:
+                    xs, ys = [getattr(r, cost) for r in row], [r.success_rate for r in row]
+                    axes.plot(xs, ys, color=_BOUND, linestyle=style, linewidth=1.4, label=row[0].label)
+            for record in records:
+                if record.strategy == GREEDY:
+                    _mark(axes, record, getattr(record, cost))
+            for record in searches:
+                name_of = _search_name(record)
+                _mark(
+                    axes, record, getattr(record, cost), colours[record.scorer or ""],
+                    label=f"{name_of}, {record.scorer}", marker=shape_of[name_of],
+                )  # fmt: skip
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+            axes.set_xlabel(name)
+        _success_axis(panels[0], [*reference, *searches])
+        panels[1].set_ylabel("")
+        panels[0].set_title(f"Searches at equal cost, {_tasks(searches)}")
+        _legend_outside(figure, panels[0])
+        _save(figure, path)
+
+
+def _search_name(record: EvaluationRecord) -> str:
+    return record.search or f"beam {record.n}×{record.m}"
 
 
 def auc_by_position(
@@ -260,7 +330,7 @@ def _curve(
 ) -> None:
     first = row[0]
     bound = first.strategy == ORACLE
-    colour = _BOUND if bound else colours[first.scorer or ""]
+    colour = _BOUND if bound else colours.get(first.scorer or "", "black")  # a majority has no scorer
     order = sorted(range(len(row)), key=lambda i: xs[i])
     x, y = [xs[i] for i in order], [row[i].success_rate for i in order]
     style = "--" if bound else "-"
@@ -283,7 +353,12 @@ def _mark_beams(
 
 
 def _mark(
-    axes: Axes, record: EvaluationRecord, x: float, colour: str = "black", label: str | None = "greedy"
+    axes: Axes,
+    record: EvaluationRecord,
+    x: float,
+    colour: str = "black",
+    label: str | None = "greedy",
+    marker: str = "s",
 ) -> None:
     y = record.success_rate
     errors = [[max(0.0, y - record.ci_low)], [max(0.0, record.ci_high - y)]]
@@ -292,7 +367,7 @@ def _mark(
         [y],
         yerr=errors,
         color=colour,
-        marker="D" if record.strategy == GREEDY else "s",
+        marker="D" if record.strategy == GREEDY else marker,
         markersize=6,
         markeredgecolor="white",
         elinewidth=1,

@@ -15,15 +15,37 @@ from rlprm.evaluation.pool import Pool
 from rlprm.functional.metrics import (
     AUCPoint,
     Calibration,
+    auc,
     auc_by_index,
     auc_by_relative_position,
     calibration,
 )
+from rlprm.types import StepScores
 
 POSITIONS = 5
 """Bins of the relative position t / T."""
 _MIDDLE = 2
 """The bin (0.4, 0.6]."""
+SHARES = (0.25, 0.5, 0.75)
+"""Of an episode's actions, after which its newest value is compared with the outcome."""
+
+
+@dataclass(frozen=True)
+class ForesightAUC:
+    """How well one scorer's newest values foretell success when a share of an episode's actions is taken.
+
+    The value of an episode of T actions is ``v_t`` with ``t = floor(share · T)``, and ``v_0`` if that is 0.
+    The length of an episode is not known while the episode runs, so a score that tells the length profits.
+    """
+
+    scorer: str
+    share: float
+    auc: float | None
+    """Over all trajectories; None if all succeed or all fail."""
+    auc_within_task: float | None
+    """Mean over the tasks that have successes and failures; None if there is no such task."""
+    tasks: int
+    """How many tasks have both."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,45 @@ def step_quality(pool: Pool, scorer: str, *, calibrate: bool = True) -> StepQual
         trajectories=len(values),
         unscored=len(pool.flat) - len(values),
     )
+
+
+def foresight(pool: Pool, scorer: str) -> list[ForesightAUC]:
+    """Measure a scorer's values after a quarter, a half and three quarters of an episode's actions.
+
+    Raises:
+        ConfigError: if the scorer has not scored the pool.
+    """
+    points = []
+    for share in SHARES:
+        rows = [
+            [
+                (_newest(s, share), t.outcome.success)
+                for t, s in zip(row, scores, strict=True)
+                if s is not None
+            ]
+            for row, scores in zip(pool.trajectories, pool.scores_of(scorer), strict=True)
+        ]
+        within = [_auc(row) for row in rows]
+        known = [value for value in within if value is not None]
+        points.append(
+            ForesightAUC(
+                scorer=scorer,
+                share=share,
+                auc=_auc([pair for row in rows for pair in row]),
+                auc_within_task=math.fsum(known) / len(known) if known else None,
+                tasks=len(known),
+            )
+        )
+    return points
+
+
+def _newest(scores: StepScores, share: float) -> float:
+    t = math.floor(share * len(scores.values))
+    return scores.values[t - 1] if t else scores.initial
+
+
+def _auc(pairs: list[tuple[float, bool]]) -> float | None:
+    return auc([value for value, _ in pairs], [won for _, won in pairs])
 
 
 def _mid_auc(values: list[tuple[float, ...]], success: list[bool]) -> float | None:

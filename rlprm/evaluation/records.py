@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from rlprm.data.failures import report_failures
 from rlprm.errors import DataError, MismatchError
-from rlprm.functional.statistics.bootstrap import mean_interval, paired_interval
+from rlprm.functional.statistics.bootstrap import Interval, mean_interval, paired_interval
 from rlprm.search.base import SearchResult
 from rlprm.types import End
 
-GREEDY, SAMPLE_MEAN, BEST_OF_N, BEAM, ORACLE = "greedy", "sample_mean", "best_of_n", "beam", "oracle"
+GREEDY, SAMPLE_MEAN, MAJORITY, BEST_OF_N = "greedy", "sample_mean", "majority", "best_of_n"
+BEAM, SEARCH, ORACLE = "beam", "search", "oracle"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class EvaluationRecord:
     """How one strategy did with one budget. Rates are means over tasks, costs means per task."""
 
     strategy: str
-    """``greedy``, ``sample_mean``, ``best_of_n``, ``beam`` or ``oracle``."""
+    """``greedy``, ``sample_mean``, ``majority``, ``best_of_n``, ``beam``, ``search`` or ``oracle``."""
     scorer: str | None
     """None if no scorer was used."""
     aggregation: str | None
@@ -50,6 +51,8 @@ class EvaluationRecord:
     """Number of tasks."""
     failed: int
     """Episodes that an environment let down; they count as not solved."""
+    search: str | None = None
+    """Name of the search, if ``strategy`` is ``search``."""
 
     @property
     def label(self) -> str:
@@ -65,11 +68,18 @@ class EvaluationRecord:
         names = {
             GREEDY: "greedy",
             SAMPLE_MEAN: "one sample",
+            MAJORITY: f"majority of {n}",
             BEST_OF_N: f"best of {n}, {self.scorer}",
             BEAM: f"beam {n}×{self.m}, {self.scorer}",
+            SEARCH: f"{self.search}, {self.scorer}",
             ORACLE: f"oracle (pass@{n})",
         }
         return names.get(self.strategy, f"{self.strategy} {n}, {self.scorer}")
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the record is of a search, a beam or another."""
+        return self.strategy in (BEAM, SEARCH)
 
     @property
     def total_tokens(self) -> float:
@@ -119,6 +129,7 @@ def measure(
     n: int = 1,
     m: int = 1,
     failed: int = 0,
+    search: str | None = None,
 ) -> Measurement:
     """Build a measurement from per-task values.
 
@@ -133,6 +144,7 @@ def measure(
         n: candidates.
         m: actions per partial trajectory.
         failed: episodes.
+        search: name of the search.
 
     Raises:
         DataError: for no tasks, or values that are not finite.
@@ -158,6 +170,7 @@ def measure(
         env_steps=costs.env_steps,
         tasks=len(successes),
         failed=failed,
+        search=search,
     )
     return Measurement(record, dict(successes))
 
@@ -170,6 +183,7 @@ def measure_results(
     aggregation: str | None = None,
     n: int = 1,
     m: int = 1,
+    search: str | None = None,
 ) -> Measurement:
     """Build a measurement from a search's results, one per task.
 
@@ -195,6 +209,7 @@ def measure_results(
         aggregation=aggregation,
         n=n,
         m=m,
+        search=search,
         failed=report_failures(strategy, [result.trajectory for result in results]),
         costs=Costs(
             _mean([result.policy_tokens for result in results]),
@@ -209,6 +224,23 @@ def compare(a: Measurement, b: Measurement) -> Comparison:
     """Compare two measurements task by task.
 
     Raises:
+        MismatchError: see :func:`difference`.
+    """
+    interval = difference(a, b)
+    return Comparison(
+        a=a.record.name,
+        b=b.record.name,
+        difference=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        tasks=len(a.successes),
+    )
+
+
+def difference(a: Measurement, b: Measurement) -> Interval:
+    """Return the difference of two measurements with its 95 % interval, tasks paired.
+
+    Raises:
         MismatchError: if they are not of the same tasks under the same ``end``.
     """
     if a.record.end != b.record.end:
@@ -219,15 +251,7 @@ def compare(a: Measurement, b: Measurement) -> Comparison:
             f"a comparison needs the same tasks on both sides; {missing[:3]} are on one side only"
         )
     order = sorted(a.successes)
-    interval = paired_interval([a.successes[t] for t in order], [b.successes[t] for t in order])
-    return Comparison(
-        a=a.record.name,
-        b=b.record.name,
-        difference=interval.mean,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        tasks=len(order),
-    )
+    return paired_interval([a.successes[t] for t in order], [b.successes[t] for t in order])
 
 
 def _mean(numbers: Sequence[int]) -> float:

@@ -9,24 +9,62 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rlprm.evaluation.bon import gap_closed
+from rlprm.evaluation.equal_cost import COSTS, EqualCost
+from rlprm.evaluation.quality import ForesightAUC
 from rlprm.evaluation.records import (
     BEAM,
     BEST_OF_N,
     GREEDY,
+    MAJORITY,
     ORACLE,
     SAMPLE_MEAN,
+    SEARCH,
     Comparison,
     EvaluationRecord,
 )
+from rlprm.evaluation.summary import Findings
 
-__all__ = ["TABLE_WIDTH", "gap_table", "paired_table", "results_tables", "rows"]
+__all__ = [
+    "TABLE_WIDTH",
+    "all_tables",
+    "foresight_table",
+    "gap_table",
+    "paired_table",
+    "results_tables",
+    "rows",
+    "searches_table",
+]
 
 TABLE_WIDTH = 80
 """Characters of a line in files, and if there is no terminal to ask."""
 
 _NAME_WIDTHS = (26, 22, 18)
 """Of the first column if the table is narrow; a longer name goes on in the next line."""
-_ORDER = (GREEDY, SAMPLE_MEAN, BEST_OF_N, BEAM, ORACLE)
+_ORDER = (GREEDY, SAMPLE_MEAN, MAJORITY, BEST_OF_N, BEAM, SEARCH, ORACLE)
+
+
+def all_tables(findings: Findings, *, title: str, width: int, n: int) -> list[Table]:
+    """Return the tables of an evaluation, in the order of reading.
+
+    Args:
+        findings: of the evaluation.
+        title: of the first table.
+        width: characters of a line.
+        n: candidates at which the gap to the oracle is shown.
+    """
+    records = findings.records
+    tables = results_tables([r for r in records if r.strategy != SEARCH], title=title, width=width)
+    if findings.kind is not None:
+        tables[0].title = f"{tables[0].title}\n{findings.kind}"
+    searches = [r for r in records if r.is_search]
+    tables += [searches_table(searches, findings.equal_cost)] if searches else []
+    tables += [paired_table(findings.paired)] if findings.paired else []
+    gaps = gap_closed(findings.measurements)
+    closed = {scorer: gap for scorer in gaps if (gap := gaps[scorer].get(n)) is not None}
+    tables += [gap_table(closed, n)] if closed else []
+    tables += [foresight_table(findings.foresight)] if findings.foresight else []
+    return tables
 
 
 def results_tables(
@@ -64,6 +102,56 @@ def paired_table(comparisons: Sequence[Comparison]) -> Table:
         difference, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.ci_low, c.ci_high))
         table.add_row(escape(f"{c.a} - {c.b}"), difference, f"\\[{low}, {high}]")
     return table
+
+
+def searches_table(records: Sequence[EvaluationRecord], compared: Sequence[EqualCost]) -> Table:
+    """Return a table of searches, each beside best-of-N of the reference at equal cost.
+
+    Args:
+        records: of searches.
+        compared: of the same searches, by both costs.
+    """
+    at = {(c.search, c.cost): c for c in compared}
+    reference = f", and {compared[0].reference} at equal cost" if compared else ""
+    table = _empty_table(escape(f"Searches{reference}"))
+    table.add_column("search", overflow="fold", max_width=_NAME_WIDTHS[0])
+    for header in ("success\n", "steps\nper task", "tokens\nper task"):
+        table.add_column(header, justify="right", no_wrap=True)
+    if compared:
+        for header in ("at equal\nsteps", "at equal\ntokens"):
+            table.add_column(header, justify="right", no_wrap=True)
+    for record in records:
+        cells = [_cell(record, "\n"), f"{record.env_steps:,.1f}", f"{record.total_tokens:,.0f}"]
+        cells += [_at_equal_cost(at.get((record.name, cost))) for cost in COSTS] if compared else []
+        rule = "" if record.aggregation is None else f" ({record.aggregation})"
+        table.add_row(escape(f"{record.name}{rule}"), *cells)
+    return table
+
+
+def _at_equal_cost(compared: EqualCost | None) -> str:
+    if compared is None:
+        return ""
+    sign = ">" if compared.beyond_pool else "<" if compared.below_one else "="
+    n = f"{compared.n:.0f}" if sign != "=" else f"{compared.n:.1f}"
+    return f"{100 * compared.success_rate:.1f}\nN {sign} {n}"
+
+
+def foresight_table(points: Sequence[ForesightAUC]) -> Table:
+    """Return a table of AUCs after shares of an episode's actions, over all tasks and within tasks."""
+    table = _empty_table("AUC of the newest value after a share of the actions: over tasks, within tasks")
+    table.add_column("scorer", overflow="fold")
+    shares = sorted({point.share for point in points})
+    for share in shares:
+        table.add_column(f"{100 * share:.0f} %", justify="right", no_wrap=True)
+    at = {(point.scorer, point.share): point for point in points}
+    for scorer in dict.fromkeys(point.scorer for point in points):
+        cells = [at[scorer, share] for share in shares]
+        table.add_row(escape(scorer), *(f"{_number(p.auc)}, {_number(p.auc_within_task)}" for p in cells))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def gap_table(gaps: Mapping[str, float], n: int) -> Table:
@@ -151,7 +239,7 @@ def _title(title: str, records: Sequence[EvaluationRecord]) -> str:
 
 
 def _row_name(record: EvaluationRecord) -> str:
-    return f"{record.label} ({record.aggregation})" if record.strategy in (BEST_OF_N, BEAM) else record.label
+    return record.label if record.aggregation is None else f"{record.label} ({record.aggregation})"
 
 
 def _cell(record: EvaluationRecord, separator: str) -> str:

@@ -57,9 +57,11 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "probe-actions": ("stage.json", *_SHARDS),
     "estimate": ("stage.json", *_SHARDS, "labels*.jsonl", "labels*.meta.json"),
     "evaluate": (
-        "stage.json", "summary.json", "table.txt", "success_by_budget.png", "success_by_compute.png",
-        "auc_by_position.png", "calibration.png", "example.png", *_BOARD, *_within("pool", _SHARDS),
-        *_within("dev-pool", _SHARDS), *_within("beams/*", _SHARDS),
+        "stage.json", "summary.json", "table.txt", "compute.json", "success_by_budget.png",
+        "success_by_compute.png", "searches_by_cost.png", "auc_by_position.png", "calibration.png",
+        "example.png", *_BOARD, *_within("pool", _SHARDS), *_within("dev-pool", _SHARDS),
+        "scores/*.jsonl", "dev-scores/*.jsonl", *_within("beams/*", _SHARDS), "searches/*.jsonl",
+        *_within("searches/*", _SHARDS),
     ),
     "train-rl": (
         "stage.json", *_MODEL, *_BOARD, "summary.json", "metrics.jsonl", "curves.png", "before.json",

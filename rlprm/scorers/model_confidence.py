@@ -84,6 +84,7 @@ class ModelConfidence:
     ) -> None:
         self.name = name
         self.per = check_per(per)
+        self.model = model
         self._reader = TrajectoryReader(
             name, model, template, value_reads=ACTION, head=LM, tokenizer=tokenizer, token_budget=token_budget
         )

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from rlprm import envs, scorers
-from rlprm.components import user_sources
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.policies.config import PolicyConfig, TaskConfig
 from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.runtime.settings import Settings, setting
-from rlprm.runtime.tracking import TRACKERS, require_tracker
 from rlprm.runtime.tuning import OptimisationConfig, TuningConfig
+from rlprm.stages.evaluate_parts.settings import EvaluateConfig
 from rlprm.types import Split
 
 __all__ = [
-    "CHOSEN",
     "CollectConfig",
     "EstimateConfig",
     "EvaluateConfig",
@@ -32,10 +26,6 @@ __all__ = [
 
 _DATA = "Data"
 _OUTCOMES = ("success", "score")
-_BASELINES = ("policy_confidence", "shortest", "random")
-CHOSEN = "chosen"
-"""Beam aggregation that takes each scorer's rule of best-of-N."""
-_BEAM = re.compile(r"(\d+)x(\d+)")
 QUICKSTART_RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
 """What the quickstart runs, in order."""
 
@@ -276,151 +266,6 @@ class ExportConfig(Settings):
     trajectories: str = setting("", "Folder of trajectories (made by rlprm collect).", required=True)
     only_successes: bool = setting(True, "Leave out trajectories without success.")
     output: str = setting("runs/export.json", "File they go to, a JSON list with a trajectory a line.")
-
-
-@dataclass
-class EvaluateConfig(PolicyConfig):
-    """Settings of ``rlprm evaluate``."""
-
-    STAGE: ClassVar[str] = "evaluate"
-
-    scorers: dict[str, Any] = setting(
-        {},
-        "Name -> folder of a PRM or ORM, e.g. scorers.agentprm runs/prm; or a scorer of your own: the path "
-        "of a .py file, or {kind: path or name, its settings}.",
-        group="Scorers",
-    )
-    main_scorer: str = setting(
-        "", "The scorer that is compared with the others; the first if unset.", group="Scorers"
-    )
-    with_confidence: bool = setting(
-        True, "Search with every checkpoint's values weighed by the policy's probabilities, too.",
-        group="Scorers",
-    )  # fmt: skip
-    confidence_per: str = setting(
-        "action", "Which probability: of a whole action, or of its token (mean).",
-        choices=("action", "token"), group="Scorers",
-    )  # fmt: skip
-    split: str = setting(
-        "test", "Task list that is reported: test, or dev while choosing.", choices=("test", "dev"),
-        group=_DATA,
-    )  # fmt: skip
-    first_task: int = setting(0, "First task of that split.", least=0, group=_DATA)
-    num_tasks: int = setting(128, "Number of tasks.", least=1, group=_DATA)
-    first_dev_task: int = setting(0, "First dev task.", least=0, group=_DATA)
-    num_dev_tasks: int = setting(
-        64, "Dev tasks on which each scorer's aggregation is chosen.", least=1, group=_DATA
-    )
-    action_probe: str = setting(
-        "", "Folder of probed actions (made by rlprm probe-actions) to tell apart.", group=_DATA
-    )
-    report_to: str = setting(
-        "none", "Tracker for the final numbers and plots.", choices=TRACKERS, group=_DATA
-    )
-    output_dir: str = setting("runs/evaluation", "Where table, summary and plots go.", group=_DATA)
-    budgets: list[int] = setting(
-        [1, 2, 4, 8, 16, 32], "N of best-of-N; the largest is the size of the pool.", least=1,
-        required=True, group="Search",
-    )  # fmt: skip
-    chosen_at: int = setting(
-        16, "N at which aggregations are chosen and scorers are compared.", least=1, group="Search"
-    )
-    beams: list[str] = setting(
-        ["4x4"], "Beam searches as NxM, run with every checkpoint scorer.", group="Search"
-    )
-    beam_aggregation: str = setting(
-        CHOSEN,
-        "What a beam ranks candidates by: chosen (each scorer's rule of best-of-N, chosen on dev tasks), "
-        "last (the newest value, the paper's), min, mean or product.",
-        choices=(CHOSEN, "last", "min", "mean", "product"),
-        group="Search",
-    )
-
-    def __post_init__(self) -> None:
-        """Check the settings one by one, then those that must agree.
-
-        Raises:
-            ConfigError: naming the setting, what was received and what is allowed.
-        """
-        super().__post_init__()
-        require_tracker(self.report_to)
-        self._check_scorers()
-        if len(set(self.budgets)) < len(self.budgets):
-            raise ConfigError(f"budgets: got {self.budgets}, allowed: a list of different numbers from 1 on")
-        if self.chosen_at not in self.budgets:
-            raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
-        self.beam_sizes()
-        if self.temperature == 0:
-            raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
-        own_tasks = range(self.first_task, self.first_task + self.num_tasks)
-        dev_tasks = range(self.first_dev_task, self.first_dev_task + self.num_dev_tasks)
-        if self.split == Split.DEV and set(own_tasks) & set(dev_tasks):
-            raise ConfigError("the dev tasks reported must not be those the aggregation is chosen on; "
-                              "set first_task behind them")  # fmt: skip
-
-    def _check_scorers(self) -> None:
-        if not self.scorers:
-            raise ConfigError("scorers: nothing given; name at least one, e.g. --scorers.agentprm runs/prm")
-        self.scorers = {name: scorers.canonical_setting(name, value) for name, value in self.scorers.items()}
-        for name in self.scorers:
-            if name in _BASELINES:
-                raise ConfigError(f"scorers.{name}: that name belongs to the baseline; choose another")
-            if self.with_confidence and name.removesuffix("_x_policy") in set(self.scorers) - {name}:
-                raise ConfigError(f"scorers.{name}: that name belongs to another scorer; choose another")
-        self.main_scorer = self.main_scorer or next(iter(self.scorers))
-        if self.main_scorer not in self.scorers:
-            raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
-
-    def revisions(self) -> dict[str, str]:
-        """Return what identifies the policy and each scorer: its weights, or its kind and settings.
-
-        Raises:
-            ArtifactError: if there are no weights.
-        """
-        from rlprm.models.loading import revision_of
-
-        found = {"policy": revision_of(self.model)}
-        for name, value in self.scorers.items():
-            if not isinstance(value, Mapping):
-                found[name] = revision_of(value)
-                continue
-            found[name] = scorers.revision_of_setting(value)
-            weights = scorers.weights_of_setting(value)
-            for (
-                key,
-                path,
-            ) in value.items():  # a user's scorer may read weights without a constant that says so
-                if isinstance(path, str) and (key in weights or (Path(path) / "config.json").is_file()):
-                    found[name] += f"-{revision_of(path)}"
-        return found
-
-    def sources(self, *names: str) -> dict[str, Any]:
-        """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`.
-
-        Args:
-            *names: of the scorers whose code counts; all of them if none is given.
-        """
-        used: dict[str, Any] = {"environment": envs.load(self.environment)}
-        for name, value in self.scorers.items():
-            if isinstance(value, Mapping) and name in (names or self.scorers):
-                used[f"scorer {name}"] = scorers.load(value["kind"])
-        return user_sources(**used)
-
-    def beam_sizes(self) -> list[tuple[int, int]]:
-        """Return (N, M) of each beam search.
-
-        Raises:
-            ConfigError: for one that is not written as NxM.
-        """
-        matched = [_BEAM.fullmatch(str(beam)) for beam in self.beams]
-        sizes = [(int(match[1]), int(match[2])) for match in matched if match]
-        if len(sizes) < len(self.beams) or any(n * m == 0 for n, m in sizes):
-            raise ConfigError(f"beams: got {self.beams}, allowed: a list of sizes such as 4x4")
-        return sizes
-
-    def unused(self) -> dict[str, str]:
-        """Return the aggregation of beams if there are none."""
-        return super().unused() | ({} if self.beams else {"beam_aggregation": "no beams"})
 
 
 @dataclass

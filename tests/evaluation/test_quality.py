@@ -8,7 +8,7 @@ import pytest
 
 from rlprm.errors import DataError
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.quality import foresight, step_quality
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.toys.agents import FunctionScorer
 from tests.toys.evaluations import scored_pool
@@ -40,6 +40,24 @@ def test_the_middle_by_hand() -> None:
     assert found.mid_auc_within_task == 1.0
     assert [p.auc for p in found.by_index] == [0.0, 0.0, 0.75, 0.0, 0.0]
     assert [p.auc for p in found.by_position] == [0.0, 0.0, 0.75, 0.0, 0.0]
+
+
+def test_values_after_a_share_of_the_actions_by_hand() -> None:
+    # Of 4 actions, the shares are v_1, v_2 and v_3. Of 2 actions: v_0, which is .5, then v_1 and v_1.
+    values = {
+        ("a", 0): [0.9, 0.1, 0.6, 0.0],
+        ("a", 1): [0.4, 0.2],
+        ("b", 0): [0.2, 0.9, 0.3, 0.0],
+        ("b", 1): [0.6, 0.3],
+    }
+    flat = [of_steps(sample == 0, len(v), task=task, sample=sample) for (task, sample), v in values.items()]
+    found = foresight(Pool.from_trajectories(flat).scored(ByTaskAndSample(values)), "listed")
+    assert [point.share for point in found] == [0.25, 0.5, 0.75]
+    # 25 %: successes .9 and .2, failures .5 and .5. 50 %: .1 and .9 against .4 and .6.
+    # 75 %: .6 and .3 against .4 and .6.
+    assert [point.auc for point in found] == [0.5, 0.5, 0.375]
+    assert [point.auc_within_task for point in found] == [0.5, 0.5, 0.5]
+    assert {point.tasks for point in found} == {2}
 
 
 def test_knowing_only_the_task_is_seen_within_tasks() -> None:

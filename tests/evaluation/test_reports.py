@@ -16,11 +16,13 @@ from rich.table import Table
 
 from rlprm.errors import DataError
 from rlprm.evaluation import plots
-from rlprm.evaluation.bon import choose_aggregation, comparisons
+from rlprm.evaluation.baselines import best_free_baseline, task_kind
+from rlprm.evaluation.bon import best_of_n, choose_aggregation, comparisons, gap_closed
+from rlprm.evaluation.equal_cost import at_equal_cost
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import step_quality
+from rlprm.evaluation.quality import foresight, step_quality
 from rlprm.evaluation.records import Comparison, EvaluationRecord, Measurement
-from rlprm.evaluation.summary import summarize
+from rlprm.evaluation.summary import Findings, summarize
 from rlprm.evaluation.table import TABLE_WIDTH, gap_table, paired_table, results_tables
 from tests.toys.evaluations import measurements, scored_pool
 from tests.toys.trajectories import of_steps, step_scores
@@ -129,6 +131,7 @@ def test_every_plot_is_written(pool: Pool, found: list[Measurement], tmp_path: P
     assert [path.name for path in paths] == [
         "success_by_budget.png",
         "success_by_compute.png",
+        "searches_by_cost.png",
         "auc_by_position.png",
         "calibration.png",
         "example.png",
@@ -143,8 +146,10 @@ def test_plots_without_data_are_left_out(pool: Pool, found: list[Measurement], t
     uncalibrated = [step_quality(pool, "shortest", calibrate=False)]
     paths = plots.write_all(tmp_path, [m.record for m in found], uncalibrated)
     assert {path.name for path in paths} == {
-        "success_by_budget.png", "success_by_compute.png", "auc_by_position.png",
+        "success_by_budget.png", "success_by_compute.png", "searches_by_cost.png", "auc_by_position.png",
     }  # fmt: skip
+    without = plots.write_all(tmp_path, [m.record for m in found if not m.record.is_search], uncalibrated)
+    assert "searches_by_cost.png" not in {path.name for path in without}
     with pytest.raises(DataError, match="none of the scorers has a calibration"):
         plots.calibration(uncalibrated, tmp_path / "calibration.png")
 
@@ -173,13 +178,19 @@ def test_examples_are_a_success_and_a_failure_of_one_task_where_there_are_such()
 
 
 def test_the_summary_holds_what_was_found_as_plain_json(pool: Pool, found: list[Measurement]) -> None:
-    summary = summarize(
+    curve = best_of_n(pool, "shortest", "last", range(1, 17))
+    findings = Findings(
         found,
         choices=[choose_aggregation(pool, "agentprm", 8)],
         paired=comparisons(found, main="agentprm", n=16),
         quality=[step_quality(pool, "agentprm")],
-        seconds={"beam": 1.5},
+        kind=task_kind(gap_closed(found), "shortest", 16),
+        best_free=best_free_baseline(pool, {"shortest": "last", "random": "last"}, 16),
+        foresight=foresight(pool, "agentprm"),
+        equal_cost=[at_equal_cost(m, curve, "env_steps") for m in found if m.record.is_search],
     )
+    compute = {"greedy": {"policy_flops": 1e9, "scorer_flops": None, "seconds": 0.5, "peak_memory": 1000}}
+    summary = summarize(findings, seconds={"beam": 1.5}, peak_memory={"beam": 1000}, compute=compute)
     read = json.loads(json.dumps(summary, allow_nan=False))
     assert read == summary
     records = {m.record.name: m.record for m in found}
@@ -197,10 +208,16 @@ def test_the_summary_holds_what_was_found_as_plain_json(pool: Pool, found: list[
     assert len(read["paired"]) == 6
     assert read["quality"]["agentprm"]["mid_auc"] > 0.5
     assert read["seconds"] == {"beam": 1.5}
+    assert read["peak_memory"] == {"beam": 1000}
+    assert read["compute"] == compute
+    assert read["task_kind"]["kind"] == "reranking"
+    assert read["best_free_baseline"]["name"] in ("shortest", "random")
+    assert [point["share"] for point in read["foresight"]] == [0.25, 0.5, 0.75]
+    assert [c["search"] for c in read["equal_cost"]] == ["beam 2×4, agentprm", "beam 4×4, agentprm"]
 
 
 def test_a_summary_of_searches_alone_needs_no_pool(found: list[Measurement]) -> None:
-    summary = summarize([m for m in found if m.record.strategy in ("greedy", "beam")])
+    summary = summarize(Findings([m for m in found if m.record.strategy in ("greedy", "beam")]))
     assert summary["policy"]["sample_mean"] is None
     assert summary["gap_closed"] == {}
 

@@ -63,7 +63,9 @@ def test_the_summary_has_every_field(finished: Path) -> None:
         assert (record["prm_tokens"] > 0) == uses_model
     assert set(summary["oracle"]) == {"1", "2", "4"}
     assert set(summary["gap_closed"]) == set(scorers)
-    assert {"pool", "dev pool", "scoring", "greedy", "beam 2x2 agentprm"} <= set(summary["seconds"])
+    parts = {"pool", "dev pool", "scoring agentprm", "greedy", "beam 2x2 agentprm"}
+    assert parts <= set(summary["seconds"])
+    assert parts <= set(summary["peak_memory"])
     json.loads((finished / "summary.json").read_text(), parse_constant=pytest.fail)  # no NaN, no Infinity
 
 

@@ -112,7 +112,8 @@ def test_a_killed_evaluation_keeps_the_searches_that_were_done(
         found = evaluate.run(again)
     # Three portions under each of two scorers; four had been searched.
     assert len(searched) == 2
-    assert {**found, "seconds": {}} == {**whole, "seconds": {}}
+    measured = {"compute": {}, "seconds": {}, "peak_memory": {}}
+    assert {**found, **measured} == {**whole, **measured}
 
 
 def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""A search beside best-of-N of a reference at the same cost.
+
+Best-of-k of a pool is exact for every k, so that its success is a curve over its cost. The reference is
+``transcript``, if the environment has such a rule: best-of-N by the rule is sampling until the texts show
+success. Between two k the curve is interpolated, task by task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlprm.errors import DataError
+from rlprm.evaluation.records import Measurement, difference
+
+__all__ = ["COSTS", "EqualCost", "at_equal_cost"]
+
+COSTS = ("env_steps", "total_tokens")
+"""Costs of a record that a search and its reference may share."""
+
+
+@dataclass(frozen=True)
+class EqualCost:
+    """A search and best-of-N of a reference, at the same mean cost per task."""
+
+    search: str
+    reference: str
+    """Name of the reference with N left open, such as ``best of N, transcript``."""
+    cost: str
+    """Which cost is equal, one of :data:`COSTS`."""
+    spent: float
+    """Cost of the search, mean per task."""
+    n: float
+    """Candidates of the reference at this cost."""
+    beyond_pool: bool
+    """Whether the search cost more than the pool; the reference then is the pool's largest N."""
+    below_one: bool
+    """Whether the search cost less than one candidate; the reference then is one candidate."""
+    success_rate: float
+    """Of the reference."""
+    difference: float
+    """Success of the search minus that of the reference."""
+    ci_low: float
+    """Lower end of the paired 95 % interval of the difference, over tasks."""
+    ci_high: float
+
+
+def at_equal_cost(search: Measurement, curve: Sequence[Measurement], cost: str) -> EqualCost:
+    """Compare a search with the point of a curve that costs as much.
+
+    Args:
+        search: any measurement.
+        curve: best-of-k of one pool for k = 1, 2, ..., n, of the same tasks.
+        cost: one of :data:`COSTS`.
+
+    Raises:
+        DataError: for a curve that is empty or not in the order of k.
+        MismatchError: for measurements of different tasks.
+    """
+    if not curve or [m.record.n for m in curve] != list(range(1, len(curve) + 1)):
+        raise DataError("a curve at equal cost needs best-of-k for k = 1, 2, ..., n")
+    costs = [float(getattr(m.record, cost)) for m in curve]
+    spent = float(getattr(search.record, cost))
+    above = next((i for i, c in enumerate(costs) if c >= spent), len(costs) - 1)
+    share = 1.0
+    if above and costs[above] > costs[above - 1]:
+        share = min((spent - costs[above - 1]) / (costs[above] - costs[above - 1]), 1.0)
+    below = max(above - 1, 0)
+    mixed = {
+        task: (1 - share) * curve[below].successes[task] + share * curve[above].successes[task]
+        for task in curve[above].successes
+    }
+    reference = Measurement(curve[above].record, mixed)
+    interval = difference(search, reference)
+    return EqualCost(
+        search=search.record.name,
+        reference=curve[0].record.label,
+        cost=cost,
+        spent=spent,
+        n=below + 1 + share if above else 1.0,
+        beyond_pool=spent > costs[-1],
+        below_one=spent < costs[0],
+        success_rate=sum(mixed.values()) / len(mixed),
+        difference=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+    )

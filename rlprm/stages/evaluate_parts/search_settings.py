@@ -1,0 +1,108 @@
+"""The searches of an evaluation, as the settings ``beams`` and ``searches`` ask for them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlprm import search
+from rlprm.components import canonical, check_kwargs
+from rlprm.errors import ConfigError
+from rlprm.functional.aggregation import AGGREGATIONS
+from rlprm.search import SearchModule
+
+__all__ = ["CHOSEN", "Search", "beam", "named"]
+
+CHOSEN = "chosen"
+"""Aggregation of a search that takes each scorer's rule of best-of-N."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NOT_SETTINGS = frozenset({"run_seed", "aggregation"})
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search, which every scorer of it runs."""
+
+    name: str
+    """Of the row; of the files, with the scorer's."""
+    strategy: str
+    """Name of the module in ``rlprm.search``, or of the user's own."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the strategy, the aggregation aside."""
+    aggregation: str | None = CHOSEN
+    """Rule that candidates are ranked by; None if the strategy has none."""
+    scorers: tuple[str, ...] | None = None
+    """Names of scorers; None for those of all beams."""
+    is_beam: bool = False
+    """Whether the setting ``beams`` asked for it."""
+
+    @property
+    def title(self) -> str:
+        """What progress bars and timings call it."""
+        return f"beam {self.name}" if self.is_beam else self.name
+
+    @property
+    def module(self) -> SearchModule:
+        """The strategy."""
+        return search.load(self.strategy)
+
+    @property
+    def n(self) -> int:
+        """The strategy's setting ``n``; 1 if it has none."""
+        return self._number("n")
+
+    @property
+    def m(self) -> int:
+        """The strategy's setting ``m``; 1 if it has none."""
+        return self._number("m")
+
+    def _number(self, name: str) -> int:
+        parameter = inspect.signature(self.module.search).parameters.get(name)
+        value = self.settings.get(name, parameter.default if parameter else 1)
+        return value if isinstance(value, int) else 1
+
+
+def beam(n: int, m: int, aggregation: str) -> Search:
+    """Return the beam search N×M that ``beams: [NxM]`` asks for."""
+    return Search(f"{n}x{m}", "beam", {"n": n, "m": m}, aggregation, is_beam=True)
+
+
+def named(name: str, given: object, aggregation: str) -> Search:
+    """Return one search of the setting ``searches``.
+
+    Args:
+        name: its key.
+        given: its value, ``{strategy: ..., scorers: [...], aggregation: ..., settings of the strategy}``.
+        aggregation: if the value holds none and the strategy takes one.
+
+    Raises:
+        ConfigError: for another form, or settings that the strategy does not have.
+        UnknownComponentError: for an unknown strategy.
+    """
+    where = f"searches.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{where}: got that name, allowed: letters, digits, '_', '-' and '.'")
+    if not isinstance(given, Mapping) or not isinstance(given.get("strategy"), str):
+        raise ConfigError(
+            f"{where}: got {given!r}, allowed: a mapping with strategy, scorers and the strategy's settings"
+        )
+    strategy = canonical(given["strategy"])
+    if strategy == "greedy":
+        raise ConfigError(f"{where}.strategy: got greedy, which is a row of every table; leave it out")
+    wanted = given.get("scorers")
+    if wanted is not None and (not isinstance(wanted, list) or not wanted):
+        raise ConfigError(f"{where}.scorers: got {wanted!r}, allowed: a list of names of scorers")
+    settings = {key: value for key, value in given.items() if key not in ("strategy", "scorers")}
+    own = settings.pop("aggregation", None)
+    module = search.load(strategy)
+    check_kwargs(module.search, settings, f"the search strategy {strategy}", not_settings=_NOT_SETTINGS)
+    ranks = "aggregation" in inspect.signature(module.search).parameters
+    if own is not None and not ranks:
+        raise ConfigError(f"{where}.aggregation: got {own!r}, but the strategy {strategy} has none")
+    if own is not None and own not in (CHOSEN, *AGGREGATIONS):
+        raise ConfigError(f"{where}.aggregation: got {own!r}, allowed: {', '.join((CHOSEN, *AGGREGATIONS))}")
+    rule = (own or aggregation) if ranks else None
+    return Search(name, strategy, settings, rule, None if wanted is None else tuple(map(str, wanted)))
