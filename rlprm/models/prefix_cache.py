@@ -8,9 +8,9 @@ several times (the branches of a beam) or not at all (a finished episode).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from rlprm.models.cache import RoomyLayer
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -39,7 +41,7 @@ class PrefixCache:
 
     def __init__(self) -> None:
         self._kept: tuple[Cache, Tensor] | None = None
-        self._rows: dict[bytes, int] = {}
+        self._rows: dict[tuple[Hashable, bytes], int] = {}
 
     def extend(
         self,
@@ -48,6 +50,7 @@ class PrefixCache:
         prefixes: Sequence[Sequence[int] | None],
         *,
         pad_id: int,
+        owners: Sequence[Hashable] | None = None,
         **model_kwargs: Any,
     ) -> Extended:
         """Run sequences through a model; prefixes whose keys and values are kept are not fed again.
@@ -61,9 +64,11 @@ class PrefixCache:
             sequences: B token sequences.
             prefixes: a proper prefix of each sequence that may be kept, or None.
             pad_id: pads rows on the left.
+            owners: of the sequences. A prefix is looked up among those of its owner.
             **model_kwargs: passed on to the model.
         """
-        cache, mask_BL = self._take(prefixes) or (_empty(), torch.zeros(len(sequences), 0, dtype=torch.bool))
+        keys = [None if p is None else (o, sequence_key(p)) for p, o in _with_owners(prefixes, owners)]
+        cache, mask_BL = self._take(keys) or (_empty(), torch.zeros(len(sequences), 0, dtype=torch.bool))
         suffixes = [s[known:] for s, known in zip(sequences, mask_BL.sum(1).tolist(), strict=True)]
         ids_BK, new_BK = _left_pad(suffixes, pad_id)
         mask_BL = torch.cat([mask_BL.to(model.device), new_BK.to(model.device)], dim=1)
@@ -79,20 +84,26 @@ class PrefixCache:
         outputs = output.logits if hasattr(output, "logits") else output.last_hidden_state
         return Extended(outputs, cache, mask_BL, [len(suffix) for suffix in suffixes])
 
-    def keep(self, cache: Cache, mask_BL: Tensor, sequences: Sequence[Sequence[int]]) -> None:
+    def keep(
+        self,
+        cache: Cache,
+        mask_BL: Tensor,
+        sequences: Sequence[Sequence[int]],
+        owners: Sequence[Hashable] | None = None,
+    ) -> None:
         """Keep a batch's keys and values; later calls look them up by these sequences, one per row."""
         self._kept = (cache, mask_BL)
-        self._rows = {sequence_key(sequence): row for row, sequence in enumerate(sequences)}
+        self._rows = {(o, sequence_key(s)): row for row, (s, o) in enumerate(_with_owners(sequences, owners))}
 
     def clear(self) -> None:
         """Drop everything."""
         self._kept, self._rows = None, {}
 
-    def _take(self, prefixes: Sequence[Sequence[int] | None]) -> tuple[Cache, Tensor] | None:
+    def _take(self, keys: Sequence[tuple[Hashable, bytes] | None]) -> tuple[Cache, Tensor] | None:
         """Return the rows of these prefixes, without tokens where a prefix is missing; None if all are."""
         kept, row_of = self._kept, self._rows
         self.clear()
-        rows = [None if prefix is None else row_of.get(sequence_key(prefix)) for prefix in prefixes]
+        rows = [None if key is None else row_of.get(key) for key in keys]
         if kept is None or all(row is None for row in rows):
             return None
         return _select_and_compact(*kept, rows)
@@ -101,6 +112,10 @@ class PrefixCache:
 def sequence_key(ids: Sequence[int]) -> bytes:
     """Return a key that identifies a token sequence in a dictionary."""
     return array("I", ids).tobytes()
+
+
+def _with_owners(items: Sequence[_T], owners: Sequence[Hashable] | None) -> Iterator[tuple[_T, Hashable]]:
+    return zip(items, [None] * len(items) if owners is None else owners, strict=True)
 
 
 def _empty() -> Cache:

@@ -31,7 +31,8 @@ class Branch(NamedTuple):
     fork: int
     """Length of the prefix shared with the siblings; above ``parent``, below the length of ``ids``."""
     owner: Hashable = None
-    """Branches are siblings only if they have one owner, so that no owner's costs depend on another's."""
+    """Only branches of one owner are siblings or continue each other, so that no owner's costs depend on
+    another's."""
 
 
 class PrefixReader:
@@ -47,17 +48,12 @@ class PrefixReader:
         self.model = model
         self.pad_id = pad_id
         self._prefixes = PrefixCache()
-        self._read: dict[bytes, dict[ValuePosition, float]] = {}
-        """Sequence of the previous call → its values by position."""
-
-    def begin(self) -> None:
-        """Start a search: keep only the empty sequence, which is the parent of all first branches."""
-        self.clear()
-        self._read = {sequence_key([]): {}}
+        self._read: dict[tuple[Hashable, bytes], dict[ValuePosition, float]] = {}
+        """Owner and sequence of the previous call → the values by position."""
 
     def holds(self, branches: Sequence[Branch]) -> bool:
         """Whether every branch's parent is kept, so that only new tokens are fed; False without branches."""
-        return bool(branches) and all(sequence_key(b.ids[: b.parent]) in self._read for b in branches)
+        return bool(branches) and all(_key(b, b.parent) in self._read for b in branches)
 
     def clear(self) -> None:
         """Free all keys and values."""
@@ -72,7 +68,7 @@ class PrefixReader:
             The raw outputs at each branch's positions, and the number of tokens that were fed for each
             branch. Tokens shared by siblings count for the first sibling.
         """
-        keys = [(b.owner, sequence_key(b.ids[: b.fork])) for b in branches]
+        keys = [_key(b, b.fork) for b in branches]
         first_of: dict[tuple[Hashable, bytes], int] = {}
         for index, key in enumerate(keys):
             first_of.setdefault(key, index)
@@ -80,34 +76,44 @@ class PrefixReader:
         common = self._extend(
             [stem.ids[: stem.fork] for stem in stems],
             [stem.ids[: stem.parent] if stem.parent else None for stem in stems],
+            [stem.owner for stem in stems],
         )
         new = self._values(stems, [stem.fork for stem in stems], common)
         values = {
-            key: {**self._read.get(sequence_key(stem.ids[: stem.parent]), {}), **of_stem}
+            key: {**self._read.get(_key(stem, stem.parent), {}), **of_stem}
             for key, stem, of_stem in zip(first_of, stems, new, strict=True)
         }
-        self._prefixes.keep(common.cache, common.mask_BL, [stem.ids[: stem.fork] for stem in stems])
-        own = self._extend([b.ids for b in branches], [b.ids[: b.fork] for b in branches])
+        self._prefixes.keep(
+            common.cache,
+            common.mask_BL,
+            [stem.ids[: stem.fork] for stem in stems],
+            [stem.owner for stem in stems],
+        )
+        owners = [b.owner for b in branches]
+        own = self._extend([b.ids for b in branches], [b.ids[: b.fork] for b in branches], owners)
         stem_of = {key: row for row, key in enumerate(first_of)}
         rows = [stem_of[key] for key in keys]
         states = common.logits[rows, -1]  # each row's last token stands in the last column
         of_branches = self._values(branches, [len(b.ids) for b in branches], own, states)
         complete = [{**values[key], **of_branch} for key, of_branch in zip(keys, of_branches, strict=True)]
-        self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches])
-        self._read = {sequence_key(b.ids): of_b for b, of_b in zip(branches, complete, strict=True)}
+        self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches], owners)
+        self._read = {_key(b, len(b.ids)): of_b for b, of_b in zip(branches, complete, strict=True)}
         tokens = list(own.fed_B)
         for fed, index in zip(common.fed_B, first_of.values(), strict=True):
             tokens[index] += fed
         return [[of_b[p] for p in b.positions] for b, of_b in zip(branches, complete, strict=True)], tokens
 
     def _extend(
-        self, sequences: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int] | None]
+        self,
+        sequences: Sequence[Sequence[int]],
+        prefixes: Sequence[Sequence[int] | None],
+        owners: Sequence[Hashable],
     ) -> Extended:
         was_training = self.model.training
         self.model.eval()
         body = self.model.get_decoder() if isinstance(self.model, LMHead) else self.model
         try:
-            return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id)
+            return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id, owners=owners)
         finally:
             self.model.train(was_training)
 
@@ -152,3 +158,8 @@ class PrefixReader:
             dict(zip(positions, values, strict=False))
             for positions, values in zip(new, values_BP.float().tolist(), strict=True)
         ]
+
+
+def _key(branch: Branch, length: int) -> tuple[Hashable, bytes]:
+    """Return what identifies the first tokens of a branch."""
+    return branch.owner, sequence_key(branch.ids[:length])

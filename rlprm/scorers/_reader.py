@@ -71,14 +71,17 @@ class TrajectoryReader:
         self.tokenizer, self.token_budget = tokenizer, token_budget
         self._rerenderer: Rerenderer | None = None
         self._reader = PrefixReader(model)
+        self._searching = False
 
     @contextmanager
     def searching(self) -> Iterator[None]:
         """See :class:`rlprm.scorers.base.SearchingScorer`."""
-        self._reader.begin()
+        self._reader.clear()
+        self._searching = True
         try:
             yield
         finally:
+            self._searching = False
             self._reader.clear()
 
     def read(self, trajectories: Sequence[Trajectory]) -> list[Reading]:
@@ -122,7 +125,8 @@ class TrajectoryReader:
         ]
         # The last round of a task, all finished, is read alone or beside other tasks' unfinished candidates,
         # and has to cost the same. Unfinished ones that continue nothing will be back a step longer.
-        if not self._reader.holds(branches) and all(t.stop is not None for t in trajectories):
+        growing = self._searching or self._reader.holds(branches)
+        if not growing and all(t.stop is not None for t in trajectories):
             return None
         return self._reader.read(branches)
 

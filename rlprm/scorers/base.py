@@ -53,9 +53,9 @@ class SearchingScorer(Protocol):
     def searching(self) -> AbstractContextManager[None]:
         """Begin a search, and end it on leaving.
 
-        Each call of ``score`` in between is a round of the search. All trajectories of a round are one step
-        long, or all continue trajectories of the previous call by one step. The scores are the same as
-        outside a search. Caches for the next round are freed at the end.
+        Each call of ``score`` in between is a round of the search. A trajectory of a round should be one step
+        long, or continue a trajectory of the previous call by one step; others are read from their first
+        token. The scores are the same as outside a search. Caches for the next round are freed at the end.
         """
         ...
 

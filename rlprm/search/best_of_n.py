@@ -69,7 +69,7 @@ def _plan(ledger: Ledger, n: int, aggregation: str) -> Plan[Candidate]:
         yield from advance(ledger, running)
         running = [candidate for candidate in running if candidate.stop is None]
     ledger.keep(map(ledger.close, pool))
-    yield Score(pool, aggregation, patient=True)
+    yield Score(pool, aggregation, pooled=True)
     scores = [candidate.scores for candidate in pool]
     return pool[choose([candidate.trajectory for candidate in pool], scores, aggregation)]
 

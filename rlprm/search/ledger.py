@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -112,6 +112,8 @@ class Ledger:
         self.budget = math.inf if budget is None else budget
         self.round = self.sampled_tokens = self.policy_tokens = self.scorer_tokens = self.env_steps = 0
         self.nodes: list[Node] = []
+        self.scored: dict[Hashable, StepScores | None] = {}
+        """Scores of the candidates so far, by their content."""
 
     @property
     def has_budget(self) -> bool:

@@ -9,7 +9,7 @@ answers. The result of a task is therefore independent of the other tasks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -55,8 +55,9 @@ class Score:
 
     candidates: Sequence[Candidate]
     aggregation: str
-    patient: bool = False
-    """Wait until the other tasks have no other request, so that one call scores all."""
+    pooled: bool = False
+    """Score as an evaluation scores its pools: in one call, which waits until no task has another request,
+    and equal candidates each by itself. Otherwise equal candidates of a task are scored once."""
 
 
 Request = Start | Sample | Step | Score
@@ -101,12 +102,12 @@ def run(
             chosen[index] = done.value
 
     def serve(
-        kind: type[Any], answer: Callable[[list[Ledger], list[Any]], list[Any]], patient: bool = True
+        kind: type[Any], answer: Callable[[list[Ledger], list[Any]], list[Any]], pools: bool = True
     ) -> None:
         asking = [
             index
             for index, request in sorted(waiting.items())
-            if isinstance(request, kind) and (patient or not getattr(request, "patient", False))
+            if isinstance(request, kind) and (pools or not getattr(request, "pooled", False))
         ]
         if asking:
             answers = answer([ledgers[index] for index in asking], [waiting[index] for index in asking])
@@ -120,8 +121,8 @@ def run(
             serve(Start, lambda ledgers, requests: _start(ledgers, requests, policy, setting, run_seed))
             serve(Sample, lambda ledgers, requests: _sample(ledgers, requests, policy))
             serve(Step, _step)
-            all_patient = all(isinstance(request, Score) and request.patient for request in waiting.values())
-            serve(Score, lambda ledgers, requests: _score(ledgers, requests, scorer), all_patient)
+            pools = all(isinstance(request, Score) and request.pooled for request in waiting.values())
+            serve(Score, lambda ledgers, requests: _score(ledgers, requests, scorer), pools)
     return [ledger.result(chosen[index]) for index, ledger in enumerate(ledgers)]
 
 
@@ -276,12 +277,36 @@ def _score(
 ) -> list[Sequence[Candidate]]:
     if scorer is None:
         raise ValueError("the plan of a search without a scorer requested a score")
-    found = iter(score_all(scorer, [c.trajectory for request in requests for c in request.candidates]))
-    for ledger, request in zip(ledgers, requests, strict=True):
-        for candidate in request.candidates:
-            scores = candidate.scores = next(found)
+    # Equal candidates get one score for another reason, too: rounding would rank them if each had its own.
+    keys = [
+        [
+            (index,) if request.pooled else _content(candidate)
+            for index, candidate in enumerate(request.candidates)
+        ]
+        for request in requests
+    ]
+    new = [
+        {
+            key: candidate.trajectory
+            for key, candidate in zip(of_task, request.candidates, strict=True)
+            if key not in ledger.scored
+        }
+        for ledger, request, of_task in zip(ledgers, requests, keys, strict=True)
+    ]
+    found = iter(score_all(scorer, [trajectory for of_task in new for trajectory in of_task.values()]))
+    for ledger, request, of_task, fresh in zip(ledgers, requests, keys, new, strict=True):
+        for key in fresh:
+            scores = ledger.scored[key] = next(found)
+            ledger.scorer_tokens += 0 if scores is None else scores.tokens
+        for key, candidate in zip(of_task, request.candidates, strict=True):
+            scores = candidate.scores = ledger.scored[key]
             candidate.rank = rank_score(scores, request.aggregation)
             if scores is not None:
-                ledger.scorer_tokens += scores.tokens
                 ledger.note(candidate, scores=scores.values[candidate.before :], rank=candidate.rank)
     return [request.candidates for request in requests]
+
+
+def _content(candidate: Candidate) -> tuple[Hashable, ...]:
+    """Return what a scorer can read of a candidate."""
+    trajectory = candidate.trajectory
+    return trajectory.token_ids, len(trajectory.messages), trajectory.stop

@@ -84,11 +84,17 @@ def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel) ->
     unknown, tokens = reader.read(second)
     assert_close(unknown, whole(model, second))
     assert sum(tokens) > sum(len(b.ids) - b.parent for b in second)
-    # One stranger among the known ones: all of them are read whole, and none is mixed up.
+    # Strangers among the known ones: only the strangers are read from their first token, none is mixed up.
     reader.read(first)
-    mixed = [*second, *grow(model, [Branch([11, 12], [], 0, 0)], rng, children=2)]
-    values, _ = reader.read(mixed)
+    _, alone = reader.read(second)
+    reader.read(first)
+    strangers = grow(model, [Branch([11, 12], [], 0, 0)], rng, children=2)
+    mixed = [*second, *strangers]
+    values, tokens = reader.read(mixed)
     assert_close(values, whole(model, mixed))
+    assert tokens[: len(second)] == alone
+    own = sum(len(b.ids) - b.fork for b in strangers)
+    assert sum(tokens[len(second) :]) == strangers[0].fork + own
 
 
 def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten(
@@ -98,8 +104,6 @@ def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten
     reader = PrefixReader(model)
     roots = [Branch(ids, [], 0, len(ids) - 1) for ids in ([5, 6, 7], [5, 6, 8])]
     assert not reader.holds(roots)
-    reader.begin()
-    assert reader.holds(roots)
     assert not reader.holds([])
     first = grow(model, roots, rng, children=2)
     assert not reader.holds(first)

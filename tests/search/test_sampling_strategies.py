@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from rlprm import search
+from rlprm.data.conversation import Conversation
 from rlprm.errors import ConfigError
+from rlprm.policies.base import Completion
 from rlprm.search import best_of_n, halving, resample, sample_until_accepted
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.toys import corridor
@@ -195,24 +197,36 @@ def test_sampling_stops_with_the_first_candidate_of_best_of_n_that_is_accepted(t
             assert result.trajectory.sample == accepted
 
 
+class InTurn(ScriptedPolicy):
+    """Says the next line of a context in each call, where a scripted policy begins anew."""
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        completions = super().act(conversations, seeds)
+        for conversation in conversations:
+            history = tuple(step.action for step in conversation.steps)
+            self.script = {**self.script, history: [*self.script[history][1:], self.script[history][0]]}
+        return completions
+
+
 def test_without_an_accepted_episode_the_best_one_is_returned() -> None:
-    # The third is cut off after one step: it ranks below the terminated ones in spite of its score.
-    script = {(): ["right"], ("right",): ["finish"]}
-    scores = iter([0.3, 0.4, 0.45])
-    scorer = FunctionScorer(lambda _, history: 0.0)
-    plain = scorer.score
-    scorer.score = (
-        lambda trajectories: [  # type: ignore[method-assign]
-            s.__class__(0.0, (*s.values[:-1], next(scores)), s.tokens) for s in plain(trajectories)
-        ]
-    )
-    (result,) = sample_until_accepted.search([TASK], ScriptedPolicy(script), scorer, SETTING, budget=5)
+    # The third episode is cut off after one step: it ranks below the terminated ones in spite of its score.
+    script = {(): ["right", "left", "wait"], ("right",): ["finish"], ("left",): ["finish"]}
+    table = {("right",): 0.1, ("right", "finish"): 0.3, ("left",): 0.1, ("left", "finish"): 0.4}
+    table[("wait",)] = 0.45
+    scorer = table_scorer(table)
+    (result,) = sample_until_accepted.search([TASK], InTurn(script), scorer, SETTING, budget=5)
     assert (result.trajectory.sample, result.score) == (1, 0.4)
-    assert [node.stop for node in result.nodes] == [
-        StopReason.DECLARED,
-        StopReason.DECLARED,
-        StopReason.SEARCH_LIMIT,
-    ]
+    assert scorer.seen == [("right", "finish"), ("left", "finish"), ("wait",)]
+    assert result.nodes[2].stop is StopReason.SEARCH_LIMIT
+
+
+def test_equal_episodes_are_scored_once() -> None:
+    script = {(): ["right"], ("right",): ["finish"]}
+    scorer = table_scorer({("right",): 0.1, ("right", "finish"): 0.3})
+    (result,) = sample_until_accepted.search([TASK], ScriptedPolicy(script), scorer, SETTING, n=3)
+    assert scorer.seen == [("right", "finish")]
+    assert result.scorer_tokens == scorer.tokens
+    assert [node.rank for node in result.nodes] == [0.3, 0.3, 0.3]
 
 
 @pytest.mark.parametrize(
