@@ -111,6 +111,7 @@ class Ledger:
         """The most actions of an episode."""
         self.budget = math.inf if budget is None else budget
         self.round = self.sampled_tokens = self.policy_tokens = self.scorer_tokens = self.env_steps = 0
+        self._in_round = False
         self.nodes: list[Node] = []
         self.scored: dict[Hashable, StepScores | None] = {}
         """Scores of the candidates so far, by their content."""
@@ -124,6 +125,15 @@ class Ledger:
     def left(self) -> float:
         """Environment steps that are left."""
         return self.budget - self.env_steps
+
+    def begin_round(self) -> None:
+        """Count a round when its actions are sampled."""
+        self.round, self._in_round = self.round + 1, True
+
+    def end_round(self) -> None:
+        """End the round when its actions are carried out, which may have been sampled in earlier rounds."""
+        self.round += not self._in_round
+        self._in_round = False
 
     def affordable(self, running: Sequence[Candidate], wanted: float) -> int:
         """Return how many episodes may be started beside those that run.

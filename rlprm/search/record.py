@@ -41,6 +41,8 @@ class Node:
     """Why the candidate ended; None if the search dropped it unfinished, or continued it in its children."""
     success: bool | None = None
     """Success of the finished candidate; None without an end."""
+    visits: int | None = None
+    """Simulations through the node, in a tree search."""
     executed: bool = True
     """Whether the environment carried the actions out; every environment step is in one executed node."""
     chosen: bool = False

@@ -249,7 +249,7 @@ def _sample(ledgers: Sequence[Ledger], requests: Sequence[Sample], policy: Polic
     )
     answers = [[next(completions) for _ in request.branches] for request in requests]
     for ledger, of_task in zip(ledgers, answers, strict=True):
-        ledger.round += 1
+        ledger.begin_round()
         ledger.sampled_tokens += sum(len(completion.ids) for completion in of_task)
         ledger.policy_tokens += sum(completion.fed_tokens for completion in of_task)
     return answers
@@ -260,6 +260,7 @@ def _step(ledgers: Sequence[Ledger], requests: Sequence[Step]) -> list[list[Cand
         if len(request.actions) > ledger.left:
             raise ValueError(f"{len(request.actions)} steps were requested, {ledger.left} are left")
         ledger.env_steps += len(request.actions)
+        ledger.end_round()
     answers = [[c.fork() if r.fork else c for c, _ in r.actions] for r in requests]
     advance_all(
         [candidate.episode for of_task in answers for candidate in of_task],
