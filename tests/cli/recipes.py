@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rlprm.cli import _STAGES
 from rlprm.runtime.parsing.library import accepted_names
 from rlprm.runtime.recipes import resolve, settings_type
@@ -19,6 +21,8 @@ STAGE_OF = {stage.replace("-", "_"): stage for stage in _STAGES} | {
     "pretrain": "sft",
     "train_orm": "train-prm",
     "train_pvm": "train-prm",
+    "train_returns": "train-prm",
+    "clone": "sft",
 }
 """First part of a recipe's file name → stage."""
 
@@ -33,6 +37,14 @@ def settings_of(recipe: str) -> dict[str, Any]:
     """Settings of a recipe with those of its base, and with its root in every path."""
     names = accepted_names(settings_type(stage_of(recipe)))
     return resolve(str(ROOT / recipe), [], [], names).values
+
+
+def bases_of(file: str) -> set[str]:
+    """Names of the files that a file takes settings from, directly or through another."""
+    path = ROOT / file
+    named = yaml.safe_load(path.read_text()).get("base", [])
+    beside = [str(Path(file).with_name(name)) for name in ([named] if isinstance(named, str) else named)]
+    return {Path(base).name for base in beside}.union(*map(bases_of, beside))
 
 
 def header(recipe: str) -> dict[str, str]:

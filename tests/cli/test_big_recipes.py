@@ -33,6 +33,7 @@ from rlprm.data.conversation import Conversation
 from rlprm.data.formats import load_format
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DemonstrationError
+from rlprm.models.loading import revision_of
 from rlprm.models.manifest import Manifest
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.policies.base import Completion
@@ -44,15 +45,24 @@ from tests.cli.recipes import RECIPES, ROOT, settings_of, stage_of
 from tests.data.templates import QWEN25
 from tests.toys.agentgym_server import open_world, serving, world_task
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Glyph .* missing from font"),  # what a model that knows nothing writes
+]
 
 ENVIRONMENTS = ("agentgym", "babyai", "math", "textcraft", "textworld", "webshop")
-NAMES = ("sft", "collect", "train_prm", "train_prm_lora", "train_orm", "evaluate", "train_rl")
+CHAIN = ("collect", "train_prm", "train_orm", "estimate", "train_pvm", "clone", "evaluate", "probe_actions")
+NAMES = ("sft", *CHAIN, "train_prm_lora", "train_rl")
+MMLU = "mmlu"
+"""Recipes of ``math`` without a warm start, adapters and agent RL."""
 SMALL: dict[str, list[str]] = {
     "sft": ["--num_demonstrations", "6", "--max_steps", "2", "--workers", "1"],
     "collect": ["--num_tasks", "4", "--samples_per_task", "4", "--round_limit", "8", "--max_new_tokens", "4",
                 "--wave_size", "8"],
     "train-prm": ["--held_out_fraction", "0.25"],
+    "estimate": ["--rollouts", "2", "--round_limit", "8", "--max_new_tokens", "4", "--wave_size", "16"],
+    "probe-actions": ["--num_states", "2", "--samples_per_state", "4", "--actions_per_state", "2",
+                      "--rollouts", "4", "--round_limit", "8", "--max_new_tokens", "4", "--wave_size", "8"],
     "evaluate": ["--num_tasks", "2", "--num_dev_tasks", "2", "--budgets", "1", "2", "--chosen_at", "2",
                  "--beams", "2x2", "--round_limit", "8", "--max_new_tokens", "4", "--wave_size", "8"],
     "train-rl": ["--iterations", "2", "--tasks_per_iteration", "4", "--round_limit", "8",
@@ -62,7 +72,13 @@ SMALL: dict[str, list[str]] = {
 }  # fmt: skip
 
 
+def names_of(environment: str) -> tuple[str, ...]:
+    return CHAIN if environment == MMLU else NAMES
+
+
 def recipe(environment: str, name: str) -> str:
+    if environment == MMLU:
+        return f"recipes/math/{name}_mmlu_qwen2.5-3b.yaml"
     stem = name.removesuffix("_lora") + "_qwen2.5-3b" + ("_lora" if name.endswith("_lora") else "")
     return f"recipes/{environment}/{stem}.yaml"
 
@@ -73,6 +89,17 @@ def gsm8k(folder: Path) -> dict[str, Any]:
         rows = [
             {"question": f"{number}. {task.spec['question']}", "answer": "\n".join(task.spec["solution"])}
             for number, task in enumerate(envs.load("math").tasks(split, 0, count))
+        ]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"data": str(folder)}
+
+
+def mmlu(folder: Path) -> dict[str, Any]:
+    """Write generated questions in MMLU's form."""
+    for part, count in (("train", 600), ("test", 300)):
+        rows = [
+            {"question": f"{part}: what is {n} + 1?", "choices": [str(n + k) for k in range(4)], "answer": 1}
+            for n in range(count)
         ]
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"data": str(folder)}
@@ -98,7 +125,7 @@ def agentgym_data(folder: Path) -> dict[str, Any]:
     return {"data_indices": {part: str(folder / f"textcraft_{part}.json") for part in ("train", "test")}}
 
 
-STAND_INS = {"agentgym": agentgym_data, "math": gsm8k}
+STAND_INS = {"agentgym": agentgym_data, "math": gsm8k, MMLU: mmlu}
 """What writes the data of an environment whose data lies on the hub; returns the settings that name it."""
 
 
@@ -121,7 +148,12 @@ class DryRun:
     @property
     def world(self) -> str:
         """The environment that runs in this process, the server's for a served one."""
-        return "textcraft" if self.environment == "agentgym" else self.environment
+        return {"agentgym": "textcraft", MMLU: "math"}.get(self.environment, self.environment)
+
+    @property
+    def own(self) -> str:
+        """The environment that the recipes name."""
+        return "math" if self.environment == MMLU else self.environment
 
     @property
     def end(self) -> End:
@@ -129,7 +161,7 @@ class DryRun:
 
     def tasks(self, split: Split, start: int, count: int) -> list[Task]:
         """Tasks as they are in this process."""
-        found = envs.load(self.environment).tasks(split, start, count, **self.env_kwargs())
+        found = envs.load(self.own).tasks(split, start, count, **self.env_kwargs())
         if self.environment == "agentgym":
             return [world_task("textcraft", task.spec["data_idx"]) for task in found]
         return found
@@ -138,7 +170,8 @@ class DryRun:
         """Run a recipe, reading and writing below the root."""
         path = recipe(self.environment, name)
         stage = stage_of(path)
-        arguments = ["--config", str(ROOT / path), *SMALL[stage], "--output_dir", str(self.folder(name))]
+        small = SMALL["train-prm"] if name == "clone" else SMALL[stage]  # as many steps as a PRM
+        arguments = ["--config", str(ROOT / path), *small, "--output_dir", str(self.folder(name))]
         arguments += ["--disable_tqdm", "true"] if stage in ("sft", "train-prm") else []
         if stage != "train-prm":
             arguments += [
@@ -198,20 +231,23 @@ def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     environment = str(request.param)
     if requirement := envs.load("textworld").requirements() if environment == "textworld" else "":
         pytest.skip(requirement)
-    root = tmp_path_factory.mktemp(environment)
-    stand_ins: dict[str, Any] = {}
+    with serving("textcraft") if environment == "agentgym" else nullcontext() as server:
+        stand_ins = {} if server is None else {"server": server.url}
+        yield dry_run(environment, tmp_path_factory.mktemp(environment), stand_ins)
+
+
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
+    """Run the recipes for multiple choice."""
+    return dry_run(MMLU, tmp_path_factory.mktemp(MMLU), {})
+
+
+def dry_run(environment: str, root: Path, stand_ins: dict[str, Any]) -> DryRun:
+    """Run all recipes."""
     if write := STAND_INS.get(environment):
         (root / "data").mkdir()
-        stand_ins = write(root / "data")
-    with serving("textcraft") if environment == "agentgym" else nullcontext() as server:
-        if server is not None:
-            stand_ins["server"] = server.url
-        yield dry_run(DryRun(environment, root, stand_ins))
-
-
-def dry_run(made: DryRun) -> DryRun:
-    """Run all recipes."""
-    environment = made.environment
+        stand_ins |= write(root / "data")
+    made = DryRun(environment, root, stand_ins)
     tokenizer = tokenizer_for(made)
     # The architecture's shape: grouped keys, tied embeddings, the context length, rows that no token has.
     shape = Qwen2Config(
@@ -224,8 +260,10 @@ def dry_run(made: DryRun) -> DryRun:
     Qwen2ForCausalLM(shape).save_pretrained(base)
     tokenizer.save_pretrained(base)
 
-    made.run("sft", "--model", str(base))
-    policy = str(made.folder("sft"))
+    policy = str(base)
+    if environment != MMLU:
+        made.run("sft", "--model", str(base))
+        policy = str(made.folder("sft"))
     collect = settings_of(recipe(environment, "collect"))
     tasks = [
         *made.tasks(Split.TRAIN, collect["first_task"], 4),
@@ -247,26 +285,48 @@ def dry_run(made: DryRun) -> DryRun:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HFPolicy, "act", half_expert)
         made.run("collect", "--model", policy)
-        for name in ("train_prm", "train_prm_lora", "train_orm"):
-            made.run(name, "--model", policy, "--trajectories", str(made.folder("collect")))
+        learn = ["--model", policy, "--trajectories", str(made.folder("collect"))]
+        made.run("estimate", *learn)
+        for name in {"train_prm", "train_prm_lora", "train_orm", "clone"} & {*names_of(environment)}:
+            made.run(name, *learn)
+        made.run("train_pvm", *learn, "--label_file", str(made.folder("estimate")))
         scorers = ["--scorers.agentprm", str(made.folder("train_prm"))]
         scorers += ["--scorers.orm", str(made.folder("train_orm"))]
+        scorers += ["--scorers.clone.model", str(made.folder("clone"))]
         made.run("evaluate", "--model", policy, *scorers)
-        made.run("train_rl", "--model", policy, "--prm", str(made.folder("train_prm")))
+        dev_pool = str(made.folder("evaluate") / "dev-pool")
+        made.run("probe_actions", "--model", policy, "--trajectories", dev_pool)
+        if environment != MMLU:
+            made.run("train_rl", "--model", policy, "--prm", str(made.folder("train_prm")))
     return made
 
 
 def test_every_big_recipe_is_run() -> None:
     there = {name for name in RECIPES if "qwen2.5-3b" in name}
-    assert there == {recipe(e, name) for e in ENVIRONMENTS for name in NAMES}
+    assert there == {recipe(e, name) for e in (*ENVIRONMENTS, MMLU) for name in names_of(e)}
 
 
 def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
+    check_settings(dry)
+    lora, full = (read_record(dry.folder(f"train_prm{kind}")) for kind in ("_lora", ""))
+    assert (lora["config"]["lora_r"], lora["config"]["lora_alpha"]) == (16, 32)
+    assert 2 * lora["results"]["trained_parameters"] < full["results"]["trained_parameters"]
+
+
+def test_multiple_choice_has_a_chain_of_its_own_without_a_warm_start(choices: DryRun) -> None:
+    check_settings(choices)
+    tasks = {t.task.spec["letters"] for t in TrajectoryStore.open(choices.folder("collect")).read()}
+    assert tasks == {"ABCD"}
+
+
+def check_settings(dry: DryRun) -> None:
+    """Every stage left a record with the settings of its recipe, but for what was scaled."""
     scaled = {"model", "output_dir", "trajectories", "scorers", "held_out_fraction", "num_demonstrations"}
     scaled |= {"num_tasks", "samples_per_task", "round_limit", "max_new_tokens", "wave_size"}
-    scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams", "demonstrations"}
+    scaled |= {"num_dev_tasks", "budgets", "chosen_at", "beams", "demonstrations", "label_file"}
+    scaled |= {"num_states", "samples_per_state", "actions_per_state", "rollouts"}
     scaled |= {SMALL["train-rl"][i].removeprefix("--") for i in range(0, len(SMALL["train-rl"]), 2)} | {"prm"}
-    for name in NAMES:
+    for name in names_of(dry.environment):
         wanted = settings_of(recipe(dry.environment, name))
         if "env_kwargs" in wanted:
             wanted["env_kwargs"] |= dry.stand_ins
@@ -275,9 +335,6 @@ def test_stages_ran_with_the_settings_of_their_recipes(dry: DryRun) -> None:
         common = (wanted.keys() & ran.keys()) - scaled
         assert {key: ran[key] for key in common} == {key: wanted[key] for key in common}
         assert len(common) >= 6
-    lora, full = (read_record(dry.folder(f"train_prm{kind}")) for kind in ("_lora", ""))
-    assert (lora["config"]["lora_r"], lora["config"]["lora_alpha"]) == (16, 32)
-    assert 2 * lora["results"]["trained_parameters"] < full["results"]["trained_parameters"]
 
 
 def test_the_trajectories_have_the_real_layout_and_both_outcomes(dry: DryRun) -> None:
@@ -321,7 +378,7 @@ def test_what_is_saved_loads_with_stock_transformers(dry: DryRun) -> None:
 def test_the_evaluation_has_every_row(dry: DryRun) -> None:
     summary = json.loads((dry.folder("evaluate") / "summary.json").read_text())
     rows = {(r["strategy"], r["scorer"], r["n"]) for r in summary["evaluation"]}
-    for scorer in ("agentprm", "orm"):
+    for scorer in ("agentprm", "orm", "clone"):
         assert {("best_of_n", scorer, 1), ("best_of_n", scorer, 2), ("beam", scorer, 2)} <= rows
     assert 0 < summary["policy"]["sample_mean"] < 1
 
@@ -335,6 +392,16 @@ def test_agent_rl_trains_and_saves_a_policy(dry: DryRun) -> None:
     before, after = (AutoModelForCausalLM.from_pretrained(dry.folder(n)) for n in ("sft", "train_rl"))
     moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert sum(m > 0 for m in moved) == 2 * 7  # adapters on the linear layers of two blocks
+
+
+def test_baselines_cost_and_learn_what_agentprm_does(dry: DryRun) -> None:
+    names = ("train_prm", "train_orm", "train_pvm", "clone")
+    records = {name: read_record(dry.folder(name)) for name in names}
+    assert len({record["results"]["steps"] for record in records.values()}) == 1
+    assert len({records[name]["results"]["trajectories"] for name in names[:3]}) == 1
+    assert records["clone"]["results"]["demonstrations"] < records["train_prm"]["results"]["trajectories"]
+    assert {records[name]["config"]["base"] for name in names} == {revision_of(str(dry.folder("sft")))}
+    assert Manifest.load(dry.folder("train_pvm")).label_estimator == "monte_carlo"
 
 
 def test_a_likelihood_head_is_a_setting_of_the_same_recipe(dry: DryRun) -> None:
