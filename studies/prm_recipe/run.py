@@ -66,6 +66,7 @@ _BATCH = {"relabel": "batch"}
 _STATES = {"value_reads": "state_and_action"}
 _HEAD = {"head": "lm", "num_train_epochs": 4}
 _HEAD_STATES = {**_HEAD, **_STATES}
+_PVM = {"head": "scalar", "value_reads": "action", "num_train_epochs": 6}
 
 VARIANTS = {
     BASELINE: Variant(
@@ -123,11 +124,11 @@ VARIANTS = {
     "head_lam1": Variant("lm head, λ 1", {**_HEAD_STATES, "label_estimator_kwargs.lam": 1.0}, model="policy"),
     "policy_epochs4": Variant("from the policy, 4 epochs", {"num_train_epochs": 4}, model="policy"),
     "pvm": Variant(
-        "PVM: Monte-Carlo labels of half the trajectories", {}, recipe="train_pvm", labels="labels.jsonl"
+        "PVM: Monte-Carlo labels of half the trajectories", _PVM, recipe="train_pvm", labels="labels.jsonl"
     ),
     "pvm_hard": Variant(
         "the same rollouts as hard labels: one may succeed",
-        {},
+        _PVM,
         recipe="train_pvm",
         labels="labels_hard.jsonl",
     ),
@@ -136,14 +137,14 @@ VARIANTS = {
         f"{name}_x_policy": Variant(f"{name}, weighed by the policy's probabilities", {}, "", weighs=name)
         for name in (BASELINE, "bce", "orm", "head_states")
     },
-    "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm"),
+    "orm": Variant("ORM: the outcome at the last action", {}, recipe="train_orm_scalar"),
     "orm_1536x4": Variant(
         "ORM, one epoch of 1536 tasks with 4 trajectories",
         {"num_train_epochs": 1},
-        recipe="train_orm",
+        recipe="train_orm_scalar",
         rollouts="rollouts1536x4",
     ),
-    "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm"),
+    "orm_bce": Variant("ORM with cross-entropy", _BCE, recipe="train_orm_scalar"),
     "bce_beta0": Variant("cross-entropy, no progress loss", {**_BCE, "beta": 0.0}),
     "bce_batch": Variant("cross-entropy, labels at every batch", {**_BCE, **_BATCH}),
     "bce_states": Variant("cross-entropy, states read too", {**_BCE, **_STATES}),
@@ -223,6 +224,8 @@ def _estimates(root: Path, seed: int) -> str:
         "model": trained_model(root, seed, "policy"),
         "trajectories": rollouts(root, seed),
         "output_dir": str(root / f"s{seed}" / "estimates"),
+        "samples_per_task": 2,
+        "rollouts": 8,
     }
     estimate.run(parsed(EstimateConfig, "estimate", settings))
     return str(settings["output_dir"])
