@@ -7,8 +7,9 @@ also holds the luck of what it revealed.
 """
 
 from rlprm.envs.babyai.environment import BabyAI, make
-from rlprm.envs.babyai.expert import ROUND_LIMIT, demonstrate
+from rlprm.envs.babyai.expert import demonstrate
 from rlprm.envs.babyai.levels import DEFAULT_LEVELS, LEVELS, tasks
+from rlprm.envs.babyai.rules import ROUND_LIMIT
 from rlprm.envs.babyai.transcript import read_transcript
 from rlprm.envs.babyai.wording import FIXED_PHRASES, opening
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrid.core.world_object import WorldObj
-from minigrid.envs.babyai.core.verifier import ObjDesc
-from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError, GoNextToSubgoal
+from minigrid.envs.babyai.core.verifier import ObjDesc, PutNextInstr
+from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError, DropSubgoal, GoNextToSubgoal
 
 from rlprm.envs.babyai.view import look, positions
 from rlprm.envs.babyai.world import World
@@ -54,6 +54,15 @@ class Bot(BabyAIBot):
         else:
             target = datum.cur_pos if isinstance(datum, WorldObj) else tuple(datum)
         return self._shortest_path(lambda pos, cell: pos == target)[0] or []
+
+    def _process_instr(self, instr: Any) -> None:
+        carrying = self.mission.carrying
+        if not isinstance(instr, PutNextInstr) or not any(carrying is it for it in instr.desc_move.obj_set):
+            super()._process_instr(instr)
+            return
+        # minigrid's bot would look for the object, which is in the agent's hands already.
+        self.stack.append(DropSubgoal(self))
+        self.stack.append(GoNextToSubgoal(self, instr.desc_fixed, reason="PutNext"))
 
     def _process_obs(self) -> None:
         world = self.mission

@@ -18,7 +18,7 @@ from minigrid.utils.baby_ai_bot import GoNextToSubgoal, OpenSubgoal, PickupSubgo
 from rlprm.envs.babyai.actions import Options, find_options
 from rlprm.envs.babyai.bot import BOT_FAILURES, SEARCHES_PER_TURN, Bot
 from rlprm.envs.babyai.environment import make
-from rlprm.envs.babyai.levels import pristine_world, task_address
+from rlprm.envs.babyai.levels import longest_demonstration, pristine_world, task_address
 from rlprm.envs.babyai.rules import Rules
 from rlprm.envs.babyai.served import ServedBabyAI
 from rlprm.envs.babyai.view import AHEAD, Seen, View, appearance, look, thing_at
@@ -27,10 +27,7 @@ from rlprm.envs.babyai.world import DIRECTIONS, DROP, FORWARD, LEFT, PICKUP, RIG
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Task
 
-__all__ = ["ROUND_LIMIT", "demonstrate"]
-
-ROUND_LIMIT = 20
-"""Turns of an episode, AgentGym's number."""
+__all__ = ["demonstrate"]
 
 _MOVEMENTS = {LEFT: "turn left", RIGHT: "turn right", FORWARD: "move forward"}
 
@@ -43,11 +40,12 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
         end: With ``End.DECLARED`` the last action is ``finish``, right after the goal is met.
 
     Raises:
-        DemonstrationError: where the expert does not solve the task within the round limit.
+        DemonstrationError: if the expert does not solve the task in the actions that its spec allows, by
+            default AgentGym's round limit.
         ConfigError: if the task is not one of this environment, or ``end`` does not fit its rules.
     """
     declared = end is End.DECLARED
-    actions = _solve(task, ROUND_LIMIT - declared)
+    actions = _solve(task, longest_demonstration(task) - declared)
     if declared:
         actions.append(FINISH)
     _try_out(task, actions, end)

@@ -13,12 +13,12 @@ import gymnasium
 import minigrid  # noqa: F401  (importing it registers the levels)
 
 from rlprm.envs._splits import numbered
-from rlprm.envs.babyai.rules import Rules
+from rlprm.envs.babyai.rules import ROUND_LIMIT, Rules
 from rlprm.envs.babyai.world import World
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
 
-__all__ = ["DEFAULT_LEVELS", "LEVELS", "pristine_world", "task_address", "tasks"]
+__all__ = ["DEFAULT_LEVELS", "LEVELS", "longest_demonstration", "pristine_world", "task_address", "tasks"]
 
 LEVELS: tuple[str, ...] = (
     "GoToRedBallGrey",
@@ -88,6 +88,7 @@ def tasks(
     *,
     levels: Sequence[str] = DEFAULT_LEVELS,
     rules: str = Rules.FIXED.value,
+    demonstration_limit: int = ROUND_LIMIT,
     **unknown: Any,
 ) -> list[Task]:
     """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
@@ -102,18 +103,42 @@ def tasks(
         count: How many tasks, at least 0.
         levels: Short level names such as ``"GoToLocalS8N7"``, without repetition.
         rules: ``"fixed"``, or ``"agentgym"`` for what AgentGym's server does, mistakes included.
+        demonstration_limit: Most actions of the expert's demonstrations, ``finish`` included. Raise it
+            together with the episodes' ``round_limit``.
         unknown: Nothing; any other setting is an error.
 
     Raises:
         ConfigError: for unknown settings, levels or rules, or a range the split does not have.
     """
     if unknown:
-        raise ConfigError(f"unknown babyai setting {sorted(unknown)}; there are 'levels' and 'rules'")
+        raise ConfigError(
+            f"unknown babyai setting {sorted(unknown)}; there are levels, rules and demonstration_limit"
+        )
     names = _checked_levels(levels)
     if rules not in _RULES:
         raise ConfigError(f"babyai rules: got {rules!r}, allowed: {', '.join(_RULES)}")
+    if not _is_limit(demonstration_limit):
+        raise ConfigError(f"babyai demonstration_limit: got {demonstration_limit!r}, allowed: 1 or more")
+    spec: dict[str, Any] = {"rules": str(rules)}
+    if demonstration_limit != ROUND_LIMIT:
+        spec["demonstration_limit"] = demonstration_limit
     addresses = numbered("babyai", Split(split), start, count, kinds=names, kind="level")
-    return [_task(Split(split), level, seed, rules) for level, seed in addresses]
+    return [
+        Task("babyai", f"{level}-{seed}", Split(split), {"level": level, "seed": seed, **spec})
+        for level, seed in addresses
+    ]
+
+
+def longest_demonstration(task: Task) -> int:
+    """Return the most actions of a task's demonstration.
+
+    Raises:
+        ConfigError: if the task's ``spec`` has another limit than a positive number.
+    """
+    limit = task.spec.get("demonstration_limit", ROUND_LIMIT)
+    if not _is_limit(limit):
+        raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
+    return int(limit)
 
 
 def task_address(task: Task) -> tuple[str, int, Rules]:
@@ -169,5 +194,5 @@ def _checked_levels(levels: Any) -> tuple[str, ...]:
     return tuple(levels)
 
 
-def _task(split: Split, level: str, seed: int, rules: str) -> Task:
-    return Task("babyai", f"{level}-{seed}", split, {"level": level, "seed": seed, "rules": str(rules)})
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

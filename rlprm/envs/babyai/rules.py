@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Rules"]
+__all__ = ["ROUND_LIMIT", "Rules"]
+
+ROUND_LIMIT = 20
+"""Turns of an episode, AgentGym's number."""
 
 
 class Rules(StrEnum):
