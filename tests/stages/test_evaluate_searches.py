@@ -55,6 +55,7 @@ def finished(pipeline: Pipeline, walk: Path, tmp_path_factory: pytest.TempPathFa
     """The folder of a finished evaluation."""
     folder = tmp_path_factory.mktemp("evaluation") / "results"
     own = ["--searches.walk.strategy", str(walk), "--searches.walk.wide", "3"]
+    own += ["--scorers.clone.kind", "model_confidence", "--scorers.clone.model", pipeline.policy]
     evaluate.run(parse(EvaluateConfig, arguments(pipeline, folder, *own)))
     return folder
 
@@ -72,12 +73,13 @@ def test_each_search_is_a_row_with_each_of_its_scorers(finished: Path) -> None:
         for r in summary["evaluation"]
         if r["strategy"] in ("beam", "search")
     ]
+    beams = ("agentprm", "orm", "clone", "transcript")
     chosen = {name: choice["name"] for name, choice in summary["aggregation"].items()}
     assert searches == [
-        *(("beam", None, name, chosen[name], 2, 2) for name in ("agentprm", "orm", "transcript")),
+        *(("beam", None, name, chosen[name], 2, 2) for name in beams),
         *(("search", "newest", name, "last", 2, 3) for name in ("agentprm", "random")),
         # The user's strategy has no aggregation, n or m, and searches with the scorers of the beams.
-        *(("search", "walk", name, None, 1, 1) for name in ("agentprm", "orm", "transcript")),
+        *(("search", "walk", name, None, 1, 1) for name in beams),
     ]
 
 
@@ -85,7 +87,7 @@ def test_the_majority_and_the_transcript_are_rows(finished: Path) -> None:
     summary = summary_of(finished)
     assert [r["n"] for r in summary["evaluation"] if r["strategy"] == "majority"] == [1, 2, 4]
     rates = summary["best_free_baseline"]["success_rates"]
-    assert set(rates) == {"policy_confidence", "shortest", "random", "transcript", "majority"}
+    assert set(rates) == {"policy_confidence", "shortest", "random", "transcript", "clone", "majority"}
     assert summary["best_free_baseline"]["k"] == 4
     assert rates[summary["best_free_baseline"]["name"]] == max(rates.values())
     closed = summary["gap_closed"]["transcript"]["4"]
@@ -104,7 +106,7 @@ def test_searches_are_compared_with_greedy_with_the_best_baseline_and_at_equal_c
         assert {(name, "greedy"), (name, against)} <= pairs
     assert {("best of 4, agentprm", "greedy"), ("best of 4, agentprm", "majority of 4")} <= pairs
     found = {(c["search"], c["cost"]): c for c in summary["equal_cost"]}
-    assert len(found) == 2 * 8
+    assert len(found) == 2 * 10
     for cost in ("env_steps", "total_tokens"):
         compared = found["newest, agentprm", cost]
         searched = row(summary, "search", "agentprm", search="newest")
@@ -123,6 +125,7 @@ def test_every_row_says_what_it_computed(finished: Path) -> None:
         assert costs["policy_flops"] > 0
         assert costs["peak_memory"] > 10_000_000
     compute = summary["compute"]
+    assert compute["best of 4, clone"]["scorer_flops"] > compute["best of 4, clone"]["policy_flops"]
     assert compute["newest, agentprm"]["scorer_flops"] > 0 == compute["newest, random"]["scorer_flops"]
     assert compute["best of 4, agentprm"]["policy_flops"] == compute["best of 4, random"]["policy_flops"]
     assert {p["scorer"] for p in summary["foresight"]} == set(summary["gap_closed"])

@@ -68,7 +68,7 @@ def run_search(
         One result for each task, on every process.
     """
     store = _store(config, processes, revisions, wanted, scorer, rule)
-    portion = max(1, config.wave_size // (wanted.n * wanted.m))
+    portion = max(1, config.wave_size // wanted.width)
     portions = [tasks[start : start + portion] for start in range(0, len(tasks), portion)]
     own = processes.share(list(enumerate(portions)))
     settings = dict(wanted.settings) | ({} if rule is None else {"aggregation": rule})

@@ -72,7 +72,8 @@ def load_scorers(config: EvaluateConfig) -> Scorers:
     free: list[Scorer] = [PolicyConfidence(per), Shortest(), Random(seed=config.seed)]
     if RULE in config.free_scorers():
         free.append(Transcript(config.environment))
-    weighed = checkpoints if config.with_confidence else []
+    # A clone's scores are probabilities of actions already.
+    weighed = [s for s in checkpoints if config.with_confidence and s.name not in config.clones()]
     return Scorers(checkpoints, [WithConfidence(scorer, per) for scorer in weighed], free)
 
 

@@ -59,6 +59,11 @@ class Search:
         """The strategy's setting ``m``; 1 if it has none."""
         return self._number("m")
 
+    @property
+    def width(self) -> int:
+        """How many candidates of one task act side by side, as far as the settings say."""
+        return self.n * self.m * self._number("k")
+
     def _number(self, name: str) -> int:
         parameter = inspect.signature(self.module.search).parameters.get(name)
         value = self.settings.get(name, parameter.default if parameter else 1)

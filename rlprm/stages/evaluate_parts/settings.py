@@ -43,7 +43,7 @@ class EvaluateConfig(PolicyConfig):
         "", "The scorer that is compared with the others; the first if unset.", group="Scorers"
     )
     with_confidence: bool = setting(
-        True, "Search with every checkpoint's values weighed by the policy's probabilities, too.",
+        True, "Search with every reward model's values weighed by the policy's probabilities, too.",
         group="Scorers",
     )  # fmt: skip
     confidence_per: str = setting(
@@ -201,7 +201,8 @@ class EvaluateConfig(PolicyConfig):
         for name, value in self.searches.items():
             if isinstance(value, Mapping) and isinstance(value.get("strategy"), str):
                 self.searches = {**self.searches, name: {**value, "strategy": canonical(value["strategy"])}}
-        products = [f"{name}_x_policy" for name in self.scorers if self.with_confidence]
+        weighed = [name for name in self.scorers if self.with_confidence and name not in self.clones()]
+        products = [f"{name}_x_policy" for name in weighed]
         allowed = (*self.scorers, *products, *self.free_scorers())
         for search in self.all_searches():
             for name in search.scorers or ():
@@ -222,9 +223,12 @@ class EvaluateConfig(PolicyConfig):
 
     def baselines(self) -> tuple[str, ...]:
         """Return the names of the free baselines: the free scorers, and those that read another policy."""
-        others = (name for name, value in self.scorers.items() if isinstance(value, Mapping))
-        clones = (name for name in others if self.scorers[name]["kind"] == "model_confidence")
-        return (*self.free_scorers(), *clones)
+        return (*self.free_scorers(), *self.clones())
+
+    def clones(self) -> tuple[str, ...]:
+        """Return the names of the scorers that are another policy's probabilities."""
+        others = {name: value for name, value in self.scorers.items() if isinstance(value, Mapping)}
+        return tuple(name for name, value in others.items() if value["kind"] == "model_confidence")
 
     def unused(self) -> dict[str, str]:
         """Return the aggregation of searches if there are none."""
