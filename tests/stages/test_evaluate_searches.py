@@ -20,6 +20,7 @@ from rlprm.search import beam
 from rlprm.search.base import SearchResult
 from rlprm.search.record import Node
 from rlprm.stages import evaluate
+from rlprm.stages.evaluate_parts.search_settings import named
 from rlprm.stages.settings import EvaluateConfig
 from rlprm.types import Task
 from tests.toys.pipeline import Pipeline, summary_of
@@ -211,6 +212,15 @@ def test_an_evaluation_without_new_settings_has_the_identity_of_before(pipeline:
     assert not {"searches", "search_scorers"} & config.identity().keys()
     config = parse(EvaluateConfig, [*pipeline.evaluation, "--search_scorers", "random"])
     assert config.identity()["search_scorers"] == ["random"]
+
+
+def test_the_width_of_a_search_follows_from_its_settings() -> None:
+    given = [
+        ({"strategy": "beam", "n": 2, "m": 3}, 6), ({"strategy": "halving"}, 8),
+        ({"strategy": "step_best_of_k", "k": 5}, 5), ({"strategy": "resample"}, 1),
+        ({"strategy": "puct", "m": 2, "width": 3, "trees": 2}, 12),
+    ]  # fmt: skip
+    assert [named("a", setting, "last").width for setting, _ in given] == [width for _, width in given]
 
 
 SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}, "environment": "tests.toys.corridor"}
