@@ -109,7 +109,7 @@ def _success_table(same: Sequence[Record]) -> str:
     for part, title in (("best_of_n", "best of 16"), ("beam", "beam 4×4")):
         rows += [(f"{title}, {_named(name)}", (part, name)) for name in same[0][part]]
     rows += [(row["about"], ("search", name)) for name, row in same[0]["search"].items()]
-    header = ["success in %", "mean", "each seed", "rule", "tokens per task", "steps per task"]
+    header = ["success in %", "mean", "each seed", "rule", "on dev", "tokens per task", "steps per task"]
     return _table(header, [_success_row(same, text, place) for text, place in rows])
 
 
@@ -117,12 +117,14 @@ def _success_row(same: Sequence[Record], text: str, place: Place) -> list[str]:
     part, name = place
     of_seeds = rates(same, place)
     costs = [record[part][name]["costs"] for record in same]
+    on_dev = [max(record[part][name]["dev"].values()) for record in same if "dev" in record[part][name]]
     rules = sorted({str(record[part][name]["aggregation"]) for record in same} - {"None"})
     return [
         text,
         f"{_mean(of_seeds):.1f}",
         ", ".join(f"{rate:.1f}" for rate in of_seeds),
         ", ".join(rules),
+        f"{100 * _mean(on_dev):.1f}" if on_dev else "",
         f"{_mean([cost['tokens'] for cost in costs]):,.0f}",
         f"{_mean([cost['env_steps'] for cost in costs]):,.1f}",
     ]

@@ -25,7 +25,7 @@ from studies.protocol.measure import (
     measured,
     searched,
 )
-from studies.protocol.unit import Unit, cost_of_training, make_policy, make_rollouts, train
+from studies.protocol.unit import Unit, cost_of_training, digest_of_recipes, make_policy, make_rollouts, train
 
 _OF_ONE_UNIT = frozenset(
     {
@@ -74,6 +74,7 @@ def record_of(unit: Unit) -> records.Record:
         "scale": unit.scale,
         "made": {**records.made(), **_sizes(unit)},
         "seconds": {name: round(seconds, 1) for name, seconds in watch.seconds.items()},
+        "recipes": digest_of_recipes(unit),
         "settings": _settings(unit),
         "tasks": tasks,
         "goals": None if goal is None else [goal(task_of[task]) for task in tasks],

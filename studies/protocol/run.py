@@ -24,7 +24,7 @@ from studies.protocol import records
 from studies.protocol.arms import GROUPS
 from studies.protocol.environments import ENVIRONMENTS
 from studies.protocol.rows import record_of
-from studies.protocol.unit import Unit
+from studies.protocol.unit import Unit, digest_of_recipes
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def run(unit: Unit, file: Path, *, keep: bool = False) -> None:
         DataError: if the policy never succeeds, so that a clone has nothing to learn.
     """
     if file.exists():
-        log.info("%s is done: %s", unit.name, file)
+        log.info("%s is done%s: %s", unit.name, _other_recipes(unit, file), file)
         return
     started, clock = time.perf_counter(), unit.folder / "seconds.json"
     before = read_json(clock)["seconds"] if clock.exists() else 0.0  # of interrupted runs, as far as known
@@ -56,8 +56,9 @@ def plan(units: Sequence[Unit], folder: Path) -> list[str]:
     """Return lines that say which units are done, which are left, and how long these will take."""
     lines, minutes, unknown = [], 0.0, 0
     for unit in units:
-        if (folder / f"{unit.name}.json").exists():
-            lines.append(f"{unit.name}: done")
+        file = folder / f"{unit.name}.json"
+        if file.exists():
+            lines.append(f"{unit.name}: done{_other_recipes(unit, file)}")
             continue
         expected = expected_minutes(unit, folder)
         begun = ", begun" if unit.folder.exists() else ""
@@ -69,6 +70,13 @@ def plan(units: Sequence[Unit], folder: Path) -> list[str]:
     left = sum(": left" in line for line in lines)
     summary = f"{len(lines) - left} units done, {left} left, {minutes:.0f} minutes left on one core"
     return [*lines, summary + (f", and {unknown} units of unknown duration" if unknown else "")]
+
+
+def _other_recipes(unit: Unit, file: Path) -> str:
+    """Return a remark if the recipes have changed since; without its record a unit runs again."""
+    return (
+        "" if read_json(file)["recipes"] == digest_of_recipes(unit) else ", with other recipes than today's"
+    )
 
 
 def expected_minutes(unit: Unit, folder: Path) -> float | None:

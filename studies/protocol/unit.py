@@ -6,11 +6,14 @@ with other units.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from rlprm import scorers
 from rlprm.data.store import TrajectoryStore
@@ -35,6 +38,7 @@ from studies.protocol.environments import Environment
 
 TEST_TASKS, DEV_TASKS = 256, 192
 _TRAINING_SEEDS_APART = 1000
+_STAGES = ("pretrain", "sft", "collect", "train_prm", "probe_actions", "estimate")
 _C = TypeVar("_C")
 
 
@@ -48,7 +52,7 @@ class Unit:
     folder: Path
     """Of everything that the unit makes."""
     scale: float = 1.0
-    """Below 1: fewer tasks, demonstrations and epochs, to try the code out."""
+    """Below 1: fewer tasks, demonstrations and epochs of reward models, to try the code out."""
 
     @property
     def name(self) -> str:
@@ -90,6 +94,14 @@ class Unit:
         return parse(kind, ["--config", path, *words])
 
 
+def digest_of_recipes(unit: Unit) -> str:
+    """Return a hash of what the recipes set; comments do not count."""
+    folder = Path(unit.environment.recipes)
+    files = [folder / "_tiny.yaml", *(folder / f"{stage}_tiny.yaml" for stage in _STAGES)]
+    found = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def make_policy(unit: Unit) -> str:
     """Train the policy; return its folder."""
     for stage in ("pretrain", "sft"):
@@ -98,9 +110,11 @@ def make_policy(unit: Unit) -> str:
             config = unit.config(
                 SFTStageConfig,
                 stage,
+                # With fewer epochs, or far fewer demonstrations, the policy would never succeed.
                 {
-                    "num_demonstrations": unit.scaled(config.num_demonstrations, 200),
-                    "num_train_epochs": unit.scaled(config.num_train_epochs),
+                    "num_demonstrations": unit.scaled(
+                        config.num_demonstrations, config.num_demonstrations // 4
+                    )
                 },
             )
             sft.run(config)

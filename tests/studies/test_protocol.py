@@ -148,7 +148,7 @@ def test_the_plan_counts_units_and_minutes(tmp_path: Path) -> None:
         records.write(tmp_path / f"babyai-primary-s{seed}.json", toy.record(seed, {REFERENCE: [1, 0]}))
     units = [_unit("babyai", "primary", seed) for seed in (0, 1, 2, 3)]
     assert plan(units, tmp_path)[1:3] == [
-        "babyai-primary-s1: done",
+        "babyai-primary-s1: done, with other recipes than today's",
         "babyai-primary-s2: left, about 60 minutes",
     ]
     assert plan(units, tmp_path)[-1] == "2 units done, 2 left, 120 minutes left on one core"

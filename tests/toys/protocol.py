@@ -34,7 +34,7 @@ def record(
         "environment": "babyai", "kind": GUIDANCE, "endpoint": "beam", "group": "primary", "seed": seed,
         "command": f"python -m studies.protocol.run --seeds {seed}",
         "made": {"processor": "a processor", "commit": "0123456789abcdef"},
-        "seconds": {"total": 3600}, "settings": {"policy": {"size": "s"}},
+        "seconds": {"total": 3600}, "settings": {"policy": {"size": "s"}}, "recipes": "0123456789ab",
         "tasks": [f"t{i}" for i in range(count)], "goals": goals, "rollouts": {"env_steps": 10_000},
         "arms": {name: {"about": f"about {name}", "training": [{}, {}]} for name in ARMS},
         "free": {name: row([0.0] * count) for name in ("one_sample", "greedy", "oracle")},
@@ -49,7 +49,7 @@ _EPISODE = f"{_TASKS}max_new_tokens: 8\n"
 _TRAINING = "per_device_train_batch_size: 8\ndisable_tqdm: true\nbf16: false\n"
 _RECIPES = {
     "sft": f"{_TASKS}{_TRAINING}model: tiny\nsize: xs\nvocab_size: 300\ncontext_length: 512\nworkers: 1\n"
-    "num_demonstrations: 64\nnum_train_epochs: 120\nlearning_rate: 5.0e-3\noutput_dir: ${root}/policy\n",
+    "num_demonstrations: 64\nnum_train_epochs: 6\nlearning_rate: 5.0e-3\noutput_dir: ${root}/policy\n",
     "collect": f"{_EPISODE}model: ${{root}}/policy\nfirst_task: 1000\nnum_tasks: 12\nsamples_per_task: 4\n"
     "temperature: 1.5\noutput_dir: ${root}/rollouts\n",
     "train_prm": f"{_TRAINING}model: ${{root}}/policy\ntrajectories: ${{root}}/rollouts\nhead: lm\n"
