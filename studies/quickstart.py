@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.errors import DataError
-from rlprm.evaluation.records import EvaluationRecord
+from rlprm.evaluation.records import BEST_OF_N, MAJORITY, ORACLE, EvaluationRecord
 from rlprm.runtime.files import read_json, write_atomically, write_json
 from rlprm.runtime.record import read_record
 from studies.protocol.records import made
@@ -47,7 +47,7 @@ def headline(folder: Path) -> Run:
             "tokens": round(row.total_tokens),
         }
         for row in rows
-        if row.n == chosen_at or row.strategy not in ("best_of_n", "oracle")
+        if row.n == chosen_at or row.strategy not in (BEST_OF_N, MAJORITY, ORACLE)
     }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
         of_rl = summary["rl"][part]["sample"]

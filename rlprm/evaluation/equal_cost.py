@@ -7,13 +7,14 @@ success. Between two k the curve is interpolated, task by task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlprm.errors import DataError
 from rlprm.evaluation.records import Measurement, difference
 
-__all__ = ["COSTS", "EqualCost", "at_equal_cost"]
+__all__ = ["COSTS", "EqualCost", "at_equal_cost", "curve_at_cost"]
 
 COSTS = ("env_steps", "total_tokens")
 """Costs of a record that a search and its reference may share."""
@@ -57,10 +58,39 @@ def at_equal_cost(search: Measurement, curve: Sequence[Measurement], cost: str) 
         DataError: for a curve that is empty or not in the order of k.
         MismatchError: for measurements of different tasks.
     """
+    spent = float(getattr(search.record, cost))
+    successes, n = curve_at_cost(curve, cost, spent)
+    reference = Measurement(curve[min(math.ceil(n), len(curve)) - 1].record, successes)
+    interval = difference(search, reference)
+    return EqualCost(
+        search=search.record.name,
+        reference=curve[0].record.label,
+        cost=cost,
+        spent=spent,
+        n=n,
+        beyond_pool=spent > float(getattr(curve[-1].record, cost)),
+        below_one=spent < float(getattr(curve[0].record, cost)),
+        success_rate=sum(successes.values()) / len(successes),
+        difference=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+    )
+
+
+def curve_at_cost(curve: Sequence[Measurement], cost: str, spent: float) -> tuple[dict[str, float], float]:
+    """Return the success of every task at the point of a curve that costs as much, and its k.
+
+    Args:
+        curve: best-of-k of one pool for k = 1, 2, ..., n.
+        cost: one of :data:`COSTS`.
+        spent: mean per task. Outside of the curve, its first or last point is taken.
+
+    Raises:
+        DataError: for a curve that is empty or not in the order of k.
+    """
     if not curve or [m.record.n for m in curve] != list(range(1, len(curve) + 1)):
         raise DataError("a curve at equal cost needs best-of-k for k = 1, 2, ..., n")
     costs = [float(getattr(m.record, cost)) for m in curve]
-    spent = float(getattr(search.record, cost))
     above = next((i for i, c in enumerate(costs) if c >= spent), len(costs) - 1)
     share = 1.0
     if above and costs[above] > costs[above - 1]:
@@ -70,18 +100,4 @@ def at_equal_cost(search: Measurement, curve: Sequence[Measurement], cost: str) 
         task: (1 - share) * curve[below].successes[task] + share * curve[above].successes[task]
         for task in curve[above].successes
     }
-    reference = Measurement(curve[above].record, mixed)
-    interval = difference(search, reference)
-    return EqualCost(
-        search=search.record.name,
-        reference=curve[0].record.label,
-        cost=cost,
-        spent=spent,
-        n=below + 1 + share if above else 1.0,
-        beyond_pool=spent > costs[-1],
-        below_one=spent < costs[0],
-        success_rate=sum(mixed.values()) / len(mixed),
-        difference=interval.mean,
-        ci_low=interval.low,
-        ci_high=interval.high,
-    )
+    return mixed, below + 1 + share if above else 1.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlprm.envs.math.answers import extract
-from rlprm.types import Task, Trajectory
+from rlprm.types import Task
 
 GUIDANCE, RERANKING = "guidance", "reranking"
 
@@ -22,8 +21,6 @@ class Environment:
     """Folder of its recipes."""
     goal: Callable[[Task], str] | None = None
     """Of an environment with finitely many goals: which one a task has."""
-    answer: Callable[[Trajectory], str | None] | None = None
-    """If answers compare: the final answer of an episode, for majority voting."""
 
     @property
     def endpoint(self) -> str:
@@ -40,17 +37,12 @@ def _webshop_goal(task: Task) -> str:
     return f"{task.spec.get('product')}-{task.spec.get('wish', task.spec.get('goal'))}"
 
 
-def _math_answer(trajectory: Trajectory) -> str | None:
-    letters = str(trajectory.task.spec.get("letters", ""))
-    return extract(trajectory.steps[-1].action, letters=letters) if trajectory.steps else None
-
-
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
         Environment("babyai", GUIDANCE, "recipes/babyai"),
         Environment("textcraft", GUIDANCE, "recipes/textcraft", goal=_textcraft_goal),
         Environment("webshop", RERANKING, "recipes/webshop", goal=_webshop_goal),
-        Environment("math", RERANKING, "recipes/math", answer=_math_answer),
+        Environment("math", RERANKING, "recipes/math"),
     )
 }

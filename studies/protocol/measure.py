@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +17,12 @@ from tqdm.auto import tqdm
 from rlprm import envs, scorers, search
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
+from rlprm.evaluation.equal_cost import curve_at_cost
+from rlprm.evaluation.majority import majority_of_n
 from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.quality import foresight
 from rlprm.evaluation.records import Measurement, measure_results
 from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.functional.metrics import auc
 from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.files import read_json, write_json
 from rlprm.scorers.base import Scorer
@@ -29,7 +30,7 @@ from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
-from rlprm.types import Split, Trajectory
+from rlprm.types import Split
 from studies.protocol.environments import GUIDANCE
 from studies.protocol.unit import Unit, budgets, make_pool, make_probe, pool_config
 
@@ -40,7 +41,6 @@ N = 16
 BEAM = {"n": 4, "m": 4}
 BEAM_RULES = ("last", "min", "mean")
 """What a beam may rank by: the newest, the lowest or the mean value of a candidate."""
-QUARTERS = (0.25, 0.5, 0.75)
 _EXPANSIONS_AT_ONCE = 128
 
 Row = dict[str, Any]
@@ -129,7 +129,10 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
             }
             for rule in (BEAM_RULES[: 1 if isinstance(scorer, Random) else None] if beams else ())
         },
-        "auc": {str(q): _auc(test, scorer.name, q) for q in QUARTERS},
+        "auc": {
+            str(point.share): {"all": point.auc, "within_tasks": point.auc_within_task}
+            for point in foresight(test, scorer.name)
+        },
         "actions": evaluate_discrimination(ground.probe, scorer).as_json() if ground.probe else None,
     }
     write_json(file, found)
@@ -166,31 +169,11 @@ def free_rows(ground: Ground) -> dict[str, Row]:
         "greedy": row(greedy),
         "oracle": row(oracle(ground.test, [N])[0]),
     }
-    if answer := ground.unit.environment.answer:
-        votes = {tasks[0].task.id: majority(tasks, answer) for tasks in ground.test.trajectories}
-        found["majority"] = {**found["oracle"], "strategy": "majority", "successes": _ordered(votes)}
+    environment = envs.load(pool_config(ground.unit, Split.TEST, N).environment)
+    if answer := getattr(environment, "answer", None):
+        found["majority"] = row(majority_of_n(ground.test, answer, [N])[0])
     write_json(file, found)
     return found
-
-
-def majority(
-    candidates: Sequence[Trajectory], answer: Callable[[Trajectory], str | None], n: int = N
-) -> float:
-    """Return the success of the most frequent answer, averaged over blocks of n candidates.
-
-    Of answers that are equally frequent, the one that was sampled first wins. Candidates without an answer
-    have no vote.
-    """
-    blocks = [candidates[start : start + n] for start in range(0, len(candidates) - n + 1, n)] or [candidates]
-    successes = []
-    for block in blocks:
-        votes = Counter(given for trajectory in block if (given := answer(trajectory)) is not None)
-        if not votes:
-            successes.append(0.0)
-            continue
-        (winner, _), *_ = votes.most_common(1)
-        successes.append(float(next(t.outcome.success for t in block if answer(t) == winner)))
-    return sum(successes) / len(successes)
 
 
 def at_equal_cost(pool: Pool, scorer: Scorer, rule: str, *, cost: str, spent: float) -> Row:
@@ -200,34 +183,28 @@ def at_equal_cost(pool: Pool, scorer: Scorer, rule: str, *, cost: str, spent: fl
         pool: the candidates; k is at most their number.
         scorer: chooses.
         rule: aggregation.
-        cost: ``tokens`` or ``env_steps``.
+        cost: one of :data:`rlprm.evaluation.equal_cost.COSTS`.
         spent: per task, by the search that best-of-k is compared with.
     """
-    scored = pool.scored(scorer)
-    every = best_of_n(scored, scorer.name, rule, list(range(1, pool.n + 1)))
-    costs = [row(m)["costs"][cost] for m in every]
-    k = min(max(spent / costs[0], 1.0), float(pool.n))
-    low, share = math.floor(k), k - math.floor(k)
-    below, above = every[low - 1], every[min(low, pool.n - 1)]
-    mixed = {t: (1 - share) * s + share * above.successes[t] for t, s in below.successes.items()}
+    curve = best_of_n(pool.scored(scorer), scorer.name, rule, list(range(1, pool.n + 1)))
+    successes, k = curve_at_cost(curve, cost, spent)
     return {
-        **row(below),
+        **row(curve[math.ceil(k) - 1]),
         "n": round(k, 3),
         "equal": cost,
-        "enough_candidates": spent <= costs[-1],
-        "successes": _ordered(mixed),
+        "beyond_pool": spent > getattr(curve[-1].record, cost),
+        "successes": _ordered(successes),
     }
 
 
 def row(m: Measurement) -> Row:
     """Return what a record keeps of a measurement; successes are in the order of task ids."""
-    record = asdict(m.record)
+    record = m.record
     names = ("strategy", "scorer", "aggregation", "n", "m", "mean_score", "failed")
-    rates = ("success_rate", "ci_low", "ci_high", "tasks", "end")
-    costs = {key: value for key, value in record.items() if key not in (*names, *rates)}
+    costs = ("total_tokens", "policy_tokens", "sampled_tokens", "prm_tokens", "env_steps")
     return {
-        **{name: record[name] for name in names},
-        "costs": {"tokens": m.record.total_tokens, **costs},
+        **{name: getattr(record, name) for name in names},
+        "costs": {name: getattr(record, name) for name in costs},
         "successes": _ordered(m.successes),
     }
 
@@ -238,25 +215,3 @@ def _ordered(successes: Mapping[str, float]) -> list[float]:
 
 def _rate(results: Sequence[SearchResult]) -> float:
     return sum(result.trajectory.outcome.success for result in results) / len(results)
-
-
-def _auc(pool: Pool, scorer: str, position: float) -> dict[str, float | None]:
-    """Return the AUC of the value after a share of an episode's steps, over all tasks and within tasks.
-
-    The value is that of step ``ceil(position · T)`` of T.
-    """
-    values: list[float] = []
-    success: list[bool] = []
-    within: list[float] = []
-    for candidates, scores in zip(pool.trajectories, pool.scores_of(scorer), strict=True):
-        pairs = [
-            (s.values[math.ceil(position * len(s.values)) - 1], t.outcome.success)
-            for t, s in zip(candidates, scores, strict=True)
-            if s is not None
-        ]
-        values += [value for value, _ in pairs]
-        success += [won for _, won in pairs]
-        of_task = auc([value for value, _ in pairs], [won for _, won in pairs])
-        if of_task is not None:
-            within.append(of_task)
-    return {"all": auc(values, success), "within_tasks": sum(within) / len(within) if within else None}

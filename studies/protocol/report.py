@@ -125,7 +125,7 @@ def _success_row(same: Sequence[Record], text: str, place: Place) -> list[str]:
         ", ".join(f"{rate:.1f}" for rate in of_seeds),
         ", ".join(rules),
         f"{100 * _mean(on_dev):.1f}" if on_dev else "",
-        f"{_mean([cost['tokens'] for cost in costs]):,.0f}",
+        f"{_mean([cost['total_tokens'] for cost in costs]):,.0f}",
         f"{_mean([cost['env_steps'] for cost in costs]):,.1f}",
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from rlprm.evaluation.equal_cost import COSTS
 from rlprm.evaluation.pool import Pool
 from rlprm.runtime.record import Stopwatch, has_record, read_record
 from rlprm.scorers.base import Scorer
@@ -154,7 +155,7 @@ def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dic
     return {
         f"{name}, {cost}": at_equal_cost(test, reader, rule, cost=cost, spent=found["costs"][cost])
         for name, found in searches.items()
-        for cost in ("tokens", "env_steps")
+        for cost in COSTS
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rlprm.types import Split
 from studies.protocol import measure, records, rows
 from studies.protocol.arms import CLONE, GROUPS, REFERENCE
 from studies.protocol.compare import detectable, difference, primary
-from studies.protocol.environments import ENVIRONMENTS
+from studies.protocol.environments import ENVIRONMENTS, RERANKING
 from studies.protocol.report import section
 from studies.protocol.run import plan, run
 from studies.protocol.unit import Unit, pool_config, prm_config
@@ -153,6 +154,18 @@ def test_the_plan_counts_units_and_minutes(tmp_path: Path) -> None:
     ]
     assert plan(units, tmp_path)[-1] == "2 units done, 2 left, 120 minutes left on one core"
     assert "1 units of unknown duration" in plan([_unit("math", "head")], tmp_path)[-1]
+
+
+@pytest.mark.slow
+def test_a_unit_of_a_reranking_environment_has_no_beams(tmp_path: Path) -> None:
+    environment = replace(toy.corridor(tmp_path / "recipes"), kind=RERANKING)
+    file = tmp_path / "record.json"
+    run(Unit(environment, "head", 0, tmp_path / "unit", scale=0.05), file, keep=True)
+    (found,) = records.read_all(tmp_path)
+    assert (found["beam"], found["equal_cost"], found["search"]) == ({}, {}, {})
+    assert set(found["best_of_n"]) >= {REFERENCE, "tau0.03", "policy_confidence", "shortest", "random"}
+    assert (tmp_path / "unit").exists()
+    assert "### corridor, head: one run" in section([found])
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ def row(successes: Sequence[float], *, scorer: str | None = None, tokens: float 
     """A row of a record."""
     return {
         "strategy": "beam", "scorer": scorer, "aggregation": "last", "n": 4, "m": 4,
-        "costs": {"tokens": tokens, "env_steps": tokens / 10}, "successes": list(successes),
+        "costs": {"total_tokens": tokens, "env_steps": tokens / 10}, "successes": list(successes),
         "trainings": [sum(successes) / len(successes)],
     }  # fmt: skip
 
@@ -39,7 +39,7 @@ def record(
         "arms": {name: {"about": f"about {name}", "training": [{}, {}]} for name in ARMS},
         "free": {name: row([0.0] * count) for name in ("one_sample", "greedy", "oracle")},
         "best_of_n": rows, "beam": rows, "search": {},
-        "equal_cost": {f"beam {REFERENCE}, tokens": rows["transcript"]},
+        "equal_cost": {f"beam {REFERENCE}, total_tokens": rows["transcript"]},
         "quality": {name: {"auc": [auc], "actions": [None]} for name in rows},
     }  # fmt: skip
 
