@@ -5,6 +5,7 @@
 Each function does what the stage of the same purpose does on the command line, on values in memory where
 that is possible. Each takes its random seed as an argument and keeps no state between calls. A mistake of
 the caller raises a subclass of :class:`rlprm.errors.RlprmError` whose message is one line.
+``run_search`` runs any search strategy by its name.
 
 How episodes are run is the same in every function that runs some, with these keyword arguments:
 
@@ -24,6 +25,7 @@ from rlprm.api.acting import (
     load_policy,
     load_prm,
     run_episodes,
+    run_search,
 )
 from rlprm.api.learning import td_gae_labels, train_prm, train_rl
 
@@ -35,6 +37,7 @@ __all__ = [
     "load_policy",
     "load_prm",
     "run_episodes",
+    "run_search",
     "td_gae_labels",
     "train_prm",
     "train_rl",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
-from rlprm import envs
+from rlprm import envs, search
 from rlprm.api.settings import EpisodeKwargs, build_config, check_at_least_one, check_parts, episode_setting
+from rlprm.components import check_kwargs
 from rlprm.envs.base import EnvironmentModule
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
@@ -29,6 +30,7 @@ __all__ = [
     "load_policy",
     "load_prm",
     "run_episodes",
+    "run_search",
 ]
 
 
@@ -243,6 +245,48 @@ def beam_search(
     check_parts(policy=policy, seed=seed, prm=prm)
     how = _setting_for(prm, setting)
     return beam.search(tasks, policy, prm, how, run_seed=seed, n=n, m=m, aggregation=aggregation)
+
+
+def run_search(
+    tasks: Sequence[Task],
+    policy: Policy,
+    prm: Scorer,
+    *,
+    strategy: str,
+    budget: int | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> list[SearchResult]:
+    """Search each task with any strategy of ``rlprm.search``, or with a strategy of your own.
+
+    Args:
+        tasks: what to solve.
+        policy: samples the actions, at a temperature above 0 (at 0 for ``"greedy"``).
+        prm: scores episodes, or unfinished episodes: a PRM or any other object with a ``score`` method.
+        strategy: ``"beam"``, ``"best_of_n"``, ``"greedy"``, ``"halving"``, ``"puct"``, ``"resample"``,
+            ``"sample_until_accepted"``, ``"step_best_of_k"``, the dotted path of a module, or the path of a
+            ``.py`` file.
+        budget: the most environment steps of one task; the strategy's own end if it is not given.
+        seed: with a task's id, determines all random numbers of the task.
+        **settings: of the strategy, such as ``n``, and how episodes are run: ``end``, ``round_limit``,
+            ``prompt``, ``action_format``.
+
+    Returns:
+        One ``SearchResult`` per task: the chosen ``trajectory``, its ``score``, what the search cost, and
+        ``nodes``, the record of every candidate.
+
+    Raises:
+        UnknownComponentError: if there is no such strategy; the message lists those there are.
+        ConfigError: for an unknown or impossible setting.
+        MismatchError: if the PRM was trained with another ``end``, ``prompt`` or ``action_format``.
+    """
+    check_parts(policy=policy, seed=seed, prm=prm)
+    module = search.load(strategy)
+    episodes = {name: settings.pop(name) for name in EpisodeKwargs.__annotations__ if name in settings}
+    name = f"the search strategy {strategy}"
+    check_kwargs(module.search, settings, name, not_settings=frozenset({"run_seed", "budget"}))
+    how = _setting_for(prm, cast(EpisodeKwargs, episodes))
+    return module.search(tasks, policy, prm, how, run_seed=seed, budget=budget, **settings)
 
 
 def _setting_for(prm: Scorer, kwargs: EpisodeKwargs) -> EpisodeSetting:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rlprm
-from rlprm import RlprmError, StepScores, Task, Trajectory
+from rlprm import RlprmError, StepScores, Task, Trajectory, search
 from rlprm.data.store import TrajectoryStore
 from rlprm.functional import returns
 from rlprm.models.loading import revision_of
@@ -95,6 +95,16 @@ def test_searches_are_those_of_the_strategies(
     assert best == sampling.search(tasks, policy, prm, setting, run_seed=2, n=3, aggregation="min")
     found = rlprm.beam_search(tasks, policy, prm, n=2, m=3, seed=2, round_limit=3)
     assert found == beam.search(tasks, policy, prm, setting, run_seed=2, n=2, m=3)
+
+
+@pytest.mark.parametrize("strategy", ["beam", "halving", "resample", "puct", "step_best_of_k"])
+def test_any_strategy_runs_by_its_name_within_a_budget(
+    policy: HFPolicy, prm: CheckpointScorer, tasks: Sequence[Task], strategy: str
+) -> None:
+    found = rlprm.run_search(tasks, policy, prm, strategy=strategy, budget=5, seed=2, round_limit=3)
+    setting = EpisodeSetting(round_limit=3)
+    assert found == search.load(strategy).search(tasks, policy, prm, setting, run_seed=2, budget=5)
+    assert all(result.env_steps <= 5 for result in found)
 
 
 def test_a_search_takes_any_scorer(tasks: Sequence[Task]) -> None:
@@ -194,6 +204,18 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "path for a PRM": (
         lambda tiny: rlprm.best_of_n([], agents.SeededPolicy(), "runs/prm"),  # type: ignore[arg-type]
         "prm: got 'runs/prm'",
+    ),
+    "strategy": (
+        lambda tiny: rlprm.run_search(
+            [], agents.SeededPolicy(), agents.FunctionScorer(lambda *_: 0.0), strategy="bean"
+        ),
+        "unknown search strategy 'bean'",
+    ),
+    "setting of a strategy": (
+        lambda tiny: rlprm.run_search(
+            [], agents.SeededPolicy(), agents.FunctionScorer(lambda *_: 0.0), strategy="beam", k=3
+        ),
+        "search strategy beam .*k",
     ),
     "seed": (lambda tiny: rlprm.run_episodes(agents.SeededPolicy(), [], seed=-1), "seed: got -1"),
     "samples": (lambda tiny: rlprm.run_episodes(agents.SeededPolicy(), [], samples=0), "samples: got 0"),

@@ -15,7 +15,7 @@ from rlprm import api
 
 FUNCTIONS = {
     "beam_search", "best_of_n", "load_environment", "load_policy", "load_prm", "run_episodes",
-    "td_gae_labels", "train_prm", "train_rl",
+    "run_search", "td_gae_labels", "train_prm", "train_rl",
 }  # fmt: skip
 TYPES = {
     "End", "EpisodeSetting", "Message", "Outcome", "Split", "Step", "StepLabels", "StepScores", "StopReason",
