@@ -40,6 +40,7 @@ _STAGES = {
     "collect": _Stage("rollouts of the policy", CollectConfig, collect.run),
     "train_prm": _Stage("AgentPRM: promise and progress from TD-GAE labels", PRMConfig, prm.run),
     "train_orm": _Stage("ORM: the outcome alone", PRMConfig, prm.run),
+    "clone": _Stage("a clone of the successes, the baseline with AgentPRM's data and steps", SFTStageConfig, sft.run),
     "evaluate": _Stage("best-of-N and beam search on held-out tasks", EvaluateConfig, evaluate.run),
     "train_rl": _Stage("agent RL: the AgentPRM judges every step", RLConfig, rl.run),
 }
@@ -47,7 +48,7 @@ _STAGES = {
 
 
 def run(config: QuickstartConfig) -> None:
-    """Demonstrations → policy → rollouts → AgentPRM and ORM → best-of-N and beam search → agent RL."""
+    """Demonstrations → policy → rollouts → AgentPRM, ORM and clone → best-of-N and beam search → agent RL."""
     started = time.perf_counter()
     root = Path(config.output_dir)
     # All recipes are read before the first one runs: a mistake in the last one is reported now.

@@ -26,7 +26,9 @@ __all__ = [
 
 _DATA = "Data"
 _OUTCOMES = ("success", "score")
-QUICKSTART_RECIPES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl")
+QUICKSTART_RECIPES = (
+    "pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl",
+)  # fmt: skip
 """What the quickstart runs, in order."""
 
 
@@ -284,6 +286,7 @@ class QuickstartConfig(Settings):
     collect: dict[str, Any] = setting({}, "Changes to collect_tiny.yaml, e.g. --collect.num_tasks 64.")
     train_prm: dict[str, Any] = setting({}, "Changes to train_prm_tiny.yaml, e.g. --train_prm.beta 0.")
     train_orm: dict[str, Any] = setting({}, "Changes to train_orm_tiny.yaml.")
+    clone: dict[str, Any] = setting({}, "Changes to clone_tiny.yaml.")
     evaluate: dict[str, Any] = setting({}, "Changes to evaluate_tiny.yaml, e.g. --evaluate.num_tasks 16.")
     train_rl: dict[str, Any] = setting({}, "Changes to train_rl_tiny.yaml, e.g. --train_rl.iterations 2.")
 

@@ -30,6 +30,7 @@ TINY: dict[str, dict[str, Any]] = {
     "collect": {"first_task": 1000, "num_tasks": 12, "samples_per_task": 4, "temperature": 1.5},
     "train_prm": {"per_device_train_batch_size": 8},
     "train_orm": {"per_device_train_batch_size": 8},
+    "clone": {"per_device_train_batch_size": 8},
     "evaluate": {
         "num_tasks": 4,
         "num_dev_tasks": 4,
@@ -62,10 +63,10 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     assert "reusing" not in caplog.text
     summary = json.loads((first / "summary.json").read_text())
     assert {"policy", "evaluation", "oracle", "gap_closed", "aggregation", "seconds"} <= summary.keys()
-    stages = {"pretrain", "sft", "collect", "train_prm", "train_orm", "evaluate", "train_rl"}
+    stages = {"pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl"}
     assert set(summary["seconds"]) == {*stages, "total", "within"}
     assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][s] for s in stages), abs=0.02)
-    assert {r["scorer"] for r in summary["evaluation"]} >= {"agentprm", "orm", "shortest", "random"}
+    assert {r["scorer"] for r in summary["evaluation"]} >= {"agentprm", "orm", "clone", "shortest", "random"}
 
     made = {
         p: p.stat().st_mtime_ns for p in first.rglob("*") if p.suffix in (".safetensors", ".jsonl", ".png")
@@ -73,7 +74,7 @@ def test_it_runs_reuses_and_repeats(recipes: Path, tmp_path: Path, caplog: pytes
     caplog.clear()
     with caplog.at_level(logging.INFO):
         quickstart.run(QuickstartConfig(recipes=str(recipes), output_dir=str(first)))
-    assert caplog.text.count("reusing") == 7
+    assert caplog.text.count("reusing") == 8
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert json.loads((first / "summary.json").read_text()) == summary
 
@@ -118,5 +119,5 @@ def test_a_mistake_in_a_change_ends_the_quickstart_before_its_first_stage(tmp_pa
 def test_recipes_that_are_missing_are_named_before_anything_runs(recipes: Path, tmp_path: Path) -> None:
     for name in ("pretrain", "sft", "collect", "train_prm", "train_rl"):
         (tmp_path / f"{name}_tiny.yaml").write_text((recipes / f"{name}_tiny.yaml").read_text())
-    with pytest.raises(ArtifactError, match=r"expected train_orm_tiny\.yaml, evaluate_tiny\.yaml there"):
+    with pytest.raises(ArtifactError, match=r"expected train_orm_tiny\.yaml, clone_tiny\.yaml, evaluate_tiny\.yaml there"):
         QuickstartConfig(recipes=str(tmp_path))
