@@ -40,7 +40,9 @@ _STAGES = {
     "collect": _Stage("rollouts of the policy", CollectConfig, collect.run),
     "train_prm": _Stage("AgentPRM: promise and progress from TD-GAE labels", PRMConfig, prm.run),
     "train_orm": _Stage("ORM: the outcome alone", PRMConfig, prm.run),
-    "clone": _Stage("a clone of the successes, the baseline with AgentPRM's data and steps", SFTStageConfig, sft.run),
+    "clone": _Stage(
+        "a clone of the successes, the baseline with AgentPRM's data and steps", SFTStageConfig, sft.run
+    ),
     "evaluate": _Stage("best-of-N and beam search on held-out tasks", EvaluateConfig, evaluate.run),
     "train_rl": _Stage("agent RL: the AgentPRM judges every step", RLConfig, rl.run),
 }

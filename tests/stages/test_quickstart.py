@@ -49,7 +49,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
     world = {"environment": "tests.toys.corridor", "env_kwargs": {"length": 4}, "round_limit": 6}
     smaller = {f"{name}_tiny": changes for name, changes in TINY.items()}
-    for name, changes in {"_tiny": world, **smaller}.items():
+    for name, changes in {"_tiny": world, "_reward_model_tiny": {}, **smaller}.items():
         recipe = yaml.safe_load((ROOT / f"recipes/babyai/{name}.yaml").read_text())
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**recipe, **changes}))
     return folder
@@ -119,5 +119,7 @@ def test_a_mistake_in_a_change_ends_the_quickstart_before_its_first_stage(tmp_pa
 def test_recipes_that_are_missing_are_named_before_anything_runs(recipes: Path, tmp_path: Path) -> None:
     for name in ("pretrain", "sft", "collect", "train_prm", "train_rl"):
         (tmp_path / f"{name}_tiny.yaml").write_text((recipes / f"{name}_tiny.yaml").read_text())
-    with pytest.raises(ArtifactError, match=r"expected train_orm_tiny\.yaml, clone_tiny\.yaml, evaluate_tiny\.yaml there"):
+    with pytest.raises(
+        ArtifactError, match=r"expected train_orm_tiny\.yaml, clone_tiny\.yaml, evaluate_tiny\.yaml there"
+    ):
         QuickstartConfig(recipes=str(tmp_path))
