@@ -103,7 +103,7 @@ def run(
 
     def serve(
         kind: type[Any], answer: Callable[[list[Ledger], list[Any]], list[Any]], pools: bool = True
-    ) -> None:
+    ) -> bool:
         asking = [
             index
             for index, request in sorted(waiting.items())
@@ -113,13 +113,15 @@ def run(
             answers = answer([ledgers[index] for index in asking], [waiting[index] for index in asking])
             for index, of_task in zip(asking, answers, strict=True):
                 resume(index, of_task)
+        return bool(asking)
 
     with searching(scorer) if grows and scorer is not None else nullcontext():
         for index in range(len(tasks)):
             resume(index)
         while waiting:
             serve(Start, lambda ledgers, requests: _start(ledgers, requests, policy, setting, run_seed))
-            serve(Sample, lambda ledgers, requests: _sample(ledgers, requests, policy))
+            if not serve(Sample, lambda ledgers, requests: _sample(ledgers, requests, policy)):
+                _clear(policy)
             serve(Step, _step)
             pools = all(isinstance(request, Score) and request.pooled for request in waiting.values())
             serve(Score, lambda ledgers, requests: _score(ledgers, requests, scorer), pools)
@@ -216,6 +218,16 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 def _count(left: float, wanted: int) -> int:
     return int(min(left, wanted))
+
+
+def _clear(policy: Policy) -> None:
+    """Drop the keys and values of a policy that keeps them from one call to the next.
+
+    A task that samples nothing in a round (a tree search) loses its own if another task samples. It loses
+    them alone, too, so that its tokens do not depend on the other tasks.
+    """
+    if (clear := getattr(policy, "clear", None)) is not None:
+        clear()
 
 
 def _start(

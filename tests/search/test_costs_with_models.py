@@ -1,4 +1,4 @@
-"""What a search costs with a model as scorer: independent of the other tasks, for the same scores."""
+"""What a search costs with models: independent of the other tasks, for the same scores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 from rlprm import search
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.heads import HEADS
+from rlprm.models.tiny import tiny_model
+from rlprm.policies.hf import HFPolicy
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.search import halving, resample, sample_until_accepted
+from rlprm.search import halving, puct, resample, sample_until_accepted
 from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task, Trajectory
 from tests.toys import corridor
-from tests.toys.agents import ScriptedPolicy, SeededPolicy, renderer
+from tests.toys.agents import FunctionScorer, ScriptedPolicy, SeededPolicy, renderer
 from tests.toys.heads import with_random_head
 from tests.toys.manifests import manifest
 from tests.toys.searches import assert_alike
@@ -107,3 +109,18 @@ def test_episodes_that_grow_side_by_side_are_read_once_and_their_prompt_once(
     short = other.scorer_tokens
     assert min(long, short) > prompt > 0 < min(lengths.values())
     assert result.scorer_tokens == long + short - prompt
+
+
+def test_a_task_that_samples_nothing_in_a_round_costs_the_same_beside_others_that_do() -> None:
+    # One simulation a round: if it ends at an action that was sampled before, the task does not call the
+    # policy. The task's keys and values would outlive this round if no other task called the policy.
+    tasks = corridor.tasks(Split.TEST, 0, 3, length=5)
+    model = tiny_model(renderer().tokenizer, size="xs", seed=3)
+    scorer = FunctionScorer(lambda task, actions: sum(map(ord, task.id + "".join(actions))) % 97 / 97)
+
+    def costs(portion: Sequence[Task]) -> list[tuple[int, int]]:
+        policy = HFPolicy(model, renderer(), revision="r", max_new_tokens=3)
+        results = puct.search(portion, policy, scorer, LIMITED, budget=14, m=3, width=1)
+        return [(result.policy_tokens, result.sampled_tokens) for result in results]
+
+    assert costs(tasks) == [cost for task in tasks for cost in costs([task])]
