@@ -102,7 +102,8 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: an action may hold a character such as U+2028, which JSON leaves as it is.
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             rows.append(dict(json.loads(line)))
         except ValueError as error:

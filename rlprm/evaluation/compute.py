@@ -130,7 +130,10 @@ def _parts(record: EvaluationRecord) -> tuple[str, ...]:
 
 
 class Meter:
-    """Seconds and peak memory of the named parts of a stage, added up over the runs that resume it.
+    """Seconds and peak memory of the named parts of a stage, over the runs that resume it.
+
+    A part that keeps what it has done adds up over the runs. Of a part that every run does anew, the last run
+    counts. The seconds of a process that was killed from outside are lost.
 
     Peak memory is the device's if a GPU is used. Otherwise it is the process's so far, because the operating
     system does not say what a part of a process used; it never falls from one part to the next.
@@ -148,15 +151,27 @@ class Meter:
         self.peak_memory: dict[str, int] = {k: int(v) for k, v in kept.get("peak_memory", {}).items()}
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Measure the body, and add it to ``name``; a body that fails is not counted."""
+    def measure(self, name: str, *, resumes: bool = False) -> Iterator[None]:
+        """Measure the body.
+
+        Args:
+            name: of the part.
+            resumes: whether a later run goes on with what the body has done. Its seconds are then added to
+                those of earlier runs, even if the body fails.
+        """
         _reset_peak()
         started = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 2)
-        self.peak_memory[name] = max(self.peak_memory.get(name, 0), _peak())
-        if self.path is not None:
-            write_json(self.path, {"seconds": self.seconds, "peak_memory": self.peak_memory})
+        completed = False
+        try:
+            yield
+            completed = True
+        finally:
+            if completed or resumes:
+                before = self.seconds.get(name, 0.0) if resumes else 0.0
+                self.seconds[name] = round(before + time.perf_counter() - started, 2)
+                self.peak_memory[name] = max(self.peak_memory.get(name, 0), _peak())
+                if self.path is not None:
+                    write_json(self.path, {"seconds": self.seconds, "peak_memory": self.peak_memory})
 
 
 def _cuda() -> Any:

@@ -148,9 +148,9 @@ def _scored_pools(
     folder = Path(config.output_dir)
     tasks = _tasks(config, Split(config.split), config.first_task, config.num_tasks)
     dev_tasks = _tasks(config, Split.DEV, config.first_dev_task, config.num_dev_tasks)
-    with meter.measure("dev pool"):
+    with meter.measure("dev pool", resumes=True):
         dev = _pool(config, policy, processes, dev_tasks, folder / "dev-pool", config.chosen_at)
-    with meter.measure("pool"):
+    with meter.measure("pool", resumes=True):
         pool = _pool(config, policy, processes, tasks, folder / "pool", max(config.budgets))
     for scorer in tqdm(scored_by, desc="scoring", unit="scorer", disable=not processes.is_main):
         with meter.measure(f"dev scoring {scorer.name}"):
@@ -176,17 +176,16 @@ def _run_searches(
     meter: Meter,
 ) -> list[Measurement]:
     """Run every search with each of its scorers, and write down its candidates."""
-    scorers_of_beams = [s.name for s in (*used.checkpoints, *used.products)] + config.search_scorers
     measured = []
     for wanted in config.all_searches():
-        for name in wanted.scorers or scorers_of_beams:
+        for name in wanted.scorers or config.scorers_of_beams():
             scorer = used.by_name[name]
             rule = rules[name] if wanted.aggregation == CHOSEN else wanted.aggregation
-            with meter.measure(f"{wanted.title} {name}"):
+            with meter.measure(f"{wanted.title} {name}", resumes=True):
                 results = run_search(config, wanted, scorer, rule, policy, processes, tasks, revisions)
             if processes.is_main:
                 folder = Path(config.output_dir) / "searches"
-                write_search(folder / f"{wanted.title.replace(' ', '-')}-{name}.jsonl", results)
+                write_search(folder / f"{wanted.file_name(name)}.jsonl", results)
             measured.append(measure_search(results, wanted, name, rule))
     return measured
 

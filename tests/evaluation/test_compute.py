@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -78,18 +79,33 @@ def test_a_row_has_the_operations_of_both_models_and_its_share_of_the_pool() -> 
     assert of(record("best_of_n", "mine", 2, 0))["scorer_flops"] == 0
 
 
-def test_parts_add_up_over_runs_and_a_part_that_fails_is_not_counted(tmp_path: Path) -> None:
+def interrupted_after(seconds: float) -> None:
+    time.sleep(seconds)
+    raise KeyboardInterrupt
+
+
+def test_a_part_that_resumes_adds_up_over_runs_even_if_it_fails(tmp_path: Path) -> None:
     path = tmp_path / "compute.json"
     meter = Meter(path)
-    with meter.measure("pool"):
+    with meter.measure("pool", resumes=True):
         pass
     meter.seconds["pool"] = 2.0
-    with meter.measure("pool"):
-        pass
-    assert json.loads(path.read_text())["seconds"]["pool"] == pytest.approx(2.0, abs=0.5)
+    with pytest.raises(KeyboardInterrupt), meter.measure("pool", resumes=True):
+        interrupted_after(0.02)
+    assert json.loads(path.read_text())["seconds"] == meter.seconds
+    assert 2.02 <= meter.seconds["pool"] < 2.5
     again = Meter(path)
     assert again.seconds == meter.seconds
-    with pytest.raises(KeyboardInterrupt), again.measure("beam"):
-        raise KeyboardInterrupt
-    assert again.seconds == meter.seconds
     assert again.peak_memory["pool"] > 10_000_000  # bytes of a process with torch
+
+
+def test_of_a_part_that_every_run_does_anew_the_last_complete_run_counts(tmp_path: Path) -> None:
+    path = tmp_path / "compute.json"
+    meter = Meter(path)
+    meter.seconds["greedy"] = 7.0
+    with pytest.raises(KeyboardInterrupt), meter.measure("greedy"):
+        raise KeyboardInterrupt
+    assert meter.seconds["greedy"] == 7.0
+    with meter.measure("greedy"):
+        pass
+    assert Meter(path).seconds["greedy"] < 0.5

@@ -12,7 +12,7 @@ import pytest
 
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, UnknownComponentError
-from rlprm.evaluation.candidate_files import read_scores, read_search
+from rlprm.evaluation.candidate_files import read_scores, read_search, write_search
 from rlprm.functional.aggregation import aggregate
 from rlprm.functional.best_of_n import best_of_k
 from rlprm.runtime.config import parse
@@ -24,6 +24,7 @@ from rlprm.stages.evaluate_parts.search_settings import named
 from rlprm.stages.settings import EvaluateConfig
 from rlprm.types import Task
 from tests.toys.pipeline import Pipeline, summary_of
+from tests.toys.trajectories import of_steps
 
 WALK = """
 from rlprm.search import beam
@@ -250,6 +251,49 @@ SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}, "environ
 def test_searches_that_cannot_be_run_are_refused(searches: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EvaluateConfig(**SETTINGS, searches=searches)
+
+
+@pytest.mark.parametrize(
+    ("given", "file"),
+    [
+        ({"searches": {"beam-4x4": {"strategy": "beam"}}}, "beam-4x4-a"),
+        ({"beams": ["4x4", "04x4"]}, "beam-4x4-a"),
+        ({"search_scorers": ["random", "random"]}, "beam-4x4-random"),
+        ({"searches": {"b": {"strategy": "beam", "scorers": ["a", "a"]}}}, "b-a"),
+        (
+            {
+                "scorers": {"a": "prm", "c-a": "orm"},
+                "searches": {name: {"strategy": "beam"} for name in ("b", "b-c")},
+            },
+            "b-c-a",
+        ),
+    ],
+)
+def test_two_searches_with_one_file_of_results_are_refused(given: dict[str, Any], file: str) -> None:
+    with pytest.raises(ConfigError, match=f"got two searches whose results go to {file}, allowed: different"):
+        EvaluateConfig(**{**SETTINGS, **given})
+
+
+def test_search_scorers_that_no_search_takes_are_named() -> None:
+    own = {"b": {"strategy": "beam", "scorers": ["a"]}}
+    given: list[tuple[dict[str, Any], str | None]] = [
+        ({}, None),
+        ({"beams": [], "searches": {"b": {"strategy": "beam"}}}, None),
+        ({"beams": []}, "no searches"),
+        ({"beams": [], "searches": own}, "every search names its scorers"),
+    ]
+    for settings, reason in given:
+        config = EvaluateConfig(**SETTINGS, **settings, search_scorers=["random"])
+        assert config.unused().get("search_scorers") == reason
+
+
+def test_candidates_are_read_back_whatever_characters_their_actions_hold(tmp_path: Path) -> None:
+    actions = ("a\u2028b\x85c\x1dd\ne",)
+    node = Node(0, None, 1, 1, actions, (0.5,), 0.5, chosen=True)
+    won = of_steps(steps=1)
+    result = SearchResult(won, 0.5, 1, 1, 1, 1, nodes=(node,))
+    write_search(tmp_path / "beam.jsonl", [result])
+    assert read_search(tmp_path / "beam.jsonl") == {won.task.id: [node]}
 
 
 def test_unknown_strategies_and_scorers_are_refused(walk: Path) -> None:

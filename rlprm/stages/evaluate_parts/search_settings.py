@@ -47,6 +47,10 @@ class Search:
         """What progress bars and timings call it."""
         return f"beam {self.name}" if self.is_beam else self.name
 
+    def file_name(self, scorer: str) -> str:
+        """Return the name, without an ending, of the file with the candidates of a scorer."""
+        return f"{self.title.replace(' ', '-')}-{scorer}"
+
     @property
     def module(self) -> SearchModule:
         """The strategy."""

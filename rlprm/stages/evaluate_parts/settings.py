@@ -201,20 +201,32 @@ class EvaluateConfig(PolicyConfig):
         for name, value in self.searches.items():
             if isinstance(value, Mapping) and isinstance(value.get("strategy"), str):
                 self.searches = {**self.searches, name: {**value, "strategy": canonical(value["strategy"])}}
-        weighed = [name for name in self.scorers if self.with_confidence and name not in self.clones()]
-        products = [f"{name}_x_policy" for name in weighed]
-        allowed = (*self.scorers, *products, *self.free_scorers())
+        allowed = (*self.scorers, *self._products(), *self.free_scorers())
+        taken = set[str]()
         for search in self.all_searches():
-            for name in search.scorers or ():
-                if name not in allowed:
+            where = "beams" if search.is_beam else f"searches.{search.name}"
+            for name in search.scorers or self.scorers_of_beams():
+                if search.scorers and name not in allowed:
+                    raise ConfigError(f"{where}.scorers: got {name!r}, allowed: {', '.join(allowed)}")
+                if (file := search.file_name(name)) in taken:
                     raise ConfigError(
-                        f"searches.{search.name}.scorers: got {name!r}, allowed: {', '.join(allowed)}"
+                        f"{where}: got two searches whose results go to {file}, allowed: different names, "
+                        "each scorer once"
                     )
+                taken.add(file)
         for name in self.search_scorers:
             if name not in allowed:
                 raise ConfigError(
                     f"search_scorers: got {name!r}, but {self.environment} has no rule (read_transcript)"
                 )
+
+    def scorers_of_beams(self) -> list[str]:
+        """Return the names of the scorers of every search that names none itself."""
+        return [*self.scorers, *self._products(), *self.search_scorers]
+
+    def _products(self) -> list[str]:
+        weighed = [name for name in self.scorers if self.with_confidence and name not in self.clones()]
+        return [f"{name}_x_policy" for name in weighed]
 
     def free_scorers(self) -> tuple[str, ...]:
         """Return the names of the scorers without a model that this environment allows."""
@@ -231,5 +243,12 @@ class EvaluateConfig(PolicyConfig):
         return tuple(name for name, value in others.items() if value["kind"] == "model_confidence")
 
     def unused(self) -> dict[str, str]:
-        """Return the aggregation of searches if there are none."""
-        return super().unused() | ({} if self.beams or self.searches else {"beam_aggregation": "no beams"})
+        """Return the settings of searches if no search takes them."""
+        searches = self.all_searches()
+        found = super().unused()
+        if not searches:
+            found |= {"beam_aggregation": "no beams"}
+        if not any(search.scorers is None for search in searches):
+            why = "every search names its scorers" if searches else "no searches"
+            found |= {"search_scorers": why}
+        return found
