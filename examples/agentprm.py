@@ -37,7 +37,7 @@ world = corridor.module
 
 # --- 1. A policy: a small language model learns the actions of demonstrations -----------------------------
 renderer = ChatRenderer(tokenizer.train_tokenizer(world.ACTIONS, phrases=world.FIXED_PHRASES, vocab_size=300))
-model = tiny.tiny_model(renderer.tokenizer, size="s", context_length=256, seed=SEED)
+model = tiny.tiny_model(renderer.tokenizer, size="xs", context_length=256, seed=SEED)
 
 
 def descend(optimizer, loss):
