@@ -35,8 +35,8 @@ class ProbedAction:
     """Mean of the environment's own score over the same rollouts."""
     rollouts: int
     """Number of rollouts; 0 where the action ended the episode, so that its worth is known exactly."""
-    policy_tokens: int
-    """Tokens of the rollouts."""
+    sampled_tokens: int
+    """Tokens that the policy sampled in the rollouts."""
     env_steps: int
     """Actions of the rollouts."""
 
@@ -75,7 +75,7 @@ class ActionProbe(Shards):
         return list(states.values())
 
 
-_FOUND = ("state", "frequency", "samples", "rollouts", "policy_tokens", "env_steps")
+_FOUND = ("state", "frequency", "samples", "rollouts", "sampled_tokens", "env_steps")
 
 
 def _to_row(action: ProbedAction) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def _to_row(action: ProbedAction) -> dict[str, Any]:
 
 
 def _from_row(row: Mapping[str, Any]) -> ProbedAction:
+    row = {"sampled_tokens": row.get("policy_tokens"), **row}  # their name in 0.1.0
     return ProbedAction(
         trajectory=from_row(row),
         success=float(row["mc_success"]),

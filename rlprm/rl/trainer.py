@@ -151,7 +151,7 @@ class RLTrainer:
         row: dict[str, Any] = {
             **iteration_metrics(trajectories, batch, values, credit, old, stats),
             "rollout/env_steps": so_far.env_steps,
-            "rollout/policy_tokens": so_far.tokens,
+            "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.learning_rate * self._rate_factor(iteration),
         }
         facts = replace(facts, signs=self._signs(row))

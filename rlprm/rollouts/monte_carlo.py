@@ -30,7 +30,8 @@ class Estimate:
     """Mean of the environment's own score."""
     rollouts: int
     """Number of rollouts that did not fail; 0 where the episode was over already."""
-    policy_tokens: int
+    sampled_tokens: int
+    """Tokens that the policy sampled in the rollouts."""
     env_steps: int
 
 
@@ -149,7 +150,7 @@ def _summarize(state: Episode, branches: Sequence[Episode]) -> Estimate:
         success=sum(outcome.success for outcome in usable) / len(usable),
         score=sum(outcome.score for outcome in usable) / len(usable),
         rollouts=len(usable),
-        policy_tokens=sum(t.action_tokens - before.action_tokens for t in finished),
+        sampled_tokens=sum(t.action_tokens - before.action_tokens for t in finished),
         env_steps=sum(len(t.steps) - len(before.steps) for t in finished),
     )
 

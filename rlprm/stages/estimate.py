@@ -114,7 +114,7 @@ def run(config: EstimateConfig) -> None:
         results.update(
             trajectories=len(trajectories), states=len(found),
             rollouts=sum(e.rollouts for e in found.values()),
-            policy_tokens=sum(e.policy_tokens for e in found.values()),
+            sampled_tokens=sum(e.sampled_tokens for e in found.values()),
             env_steps=sum(e.env_steps for e in found.values()),
             collected_tokens=sum(t.action_tokens for t in trajectories),
         )  # fmt: skip
@@ -225,7 +225,7 @@ def _estimate(portion: Sequence[Prefix], policy: Policy, config: EstimateConfig)
     return estimate(seeded, policy, config.rollouts)
 
 
-_FOUND = {"success": float, "score": float, "rollouts": int, "policy_tokens": int, "env_steps": int}
+_FOUND = {"success": float, "score": float, "rollouts": int, "sampled_tokens": int, "env_steps": int}
 
 
 def _to_row(prefix: Prefix, found: Estimate) -> dict[str, Any]:
@@ -240,4 +240,5 @@ def _to_row(prefix: Prefix, found: Estimate) -> dict[str, Any]:
 
 
 def _from_row(row: Mapping[str, Any]) -> Estimate:
+    row = {"sampled_tokens": row.get("policy_tokens"), **row}  # their name in 0.1.0
     return Estimate(**{name: kind(row[name]) for name, kind in _FOUND.items()})

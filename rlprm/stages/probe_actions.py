@@ -58,7 +58,7 @@ class Candidates:
     states: int = 0
     alike: int = 0
     """States passed over: fewer than two different actions were sampled there."""
-    policy_tokens: int = 0
+    sampled_tokens: int = 0
     env_steps: int = 0
 
 
@@ -145,7 +145,7 @@ def probe_actions(
     return {
         "states": candidates.states, "actions": len(estimated), "states_with_one_action": candidates.alike,
         "rollouts": sum(action.rollouts for action in estimated),
-        "policy_tokens": candidates.policy_tokens + sum(action.policy_tokens for action in estimated),
+        "sampled_tokens": candidates.sampled_tokens + sum(action.sampled_tokens for action in estimated),
         "env_steps": candidates.env_steps + sum(action.env_steps for action in estimated),
     }  # fmt: skip
 
@@ -189,7 +189,7 @@ def find_candidates(
                 [state.conversation for state in states for _ in range(samples)],
                 [state.next_seed(branch) for state in states for branch in range(samples)],
             )
-            result.policy_tokens += sum(len(completion.ids) for completion in sampled)
+            result.sampled_tokens += sum(len(completion.ids) for completion in sampled)
             for number, state in enumerate(states):
                 of_state = sampled[number * samples : (number + 1) * samples]
                 children = distinct_children(state, of_state, config.actions_per_state)
@@ -259,7 +259,7 @@ def _estimate(
             success=found.success,
             score=found.score,
             rollouts=found.rollouts,
-            policy_tokens=found.policy_tokens,
+            sampled_tokens=found.sampled_tokens,
             env_steps=found.env_steps,
         )
         for candidate, found in zip(candidates, estimates, strict=True)

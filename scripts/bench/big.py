@@ -130,7 +130,7 @@ def run_part(root: Path, size: str, name: str, more: list[str]) -> dict[str, Any
         found |= _both_outcomes(root, folder)
     if stage == "train-rl":
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        shown = ("time/", "ppo/", "rollout/turns", "rollout/policy_tokens")
+        shown = ("time/", "ppo/", "rollout/turns", "rollout/sampled_tokens")
         found["iterations"] = [
             {k: v for k, v in json.loads(line).items() if k.startswith(shown)} for line in lines
         ]

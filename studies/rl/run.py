@@ -140,7 +140,12 @@ def _record(folder: Path, name: str, seed: int) -> dict[str, Any]:
     summary = read_json(folder / "summary.json")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seen = [row for row in rows if "eval/success" in row]
-    curve = [(row["rollout/env_steps"], row["rollout/policy_tokens"], row["eval/success"]) for row in seen]
+    tokens = "rollout/sampled_tokens"
+    curve = [
+        # Runs of 0.1.0 have another name for the tokens.
+        (row["rollout/env_steps"], row.get(tokens, row.get("rollout/policy_tokens")), row["eval/success"])
+        for row in seen
+    ]
     reached = {}
     for level in LEVELS:
         first = next(((steps, tokens) for steps, tokens, success in curve if success >= level), None)

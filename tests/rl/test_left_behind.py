@@ -50,7 +50,7 @@ def test_a_summary_compares_before_and_after_on_the_same_tasks(finished: Path) -
     assert difference > 0.1
     assert summary["iterations"] == 4
     assert summary["env_steps"] == rows(finished)[-1]["rollout/env_steps"]
-    assert summary["tokens"] == rows(finished)[-1]["rollout/policy_tokens"]
+    assert summary["tokens"] == rows(finished)[-1]["rollout/sampled_tokens"]
     assert summary["alarm"] == []
     assert summary["trained_parameters"] > 200_000
     assert {f"time/{phase}" for phase in ("rollout", "score", "evaluate", "update", "eval", "save")} == set(

@@ -96,7 +96,7 @@ def test_an_episode_that_is_over_has_its_own_outcome_and_costs_nothing() -> None
         last = replay(trajectory, SETTING, POLICY)[-1]
         (found,) = estimate([last], POLICY, 5)
         assert found.success == float(trajectory.outcome.success)
-        assert (found.rollouts, found.policy_tokens, found.env_steps) == (0, 0, 0)
+        assert (found.rollouts, found.sampled_tokens, found.env_steps) == (0, 0, 0)
 
 
 def test_a_state_is_estimated_alike_alone_and_beside_others() -> None:
@@ -112,7 +112,7 @@ def test_costs_count_what_came_after_the_state() -> None:
     (trajectory,) = rollout([(TASK, 0)], policy, SETTING)
     (found,) = estimate([Episode(TASK, 0, episode_seed(0, TASK, 0), SETTING, policy)], policy, 5)
     assert found.env_steps == 5
-    assert found.policy_tokens == 5 * trajectory.action_tokens
+    assert found.sampled_tokens == 5 * trajectory.action_tokens
 
 
 def test_the_futures_are_fresh_ones() -> None:

@@ -100,7 +100,7 @@ def test_costs_are_those_of_the_rollouts(tmp_path: Path) -> None:
     policy = SeededPolicy(["finish"])
     found = list(estimates(tmp_path, policy=policy).values())
     assert {(e.rollouts, e.env_steps) for e in found} == {(6, 6)}
-    assert {e.policy_tokens for e in found} == {6 * len(policy.renderer.action_ids("finish"))}
+    assert {e.sampled_tokens for e in found} == {6 * len(policy.renderer.action_ids("finish"))}
 
 
 @pytest.mark.parametrize("wave_size", [1, 7, 5000])

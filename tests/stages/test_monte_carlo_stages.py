@@ -21,6 +21,7 @@ from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import estimate, evaluate, probe_actions
 from rlprm.stages import train_prm as prm
+from rlprm.stages.estimate import EstimateStore
 from rlprm.stages.settings import CollectConfig, EstimateConfig, EvaluateConfig, ProbeActionsConfig
 from tests.toys.pipeline import Pipeline
 
@@ -49,7 +50,7 @@ def test_a_probe_counts_what_it_did(probe: Path) -> None:
     assert found["states"] == len(states) == 8
     assert found["actions"] == sum(map(len, states))
     assert found["rollouts"] == sum(a.rollouts for actions in states for a in actions)
-    assert found["policy_tokens"] > sum(a.policy_tokens for actions in states for a in actions)
+    assert found["sampled_tokens"] > sum(a.sampled_tokens for actions in states for a in actions)
     row = json.loads((probe / "wave-00000.jsonl").read_text().splitlines()[0])
     named = {
         "state",
@@ -108,13 +109,24 @@ def test_labels_of_a_policy_at_another_temperature_are_warned_of(
     assert "the rollouts are at temperature 0.5, the trajectories at 1.5" in caplog.text
 
 
+@pytest.mark.parametrize(("made", "store"), [("probe", ActionProbe), ("estimates", EstimateStore)])
+def test_rows_under_the_names_of_0_1_0_are_read(
+    made: str, store: type[ActionProbe] | type[EstimateStore], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(made)
+    for file in (folder / "meta.json", *folder.glob("wave-*.jsonl")):
+        (tmp_path / file.name).write_text(file.read_text().replace('"sampled_tokens"', '"policy_tokens"'))
+    assert '"policy_tokens"' in (tmp_path / "wave-00000.jsonl").read_text()
+    assert store.open(tmp_path).read() == store.open(folder).read()
+
+
 def test_estimates_become_labels_and_labels_a_step_value_model(
     estimates: Path, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     soft, hard = LabelFile.read(estimates), LabelFile.read(estimates / "labels_hard.jsonl")
     assert soft.meta["label_estimator_kwargs"] == {"rollouts": 4, "hard": False, "temperature": 1.5}
     assert hard.meta["label_estimator_kwargs"] == {"rollouts": 4, "hard": True, "temperature": 1.5}
-    assert soft.meta["costs"]["policy_tokens"] == read_record(estimates)["results"]["policy_tokens"] > 0
+    assert soft.meta["costs"]["sampled_tokens"] == read_record(estimates)["results"]["sampled_tokens"] > 0
     assert soft.rows.keys() == hard.rows.keys()
     for key, (_, labels) in soft.rows.items():
         assert set(labels.promise[:-1]) <= {0.0, 0.25, 0.5, 0.75, 1.0}
