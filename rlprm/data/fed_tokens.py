@@ -14,6 +14,8 @@ while a policy acts.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Hashable, Iterator, Sequence
 
 from rlprm.functional.best_of_n import pass_at_k
@@ -61,10 +63,14 @@ def expected_fed_tokens(row: Sequence[Trajectory], k: int) -> float:
 
 
 def _turns(trajectory: Trajectory) -> Iterator[tuple[Hashable, int, int]]:
-    """Yield, for each turn, what identifies its context, the tokens read and the sampled tokens fed."""
-    known = 0
+    """Yield, for each turn, what identifies its context, the tokens read and the sampled tokens fed.
+
+    A digest stands for the context. The contexts themselves would take gigabytes for long conversations.
+    """
+    known = hashed = 0
+    context = hashlib.sha256(f"{trajectory.task.environment}\n{trajectory.task.id}\n".encode())
     for step in trajectory.steps:
         sampled = max(sum(trajectory.action_mask[step.start : step.end + 1]) - 1, 0)
-        owner = (trajectory.task.environment, trajectory.task.id)
-        yield (owner, trajectory.token_ids[: step.start]), step.start - known, sampled
-        known = step.start + sampled
+        context.update(array("I", trajectory.token_ids[hashed : step.start]).tobytes())
+        yield context.digest(), step.start - known, sampled
+        known, hashed = step.start + sampled, step.start

@@ -136,6 +136,8 @@ class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
             found |= {"workers": "demonstrations is set"}
         if self.trajectories:
             found |= dict.fromkeys(("first_task", "num_demonstrations", "workers"), "trajectories is set")
+            if self.max_steps > 0:
+                found |= {"epochs_of": "max_steps above 0"}
         else:
             found |= dict.fromkeys(("only_successes", "held_out_fraction", "epochs_of"), "no trajectories")
         return found

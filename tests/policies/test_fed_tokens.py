@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -141,3 +142,14 @@ def test_the_expected_tokens_of_k_are_the_mean_over_all_draws(
         assert expected_fed_tokens(row, k) == pytest.approx(sum(draws) / len(draws))
     with pytest.raises(ConfigError, match="best of 8"):
         expected_fed_tokens(row, 8)
+
+
+def test_the_memory_of_counting_does_not_grow_with_the_length_of_contexts() -> None:
+    made = [trajectory(("." * 490 + "a" * 9 + "c") * 20, sample=sample) for sample in range(20)]
+    made = [replace(t, token_ids=tuple(i * t.sample for i in t.token_ids)) for t in made]  # nothing is shared
+    tracemalloc.start()
+    counts = fed_tokens(made)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts == [len(t.token_ids) - 1 for t in made]
+    assert peak < 1_000_000  # 400 contexts of 5,000 tokens on average would take 16 MB

@@ -96,3 +96,10 @@ def test_what_cannot_be_cloned_is_one_line(pipeline: Pipeline, tmp_path: Path) -
         sft.run(config(pipeline, tmp_path / "other", "--environment", "babyai", "--env_kwargs", "{}"))
     with pytest.raises(DataError, match="fits into the model's 8 tokens"):
         sft.run(config(pipeline, tmp_path / "long", "--max_length", "8"))
+
+
+def test_epochs_are_named_without_effect_beside_a_number_of_steps() -> None:
+    given = SFTStageConfig(model="policy", trajectories="rollouts", epochs_of="given")
+    assert "epochs_of" not in given.unused()
+    given = SFTStageConfig(model="policy", trajectories="rollouts", epochs_of="given", max_steps=10)
+    assert given.unused()["epochs_of"] == "max_steps above 0"
