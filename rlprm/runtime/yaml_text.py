@@ -14,7 +14,16 @@ __all__ = ["load_yaml", "read_mapping"]
 
 
 class _Loader(yaml.SafeLoader):
-    """``1e-4`` is a number, as in YAML 1.2 (PyYAML reads YAML 1.1)."""
+    """``1e-4`` is a number, as in YAML 1.2 (PyYAML reads YAML 1.1), and a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there twice; PyYAML would take the last one without a word."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
