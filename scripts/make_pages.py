@@ -25,7 +25,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     found = {page: page.read_text(encoding="utf-8") for page in (readme, results)}
     if (root / quickstart.RECORD).exists():
         recorded = read_json(root / quickstart.RECORD)
-        found[readme] = between(found[readme], "quickstart", quickstart.table(recorded, short=True))
+        found[readme] = between(found[readme], "quickstart", quickstart.short_table(recorded))
         found[results] = between(found[results], "quickstart", quickstart.table(recorded))
     section = report.section(records.read_all(root / records.FOLDER))
     found[results] = between(found[results], "protocol", section)

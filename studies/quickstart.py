@@ -7,22 +7,32 @@ python -m studies.quickstart compare runs/quickstart      # exit status 1 if a f
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlprm.errors import DataError
-from rlprm.evaluation.records import BEST_OF_N, MAJORITY, ORACLE, EvaluationRecord
+from rlprm.errors import DataError, MismatchError
+from rlprm.evaluation.records import BEST_OF_N, GREEDY, MAJORITY, ORACLE, SAMPLE_MEAN, EvaluationRecord
 from rlprm.runtime.files import read_json, write_atomically, write_json
 from rlprm.runtime.record import read_record
-from studies.protocol.records import made
+from rlprm.stages.evaluate_parts.settings import FREE_SCORERS
+from studies.protocol.records import digest_of_recipes, made
 
+log = logging.getLogger(__name__)
 RECORD = Path("docs/results/quickstart.json")
 POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
-_NOT_IN_README = ("_x_policy", "shortest", "random", "before RL", "gain by RL")
+RECIPES = Path("recipes/babyai")
+_STAGES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl")
+_NOT_IN_README = ("_x_policy", "shortest", "random")
+_COSTS = {"env_steps": "environment steps", "total_tokens": "tokens"}
+_ENVIRONMENTS = {"babyai": "BabyAI"}
+_NAMES = {"agentprm": "AgentPRM", "orm": "ORM", "clone": "a clone of the successes"}
 
+Figure = dict[str, Any]
 Run = dict[str, Any]
 
 
@@ -30,7 +40,7 @@ def headline(folder: Path) -> Run:
     """Return the headline figures of a finished quickstart, in %.
 
     These are one sample, greedy, the oracle and every scorer at the budget at which rules are chosen, all
-    beams, and one sample before and after RL.
+    beams, best of k at the cost of the main scorer's beams, and one sample before and after RL.
 
     Raises:
         ArtifactError: if the quickstart is not finished.
@@ -46,9 +56,19 @@ def headline(folder: Path) -> Run:
             "high": round(100 * row.ci_high, 2),
             "tokens": round(row.total_tokens),
         }
-        for row in rows
+        for row in sorted(rows, key=lambda row: _place(row, evaluation["main_scorer"]))
         if row.n == chosen_at or row.strategy not in (BEST_OF_N, MAJORITY, ORACLE)
     }
+    for equal in summary["equal_cost"]:
+        if not equal["search"].endswith(f", {evaluation['main_scorer']}"):
+            continue
+        scorer = equal["reference"].partition(", ")[2] or "majority"
+        figures[f"best of k, {scorer}, at the {_COSTS[equal['cost']]} of {equal['search']}"] = {
+            "success": round(100 * equal["success_rate"], 2),
+            "k": round(equal["n"], 1),
+            **({"tokens": round(equal["spent"])} if equal["cost"] == "total_tokens" else {}),
+            "beyond_pool": equal["beyond_pool"],
+        }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
         of_rl = summary["rl"][part]["sample"]
         figures[f"one sample, {name} RL"] = {
@@ -60,6 +80,7 @@ def headline(folder: Path) -> Run:
         "seed": evaluation["seed"],
         "environment": evaluation["environment"],
         "test_tasks": rows[0].tasks,
+        "recipes": digest_of_recipes(RECIPES, _STAGES),
         "seconds": summary["seconds"]["total"],
         "made": made(),
         "figures": figures,
@@ -67,10 +88,13 @@ def headline(folder: Path) -> Run:
 
 
 def record(folder: Path, file: Path = RECORD) -> None:
-    """Add a run to the record, in place of the run with its seed."""
+    """Add a run to the record, in place of the run with its seed and of runs with other recipes."""
     run = headline(folder)
     before = read_json(file)["runs"] if file.exists() else []
-    runs = [old for old in before if old["seed"] != run["seed"]] + [run]
+    same = [old for old in before if old["recipes"] == run["recipes"]]
+    if len(same) < len(before):
+        log.warning("%d runs with other recipes leave the record", len(before) - len(same))
+    runs = [old for old in same if old["seed"] != run["seed"]] + [run]
     write_json(
         file,
         {
@@ -89,10 +113,14 @@ def compare(run: Run, recorded: Mapping[str, Any], points: float = POINTS) -> tu
 
     Raises:
         DataError: if no run of the seed is recorded.
+        MismatchError: if the recorded run has other tasks.
     """
     old = next((old for old in recorded["runs"] if old["seed"] == run["seed"]), None)
     if old is None:
         raise DataError(f"the record has no run with seed {run['seed']}")
+    for name in ("environment", "test_tasks"):
+        if old[name] != run[name]:
+            raise MismatchError(f"the record has {name} {old[name]}, the run {run[name]}: nothing to compare")
     lines, moved = ["| success in % | recorded | now | difference |", "| --- | --- | --- | --- |"], []
     for name in dict.fromkeys([*old["figures"], *run["figures"]]):
         there, here = (side["figures"].get(name, {}).get("success") for side in (old, run))
@@ -100,45 +128,153 @@ def compare(run: Run, recorded: Mapping[str, Any], points: float = POINTS) -> tu
             cells = ["–" if value is None else f"{value:.1f}" for value in (there, here)] + ["missing"]
         else:
             cells = [f"{there:.1f}", f"{here:.1f}", f"{here - there:+.1f}"]
-        if there is None or here is None or abs(here - there) > points:
+        if there is None or here is None or round(abs(here - there), 6) > points:
             moved.append(name)
         lines.append(f"| {' | '.join([name, *cells])} |")
     processors = [side["made"]["processor"] for side in (old, run)]
     lines += ["", f"Processor: {processors[0]} (recorded), {processors[1]} (now)."]
+    if old["recipes"] != run["recipes"]:
+        lines.append("The recipes have changed since.")
     return "\n".join(lines), moved
 
 
-def table(recorded: Mapping[str, Any], *, short: bool = False) -> str:
-    """Return the record as a Markdown table, with every seed; the short one is README's."""
-    runs: Sequence[Run] = recorded["runs"]
-    seeds = ", ".join(str(run["seed"]) for run in runs)
-    tasks, environment = runs[0]["test_tasks"], runs[0]["environment"]
-    processors = "; ".join(dict.fromkeys(run["made"]["processor"] for run in runs))
-    minutes = sum(run["seconds"] for run in runs) / len(runs) / 60
-    single = len(runs) == 1
-    number = f"one run (seed {seeds})" if single else f"{len(runs)} seeds ({seeds})"
-    interval = " [95 % interval over tasks]" if single else ", mean (each seed)"
+def table(recorded: Mapping[str, Any]) -> str:
+    """Return all figures of the record as a Markdown table, with every seed.
+
+    Raises:
+        MismatchError: for runs with other recipes or figures.
+    """
+    runs = _same(recorded)
+    interval = " [95 % interval over tasks]" if len(runs) == 1 else ", mean (each seed)"
     lines = [
-        f"{environment}, {tasks} test tasks, {number}, {minutes:.0f} minutes each on {processors}.",
+        _about(runs),
         "",
         f"| | success in %{interval} | tokens per task |",
         "| --- | --- | --- |",
     ]
     for name in runs[0]["figures"]:
-        if short and any(part in name for part in _NOT_IN_README):
-            continue
         of_runs = [run["figures"][name] for run in runs]
-        rates = [figure["success"] for figure in of_runs]
-        tokens = [figure["tokens"] for figure in of_runs if "tokens" in figure]
-        sign = "+" if name.startswith("one sample, gain") else ""
-        if single:
-            shown = f"{rates[0]:{sign}.1f} [{of_runs[0]['low']:{sign}.0f}, {of_runs[0]['high']:{sign}.0f}]"
-        else:
-            each = ", ".join(f"{rate:{sign}.1f}" for rate in rates)
-            shown = f"{sum(rates) / len(rates):{sign}.1f} ({each})"
-        cost = f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
-        lines.append(f"| {name} | {shown} | {cost} |")
+        shown = _rate(of_runs, "+" if name.startswith("one sample, gain") else "")
+        lines.append(f"| {name}{_k(of_runs)} | {shown} | {_tokens(of_runs)} |")
     return "\n".join(lines)
+
+
+def short_table(recorded: Mapping[str, Any]) -> str:
+    """Return README's table: scorers by best-of-N and beams, with sentences for what has no scorer.
+
+    Raises:
+        MismatchError: for runs with other recipes or figures.
+    """
+    runs = _same(recorded)
+    figures = {name: [run["figures"][name] for run in runs] for name in runs[0]["figures"]}
+    searches = list(dict.fromkeys(match[1] for name in figures if (match := _SCORED.fullmatch(name))))
+    scorers = list(dict.fromkeys(match[2] for name in figures if (match := _SCORED.fullmatch(name))))
+    lines = [
+        _about(runs) + " " + _bounds(figures),
+        "",
+        "| chosen by | " + " | ".join(f"{search} | tokens per task" for search in searches) + " |",
+        "| --- |" + " --- | --- |" * len(searches),
+    ]
+    for scorer in scorers:
+        if any(part in scorer for part in _NOT_IN_README):
+            continue
+        of_scorer = [figures.get(f"{search}, {scorer}") for search in searches]
+        cells = [cell for of in of_scorer for cell in ((_rate(of), _tokens(of)) if of else ("–", "–"))]
+        lines.append(f"| {' | '.join([_NAMES.get(scorer, f'`{scorer}`'), *cells])} |")
+    return "\n".join([*lines, "", " ".join([*_equal_cost(figures), *_of_rl(figures)])])
+
+
+_SCORED = re.compile(r"(best of \d+|beam [^,]*), (\w+)")
+"""Name of a figure: search and scorer."""
+
+
+def _place(row: EvaluationRecord, main: str) -> tuple[int, int]:
+    """Return where a row stands: bounds, best-of-N, searches; free scorers first, the main one last."""
+    order = [SAMPLE_MEAN, GREEDY, ORACLE, MAJORITY, BEST_OF_N]
+    free = row.scorer in FREE_SCORERS
+    kind = order.index(row.strategy) if row.strategy in order else len(order)
+    return kind, 0 if free else 2 if row.scorer == main else 1
+
+
+def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
+    runs: Sequence[Run] = recorded["runs"]
+    for run in runs:
+        for name, before, now in (
+            ("recipes", runs[0]["recipes"], run["recipes"]),
+            ("figures", sorted(runs[0]["figures"]), sorted(run["figures"])),
+        ):
+            if before != now:
+                raise MismatchError(
+                    f"seeds {runs[0]['seed']} and {run['seed']} have different {name}; record them again"
+                )
+    return runs
+
+
+def _about(runs: Sequence[Run]) -> str:
+    processors = "; ".join(dict.fromkeys(run["made"]["processor"] for run in runs))
+    minutes = sum(run["seconds"] for run in runs) / len(runs) / 60
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    single, name = len(runs) == 1, runs[0]["environment"]
+    number = f"one run (seed {seeds})" if single else f"{len(runs)} seeds ({seeds})"
+    shown = "Success in %, 95 % intervals over tasks." if single else "Success in %, mean (each seed)."
+    return (
+        f"{_ENVIRONMENTS.get(name, name)}, {runs[0]['test_tasks']} test tasks, {number}, "
+        f"{minutes:.0f} minutes{'' if single else ' each'} on {processors}. {shown}"
+    )
+
+
+def _bounds(figures: Mapping[str, Sequence[Figure]]) -> str:
+    named = {name: name for name in ("one sample", "greedy") if name in figures}
+    named |= {name: f"an oracle, {name[8:-1]}" for name in figures if name.startswith("oracle (")}
+    shown = [f"{text} {_rate(figures[name])}" for name, text in named.items()]
+    return f"For comparison: {'; '.join(shown)}." if shown else ""
+
+
+def _equal_cost(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
+    found = []
+    for name, of_runs in figures.items():
+        if not name.startswith("best of k, "):
+            continue
+        scorer, _, cost = name.removeprefix("best of k, ").partition(", at the ")
+        beyond = ", which costs less" if any(figure["beyond_pool"] for figure in of_runs) else ""
+        ks = sum(figure["k"] for figure in of_runs) / len(of_runs)
+        found.append(f"At the {_titled(cost)}: best of {ks:.1f} by `{scorer}` {_rate(of_runs)}{beyond}.")
+    return found
+
+
+def _of_rl(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
+    of_rl = [figures.get(f"one sample, {part} RL") for part in ("before", "after", "gain by")]
+    if not all(of_rl):
+        return []
+    before, after, gain = (figure or [] for figure in of_rl)
+    return [f"Agent RL, one sample on tasks of its own: {_rate(before)} before, {_rate(after)} after, "
+            f"{_rate(gain, '+')} gained."]  # fmt: skip
+
+
+def _rate(of_runs: Sequence[Figure], sign: str = "") -> str:
+    rates = [figure["success"] for figure in of_runs]
+    if len(of_runs) > 1:
+        each = ", ".join(f"{rate:{sign}.1f}" for rate in rates)
+        return f"{sum(rates) / len(rates):{sign}.1f} ({each})"
+    bounds = (
+        f" [{of_runs[0]['low']:{sign}.0f}, {of_runs[0]['high']:{sign}.0f}]" if "low" in of_runs[0] else ""
+    )
+    return f"{rates[0]:{sign}.1f}{bounds}"
+
+
+def _tokens(of_runs: Sequence[Figure]) -> str:
+    tokens = [figure["tokens"] for figure in of_runs if "tokens" in figure]
+    return f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
+
+
+def _k(of_runs: Sequence[Figure]) -> str:
+    ks = [f"{figure['k']:.1f}" for figure in of_runs if "k" in figure]
+    return f" (k = {', '.join(ks)})" if ks else ""
+
+
+def _titled(name: str) -> str:
+    """Return a name with the scorers' proper names."""
+    return re.sub(r"\b(agentprm|orm)\b", lambda match: _NAMES[match[1]], name).replace(", ", " by ")
 
 
 def main() -> None:

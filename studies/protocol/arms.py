@@ -32,6 +32,7 @@ class Search:
     about: str
     strategy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """Without ``aggregation``, candidates are ranked by the rule of the reference's beam 4×4."""
     at_equal_steps: bool = False
     """Whether a task may take as many environment steps as the reference's beam 4×4 took on average."""
     by_transcript: bool = False
@@ -55,6 +56,13 @@ REFERENCE_ARM = Arm("AgentPRM: lm head, TD-GAE with λ 0.95, β 1")
 
 RATES: Mapping[str, float] = {"lm": 1.0, "scalar": 1.0, CLONE: 1.0}
 """Factor of the recipe's learning rate for each head and kind of loss, as the group ``rates`` found it."""
+
+
+PRIMARY = (CLONE, "outcome", "returns_beta0", "scalar")
+"""Arms of the group ``primary`` whose comparisons are primary, unless ``REDUCED`` has the environment."""
+REDUCED: Mapping[str, tuple[str, ...]] = {}
+"""Environment → the arms that stay primary, if the first 3 seeds showed that 10 seeds detect too little. The
+rule of docs/protocol.md allows ``(CLONE, "returns_beta0")`` and nothing else."""
 
 
 def _beam(about: str, **settings: Any) -> Search:
@@ -98,9 +106,11 @@ GROUPS: Mapping[str, Group] = {
             "halving": Search("halving", "halving", at_equal_steps=True),
             "resample": Search("resample", "resample", at_equal_steps=True),
             "step_best_of_4": Search("best of 4 at each step", "step_best_of_k", {"k": 4}),
+            "puct": Search("tree search (PUCT)", "puct", {"aggregation": "last"}, at_equal_steps=True),
             "until_success_shows": Search(
                 "sampling until `transcript` shows success",
                 "sample_until_accepted",
+                {"aggregation": "last"},
                 at_equal_steps=True,
                 by_transcript=True,
             ),

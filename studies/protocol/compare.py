@@ -1,11 +1,13 @@
 """Statistics over the records of several seeds: per-seed means, intervals, Holm, the detectable difference.
 
 A comparison is made inside a unit, task by task. Over seeds, only the per-seed mean differences count. If the
-environment has finitely many goals, the interval draws seeds and goals crossed.
+environment has finitely many goals, the interval draws seeds and goals crossed, and is never narrower than
+Student's t over the seeds: a bootstrap of few seeds is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +22,13 @@ from rlprm.functional.statistics.seeds import seed_interval
 from studies.protocol.arms import REFERENCE
 from studies.protocol.records import Record
 
+PLANNED_SEEDS = 10
+"""Of primary comparisons."""
 LEVEL = 0.05
 """Chance of any false claim among the primary comparisons of one environment."""
+
+_WIDTH = 1.96
+"""Standard errors from the mean to the end of a 95 % interval of many seeds."""
 
 Place = tuple[str, str]
 """Part of a record and name in it: ``("beam", "agentprm")``."""
@@ -38,9 +45,9 @@ class Difference:
     low: float
     high: float
     over: str
-    """What the interval is over: ``tasks`` (one run), ``seeds`` or ``seeds and goals``."""
+    """What the interval is over: ``tasks`` or ``goals`` (one run), ``seeds`` or ``seeds and goals``."""
     deviation: float | None
-    """Standard deviation over seeds; None for one seed."""
+    """Standard deviation over seeds, with the luck of goals if all seeds share them; None for one seed."""
     p: float | None
     """Two-sided; None for one seed, which says nothing about others."""
     corrected: float | None = None
@@ -62,18 +69,33 @@ def difference(records: Sequence[Record], name: str, a: Place, b: Place) -> Diff
     """Compare two rows of the same units, tasks paired, in points."""
     paired = [100.0 * (successes(record, a) - successes(record, b)) for record in records]
     of_seeds = tuple(float(values.mean()) for values in paired)
+    goals = [record["goals"] for record in records]
+    if len(records) == 1 and goals[0]:
+        return Difference(
+            name, of_seeds, *crossed_interval(*_by_goal(paired, goals))[:3], "goals", None, None
+        )
     if len(records) == 1:
         first, second = successes(records[0], a), successes(records[0], b)
         mean, low, high = paired_interval(100.0 * first, 100.0 * second)
         return Difference(name, of_seeds, mean, low, high, "tasks", None, None)
     over_seeds = seed_interval(of_seeds)
     assert over_seeds is not None  # there are two seeds or more
-    goals = [record["goals"] for record in records]
-    if all(goals):
-        crossed = crossed_interval(*_by_goal(paired, goals))
-        return Difference(name, of_seeds, *crossed[:3], "seeds and goals", over_seeds.deviation, crossed.p)
     mean, low, high, deviation, p = over_seeds
-    return Difference(name, of_seeds, mean, low, high, "seeds", deviation, p)
+    if not all(goals):
+        return Difference(name, of_seeds, mean, low, high, "seeds", deviation, p)
+    crossed = crossed_interval(*_by_goal(paired, goals))
+    # In units of one seed, so that the detectable difference allows for the goals, too.
+    with_goals = (crossed.high - crossed.low) / 2.0 / _WIDTH * math.sqrt(len(records))
+    return Difference(
+        name,
+        of_seeds,
+        crossed.mean,
+        min(low, crossed.low),
+        max(high, crossed.high),
+        "seeds and goals",
+        max(deviation, with_goals),
+        max(p, crossed.p),
+    )
 
 
 def primary(records: Sequence[Record], arms: Mapping[str, str]) -> list[Difference]:
@@ -96,11 +118,12 @@ def primary(records: Sequence[Record], arms: Mapping[str, str]) -> list[Differen
 def detectable(differences: Sequence[Difference]) -> dict[str, float]:
     """Return the difference of each comparison that is detected with a chance of 80 %, at Holm's worst level.
 
-    Empty for one seed, which has no deviation.
+    With fewer seeds than planned, the answer is that of :data:`PLANNED_SEEDS` with today's deviation. Empty
+    for one seed, which has no deviation.
     """
     return {
         d.name: detectable_difference(
-            deviation=d.deviation, seeds=len(d.seeds), alpha=LEVEL / len(differences)
+            deviation=d.deviation, seeds=max(len(d.seeds), PLANNED_SEEDS), alpha=LEVEL / len(differences)
         )
         for d in differences
         if d.deviation is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -17,6 +18,7 @@ import torch
 import rlprm
 from rlprm.errors import MismatchError
 from rlprm.runtime.files import read_json, write_atomically
+from rlprm.runtime.yaml_text import read_mapping
 
 FOLDER = Path("docs/results/protocol")
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers", "numpy", "minigrid")
@@ -52,14 +54,49 @@ def require_same_settings(records: Iterable[Mapping[str, Any]]) -> None:
     first: Mapping[str, Any] | None = None
     for record in records:
         first = first or record
-        for stage, settings in record["settings"].items():
-            for name, value in settings.items():
-                before = first["settings"].get(stage, {}).get(name)
-                if value != before:
-                    raise MismatchError(
-                        f"seeds {first['seed']} and {record['seed']} of {record['environment']} "
-                        f"{record['group']} have different settings: {stage}.{name} {before!r}, {value!r}"
-                    )
+        before, now = _flat(first), _flat(record)
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                raise MismatchError(
+                    f"seeds {first['seed']} and {record['seed']} of {record['environment']} "
+                    f"{record['group']} have different settings: {name} {before.get(name)!r}, "
+                    f"{now.get(name)!r}"
+                )
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    of_stages = record["settings"].items()
+    named = {f"{stage}.{name}": value for stage, settings in of_stages for name, value in settings.items()}
+    return {"scale": record["scale"], **named}
+
+
+def require_scale(file: Path, scale: float) -> None:
+    """Refuse a record of another scale in place of a unit's: a trial is no result, and no result a trial.
+
+    Raises:
+        MismatchError: naming both.
+    """
+    if (found := read_json(file)["scale"]) != scale:
+        raise MismatchError(f"{file}: got a record of scale {found:g}, allowed: {scale:g}; remove the file")
+
+
+def digest_of_recipes(folder: Path, stages: Iterable[str], **more: Any) -> str:
+    """Return a hash of what tiny recipes and their bases set; comments and layout do not count.
+
+    Args:
+        folder: of the recipes.
+        stages: first parts of their file names; those without a recipe are skipped.
+        more: what else counts.
+    """
+    found: dict[str, Any] = {}
+    files = [folder / f"{stage}_tiny.yaml" for stage in stages]
+    while files:
+        file = files.pop()
+        if file.is_file() and file.name not in found:
+            found[file.name] = read_mapping(file)
+            bases = found[file.name].get("base", [])
+            files += [folder / base for base in ([bases] if isinstance(bases, str) else bases)]
+    return hashlib.sha256(json.dumps([found, more], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def made() -> dict[str, Any]:

@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 
 from studies.protocol import records
-from studies.protocol.arms import REFERENCE
-from studies.protocol.compare import Difference, Place, detectable, difference, primary, rates
+from studies.protocol.arms import PRIMARY, REDUCED, REFERENCE, TRANSCRIPT
+from studies.protocol.compare import PLANNED_SEEDS, Difference, Place, detectable, difference, primary, rates
 from studies.protocol.environments import GUIDANCE
 from studies.protocol.records import Record
 
@@ -39,7 +39,9 @@ def section(found: Sequence[Record]) -> str:
     for (environment, group), of_group in groupby(found, lambda r: (r["environment"], r["group"])):
         same = list(of_group)
         records.require_same_settings(same)
-        parts.append("\n\n".join([f"### {environment}, {group}: {_number(same)}", *_tables(same)]))
+        scale = same[0]["scale"]
+        trial = "" if scale == 1.0 else f", a trial at scale {scale:g}, no result"
+        parts.append("\n\n".join([f"### {environment}, {group}: {_number(same)}{trial}", *_tables(same)]))
     return "\n\n".join(parts)
 
 
@@ -48,9 +50,10 @@ def _tables(same: Sequence[Record]) -> Iterable[str]:
     yield _success_table(same)
     about = {name: arm["about"] for name, arm in same[0]["arms"].items() if name != REFERENCE}
     if same[0]["group"] == "primary":
+        arms = REDUCED.get(same[0]["environment"], PRIMARY)
         yield "Primary comparisons" + _over(same)
-        yield _primary_table(primary(same, about))
-        about = {}
+        yield _primary_table(primary(same, {name: about[name] for name in arms}))
+        about = {name: text for name, text in about.items() if name not in arms}
     exploratory = [*_of_arms(same, about), *_of_searches(same), *_of_baselines(same)]
     yield "Exploratory comparisons" + _over(same)
     yield _difference_table(exploratory)
@@ -74,7 +77,11 @@ def _of_searches(same: Sequence[Record]) -> list[Difference]:
         for name, row in searches
     ]
     for name in same[0]["equal_cost"]:
-        text = f"{_searched(name)} − best of k by `transcript` at equal {_cost(name)}"
+        ks = _mean([record["equal_cost"][name]["n"] for record in same])
+        cost = f"at equal {_cost(name)}"
+        if any(record["equal_cost"][name]["beyond_pool"] for record in same):
+            cost = f"which costs fewer {_cost(name)}: the pool ends there"
+        text = f"{_searched(name)} − best of {ks:.1f} by `transcript`, {cost}"
         found.append(difference(same, text, _place(name), ("equal_cost", name)))
     return found
 
@@ -95,13 +102,31 @@ def _about(same: Sequence[Record]) -> str:
     steps = [record["rollouts"]["env_steps"] for record in same]
     count = len(first["tasks"])
     trainings = len(next(iter(first["arms"].values()))["training"])
+    estimates = [
+        r["estimates"]["env_steps"] for r in same if r["estimates"] and "env_steps" in r["estimates"]
+    ]
+    labels = f", Monte-Carlo labels {_mean(estimates):,.0f} more" if estimates else ""
+    trained = sorted({t["steps"] for r in same for arm in r["arms"].values() for t in arm["training"]})
     return (
         f"Endpoint: success of {_ENDPOINTS[first['endpoint']]}. {count} test tasks per seed, "
         f"{trainings} training{'s' if trainings > 1 else ''} of each reward model, averaged first. "
-        f"The rollouts that trained them took {_mean(steps):,.0f} steps. "
+        f"The rollouts that trained them took {_mean(steps):,.0f} steps{labels}. "
+        f"Optimiser steps of each reward model: {' or '.join(f'{steps:,}' for steps in trained)}. "
+        f"{_closed(same)}"
         f"A unit took {sum(minutes) / len(minutes):.0f} minutes. "
         f"Processor: {'; '.join(processors)}. Commit: {', '.join(commits)}. `{first['command']}`"
     )
+
+
+def _closed(same: Sequence[Record]) -> str:
+    """Return how much of the gap the transcript rule closes, the first question of a table."""
+    if TRANSCRIPT not in same[0]["best_of_n"]:
+        return ""
+    one, oracle = (_mean(rates(same, ("free", name))) for name in ("one_sample", "oracle"))
+    if oracle <= one:
+        return ""
+    closed = (_mean(rates(same, ("best_of_n", TRANSCRIPT))) - one) / (oracle - one)
+    return f"The rule `transcript` closes {100 * closed:.0f} % of the gap between one sample and the oracle. "
 
 
 def _success_table(same: Sequence[Record]) -> str:
@@ -132,7 +157,14 @@ def _success_row(same: Sequence[Record], text: str, place: Place) -> list[str]:
 
 def _primary_table(found: Sequence[Difference]) -> str:
     can_detect = detectable(found)
-    header = ["points of success", "difference", "each seed", "p (Holm)", "detectable with 80 %"]
+    seeds = max(PLANNED_SEEDS, *(len(d.seeds) for d in found))
+    header = [
+        "points of success",
+        "difference",
+        "each seed",
+        "p (Holm)",
+        f"detectable with 80 %, {seeds} seeds",
+    ]
     return _table(
         header,
         [
@@ -172,10 +204,10 @@ def _quality_table(same: Sequence[Record]) -> str:
 
 
 def _baselines(same: Sequence[Record]) -> list[tuple[str, Place]]:
-    """Return greedy, and at the endpoint the free scorer with the highest mean success."""
+    """Return greedy, and at the endpoint the free scorer with the highest mean success on dev tasks."""
     first, endpoint = same[0], same[0]["endpoint"]
     free = [name for name in first[endpoint] if name not in first["arms"]]
-    best = max(free, key=lambda name: _mean(rates(same, (endpoint, name))))
+    best = max(free, key=lambda name: _mean([max(r[endpoint][name]["dev"].values()) for r in same]))
     found: list[tuple[str, Place]] = [
         ("greedy", ("free", "greedy")),
         (f"best free baseline there ({_named(best)})", (endpoint, best)),
@@ -211,9 +243,10 @@ def _number(same: Sequence[Record]) -> str:
 
 def _over(same: Sequence[Record]) -> str:
     if len(same) == 1:
-        return ", one run (95 % bootstrap over its tasks; other seeds may differ by more)"
+        over = "goals" if same[0]["goals"] else "tasks"
+        return f", one run (95 % bootstrap over its {over}; other seeds may differ by more)"
     if all(record["goals"] for record in same):
-        return " (95 % bootstrap that draws seeds and goals crossed)"
+        return f" (95 % bootstrap of seeds and goals crossed, or t over {len(same)} seeds if that is wider)"
     return f" (95 % t interval over {len(same)} seeds)"
 
 

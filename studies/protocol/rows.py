@@ -30,7 +30,7 @@ from studies.protocol.unit import Unit, cost_of_training, digest_of_recipes, mak
 
 _OF_ONE_UNIT = frozenset(
     {
-        "seed", "first_task", "output_dir", "model", "trajectories", "label_file", "demonstrations", "root",
+        "seed", "output_dir", "model", "trajectories", "label_file", "demonstrations", "root",
         "base", "data", "revision", "label_file_meta",
     }
 )  # fmt: skip
@@ -39,6 +39,8 @@ _OF_ONE_UNIT = frozenset(
 _STAGES = (
     "pretrained", "policy", "rollouts", "dev-pool", "test-pool", "action-probe", "estimates",
 )  # fmt: skip
+_OWN_TASKS = ("dev-pool", "test-pool")
+"""Stages whose first task is the unit's own."""
 
 _Maker = tuple[str, Callable[[], Scorer]]
 """Name of a file of measurements, and what makes the scorer."""
@@ -80,6 +82,7 @@ def record_of(unit: Unit) -> records.Record:
         "tasks": tasks,
         "goals": None if goal is None else [goal(task_of[task]) for task in tasks],
         "rollouts": _of_stage(unit.made / "rollouts"),
+        "estimates": _of_stage(unit.made / "estimates") if has_record(unit.made / "estimates") else None,
         "arms": {
             name: {
                 "about": arm.about,
@@ -124,17 +127,16 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
         settings = {**BEAM, "aggregation": rule}
         beams = [searched(ground, f"{file}-beam", make, "beam", settings) for file, make in of_name]
         rows["beam"][name] = {**_averaged(beams), "dev": on_dev}
-    steps_of_beam = rows["beam"][REFERENCE]["costs"]["env_steps"] if REFERENCE in rows["beam"] else 0.0
-    rows["search"] = _searches(ground, makers, steps_of_beam)
+    rows["search"] = _searches(ground, makers, rows["beam"][REFERENCE]) if rows["beam"] else {}
     rows["equal_cost"] = _equal(ground.test, unit, rows)
     return {**rows, "quality": quality}
 
 
-def _searches(ground: Ground, makers: Mapping[str, Sequence[_Maker]], steps: float) -> dict[str, Row]:
+def _searches(ground: Ground, makers: Mapping[str, Sequence[_Maker]], beam: Row) -> dict[str, Row]:
     """Run the group's searches; those with a budget may take as many steps as the reference's beam took."""
 
     def measure(name: str, wanted: Search) -> Row:
-        settings = {**wanted.settings, **({"budget": max(1, round(steps))} if wanted.at_equal_steps else {})}
+        settings = search_settings(wanted, beam)
         scored_by = makers.get(TRANSCRIPT if wanted.by_transcript else REFERENCE, [])
         rows = [
             searched(ground, f"{file}-{name}", make, wanted.strategy, settings) for file, make in scored_by
@@ -143,6 +145,12 @@ def _searches(ground: Ground, makers: Mapping[str, Sequence[_Maker]], steps: flo
 
     found = {name: measure(name, wanted) for name, wanted in ground.unit.members.searches.items()}
     return {name: row for name, row in found.items() if row}
+
+
+def search_settings(wanted: Search, beam: Row) -> dict[str, Any]:
+    """Return the settings of a search: the rule of the reference's beam, and its steps if these are equal."""
+    budget = {"budget": max(1, round(beam["costs"]["env_steps"]))} if wanted.at_equal_steps else {}
+    return {"aggregation": beam["aggregation"], **wanted.settings, **budget}
 
 
 def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
@@ -188,7 +196,9 @@ def _settings(unit: Unit) -> dict[str, Any]:
     }
     return {
         stage: {
-            name: value for name, value in read_record(folder)["config"].items() if name not in _OF_ONE_UNIT
+            name: value
+            for name, value in read_record(folder)["config"].items()
+            if name not in _OF_ONE_UNIT and not (name == "first_task" and stage in _OWN_TASKS)
         }
         for stage, folder in folders.items()
         if has_record(folder)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from rlprm.errors import ConfigError
 from rlprm.runtime.files import read_json, write_json
 from studies.protocol import records
 from studies.protocol.arms import GROUPS
-from studies.protocol.environments import ENVIRONMENTS
+from studies.protocol.environments import ENVIRONMENTS, GUIDANCE
 from studies.protocol.rows import record_of
 from studies.protocol.unit import Unit, digest_of_recipes
 
@@ -33,9 +34,17 @@ def run(unit: Unit, file: Path, *, keep: bool = False) -> None:
     """Run a unit and write its record; a unit with a record is done.
 
     Raises:
+        ConfigError: for step searches in an environment whose endpoint is best of 16.
         DataError: if the policy never succeeds, so that a clone has nothing to learn.
+        MismatchError: if the record is of another scale.
     """
+    if unit.members.searches and unit.environment.kind != GUIDANCE:
+        raise ConfigError(
+            f"group: got {unit.group} with {unit.environment.name}, allowed: with environments of guidance "
+            "tasks, where a beam has been run"
+        )
     if file.exists():
+        records.require_scale(file, unit.scale)
         log.info("%s is done%s: %s", unit.name, _other_recipes(unit, file), file)
         return
     started, clock = time.perf_counter(), unit.folder / "seconds.json"
@@ -58,6 +67,7 @@ def plan(units: Sequence[Unit], folder: Path) -> list[str]:
     for unit in units:
         file = folder / f"{unit.name}.json"
         if file.exists():
+            records.require_scale(file, unit.scale)
             lines.append(f"{unit.name}: done{_other_recipes(unit, file)}")
             continue
         expected = expected_minutes(unit, folder)
@@ -112,6 +122,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = arguments.folder if arguments.scale == 1.0 else arguments.folder / f"scale{arguments.scale:g}"
     target = arguments.records or (records.FOLDER if arguments.scale == 1.0 else folder / "records")
+    if arguments.scale != 1.0 and target.resolve() == records.FOLDER.resolve():
+        parser.error(f"--records: got {target}, allowed with --scale: another folder; a trial is no result")
     units = [
         Unit(ENVIRONMENTS[name], group, seed, folder / f"{name}-{group}-s{seed}", arguments.scale)
         for group in arguments.groups

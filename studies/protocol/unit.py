@@ -6,14 +6,11 @@ with other units.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from rlprm import scorers
 from rlprm.data.store import TrajectoryStore
@@ -33,12 +30,13 @@ from rlprm.stages.settings import (
     SFTStageConfig,
 )
 from rlprm.types import Split
+from studies.protocol import records
 from studies.protocol.arms import CLONE, GROUPS, RATES, REFERENCE, REFERENCE_ARM, SHARED, Arm, Group
 from studies.protocol.environments import Environment
 
 TEST_TASKS, DEV_TASKS = 256, 192
 _TRAINING_SEEDS_APART = 1000
-_STAGES = ("pretrain", "sft", "collect", "train_prm", "probe_actions", "estimate")
+_STAGES = ("pretrain", "sft", "clone", "collect", "train_prm", "probe_actions")
 _C = TypeVar("_C")
 
 
@@ -95,11 +93,9 @@ class Unit:
 
 
 def digest_of_recipes(unit: Unit) -> str:
-    """Return a hash of what the recipes set; comments do not count."""
-    folder = Path(unit.environment.recipes)
-    files = [folder / "_tiny.yaml", *(folder / f"{stage}_tiny.yaml" for stage in _STAGES)]
-    found = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()}
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
+    """Return a hash of what the recipes set for the unit."""
+    stages = [*_STAGES, *(("estimate",) if any(arm.labels for arm in unit.arms.values()) else ())]
+    return records.digest_of_recipes(Path(unit.environment.recipes), stages, budgets=budgets(unit))
 
 
 def make_policy(unit: Unit) -> str:
@@ -189,9 +185,10 @@ def train(unit: Unit, name: str, training: int) -> Scorer:
 
 
 def cost_of_training(unit: Unit, name: str, training: int) -> dict[str, float]:
-    """Return tokens and seconds of one training, from its record."""
+    """Return optimiser steps, tokens and seconds of one training, from its record."""
     record = read_record(prm_config(unit, name, training).output_dir)
-    return {"tokens": record["results"].get("tokens", 0), "seconds": record["seconds"]}
+    results = record["results"]
+    return {"steps": results["steps"], "tokens": results.get("tokens", 0), "seconds": record["seconds"]}
 
 
 def _make_labels(unit: Unit) -> None:
@@ -202,6 +199,12 @@ def _make_labels(unit: Unit) -> None:
 
 def _clone(unit: Unit, name: str, config: PRMConfig) -> Scorer:
     """Clone the successes among the PRM's training trajectories, for as many optimiser steps."""
+    sft.run(clone_config(unit, config))
+    return scorers.build(name, {"kind": "model_confidence", "model": config.output_dir})
+
+
+def clone_config(unit: Unit, config: PRMConfig) -> SFTStageConfig:
+    """Return the recipe of the clone with the optimisation of the PRM that the clone stands in for."""
     shared = {
         field: getattr(config, field)
         for field in (
@@ -210,5 +213,4 @@ def _clone(unit: Unit, name: str, config: PRMConfig) -> Scorer:
             "lr_scheduler_type", "warmup_steps", "logging_steps",
         )
     }  # fmt: skip
-    sft.run(unit.config(SFTStageConfig, "sft", {**shared, "only_successes": True, "epochs_of": "given"}))
-    return scorers.build(name, {"kind": "model_confidence", "model": config.output_dir})
+    return unit.config(SFTStageConfig, "clone", shared)

@@ -44,10 +44,15 @@ def test_a_new_record_changes_the_pages_between_the_markers_only(script: ModuleT
         name: (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md")
     }
     records.write(tmp_path / records.FOLDER / "r.json", toy.record(7, {toy.REFERENCE: [1, 1, 0, 0]}))
-    write_json(tmp_path / "docs/results/quickstart.json", {"runs": [run_of(0, {"greedy": 12.5})]})
+    write_json(
+        tmp_path / "docs/results/quickstart.json",
+        {"runs": [run_of(0, {"greedy": 12.5, "best of 16, orm": 40.0})]},
+    )
     after = {path.relative_to(tmp_path).as_posix(): text for path, text in script.pages(tmp_path).items()}
     assert "### babyai, primary: one run" in after["docs/results.md"]
-    assert "| greedy | 12.5 [" in after["README.md"]
+    assert "greedy 12.5 [" in after["README.md"]
+    assert "| ORM | 40.0 [" in after["README.md"]
+    assert "| greedy | 12.5 [" in after["docs/results.md"]
     for name in PAGES:
         assert BLOCKS.sub("", before[name]) == BLOCKS.sub("", after[name])
         assert len(BLOCKS.findall(before[name])) == len(BLOCKS.findall(after[name])) > 0

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from rlprm import search
-from rlprm.errors import MismatchError
+from rlprm.errors import ConfigError, MismatchError
+from rlprm.functional.statistics.power import detectable_difference
 from rlprm.runtime.settings import declarations
+from rlprm.stages.settings import SFTStageConfig
 from rlprm.types import Split
-from studies.protocol import measure, records, rows
-from studies.protocol.arms import CLONE, GROUPS, REFERENCE
-from studies.protocol.compare import detectable, difference, primary
+from studies.protocol import measure, records, report, rows
+from studies.protocol.arms import CLONE, GROUPS, PRIMARY, REFERENCE
+from studies.protocol.compare import PLANNED_SEEDS, detectable, difference, primary
 from studies.protocol.environments import ENVIRONMENTS, RERANKING
 from studies.protocol.report import section
 from studies.protocol.run import plan, run
-from studies.protocol.unit import Unit, pool_config, prm_config
+from studies.protocol.unit import Unit, clone_config, digest_of_recipes, pool_config, prm_config
 from tests.toys import protocol as toy
 
 AGENTPRM, SCALAR = ("beam", REFERENCE), ("beam", "scalar")
@@ -59,6 +61,27 @@ def test_the_reference_is_agentprm_and_every_arm_differs_from_it_in_one_thing(
         assert changed or arm.kind == CLONE
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_clone_differs_from_the_policys_training_as_its_recipe_says(environment: str) -> None:
+    unit = _unit(environment, "primary")
+    prm = prm_config(unit, CLONE, 0)
+    clone, recipe = clone_config(unit, prm), unit.config(SFTStageConfig, "clone", {})
+    different = {name for name in declarations(clone) if getattr(clone, name) != getattr(recipe, name)}
+    assert different <= {"trajectories", "model", "output_dir"}
+    assert (clone.learning_rate, clone.num_train_epochs) == (prm.learning_rate, prm.num_train_epochs)
+    assert clone.max_length == 2048  # the context of model and PRM: no trajectory is left out of one alone
+
+
+def test_a_change_of_a_base_of_a_recipe_changes_the_digest(tmp_path: Path) -> None:
+    unit = Unit(toy.corridor(tmp_path / "recipes"), "primary", 0, tmp_path)
+    recipe, before = tmp_path / "recipes/train_prm_tiny.yaml", digest_of_recipes(unit)
+    (tmp_path / "recipes/_base.yaml").write_text("lm_scale: 0.1\n")
+    recipe.write_text("base: _base.yaml\n" + recipe.read_text())
+    with_base = digest_of_recipes(unit)
+    (tmp_path / "recipes/_base.yaml").write_text("lm_scale: 0.2  # a remark\n")
+    assert len({before, with_base, digest_of_recipes(unit)}) == 3
+
+
 def test_two_trainings_differ_in_their_seed_alone() -> None:
     unit = _unit("babyai", "primary", seed=3)
     first, second = (_settings(unit, "outcome", training) for training in (0, 1))
@@ -79,6 +102,20 @@ def test_searches_are_strategies_that_exist() -> None:
             assert wanted.strategy in search.available()
 
 
+def test_searches_rank_by_the_rule_of_the_references_beam_and_may_take_its_steps() -> None:
+    beam = {"aggregation": "min", "costs": {"env_steps": 41.6}}
+    searches = GROUPS["search"].searches
+    assert rows.search_settings(searches["halving"], beam) == {"aggregation": "min", "budget": 42}
+    assert rows.search_settings(searches["puct"], beam) == {"aggregation": "last", "budget": 42}
+    assert rows.search_settings(searches["step_best_of_4"], beam) == {"aggregation": "min", "k": 4}
+    assert rows.search_settings(searches["beam_mean"], beam)["aggregation"] == "mean"
+
+
+def test_step_searches_of_a_reranking_environment_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got search with math"):
+        run(_unit("math", "search"), tmp_path / "r.json")
+
+
 def test_a_difference_over_seeds_is_of_per_seed_means() -> None:
     found = [
         toy.record(0, {REFERENCE: [1, 1, 0, 0], "scalar": [1, 0, 0, 0]}),  # + 25 points
@@ -95,6 +132,56 @@ def test_one_seed_has_an_interval_over_tasks_and_no_p_value() -> None:
     compared = difference([toy.record(0, {REFERENCE: [1, 1, 0, 0]})], "d", AGENTPRM, SCALAR)
     assert (compared.mean, compared.over, compared.p, compared.deviation) == (50.0, "tasks", None, None)
     assert detectable([compared]) == {}
+
+
+def test_one_seed_of_finite_goals_has_an_interval_over_goals() -> None:
+    found = toy.record(0, {REFERENCE: [1, 1, 1, 0]}, ["wood", "wood", "wood", "stone"])
+    compared = difference([found], "d", AGENTPRM, SCALAR)
+    assert (compared.mean, compared.low, compared.high) == (75.0, 0.0, 100.0)  # one of two goals, or both
+    assert compared.over == "goals"
+
+
+def test_with_few_seeds_of_finite_goals_the_interval_is_that_of_t() -> None:
+    goals = ["wood", "stone"]
+    found = [toy.record(s, {REFERENCE: both}, goals) for s, both in enumerate(([1, 1], [0, 0]))]
+    compared = difference(found, "d", AGENTPRM, SCALAR)
+    half_width = 12.706205 * 50.0  # t(1) at 97.5 %; a bootstrap of two seeds ends at 0 and 100
+    assert (compared.low, compared.high) == pytest.approx((50 - half_width, 50 + half_width), abs=1e-3)
+    assert compared.p == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_detectable_difference_of_three_seeds_is_that_of_the_planned_ones() -> None:
+    found = [toy.record(seed, {REFERENCE: [1.0] * (3 + seed) + [0.0] * (5 - seed)}) for seed in (0, 1, 2)]
+    (compared,) = primary(found, {"scalar": "scalar"})
+    assert compared.deviation is not None
+    assert detectable([compared])[compared.name] == pytest.approx(
+        detectable_difference(deviation=compared.deviation, seeds=PLANNED_SEEDS, alpha=0.05)
+    )
+
+
+def test_the_best_free_baseline_is_chosen_on_dev_tasks() -> None:
+    found = toy.record(0, {REFERENCE: [1, 1, 0, 0], "transcript": [1, 0, 0, 0], "random": [1, 1, 1, 0]})
+    found["beam"]["transcript"]["dev"], found["beam"]["random"]["dev"] = {"last": 0.4}, {"last": 0.3}
+    assert "best free baseline there (`transcript`) | +25.0" in section([found])
+
+
+def test_a_reference_that_costs_less_than_a_search_is_not_called_equal() -> None:
+    found = toy.record(0, {REFERENCE: [1, 0]})
+    assert "best of 7.5 by `transcript`, at equal tokens" in section([found])
+    next(iter(found["equal_cost"].values()))["beyond_pool"] = True
+    assert "at equal tokens" not in section([found])
+    assert "which costs fewer tokens: the pool ends there" in section([found])
+
+
+def test_fewer_comparisons_may_stay_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [toy.record(seed, {REFERENCE: [1.0] * (3 + seed) + [0.0] * (5 - seed)}) for seed in (0, 1, 2)]
+    assert set(PRIMARY) == set(GROUPS["primary"].arms)
+    assert section(found).count("| AgentPRM − about ") == len(PRIMARY)
+    monkeypatch.setattr(report, "REDUCED", {"babyai": (CLONE, "returns_beta0")})
+    text = section(found)
+    assert text.count("| AgentPRM − about ") == 2
+    assert "| about outcome − AgentPRM |" in text
+    assert "| about scalar − AgentPRM |" in text
 
 
 def test_finite_goals_are_drawn_with_the_seeds() -> None:
@@ -134,6 +221,22 @@ def test_records_of_other_settings_are_not_put_together() -> None:
     second["settings"]["policy"]["size"] = "m"
     with pytest.raises(MismatchError, match=r"policy\.size 's', 'm'"):
         section([first, second])
+    second["settings"] = {}
+    with pytest.raises(MismatchError, match=r"policy\.size 's', None"):
+        section([first, second])
+
+
+def test_a_trial_is_no_result(tmp_path: Path) -> None:
+    trial, result = ({**toy.record(seed, {REFERENCE: [1, 0]}), "scale": 0.1 + 0.9 * seed} for seed in (0, 1))
+    assert "one run, a trial at scale 0.1, no result" in section([trial])
+    with pytest.raises(MismatchError, match=r"scale 0\.1, 1\.0"):
+        section([trial, result])
+    records.write(tmp_path / "babyai-primary-s0.json", trial)
+    unit, refused = _unit("babyai", "primary"), r"got a record of scale 0\.1, allowed: 1"
+    with pytest.raises(MismatchError, match=refused):
+        plan([unit], tmp_path)
+    with pytest.raises(MismatchError, match=refused):
+        run(unit, tmp_path / f"{unit.name}.json")
 
 
 def test_a_written_record_has_its_numbers_in_one_line(tmp_path: Path) -> None:
@@ -194,6 +297,8 @@ def test_a_unit_runs_from_nothing_is_resumed_and_leaves_its_record_only(
             assert len(of_arm["trainings"]) == 2
             assert sum(of_arm["trainings"]) / 2 == pytest.approx(sum(of_arm["successes"]) / count, abs=1e-4)
             assert of_arm["aggregation"] in of_arm["dev"]
+    steps = {training["steps"] for arm in found["arms"].values() for training in arm["training"]}
+    assert len(steps) == 1, "all arms, the clone among them, take as many optimiser steps"
     assert found["made"]["processor"]
     assert "one run" in section([found])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlprm.errors import DataError
+from rlprm.errors import DataError, MismatchError
 from rlprm.runtime.files import read_json, write_json
 from studies import quickstart
 from tests.toys.quickstart import run_of
@@ -37,8 +37,16 @@ def finished(tmp_path: Path) -> Path:
     of_rl = {part: {"sample": {"mean": x, "low": x - 0.1, "high": x + 0.1}}
              for part, x in (("before", 0.2), ("after", 0.3), ("difference", 0.1))}  # fmt: skip
     folder = tmp_path / "quickstart"
-    write_json(folder / "summary.json", {"evaluation": rows, "rl": of_rl, "seconds": {"total": 540.0}})
-    config = {"seed": 4, "environment": "babyai", "chosen_at": 16}
+    equal = [
+        {"search": f"beam 4×4, {scorer}", "reference": "best of N, transcript", "cost": cost,
+         "spent": 1234.5, "n": 7.96, "beyond_pool": False, "success_rate": 0.45}
+        for scorer in ("agentprm", "random") for cost in ("env_steps", "total_tokens")
+    ]  # fmt: skip
+    write_json(
+        folder / "summary.json",
+        {"evaluation": rows, "equal_cost": equal, "rl": of_rl, "seconds": {"total": 540.0}},
+    )
+    config = {"seed": 4, "environment": "babyai", "chosen_at": 16, "main_scorer": "agentprm"}
     write_json(folder / "evaluation/stage.json", {"seconds": 1.0, "results": {}, "config": config})
     return folder
 
@@ -49,6 +57,8 @@ def test_headline_figures_are_those_at_the_chosen_budget(finished: Path) -> None
     assert {name: figure["success"] for name, figure in run["figures"].items()} == {
         "one sample": 20.0, "best of 16, agentprm": 50.0, "oracle (pass@16)": 80.0,
         "beam 4×4, agentprm": 60.0,
+        "best of k, transcript, at the environment steps of beam 4×4, agentprm": 45.0,
+        "best of k, transcript, at the tokens of beam 4×4, agentprm": 45.0,
         "one sample, before RL": 20.0, "one sample, after RL": 30.0, "one sample, gain by RL": 10.0,
     }  # fmt: skip
     assert run["figures"]["one sample"]["tokens"] == 30
@@ -56,11 +66,35 @@ def test_headline_figures_are_those_at_the_chosen_budget(finished: Path) -> None
 
 def test_a_run_takes_the_place_of_its_seed_in_the_record(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "record.json"
-    write_json(file, {"runs": [run_of(4, {"old": 1.0}), run_of(9, {"greedy": 2.0})]})
+    same = {"recipes": quickstart.headline(finished)["recipes"]}
+    runs = [run_of(4, {"old": 1.0}) | same, run_of(9, {"greedy": 2.0}) | same, run_of(8, {"greedy": 3.0})]
+    write_json(file, {"runs": runs})
     quickstart.record(finished, file)
     runs = read_json(file)["runs"]
-    assert [run["seed"] for run in runs] == [4, 9]
+    assert [run["seed"] for run in runs] == [4, 9], "seed 8 had other recipes"
     assert "old" not in runs[0]["figures"]
+
+
+def test_runs_with_other_recipes_or_figures_make_no_table() -> None:
+    one = run_of(0, {"greedy": 50.0})
+    for other in (run_of(1, {"greedy": 50.0}) | {"recipes": "other"}, run_of(1, {"one sample": 50.0})):
+        for make in (quickstart.table, quickstart.short_table):
+            with pytest.raises(MismatchError, match="seeds 0 and 1 have different"):
+                make({"runs": [one, other]})
+
+
+def test_a_run_with_other_tasks_is_not_compared() -> None:
+    with pytest.raises(MismatchError, match="the record has test_tasks 96, the run 48"):
+        quickstart.compare(run_of(0, {}) | {"test_tasks": 48}, {"runs": [run_of(0, {})]})
+
+
+def test_readmes_table_has_a_row_of_each_scorer_and_sentences_of_the_others(finished: Path) -> None:
+    text = quickstart.short_table({"runs": [quickstart.headline(finished)]})
+    assert "one run (seed 4)" in text
+    assert "one sample 20.0 [10, 30]; an oracle, pass@16 80.0 [70, 90]." in text
+    assert "| AgentPRM | 50.0 [40, 60] | 30 | 60.0 [50, 70] | 30 |" in text
+    assert "At the tokens of beam 4×4 by AgentPRM: best of 8.0 by `transcript` 45.0." in text
+    assert "20.0 [10, 30] before, 30.0 [20, 40] after, +10.0 [+0, +20] gained." in text
 
 
 def test_a_figure_within_six_points_has_not_moved() -> None:

@@ -18,6 +18,7 @@ def row(successes: Sequence[float], *, scorer: str | None = None, tokens: float 
         "strategy": "beam", "scorer": scorer, "aggregation": "last", "n": 4, "m": 4,
         "costs": {"total_tokens": tokens, "env_steps": tokens / 10}, "successes": list(successes),
         "trainings": [sum(successes) / len(successes)],
+        "dev": {"last": sum(successes) / len(successes)},
     }  # fmt: skip
 
 
@@ -32,14 +33,16 @@ def record(
     auc = {q: {"all": 0.7, "within_tasks": 0.6} for q in ("0.25", "0.5", "0.75")}
     return {
         "environment": "babyai", "kind": GUIDANCE, "endpoint": "beam", "group": "primary", "seed": seed,
-        "command": f"python -m studies.protocol.run --seeds {seed}",
+        "command": f"python -m studies.protocol.run --seeds {seed}", "scale": 1.0, "estimates": None,
         "made": {"processor": "a processor", "commit": "0123456789abcdef"},
         "seconds": {"total": 3600}, "settings": {"policy": {"size": "s"}}, "recipes": "0123456789ab",
         "tasks": [f"t{i}" for i in range(count)], "goals": goals, "rollouts": {"env_steps": 10_000},
-        "arms": {name: {"about": f"about {name}", "training": [{}, {}]} for name in ARMS},
+        "arms": {name: {"about": f"about {name}", "training": [{"steps": 100}] * 2} for name in ARMS},
         "free": {name: row([0.0] * count) for name in ("one_sample", "greedy", "oracle")},
         "best_of_n": rows, "beam": rows, "search": {},
-        "equal_cost": {f"beam {REFERENCE}, total_tokens": rows["transcript"]},
+        "equal_cost": {
+            f"beam {REFERENCE}, total_tokens": {**rows["transcript"], "n": 7.5, "beyond_pool": False}
+        },
         "quality": {name: {"auc": [auc], "actions": [None]} for name in rows},
     }  # fmt: skip
 
@@ -50,6 +53,8 @@ _TRAINING = "per_device_train_batch_size: 8\ndisable_tqdm: true\nbf16: false\n"
 _RECIPES = {
     "sft": f"{_TASKS}{_TRAINING}model: tiny\nsize: xs\nvocab_size: 300\ncontext_length: 512\nworkers: 1\n"
     "num_demonstrations: 64\nnum_train_epochs: 6\nlearning_rate: 5.0e-3\noutput_dir: ${root}/policy\n",
+    "clone": f"{_TASKS}{_TRAINING}model: ${{root}}/policy\ntrajectories: ${{root}}/rollouts\n"
+    "only_successes: true\nepochs_of: given\nmax_length: 512\noutput_dir: ${root}/clone\n",
     "collect": f"{_EPISODE}model: ${{root}}/policy\nfirst_task: 1000\nnum_tasks: 12\nsamples_per_task: 4\n"
     "temperature: 1.5\noutput_dir: ${root}/rollouts\n",
     "train_prm": f"{_TRAINING}model: ${{root}}/policy\ntrajectories: ${{root}}/rollouts\nhead: lm\n"

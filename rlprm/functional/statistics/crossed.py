@@ -2,7 +2,9 @@
 
 Every seed is tested on the same goals. A goal's difficulty is then the same luck in all seeds. One
 resample draws S seeds and, independently, G goals, both with replacement, and takes the mean over all pairs
-(Owen, 2007, "The pigeonhole bootstrap"). The interval is somewhat too wide rather than too narrow.
+(Owen, 2007, "The pigeonhole bootstrap"). The noise of a pair of seed and goal counts up to three times, so
+that the interval is rather too wide. With few seeds the interval is too narrow if seeds differ much, because
+quantiles of a bootstrap do not allow for the few degrees of freedom.
 """
 
 from __future__ import annotations

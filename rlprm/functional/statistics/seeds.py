@@ -28,7 +28,10 @@ class SeedInterval(NamedTuple):
     deviation: float
     """Standard deviation over seeds, with divisor S - 1."""
     p: float
-    """Two-sided p value of the hypothesis that the mean over all possible seeds is 0."""
+    """Two-sided p value of the hypothesis that the mean over all possible seeds is 0.
+
+    Of equal numbers other than 0, which have no spread, it is that of the sign test, ``2 ** (1 - S)``.
+    """
 
 
 def seed_interval(differences_S: ArrayLike, *, level: float = 0.95) -> SeedInterval | None:
@@ -53,8 +56,8 @@ def seed_interval(differences_S: ArrayLike, *, level: float = 0.95) -> SeedInter
         return None
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     error = deviation / math.sqrt(size)
-    if error == 0.0:
-        return SeedInterval(mean, mean, mean, 0.0, 1.0 if mean == 0.0 else 0.0)
+    if np.ptp(values) == 0.0:
+        return SeedInterval(mean, mean, mean, 0.0, 1.0 if mean == 0.0 else 2.0 ** (1 - size))
     width = float(stats.t.ppf(0.5 + level / 2.0, size - 1)) * error
     p = 2.0 * float(stats.t.sf(abs(mean) / error, size - 1))
     return SeedInterval(mean, mean - width, mean + width, deviation, p)
