@@ -287,6 +287,16 @@ def test_search_scorers_that_no_search_takes_are_named() -> None:
         assert config.unused().get("search_scorers") == reason
 
 
+def test_a_clone_that_was_trained_in_another_setting_is_named(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    clone = {"kind": "model_confidence", "model": pipeline.policy}
+    for more, warned in (([], False), (["--prompt", "short"], True)):
+        caplog.clear()
+        evaluate.load_scorer("clone", clone, parse(EvaluateConfig, [*pipeline.evaluation, *more]))
+        assert ("the model of clone was made in another setting" in caplog.text) == warned
+
+
 def test_candidates_are_read_back_whatever_characters_their_actions_hold(tmp_path: Path) -> None:
     actions = ("a\u2028b\x85c\x1dd\ne",)
     node = Node(0, None, 1, 1, actions, (0.5,), 0.5, chosen=True)

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from rlprm import scorers
 from rlprm.evaluation.compute import ModelSize, size_of
-from rlprm.runtime.provenance import episode_settings, warn_of_differences
+from rlprm.runtime.provenance import episode_settings, settings_of_model, warn_of_differences
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.model_confidence import ModelConfidence
 from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
@@ -80,6 +81,8 @@ def load_scorers(config: EvaluateConfig) -> Scorers:
 def load_scorer(name: str, value: str | Mapping[str, Any], config: EvaluateConfig) -> Scorer:
     """Load or build a scorer; a checkpoint's manifest must fit the setting it is to be used in.
 
+    A policy that was trained in another setting, such as a clone, is named in a warning.
+
     Raises:
         ArtifactError: if it is missing.
         MismatchError: if it was trained with another ``end``, prompt or action format.
@@ -88,6 +91,9 @@ def load_scorer(name: str, value: str | Mapping[str, Any], config: EvaluateConfi
         scorer = scorers.build(name, value)
     else:
         scorer = CheckpointScorer.load(name, value, dtype=config.dtype)
+    if isinstance(scorer, ModelConfidence) and isinstance(value, Mapping):
+        there = settings_of_model(value["model"])
+        warn_of_differences(f"the model of {name}", there, episode_settings(config))
     if not isinstance(scorer, CheckpointScorer):
         return scorer
     scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
