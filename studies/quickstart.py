@@ -247,7 +247,7 @@ def _of_rl(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
     if not all(of_rl):
         return []
     before, after, gain = (figure or [] for figure in of_rl)
-    return [f"Agent RL, one sample on tasks of its own: {_rate(before)} before, {_rate(after)} after, "
+    return [f"Agent RL, one sample on all its test tasks: {_rate(before)} before, {_rate(after)} after, "
             f"{_rate(gain, '+')} gained."]  # fmt: skip
 
 
