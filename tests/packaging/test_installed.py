@@ -19,11 +19,17 @@ SMALL = [
     "--pretrain.size", "xs", "--pretrain.num_demonstrations", "150", "--pretrain.num_train_epochs", "1",
     "--sft.num_demonstrations", "200", "--sft.num_train_epochs", "2", "--collect.num_tasks", "16",
     "--train_prm.num_train_epochs", "1", "--train_prm.cold_start_epochs", "0",
-    "--train_orm.num_train_epochs", "1", "--evaluate.num_tasks", "4", "--evaluate.num_dev_tasks", "4",
+    "--train_orm.num_train_epochs", "1", "--clone.num_train_epochs", "1", "--evaluate.num_tasks", "4", "--evaluate.num_dev_tasks", "4",
     "--evaluate.budgets", "[1, 2]", "--evaluate.chosen_at", "2", "--evaluate.beams", "[2x2]",
     "--train_rl.iterations", "1", "--train_rl.tasks_per_iteration", "4", "--train_rl.test_tasks", "4",
     "--train_rl.repeat_probe", "2",
+    *(
+        word
+        for stage in ("pretrain", "sft", "collect", "clone", "evaluate", "train_rl")
+        for word in (f"--{stage}.env_kwargs.levels", "[GoToLocalS8N7]")
+    ),
 ]  # fmt: skip
+"""A policy of this size succeeds at times on an easy level, so that there are successes to clone."""
 
 
 @pytest.fixture(scope="module")
