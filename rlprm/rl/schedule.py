@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from rlprm.errors import ConfigError
 
@@ -72,7 +71,8 @@ def scheduled_tasks(
 
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, before: int, num_tasks: int) -> list[int]:
-    order: list[int] = np.random.default_rng((seed, before)).permutation(num_tasks).tolist()
+    order = list(range(num_tasks))
+    random.Random(f"{seed} {before}").shuffle(order)
     return order
 
 
