@@ -204,8 +204,9 @@ def test_a_rule_reads_success_off_the_texts_of_the_experts_episode(name: str) ->
     module = load(name)
     if not hasattr(module, "read_transcript"):
         pytest.skip(f"{name} has no rule that reads transcripts")
-    for task, actions in solvable(name, End.DECLARED, count=8):
-        start, *played, _ = play(name, task, End.DECLARED, actions)
+    end = End.DECLARED if End.DECLARED in ends_of(name) else ends_of(name)[0]
+    for task, actions in solvable(name, end, count=8):
+        start, *played, _ = play(name, task, end, actions)
         turns = [
             (action, "" if turn.stop is StopReason.DECLARED else turn.observation)
             for action, turn in zip(actions, played, strict=True)
