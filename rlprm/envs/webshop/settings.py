@@ -29,7 +29,7 @@ class Setting:
     nouns: str = title_nouns.RULES
     """How the nouns of titles are found: ``"rules"``, or the name of a spaCy model.
 
-    The reward of 8 % of purchases differs between ``"rules"`` and upstream's spaCy."""
+    Rewards differ between ``"rules"`` and upstream's spaCy, see docs/environments.md."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values.

@@ -67,8 +67,8 @@ def tasks(
         products: Only so many of the product file, from its beginning.
         cache: Folder for the index of official data; None for one beside them or the user's cache folder.
         reward: ``"fixed"``, or ``"strict"`` for upstream's comparison of options.
-        nouns: ``"rules"``, or the name of a spaCy model. With ``"rules"`` 8 % of purchases have another
-            reward than with upstream's spaCy.
+        nouns: ``"rules"``, or the name of a spaCy model. Rewards differ between ``"rules"`` and
+            upstream's spaCy, see docs/environments.md.
         observations: ``"text"`` or ``"rich"``.
         results_per_page: At least 1; upstream has 10.
         show_attributes: Whether the page of a product links to its attributes.
