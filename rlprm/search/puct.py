@@ -124,7 +124,7 @@ def search(
             samples from a greedy policy.
         DataError: for scores that are missing or not finite.
     """
-    counts = {"m": m, "width": width, "trees": trees, "simulations": simulations or 1}
+    counts = {"m": m, "width": width, "trees": trees}
     if simulations is not None:
         counts["simulations"] = simulations
     for name, count in counts.items():

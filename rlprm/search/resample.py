@@ -22,11 +22,10 @@ from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
 from rlprm.search.ledger import Candidate, Ledger
-from rlprm.search.rounds import Plan, advance, best, check_sampling, run, score, start
+from rlprm.search.rounds import Plan, advance, best, check_sampling, episode_limit, run, score, start
 from rlprm.types import EpisodeSetting, Task
 
 REFERENCES = ("best", "initial")
-_STARTS = 16
 
 
 def search(
@@ -61,13 +60,11 @@ def search(
             or a greedy policy.
         DataError: for scores that are missing or not finite.
     """
-    if n is not None and n < 1:
-        raise ConfigError(f"n: got {n}, allowed: at least 1 episode, or no limit")
+    most = episode_limit(n, budget)
     if not margin >= 0:
         raise ConfigError(f"margin: got {margin}, allowed: 0 or more")
     if reference not in REFERENCES:
         raise ConfigError(f"reference: got {reference!r}, allowed: {', '.join(REFERENCES)}")
-    most = n or (_STARTS if budget is None else budget)  # an episode takes a step at least
     check_sampling(policy, most)
 
     def plan(ledger: Ledger) -> Plan[Candidate]:

@@ -24,6 +24,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.types import EpisodeSetting, Task
 
 _T = TypeVar("_T")
+_EPISODES = 16
+"""Of a strategy that has neither a number of episodes nor a budget."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,21 @@ def check_sampling(policy: Policy, samples: float) -> None:
         raise ConfigError(
             f"a policy at temperature 0 samples the same action {samples:.0f} times; raise the temperature"
         )
+
+
+def episode_limit(n: int | None, budget: int | None) -> int:
+    """Return the most episodes of a strategy that samples until its budget is gone.
+
+    Args:
+        n: the setting; None for as many as the budget pays for, or 16 without one.
+        budget: the most environment steps. An episode takes one at least.
+
+    Raises:
+        ConfigError: for ``n`` below 1.
+    """
+    if n is not None and n < 1:
+        raise ConfigError(f"n: got {n}, allowed: at least 1 episode, or no limit")
+    return n or (_EPISODES if budget is None else budget)
 
 
 def start(samples: Sequence[int]) -> Plan[list[Candidate]]:

@@ -18,10 +18,8 @@ from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
 from rlprm.search.base import SearchResult
 from rlprm.search.ledger import Candidate, Ledger
-from rlprm.search.rounds import Plan, advance, best, check_sampling, run, score, start
+from rlprm.search.rounds import Plan, advance, best, check_sampling, episode_limit, run, score, start
 from rlprm.types import EpisodeSetting, Task
-
-_EPISODES = 16
 
 
 def search(
@@ -54,11 +52,9 @@ def search(
             aggregation, or a greedy policy.
         DataError: for scores that are missing or not finite.
     """
-    if n is not None and n < 1:
-        raise ConfigError(f"n: got {n}, allowed: at least 1 episode, or no limit")
+    most = episode_limit(n, budget)
     if math.isnan(threshold):
         raise ConfigError(f"threshold: got {threshold}, allowed: a number")
-    most = n or (_EPISODES if budget is None else budget)  # an episode takes a step at least
     check_sampling(policy, most)
 
     def plan(ledger: Ledger) -> Plan[Candidate]:
