@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))  # the studies are no part of the installed packag
 
 from rlprm.runtime.files import read_json  # noqa: E402
 from studies import quickstart  # noqa: E402
+from studies.pages import between  # noqa: E402
 from studies.protocol import records, report  # noqa: E402
 
 
@@ -30,20 +31,6 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     section = report.section(records.read_all(root / records.FOLDER))
     found[results] = between(found[results], "protocol", section)
     return found
-
-
-def between(text: str, name: str, block: str) -> str:
-    """Replace what stands between the markers ``<!-- name: begin ... -->`` and ``<!-- name: end -->``.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
-    before, begin, remaining = text.partition(f"<!-- {name}: begin")
-    comment, close, inside = remaining.partition("-->\n")
-    _, end, after = inside.partition(f"<!-- {name}: end -->")
-    if not (begin and close and end):
-        raise ValueError(f"the markers of {name} are missing")
-    return f"{before}{begin}{comment}{close}{block}\n{end}{after}"
 
 
 if __name__ == "__main__":
