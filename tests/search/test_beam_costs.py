@@ -16,12 +16,12 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.random import Random
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search import beam, best_of_n
-from rlprm.types import End, EpisodeSetting, Split, StepScores, StopReason, Task, Trajectory
+from rlprm.types import End, EpisodeSetting, Split, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy
 from tests.toys.heads import with_random_head
 from tests.toys.manifests import manifest
-from tests.toys.searches import assert_alike
+from tests.toys.searches import FromScratch, assert_alike
 
 TASK = Task("tests.toys.corridor", "by-hand", Split.TEST, {"goal": 1, "length": 4, "budget": None})
 LIMITED = EpisodeSetting(end=End.DECLARED, round_limit=4)
@@ -36,19 +36,6 @@ def make(request: pytest.FixtureRequest, tiny_folder: Path, renderer: ChatRender
     model = with_random_head(tiny_folder, request.param)
     made = manifest(renderer.template_hash, head=request.param, value_reads="state_and_action")
     return lambda: CheckpointScorer("prm", model, made)
-
-
-class FromScratch:
-    """Reads every candidate of every round from its first token."""
-
-    name = "whole"
-
-    def __init__(self, make: Make) -> None:
-        self.make = make
-
-    def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
-        scorer = self.make()
-        return [scorer.score([replace(t, stop=StopReason.DECLARED)])[0] for t in trajectories]
 
 
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, WithConfidence], ids=["plain", "confident"])
