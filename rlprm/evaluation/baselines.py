@@ -10,7 +10,15 @@ from rlprm.evaluation.majority import AnswerOf, majority_of_n
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.records import BEST_OF_N, GREEDY, MAJORITY, Comparison, Measurement, compare
 
-__all__ = ["FreeBaseline", "TaskKind", "baseline_comparisons", "best_free_baseline", "task_kind"]
+__all__ = [
+    "GUIDANCE",
+    "RERANKING",
+    "FreeBaseline",
+    "TaskKind",
+    "baseline_comparisons",
+    "best_free_baseline",
+    "task_kind",
+]
 
 GUIDANCE, RERANKING = "guidance", "reranking"
 _TIE = 1e-9

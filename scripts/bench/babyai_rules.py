@@ -23,8 +23,6 @@ from rlprm.envs.babyai.world import World
 from rlprm.errors import DemonstrationError
 from rlprm.types import End, Split, StopReason, Task
 
-MACROS = ("go to ", "go through ", "pickup ", "toggle and ")
-
 
 def expert_actions(task: Task) -> list[str]:
     """Return a demonstration, or nothing if the expert fails."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rlprm.evaluation.baselines import GUIDANCE, RERANKING
 from rlprm.types import Task
-
-GUIDANCE, RERANKING = "guidance", "reranking"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rlprm import envs, scorers, search
+from rlprm.evaluation.baselines import GUIDANCE
 from rlprm.evaluation.bon import best_of_n, oracle, sample_mean
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.equal_cost import curve_at_cost
@@ -31,7 +32,6 @@ from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
 from rlprm.types import Split
-from studies.protocol.environments import GUIDANCE
 from studies.protocol.unit import Unit, budgets, make_pool, make_probe, pool_config
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def free_scorers(unit: Unit) -> list[Scorer]:
     """Return the baselines that need no training."""
     found: list[Scorer] = [PolicyConfidence(), Shortest(), Random(seed=unit.seed)]
     environment = pool_config(unit, Split.TEST, N).environment
-    if "transcript" in scorers.available() and hasattr(envs.load(environment), "read_transcript"):
+    if hasattr(envs.load(environment), "read_transcript"):
         found.insert(0, scorers.build("transcript", {"kind": "transcript", "environment": environment}))
     return found
 
@@ -176,17 +176,14 @@ def free_rows(ground: Ground) -> dict[str, Row]:
     return found
 
 
-def at_equal_cost(pool: Pool, scorer: Scorer, rule: str, *, cost: str, spent: float) -> Row:
-    """Measure best-of-k by a scorer with the k that spends as much, between whole numbers by interpolation.
+def at_equal_cost(curve: Sequence[Measurement], *, cost: str, spent: float) -> Row:
+    """Measure best-of-k with the k that spends as much, between whole numbers by interpolation.
 
     Args:
-        pool: the candidates; k is at most their number.
-        scorer: chooses.
-        rule: aggregation.
+        curve: best-of-k for k = 1, 2, ..., n.
         cost: one of :data:`rlprm.evaluation.equal_cost.COSTS`.
         spent: per task, by the search that best-of-k is compared with.
     """
-    curve = best_of_n(pool.scored(scorer), scorer.name, rule, list(range(1, pool.n + 1)))
     successes, k = curve_at_cost(curve, cost, spent)
     return {
         **row(curve[math.ceil(k) - 1]),

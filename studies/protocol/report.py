@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from rlprm.evaluation.baselines import GUIDANCE
 from studies.protocol import records
 from studies.protocol.arms import PRIMARY, REDUCED, REFERENCE, TRANSCRIPT
 from studies.protocol.compare import PLANNED_SEEDS, Difference, Place, detectable, difference, primary, rates
-from studies.protocol.environments import GUIDANCE
 from studies.protocol.records import Record
 
 _ENDPOINTS = {"beam": "beam 4×4", "best_of_n": "best of 16"}

@@ -8,13 +8,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from rlprm.evaluation.baselines import GUIDANCE
+from rlprm.evaluation.bon import best_of_n
 from rlprm.evaluation.equal_cost import COSTS
 from rlprm.evaluation.pool import Pool
 from rlprm.runtime.record import Stopwatch, has_record, read_record
 from rlprm.scorers.base import Scorer
 from studies.protocol import records
 from studies.protocol.arms import REFERENCE, TRANSCRIPT, Search
-from studies.protocol.environments import GUIDANCE
 from studies.protocol.measure import (
     BEAM,
     Ground,
@@ -159,9 +160,10 @@ def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dic
     if reader is None or unit.environment.kind != GUIDANCE:
         return {}
     rule = rows["best_of_n"][TRANSCRIPT]["aggregation"]
+    curve = best_of_n(test.scored(reader), reader.name, rule, range(1, test.n + 1))
     searches = {f"beam {REFERENCE}": rows["beam"][REFERENCE], **rows["search"]}
     return {
-        f"{name}, {cost}": at_equal_cost(test, reader, rule, cost=cost, spent=found["costs"][cost])
+        f"{name}, {cost}": at_equal_cost(curve, cost=cost, spent=found["costs"][cost])
         for name, found in searches.items()
         for cost in COSTS
     }

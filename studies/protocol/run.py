@@ -20,10 +20,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from rlprm.errors import ConfigError
+from rlprm.evaluation.baselines import GUIDANCE
 from rlprm.runtime.files import read_json, write_json
 from studies.protocol import records
 from studies.protocol.arms import GROUPS
-from studies.protocol.environments import ENVIRONMENTS, GUIDANCE
+from studies.protocol.environments import ENVIRONMENTS
 from studies.protocol.rows import record_of
 from studies.protocol.unit import Unit, digest_of_recipes
 

@@ -11,6 +11,7 @@ import pytest
 
 from rlprm import search
 from rlprm.errors import ConfigError, MismatchError
+from rlprm.evaluation.baselines import RERANKING
 from rlprm.functional.statistics.power import detectable_difference
 from rlprm.runtime.settings import declarations
 from rlprm.stages.settings import SFTStageConfig
@@ -18,7 +19,7 @@ from rlprm.types import Split
 from studies.protocol import measure, records, report, rows
 from studies.protocol.arms import CLONE, GROUPS, PRIMARY, REFERENCE
 from studies.protocol.compare import PLANNED_SEEDS, detectable, difference, primary
-from studies.protocol.environments import ENVIRONMENTS, RERANKING
+from studies.protocol.environments import ENVIRONMENTS
 from studies.protocol.report import section
 from studies.protocol.run import plan, run
 from studies.protocol.unit import Unit, clone_config, digest_of_recipes, pool_config, prm_config
