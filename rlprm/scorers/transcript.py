@@ -18,7 +18,8 @@ TextCraft (no random actions)         396   100.0 %
 BabyAI's errors are nearly all successes that the texts do not show, because a macro action faced the
 object on its way. WebShop's rule gives a share and no verdict. In 147 generated requests with 16 shopping
 trips each (the expert's, with other products and options) one trip succeeds in 18.6 %, the best of 16 by
-the rule in 81.1 %, the best by the outcome in 97.3 %.
+the rule in 81.1 %, the best by the outcome in 97.3 %. These figures are of WebShop's pages before they got
+upstream's "Next >" and lost the lines for what is missing.
 """
 
 from __future__ import annotations
