@@ -146,7 +146,10 @@ def test_another_run_is_refused_its_folder(
         (["--report_to", "mlflow"], "report_to: got 'mlflow', allowed: none, wandb, tensorboard"),
         (["--round_limits.3", "6"], "round_limits: got {'3': 6}"),
         (["--reward", "promise", "--bootstrap_truncations", "true"], "unknown under reward promise"),
-        (["--num_tasks", "20000", "--iterations", "9999"], "has tasks 0 ... 9999"),
+        (
+            ["--shuffle_tasks", "false", "--num_tasks", "20000", "--iterations", "9999"],
+            "has tasks 0 ... 9999",
+        ),
         (["--iteration", "3"], "unknown setting 'iteration' in the command line; did you mean 'iterations'?"),
     ],
 )
