@@ -227,7 +227,8 @@ def _rows(pool: Pool) -> list[tuple[str, Sequence[Trajectory]]]:
 def _costs(pool: Pool, scorer: str | None, k: int) -> Costs:
     """Return the mean cost per task of k candidates.
 
-    The policy reads what several candidates share once. A scorer reads each candidate from its first token.
+    The policy reads what several candidates share once, and the environment carries it out once. A scorer
+    reads each candidate from its first token.
     """
     scores = [] if scorer is None else [s for row in pool.scores_of(scorer) for s in row]
     size = len(pool.flat)
@@ -235,7 +236,7 @@ def _costs(pool: Pool, scorer: str | None, k: int) -> Costs:
         policy_tokens=_mean([expected_fed_tokens(row, k) for row in pool.trajectories]),
         sampled_tokens=k * sum(t.action_tokens for t in pool.flat) / size,
         prm_tokens=k * sum(s.tokens for s in scores if s is not None) / size,
-        env_steps=k * sum(len(t.steps) for t in pool.flat) / size,
+        env_steps=pool.expected_steps(k),
     )
 
 

@@ -45,10 +45,7 @@ def majority_of_n(pool: Pool, answer: AnswerOf, budgets: Sequence[int]) -> list[
         }
         for counted in ("success", "score")
     )
-    steps, sampled = (
-        sum(count(t) for t in pool.flat) / len(pool.flat)
-        for count in (lambda t: len(t.steps), lambda t: t.action_tokens)
-    )
+    sampled = sum(t.action_tokens for t in pool.flat) / len(pool.flat)
     return [
         measure(
             {task: of_task[k] for task, of_task in success.items()},
@@ -60,7 +57,7 @@ def majority_of_n(pool: Pool, answer: AnswerOf, budgets: Sequence[int]) -> list[
                 policy_tokens=math.fsum(expected_fed_tokens(row, k) for _, row in rows) / len(rows),
                 sampled_tokens=k * sampled,
                 prm_tokens=0.0,
-                env_steps=k * steps,
+                env_steps=pool.expected_steps(k),
             ),
             failed=pool.failed,
         )

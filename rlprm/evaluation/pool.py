@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
+from rlprm.functional.best_of_n import pass_at_k
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import score_all
@@ -68,6 +71,21 @@ class Pool:
         """Trajectories that failed; they stay candidates, without a score."""
         return sum(map(has_failed, self.flat))
 
+    def expected_steps(self, k: int) -> float:
+        """Return the environment steps of k candidates of a task, drawn without replacement; mean per task.
+
+        Actions that several candidates begin with are carried out once, because a beam carries equal actions
+        of one state out once, too. Actions that c of the n candidates begin with are carried out if any of
+        the c is drawn: ``1 - C(n-c, k) / C(n, k)``.
+
+        Raises:
+            ConfigError: unless ``1 <= k <= n``.
+        """
+        shared = [
+            pass_at_k(self.n, count, k) for row in self.trajectories for count in _beginnings(row).values()
+        ]
+        return math.fsum(shared) / len(self.trajectories)
+
     def scored(self, scorer: Scorer) -> Pool:
         """Return the pool with the scores of one more scorer, which gets all trajectories in one call.
 
@@ -127,3 +145,12 @@ class Pool:
                         f"sample {trajectory.sample} of task {task!r} has end {trajectory.end} and template "
                         f"{trajectory.template}, the first trajectory {end} and {template}"
                     )
+
+
+def _beginnings(row: Iterable[Trajectory]) -> Counter[tuple[str, ...]]:
+    """Return how many trajectories of a task begin with each sequence of actions."""
+    begun = Counter[tuple[str, ...]]()
+    for trajectory in row:
+        actions = tuple(step.action for step in trajectory.steps)
+        begun.update(actions[:length] for length in range(1, len(actions) + 1))
+    return begun

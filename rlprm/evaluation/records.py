@@ -46,7 +46,8 @@ class EvaluationRecord:
     prm_tokens: float
     """Model tokens the scorer processed."""
     env_steps: float
-    """Turns taken; a message that the action format refuses is one, too."""
+    """Turns taken; a message that the action format refuses is one, too. Of best-of-N and majority, actions
+    that several candidates begin with count once, as equal actions of one state do in a beam."""
     tasks: int
     """Number of tasks."""
     failed: int

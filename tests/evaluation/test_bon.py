@@ -60,12 +60,13 @@ def test_best_of_k_by_hand() -> None:
 
 def test_costs_are_those_of_k_candidates() -> None:
     # Every trajectory: 2 actions of 3 tokens, of which 2 are fed back; 9 tokens to score it. All trajectories
-    # of a task are equal here, so that the prompt, a closing token and an observation are read once.
+    # of a task are equal here, so that the prompt, a closing token and an observation are read once, and the
+    # two actions carried out once.
     (record,) = [m.record for m in best_of_n(small_pool(), "prm", "last", [3])]
     assert (record.policy_tokens, record.sampled_tokens) == (3 + 3 * 4, 3 * 6)
-    assert (record.prm_tokens, record.env_steps) == (3 * 9, 3 * 2)
+    assert (record.prm_tokens, record.env_steps) == (3 * 9, 2)
     (bound,) = [m.record for m in oracle(small_pool(), [3])]
-    assert (bound.policy_tokens, bound.prm_tokens, bound.env_steps) == (3 + 3 * 4, 0, 3 * 2)
+    assert (bound.policy_tokens, bound.prm_tokens, bound.env_steps) == (3 + 3 * 4, 0, 2)
     one = sample_mean(small_pool()).record
     assert (one.policy_tokens, one.sampled_tokens, one.prm_tokens) == (3 + 4, 6, 0)
     assert (one.env_steps, one.n) == (2, 1)

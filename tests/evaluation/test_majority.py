@@ -67,6 +67,6 @@ def test_a_row_has_the_vote_of_each_task_and_the_costs_of_k_candidates() -> None
     assert one.successes == {"a": 0.5, "b": 0.0}
     assert four.successes == {"a": 1.0, "b": 0.0}
     assert (four.record.name, four.record.prm_tokens) == ("majority of 4", 0.0)
-    assert (four.record.env_steps, four.record.sampled_tokens) == (4 * 2, 4 * 6)
+    assert (four.record.env_steps, four.record.sampled_tokens) == (2, 4 * 6)  # equal actions count once
     # All candidates of a task have equal tokens: 3 are read once, and 4 sampled ones fed in each of the four.
     assert four.record.policy_tokens == 3 + 4 * 4

@@ -11,7 +11,7 @@ from rlprm.evaluation.pool import Pool
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.scorers.with_confidence import WithConfidence
-from rlprm.types import End, StopReason
+from rlprm.types import End, StopReason, Trajectory
 from tests.toys.agents import FunctionScorer
 from tests.toys.trajectories import of_steps
 
@@ -23,6 +23,20 @@ def test_groups_by_task_and_sorts_by_sample() -> None:
     assert [[t.sample for t in row] for row in pool.trajectories] == [[0, 1], [0, 1]]
     assert (pool.n, pool.end) == (2, End.DECLARED)
     assert [(t.task.id, t.sample) for t in pool.flat] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+
+
+def test_actions_that_candidates_begin_with_are_carried_out_once() -> None:
+    def acting(sample: int, *actions: str) -> Trajectory:
+        walked = of_steps(sample=sample, steps=len(actions))
+        steps = [replace(step, action=action) for step, action in zip(walked.steps, actions, strict=True)]
+        return replace(walked, steps=tuple(steps))
+
+    pool = Pool.from_trajectories([acting(0, "left", "left"), acting(1, "left", "right"), acting(2, "right")])
+    # One candidate: 2, 2 or 1 steps. Two: {left, left left, left right}, {left, left left, right} or
+    # {left, left right, right}. Three: left, left left, left right, right.
+    assert [pool.expected_steps(k) for k in (1, 2, 3)] == pytest.approx([5 / 3, 3, 4])
+    with pytest.raises(ConfigError, match="4"):
+        pool.expected_steps(4)
 
 
 def test_each_scorer_is_asked_once_and_its_scores_stand_with_their_trajectories() -> None:
