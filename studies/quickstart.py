@@ -27,7 +27,7 @@ POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
 RECIPES = Path("recipes/babyai")
 _STAGES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl")
-_NOT_IN_README = ("_x_policy", "shortest", "random")
+_NOT_IN_README = ("_x_policy", "shortest")
 _COSTS = {"env_steps": "environment steps", "total_tokens": "tokens"}
 _ENVIRONMENTS = {"babyai": "BabyAI"}
 _NAMES = {"agentprm": "AgentPRM", "orm": "ORM", "clone": "a clone of the successes"}
