@@ -13,9 +13,7 @@ from tests.toys.pipeline import Pipeline
 LINES = Path(__file__).parents[2] / "examples" / "ten_lines.py"
 
 SMALLER = {
-    '"babyai", levels=["FindObjS7", "GoToObjMazeS7"]': (
-        '"tests.toys.corridor", length=4'
-    ),
+    '"babyai", levels=["FindObjS7", "GoToObjMazeS7"]': ('"tests.toys.corridor", length=4'),
     "start=300_000, count=64": "start=3000, count=12",
     "count=32": "count=4",
     "temperature=1.0": "temperature=1.5",
