@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
@@ -81,10 +81,17 @@ class Pool:
         Raises:
             ConfigError: unless ``1 <= k <= n``.
         """
-        shared = [
-            pass_at_k(self.n, count, k) for row in self.trajectories for count in _beginnings(row).values()
-        ]
-        return math.fsum(shared) / len(self.trajectories)
+        carried_out = sum(steps * pass_at_k(self.n, count, k) for count, steps in self._sharing.items())
+        return carried_out / len(self.trajectories)
+
+    @cached_property
+    def _sharing(self) -> Counter[int]:
+        """Number of candidates → how many steps that many candidates of a task share."""
+        begun = Counter[tuple[str, ...]]()
+        for trajectory in self.flat:
+            actions = tuple(step.action for step in trajectory.steps)
+            begun.update((trajectory.task.id, *actions[:length]) for length in range(1, len(actions) + 1))
+        return Counter(begun.values())
 
     def scored(self, scorer: Scorer) -> Pool:
         """Return the pool with the scores of one more scorer, which gets all trajectories in one call.
@@ -145,12 +152,3 @@ class Pool:
                         f"sample {trajectory.sample} of task {task!r} has end {trajectory.end} and template "
                         f"{trajectory.template}, the first trajectory {end} and {template}"
                     )
-
-
-def _beginnings(row: Iterable[Trajectory]) -> Counter[tuple[str, ...]]:
-    """Return how many trajectories of a task begin with each sequence of actions."""
-    begun = Counter[tuple[str, ...]]()
-    for trajectory in row:
-        actions = tuple(step.action for step in trajectory.steps)
-        begun.update(actions[:length] for length in range(1, len(actions) + 1))
-    return begun
