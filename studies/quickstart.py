@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.errors import DataError, MismatchError
-from rlprm.evaluation.records import BEST_OF_N, GREEDY, MAJORITY, ORACLE, SAMPLE_MEAN, EvaluationRecord
+from rlprm.evaluation.records import (
+    BEST_OF_N,
+    GREEDY,
+    MAJORITY,
+    ORACLE,
+    SAMPLE_MEAN,
+    UNTIL_ACCEPTED,
+    EvaluationRecord,
+)
 from rlprm.runtime.files import read_json, write_atomically, write_json
 from rlprm.runtime.record import read_record
 from rlprm.stages.evaluate_parts.settings import FREE_SCORERS
@@ -40,7 +48,7 @@ def headline(folder: Path) -> Run:
     """Return the headline figures of a finished quickstart, in %.
 
     These are one sample, greedy, the oracle and every scorer at the budget at which rules are chosen, all
-    beams, best of k at the cost of the main scorer's beams, and one sample before and after RL.
+    beams, the reference at the cost of the main scorer's beams, and one sample before and after RL.
 
     Raises:
         ArtifactError: if the quickstart is not finished.
@@ -57,13 +65,13 @@ def headline(folder: Path) -> Run:
             "tokens": round(row.total_tokens),
         }
         for row in sorted(rows, key=lambda row: _place(row, evaluation["main_scorer"]))
-        if row.n == chosen_at or row.strategy not in (BEST_OF_N, MAJORITY, ORACLE)
+        if row.n == chosen_at or row.strategy not in (BEST_OF_N, UNTIL_ACCEPTED, MAJORITY, ORACLE)
     }
     for equal in summary["equal_cost"]:
         if not equal["search"].endswith(f", {evaluation['main_scorer']}"):
             continue
-        scorer = equal["reference"].partition(", ")[2] or "majority"
-        figures[f"best of k, {scorer}, at the {_COSTS[equal['cost']]} of {equal['search']}"] = {
+        reference = re.sub(r"\bN\b", "k", equal["reference"]).replace("majority of k", "best of k, majority")
+        figures[f"{reference}, at the {_COSTS[equal['cost']]} of {equal['search']}"] = {
             "success": round(100 * equal["success_rate"], 2),
             "k": round(equal["n"], 1),
             **({"tokens": round(equal["spent"])} if equal["cost"] == "total_tokens" else {}),
@@ -184,13 +192,16 @@ def short_table(recorded: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join([*_equal_cost(figures), *_of_rl(figures)])])
 
 
+_AT_COST = re.compile(r"(.+), at the ((?:environment steps|tokens) of .+)")
+"""Name of a figure: the reference of a search at the search's cost."""
+_UNTIL = re.compile(r"until (\w+), at most k")
 _SCORED = re.compile(r"(best of \d+|beam [^,]*), (\w+)")
 """Name of a figure: search and scorer."""
 
 
 def _place(row: EvaluationRecord, main: str) -> tuple[int, int]:
     """Return where a row stands: bounds, best-of-N, searches; free scorers first, the main one last."""
-    order = [SAMPLE_MEAN, GREEDY, ORACLE, MAJORITY, BEST_OF_N]
+    order = [SAMPLE_MEAN, GREEDY, ORACLE, MAJORITY, BEST_OF_N, UNTIL_ACCEPTED]
     free = row.scorer in FREE_SCORERS
     kind = order.index(row.strategy) if row.strategy in order else len(order)
     return kind, 0 if free else 2 if row.scorer == main else 1
@@ -233,12 +244,16 @@ def _bounds(figures: Mapping[str, Sequence[Figure]]) -> str:
 def _equal_cost(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
     found = []
     for name, of_runs in figures.items():
-        if not name.startswith("best of k, "):
+        if not (match := _AT_COST.fullmatch(name)):
             continue
-        scorer, _, cost = name.removeprefix("best of k, ").partition(", at the ")
+        reference, cost = match.groups()
         beyond = ", which costs less" if any(figure["beyond_pool"] for figure in of_runs) else ""
         ks = sum(figure["k"] for figure in of_runs) / len(of_runs)
-        found.append(f"At the {_titled(cost)}: best of {ks:.1f} by `{scorer}` {_rate(of_runs)}{beyond}.")
+        if until := _UNTIL.fullmatch(reference):
+            shown = f"one sample after another until `{until[1]}` shows success, at most {ks:.1f},"
+        else:
+            shown = f"best of {ks:.1f} by `{reference.rpartition(', ')[2]}`"
+        found.append(f"At the {_titled(cost)}: {shown} {_rate(of_runs)}{beyond}.")
     return found
 
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
-from rlprm.functional.best_of_n import pass_at_k
+from rlprm.functional.best_of_n import expected_cost
 from rlprm.types import Trajectory
 
-__all__ = ["expected_fed_tokens", "fed_tokens"]
+__all__ = ["expected_fed_tokens", "fed_tokens", "shared_tokens"]
 
 
 def fed_tokens(trajectories: Sequence[Trajectory]) -> list[int]:
@@ -45,21 +46,34 @@ def fed_tokens(trajectories: Sequence[Trajectory]) -> list[int]:
 def expected_fed_tokens(row: Sequence[Trajectory], k: int) -> float:
     """Return the expected tokens of k trajectories drawn from the n of one task, without replacement.
 
-    A context that c of the n share is read if any of the c is drawn: ``1 - C(n-c, k) / C(n, k)``.
-
     Raises:
         ConfigError: unless ``1 <= k <= n``.
     """
-    readers: dict[Hashable, int] = {}
+    return expected_cost(len(row), k, shared_tokens(row))
+
+
+def shared_tokens(row: Sequence[Trajectory], accepted: Collection[int] = ()) -> Counter[tuple[int, int]]:
+    """Return how many tokens are fed once for how many trajectories of a task.
+
+    Args:
+        row: the trajectories.
+        accepted: places of those at which sampling stops, see ``best_of_n.expected_cost``.
+
+    Returns:
+        (unaccepted, accepted) trajectories that share tokens → the tokens.
+    """
+    readers: dict[Hashable, list[int]] = {}
     lengths: dict[Hashable, int] = {}
-    sampled_tokens = 0
-    for trajectory in row:
+    tokens = Counter[tuple[int, int]]()
+    for place, trajectory in enumerate(row):
+        kind = int(place in accepted)
         for context, read, sampled in _turns(trajectory):
-            sampled_tokens += sampled
-            readers[context] = readers.get(context, 0) + 1
+            tokens[1 - kind, kind] += sampled
+            readers.setdefault(context, [0, 0])[kind] += 1
             lengths[context] = read
-    shared = sum(lengths[context] * pass_at_k(len(row), c, k) for context, c in readers.items())
-    return shared + sampled_tokens * k / len(row)
+    for context, (unaccepted, of_accepted) in readers.items():
+        tokens[unaccepted, of_accepted] += lengths[context]
+    return tokens
 
 
 def _turns(trajectory: Trajectory) -> Iterator[tuple[Hashable, int, int]]:

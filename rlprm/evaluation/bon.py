@@ -6,22 +6,27 @@ sample (choosing by lot) and the oracle (pass@k: choosing perfectly); what lies
 between them is what a scorer can win:
 
     gap_closed(k) = (BoN@k - mean) / (oracle@k - mean)
+
+A rule that recognises success makes most of the k candidates superfluous: sampling may stop at the first that
+the rule accepts. Success and costs of this are exact, too.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlprm.data.fed_tokens import expected_fed_tokens
+from rlprm.data.fed_tokens import expected_fed_tokens, shared_tokens
 from rlprm.errors import ConfigError
-from rlprm.evaluation.pool import Pool
+from rlprm.evaluation.pool import Pool, shared_steps
 from rlprm.evaluation.records import (
     BEST_OF_N,
     GREEDY,
     ORACLE,
     SAMPLE_MEAN,
+    UNTIL_ACCEPTED,
     Comparison,
     Costs,
     Measurement,
@@ -29,12 +34,16 @@ from rlprm.evaluation.records import (
     measure,
 )
 from rlprm.functional.aggregation import AGGREGATIONS
-from rlprm.functional.best_of_n import oracle_at_k, pass_at_k
+from rlprm.functional.best_of_n import expected_cost, oracle_at_k, pass_at_k, until_accepted_curve
+from rlprm.search.base import rank_score
 from rlprm.search.best_of_n import expected
-from rlprm.types import Trajectory
+from rlprm.types import StepScores, Trajectory
 
 _TIE = 1e-9
 """Success rates closer than this are equal: two rules that choose alike may differ by rounding."""
+
+_ACCEPTED = 1.0
+"""Score of an episode that a transcript rule believes to be solved."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,72 @@ def best_of_n(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int])
         )
         for k in budgets
     ]
+
+
+def until_accepted(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int]) -> list[Measurement]:
+    """Measure sampling one episode after another until a rule accepts one, k at most, for each budget k.
+
+    An episode is accepted if its last step score is 1. Success and costs are means over all orders in which
+    the candidates of the pool may be drawn. Steps and tokens that episodes share are counted as in best-of-N.
+
+    Args:
+        pool: scored by the rule.
+        scorer: name of the rule.
+        aggregation: chooses among k candidates if none is accepted, as in best-of-N.
+        budgets: each in ``1 ... n``.
+
+    Raises:
+        ConfigError: for an unknown scorer or aggregation, or a budget outside ``1 ... n``.
+    """
+    rows = list(zip(_rows(pool), pool.scores_of(scorer), strict=True))
+    tasks = [_Until(row, scores, aggregation) for (_, row), scores in rows]
+    success, graded = ([task.rewards(kind, budgets) for task in tasks] for kind in ("success", "score"))
+    return [
+        measure(
+            {task: of_task[k] for task, of_task in zip(pool.task_ids, success, strict=True)},
+            [of_task[k] for of_task in graded],
+            strategy=UNTIL_ACCEPTED,
+            end=pool.end,
+            scorer=scorer,
+            aggregation=aggregation,
+            n=k,
+            costs=Costs(*(_mean([task.cost(name, k) for task in tasks]) for name in Costs._fields)),
+            failed=pool.failed,
+            episodes=_mean([task.cost("episodes", k) for task in tasks]),
+        )
+        for k in budgets
+    ]
+
+
+class _Until:
+    """Sampling until acceptance from the candidates of one task."""
+
+    def __init__(
+        self, row: Sequence[Trajectory], scores: Sequence[StepScores | None], aggregation: str
+    ) -> None:
+        self.row = row
+        self.ranks = [rank_score(s, aggregation) for s in scores]
+        self.accepted = {i for i, s in enumerate(scores) if s is not None and s.values[-1] >= _ACCEPTED}
+        self.costs = {
+            "policy_tokens": shared_tokens(row, self.accepted),
+            "env_steps": shared_steps(row, self.accepted),
+            "sampled_tokens": self._own([t.action_tokens for t in row]),
+            "prm_tokens": self._own([0 if s is None else s.tokens for s in scores]),
+            "episodes": self._own([1] * len(row)),
+        }
+
+    def _own(self, costs: Sequence[int]) -> Counter[tuple[int, int]]:
+        """Return costs that no two candidates share."""
+        of_accepted = sum(costs[i] for i in self.accepted)
+        shares = Counter({(1, 0): sum(costs) - of_accepted, (0, 1): of_accepted})
+        return +shares  # without those of 0: there may be no candidate of the kind
+
+    def rewards(self, kind: str, budgets: Sequence[int]) -> dict[int, float]:
+        accepted = [i in self.accepted for i in range(len(self.row))]
+        return until_accepted_curve(self.ranks, [t.outcome.value(kind) for t in self.row], accepted, budgets)
+
+    def cost(self, name: str, k: int) -> float:
+        return expected_cost(len(self.row), k, self.costs[name], len(self.accepted))
 
 
 def evaluate_pool(

@@ -94,7 +94,7 @@ def row_compute(
         policy: its size.
         scorers: name of a scorer → its size; None if it reads tokens with a model of unknown size, or has no
             model.
-        pool_size: candidates per task of the pool; best-of-k takes k of them.
+        pool_size: candidates per task of the pool; a row takes the seconds of its share of them.
         context: from :func:`mean_context`.
 
     Returns:
@@ -106,7 +106,7 @@ def row_compute(
     scoring: float | None = None if record.prm_tokens else 0.0
     if size is not None and record.prm_tokens:
         scoring = flops(size, tokens=record.prm_tokens, context=context, logits=record.sampled_tokens)
-    parts, share = _parts(record), record.n / pool_size
+    parts, share = _parts(record), (record.episodes or record.n) / pool_size
     if record.is_search or record.strategy == GREEDY:
         share = 1.0
     return {

@@ -1,8 +1,8 @@
-"""A search beside best-of-N of a reference at the same cost.
+"""A search beside a reference at the same cost.
 
-Best-of-k of a pool is exact for every k, so that its success is a curve over its cost. The reference is
-``transcript``, if the environment has such a rule: best-of-N by the rule is sampling until the texts show
-success. Between two k the curve is interpolated, task by task.
+If the environment has the rule ``transcript``, the reference is sampling until the rule accepts an episode,
+k at most. Otherwise the reference is best-of-k by the best free baseline. Both are exact for every k of a
+pool, so that success is a curve over cost. Between two k the curve is interpolated, task by task.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ COSTS = ("env_steps", "total_tokens")
 
 @dataclass(frozen=True)
 class EqualCost:
-    """A search and best-of-N of a reference, at the same mean cost per task."""
+    """A search and a reference, at the same mean cost per task."""
 
     search: str
     reference: str
-    """Name of the reference with N left open, such as ``best of N, transcript``."""
+    """Name of the reference with N left open, such as ``until transcript, at most N``."""
     cost: str
     """Which cost is equal, one of :data:`COSTS`."""
     spent: float
     """Cost of the search, mean per task."""
     n: float
-    """Candidates of the reference at this cost."""
+    """Candidates of the reference at this cost; the most, if it may stop before."""
     beyond_pool: bool
     """Whether the search cost more than the pool; the reference then is the pool's largest N."""
     below_one: bool
@@ -51,7 +51,7 @@ def at_equal_cost(search: Measurement, curve: Sequence[Measurement], cost: str) 
 
     Args:
         search: any measurement.
-        curve: best-of-k of one pool for k = 1, 2, ..., n, of the same tasks.
+        curve: of one pool for k = 1, 2, ..., n, of the same tasks.
         cost: one of :data:`COSTS`.
 
     Raises:
@@ -81,7 +81,7 @@ def curve_at_cost(curve: Sequence[Measurement], cost: str, spent: float) -> tupl
     """Return the success of every task at the point of a curve that costs as much, and its k.
 
     Args:
-        curve: best-of-k of one pool for k = 1, 2, ..., n.
+        curve: of one pool for k = 1, 2, ..., n.
         cost: one of :data:`COSTS`.
         spent: mean per task. Outside of the curve, its first or last point is taken.
 
@@ -89,7 +89,7 @@ def curve_at_cost(curve: Sequence[Measurement], cost: str, spent: float) -> tupl
         DataError: for a curve that is empty or not in the order of k.
     """
     if not curve or [m.record.n for m in curve] != list(range(1, len(curve) + 1)):
-        raise DataError("a curve at equal cost needs best-of-k for k = 1, 2, ..., n")
+        raise DataError("a curve at equal cost needs measurements for k = 1, 2, ..., n")
     costs = [float(getattr(m.record, cost)) for m in curve]
     above = next((i for i, c in enumerate(costs) if c >= spent), len(costs) - 1)
     share = 1.0

@@ -27,6 +27,7 @@ from rlprm.evaluation.records import (
     ORACLE,
     SAMPLE_MEAN,
     SEARCH,
+    UNTIL_ACCEPTED,
     EvaluationRecord,
 )
 from rlprm.evaluation.table import rows
@@ -49,6 +50,8 @@ _STYLE: Any = {
     "text.parse_math": False,  # an action may hold prices: "$" is a dollar sign
 }
 _LONGEST_ACTION = 26
+_CURVES = (BEST_OF_N, UNTIL_ACCEPTED, MAJORITY, ORACLE)
+"""Strategies that have a row for every budget."""
 _SHAPES = ("s", "o", "^", "v", "P", "X", "*", "h")
 """Of searches."""
 
@@ -69,7 +72,7 @@ def write_all(
         qualities: of the scorers whose steps mean something.
         examples: from ``pick_examples``.
         example_scorer: whose scores the examples carry.
-        reference: best-of-k, for all k, of what searches are compared with at equal cost.
+        reference: the curve, for all k, of what searches are compared with at equal cost.
     """
     colours = colours_of([*(r.scorer for r in records if r.scorer), *(q.scorer for q in qualities)])
     paths = [folder / "success_by_budget.png", folder / "success_by_compute.png"]
@@ -111,7 +114,7 @@ def success_by_budget(
                 _mark_beams(axes, row, [r.n * r.m for r in row], colours)
             elif first.strategy == GREEDY:
                 _mark(axes, first, 1.0)
-            elif first.strategy in (BEST_OF_N, MAJORITY, ORACLE):
+            elif first.strategy in _CURVES:
                 _curve(axes, row, [float(r.n) for r in row], colours)
         axes.set_xscale("log", base=2)
         budgets = sorted({r.n * r.m for r in records if r.strategy != SAMPLE_MEAN} | {1})
@@ -136,7 +139,7 @@ def success_by_compute(
                 _mark_beams(axes, row, [r.total_tokens for r in row], colours)
             elif first.strategy == GREEDY:
                 _mark(axes, first, first.total_tokens)
-            elif first.strategy in (BEST_OF_N, MAJORITY, ORACLE):
+            elif first.strategy in _CURVES:
                 _curve(axes, row, [r.total_tokens for r in row], colours)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
@@ -156,7 +159,7 @@ def searches_by_cost(
 
     Args:
         records: of the evaluation; greedy decoding and the oracle are shown beside the searches.
-        reference: best-of-k, for all k, of what searches are compared with at equal cost.
+        reference: the curve, for all k, of what searches are compared with at equal cost.
         path: where to write.
         colours: of scorers.
     """
@@ -333,7 +336,8 @@ def _curve(
     colour = _BOUND if bound else colours.get(first.scorer or "", "black")  # a majority has no scorer
     order = sorted(range(len(row)), key=lambda i: xs[i])
     x, y = [xs[i] for i in order], [row[i].success_rate for i in order]
-    style = "--" if bound else "-"
+    # The same scorer may have a curve of best-of-N, and the two may lie on each other.
+    style = "--" if bound else ":" if first.strategy == UNTIL_ACCEPTED else "-"
     axes.plot(x, y, color=colour, linestyle=style, marker="o", markersize=3.5, label=first.label)
     if not bound:
         low, high = [row[i].ci_low for i in order], [row[i].ci_high for i in order]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
-from rlprm.functional.best_of_n import pass_at_k
+from rlprm.functional.best_of_n import expected_cost
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import score_all
@@ -75,23 +75,16 @@ class Pool:
         """Return the environment steps of k candidates of a task, drawn without replacement; mean per task.
 
         Actions that several candidates begin with are carried out once, because a beam carries equal actions
-        of one state out once, too. Actions that c of the n candidates begin with are carried out if any of
-        the c is drawn: ``1 - C(n-c, k) / C(n, k)``.
+        of one state out once, too.
 
         Raises:
             ConfigError: unless ``1 <= k <= n``.
         """
-        carried_out = sum(steps * pass_at_k(self.n, count, k) for count, steps in self._sharing.items())
-        return carried_out / len(self.trajectories)
+        return expected_cost(self.n, k, self._steps) / len(self.trajectories)
 
     @cached_property
-    def _sharing(self) -> Counter[int]:
-        """Number of candidates → how many steps that many candidates of a task share."""
-        begun = Counter[tuple[str, ...]]()
-        for trajectory in self.flat:
-            actions = tuple(step.action for step in trajectory.steps)
-            begun.update((trajectory.task.id, *actions[:length]) for length in range(1, len(actions) + 1))
-        return Counter(begun.values())
+    def _steps(self) -> Counter[tuple[int, int]]:
+        return sum(map(shared_steps, self.trajectories), Counter[tuple[int, int]]())
 
     def scored(self, scorer: Scorer) -> Pool:
         """Return the pool with the scores of one more scorer, which gets all trajectories in one call.
@@ -152,3 +145,21 @@ class Pool:
                         f"sample {trajectory.sample} of task {task!r} has end {trajectory.end} and template "
                         f"{trajectory.template}, the first trajectory {end} and {template}"
                     )
+
+
+def shared_steps(row: Sequence[Trajectory], accepted: Collection[int] = ()) -> Counter[tuple[int, int]]:
+    """Return how many environment steps are taken once for how many candidates of a task.
+
+    Args:
+        row: the candidates.
+        accepted: places of those at which sampling stops, see ``best_of_n.expected_cost``.
+
+    Returns:
+        (unaccepted, accepted) candidates that begin with the same actions → the number of such actions.
+    """
+    begun: dict[tuple[str, ...], list[int]] = {}
+    for place, trajectory in enumerate(row):
+        actions = tuple(step.action for step in trajectory.steps)
+        for length in range(1, len(actions) + 1):
+            begun.setdefault(actions[:length], [0, 0])[place in accepted] += 1
+    return Counter((unaccepted, of_accepted) for unaccepted, of_accepted in begun.values())

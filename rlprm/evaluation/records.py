@@ -14,7 +14,7 @@ from rlprm.search.base import SearchResult
 from rlprm.types import End
 
 GREEDY, SAMPLE_MEAN, MAJORITY, BEST_OF_N = "greedy", "sample_mean", "majority", "best_of_n"
-BEAM, SEARCH, ORACLE = "beam", "search", "oracle"
+UNTIL_ACCEPTED, BEAM, SEARCH, ORACLE = "until_accepted", "beam", "search", "oracle"
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,14 @@ class EvaluationRecord:
     """How one strategy did with one budget. Rates are means over tasks, costs means per task."""
 
     strategy: str
-    """``greedy``, ``sample_mean``, ``majority``, ``best_of_n``, ``beam``, ``search`` or ``oracle``."""
+    """``greedy``, ``sample_mean``, ``majority``, ``best_of_n``, ``until_accepted``, ``beam``, ``search`` or
+    ``oracle``."""
     scorer: str | None
     """None if no scorer was used."""
     aggregation: str | None
     """Rule from step scores to a trajectory score; None where none was used."""
     n: int
-    """Candidates, or partial trajectories a beam keeps."""
+    """Candidates (the most, of ``until_accepted``), or partial trajectories a beam keeps."""
     m: int
     """Actions a beam samples for each; 1 for all else."""
     end: str
@@ -46,14 +47,16 @@ class EvaluationRecord:
     prm_tokens: float
     """Model tokens the scorer processed."""
     env_steps: float
-    """Turns taken; a message that the action format refuses is one, too. Of best-of-N and majority, actions
-    that several candidates begin with count once, as equal actions of one state do in a beam."""
+    """Turns taken; a message that the action format refuses is one, too. Of a pool's candidates, actions that
+    several begin with count once, as equal actions of one state do in a beam."""
     tasks: int
     """Number of tasks."""
     failed: int
     """Episodes that an environment let down; they count as not solved."""
     search: str | None = None
     """Name of the search, if ``strategy`` is ``search``."""
+    episodes: float | None = None
+    """Episodes that ``until_accepted`` samples; None for all else."""
 
     @property
     def label(self) -> str:
@@ -71,6 +74,7 @@ class EvaluationRecord:
             SAMPLE_MEAN: "one sample",
             MAJORITY: f"majority of {n}",
             BEST_OF_N: f"best of {n}, {self.scorer}",
+            UNTIL_ACCEPTED: f"until {self.scorer}, at most {n}",
             BEAM: f"beam {n}×{self.m}, {self.scorer}",
             SEARCH: f"{self.search}, {self.scorer}",
             ORACLE: f"oracle (pass@{n})",
@@ -131,6 +135,7 @@ def measure(
     m: int = 1,
     failed: int = 0,
     search: str | None = None,
+    episodes: float | None = None,
 ) -> Measurement:
     """Build a measurement from per-task values.
 
@@ -146,6 +151,7 @@ def measure(
         m: actions per partial trajectory.
         failed: episodes.
         search: name of the search.
+        episodes: that are sampled, mean per task.
 
     Raises:
         DataError: for no tasks, or values that are not finite.
@@ -172,6 +178,7 @@ def measure(
         tasks=len(successes),
         failed=failed,
         search=search,
+        episodes=episodes,
     )
     return Measurement(record, dict(successes))
 

@@ -20,6 +20,7 @@ from rlprm.evaluation.records import (
     ORACLE,
     SAMPLE_MEAN,
     SEARCH,
+    UNTIL_ACCEPTED,
     Comparison,
     EvaluationRecord,
 )
@@ -41,7 +42,7 @@ TABLE_WIDTH = 80
 
 _NAME_WIDTHS = (26, 22, 18)
 """Of the first column if the table is narrow; a longer name goes on in the next line."""
-_ORDER = (GREEDY, SAMPLE_MEAN, MAJORITY, BEST_OF_N, BEAM, SEARCH, ORACLE)
+_ORDER = (GREEDY, SAMPLE_MEAN, MAJORITY, BEST_OF_N, UNTIL_ACCEPTED, BEAM, SEARCH, ORACLE)
 
 
 def all_tables(findings: Findings, *, title: str, width: int, n: int) -> list[Table]:
@@ -105,14 +106,14 @@ def paired_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def searches_table(records: Sequence[EvaluationRecord], compared: Sequence[EqualCost]) -> Table:
-    """Return a table of searches, each beside best-of-N of the reference at equal cost.
+    """Return a table of searches, each beside the reference at equal cost.
 
     Args:
         records: of searches.
         compared: of the same searches, by both costs.
     """
     at = {(c.search, c.cost): c for c in compared}
-    reference = f", and {compared[0].reference} at equal cost" if compared else ""
+    reference = f", and at equal cost: {compared[0].reference}" if compared else ""
     table = _empty_table(escape(f"Searches{reference}"))
     table.add_column("search", overflow="fold", max_width=_NAME_WIDTHS[0])
     for header in ("success\n", "steps\nper task", "tokens\nper task"):

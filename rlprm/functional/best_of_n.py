@@ -7,18 +7,31 @@ with the highest score yields, with candidates in descending score order,
 
 because candidate (i) wins exactly when it is drawn and the other k - 1 come from
 the n - i below it. Equal scores are settled by lot: their rewards are averaged.
+
+Sampling until acceptance draws the candidates one after another, stops at the first that is accepted, and
+draws k at most. Without an accepted one, the result is the best of the k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlprm.errors import ConfigError, DataError
 
-__all__ = ["best_of_k", "best_of_k_curve", "oracle_at_k", "pass_at_k", "win_probabilities"]
+__all__ = [
+    "best_of_k",
+    "best_of_k_curve",
+    "expected_cost",
+    "oracle_at_k",
+    "pass_at_k",
+    "until_accepted_curve",
+    "win_probabilities",
+]
 
 
 def win_probabilities(n: int, k: int) -> NDArray[np.float64]:
@@ -72,6 +85,69 @@ def pass_at_k(n: int, successes: int, k: int) -> float:
         return 1.0
     i = np.arange(n - successes + 1, n + 1)
     return float(1.0 - np.prod(1.0 - k / i))
+
+
+def until_accepted_curve(
+    scores_N: ArrayLike, rewards_N: ArrayLike, accepted_N: ArrayLike, budgets: Sequence[int]
+) -> dict[int, float]:
+    """Return the expected reward of sampling until acceptance, for several k.
+
+    Any of the accepted candidates may be the first, whatever its score. If no accepted score is below
+    another one and the accepted ones are equal, this is ``best_of_k_curve``.
+
+    Args:
+        scores_N: what the best of k unaccepted candidates is chosen by.
+        rewards_N: what is counted.
+        accepted_N: whether sampling stops at a candidate.
+        budgets: each in ``1 ... n``.
+    """
+    scores, rewards = np.asarray(scores_N, dtype=np.float64), np.asarray(rewards_N, dtype=np.float64)
+    accepted = np.asarray(accepted_N, dtype=bool)
+    n, count = len(accepted), int(accepted.sum())
+    shows = {k: pass_at_k(n, count, k) for k in budgets}
+    first = float(rewards[accepted].mean()) if count else 0.0
+    unaccepted = [k for k in budgets if k <= n - count]
+    otherwise = best_of_k_curve(scores[~accepted], rewards[~accepted], unaccepted)
+    return {k: shows[k] * first + (1.0 - shows[k]) * otherwise.get(k, 0.0) for k in budgets}
+
+
+def expected_cost(n: int, k: int, costs: Mapping[tuple[int, int], float], accepted: int = 0) -> float:
+    """Return the expected cost of k of n candidates, or of fewer if sampling stops at an accepted one.
+
+    A cost that several candidates share is paid once if any of them is drawn. Let ``u`` of the candidates be
+    unaccepted and ``a`` accepted, and let ``c`` unaccepted and ``d`` accepted ones share a cost. With
+    ``(x)_s = x (x - 1) ... (x - s + 1)``, none of them is drawn with the chance
+
+        Σ_{s=1}^{k} (u-c)_{s-1} (a-d) / (n)_s + (u-c)_k / (n)_k.
+
+    Args:
+        n: candidates of the pool.
+        k: the most that are drawn.
+        costs: (unaccepted, accepted) candidates that share a cost → the cost, summed over all such.
+        accepted: candidates at which sampling stops; 0 if all k are drawn.
+
+    Raises:
+        ConfigError: unless ``1 <= k <= n``.
+        DataError: for more candidates than there are.
+    """
+    _check_budget(n, k)
+    for sharing in costs:
+        if not (0 <= sharing[0] <= n - accepted and 0 <= sharing[1] <= accepted <= n):
+            raise DataError(f"{sharing} candidates share a cost, of {n - accepted} and {accepted}")
+    return math.fsum(cost * (1.0 - _none_drawn(n, k, accepted, *c)) for c, cost in costs.items())
+
+
+@lru_cache(maxsize=1 << 18)  # tasks and budgets ask for few different chances, many times
+def _none_drawn(n: int, k: int, accepted: int, unaccepted_of: int, accepted_of: int) -> float:
+    """Return the chance that sampling until acceptance draws none of some candidates.
+
+    By ratios, so that no large factorial is formed.
+    """
+    goes_on, stopped = 1.0, 0.0  # no candidate of them so far: sampling goes on, has stopped
+    for s in range(k):
+        stopped += goes_on * (accepted - accepted_of) / (n - s)
+        goes_on *= max(n - accepted - unaccepted_of - s, 0) / (n - s)
+    return stopped + goes_on
 
 
 def _check_budget(n: int, k: int) -> None:

@@ -1,8 +1,8 @@
 """A baseline without a model: a short rule that reads the outcome off the texts of an episode.
 
 First question of every comparison: can the outcome be read off the transcript? If it can, best-of-N over
-finished episodes measures reading, not foresight, and best-of-N by this scorer is the honest price of
-sampling until success. The rule is the environment's own (``read_transcript``); math has none.
+finished episodes measures reading, not foresight. Sampling until this scorer is 1 then is what a search must
+beat. The rule is the environment's own (``read_transcript``); math has none.
 
 How often the rule's verdict (1, or less) at the last step equals success, with ``end: declared``, over
 episodes of the expert, of the expert with a quarter of its actions left out, and of random actions:

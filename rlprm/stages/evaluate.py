@@ -29,6 +29,7 @@ from rlprm.evaluation.bon import (
     evaluate_pool,
     gap_closed,
     headline,
+    until_accepted,
 )
 from rlprm.evaluation.candidate_files import write_scores, write_search
 from rlprm.evaluation.compute import Meter, mean_context, row_compute, size_of
@@ -97,6 +98,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         rules = {c.scorer: c.name for c in choices} | dict.fromkeys(used.without_rules, "last")
         answer: AnswerOf | None = getattr(envs.load(config.environment), "answer", None)
         measured = evaluate_pool(pool, {name: [rule] for name, rule in rules.items()}, config.budgets)
+        measured += until_accepted(pool, RULE, rules[RULE], config.budgets) if RULE in rules else []
         measured += majority_of_n(pool, answer, config.budgets) if answer else []
         with meter.measure("greedy"):
             measured.append(decode_greedily(config, policy, processes, tasks))
@@ -204,12 +206,13 @@ def _compare(
     main, n = config.main_scorer, config.chosen_at
     free = {name: rule for name, rule in rules.items() if name in config.baselines()}
     best_free = best_free_baseline(dev, free, n, answer)
-    reference = RULE if RULE in rules else best_free.name
     every_k = range(1, pool.n + 1)
-    if answer is not None and reference == MAJORITY:
+    if RULE in rules:
+        curve = until_accepted(pool, RULE, rules[RULE], every_k)
+    elif answer is not None and best_free.name == MAJORITY:
         curve = majority_of_n(pool, answer, every_k)
     else:
-        curve = best_of_n(pool, reference, rules[reference], every_k)
+        curve = best_of_n(pool, best_free.name, rules[best_free.name], every_k)
     searches = [m for m in measured if m.record.is_search]
     return Findings(
         measured,

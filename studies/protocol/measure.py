@@ -177,12 +177,12 @@ def free_rows(ground: Ground) -> dict[str, Row]:
 
 
 def at_equal_cost(curve: Sequence[Measurement], *, cost: str, spent: float) -> Row:
-    """Measure best-of-k with the k that spends as much, between whole numbers by interpolation.
+    """Measure the point of a curve that spends as much, between whole numbers by interpolation.
 
     Args:
-        curve: best-of-k for k = 1, 2, ..., n.
+        curve: of one pool for k = 1, 2, ..., n.
         cost: one of :data:`rlprm.evaluation.equal_cost.COSTS`.
-        spent: per task, by the search that best-of-k is compared with.
+        spent: per task, by the search that the curve is compared with.
     """
     successes, k = curve_at_cost(curve, cost, spent)
     return {

@@ -70,7 +70,7 @@ def _of_arms(same: Sequence[Record], about: Mapping[str, str]) -> list[Differenc
 
 
 def _of_searches(same: Sequence[Record]) -> list[Difference]:
-    """Compare searches with the beam 4×4, and all of them with best-of-k by the transcript at equal cost."""
+    """Compare searches with the beam 4×4, and with sampling until success shows, at equal cost."""
     searches = same[0]["search"].items()
     found = [
         difference(same, f"{row['about']} − beam 4×4", ("search", name), ("beam", REFERENCE))
@@ -81,7 +81,7 @@ def _of_searches(same: Sequence[Record]) -> list[Difference]:
         cost = f"at equal {_cost(name)}"
         if any(record["equal_cost"][name]["beyond_pool"] for record in same):
             cost = f"which costs fewer {_cost(name)}: the pool ends there"
-        text = f"{_searched(name)} − best of {ks:.1f} by `transcript`, {cost}"
+        text = f"{_searched(name)} − until `transcript` shows success, at most {ks:.1f} episodes, {cost}"
         found.append(difference(same, text, _place(name), ("equal_cost", name)))
     return found
 

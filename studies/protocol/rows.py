@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rlprm.evaluation.baselines import GUIDANCE
-from rlprm.evaluation.bon import best_of_n
+from rlprm.evaluation.bon import until_accepted
 from rlprm.evaluation.equal_cost import COSTS
 from rlprm.evaluation.pool import Pool
 from rlprm.runtime.record import Stopwatch, has_record, read_record
@@ -155,12 +155,12 @@ def search_settings(wanted: Search, beam: Row) -> dict[str, Any]:
 
 
 def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
-    """Measure best-of-k by the transcript with as many tokens, and as many steps, as each step search."""
+    """Measure sampling until the transcript shows success, at equal tokens and at equal steps."""
     reader = next((s for s in free_scorers(unit) if s.name == TRANSCRIPT), None)
     if reader is None or unit.environment.kind != GUIDANCE:
         return {}
     rule = rows["best_of_n"][TRANSCRIPT]["aggregation"]
-    curve = best_of_n(test.scored(reader), reader.name, rule, range(1, test.n + 1))
+    curve = until_accepted(test.scored(reader), reader.name, rule, range(1, test.n + 1))
     searches = {f"beam {REFERENCE}": rows["beam"][REFERENCE], **rows["search"]}
     return {
         f"{name}, {cost}": at_equal_cost(curve, cost=cost, spent=found["costs"][cost])

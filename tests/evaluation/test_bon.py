@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations, permutations
 
 import pytest
 
+from rlprm.data.fed_tokens import fed_tokens
 from rlprm.errors import ConfigError
 from rlprm.evaluation.bon import (
     best_of_n,
@@ -16,6 +19,7 @@ from rlprm.evaluation.bon import (
     headline,
     oracle,
     sample_mean,
+    until_accepted,
 )
 from rlprm.evaluation.pool import Pool
 from rlprm.scorers.random import Random
@@ -70,6 +74,101 @@ def test_costs_are_those_of_k_candidates() -> None:
     one = sample_mean(small_pool()).record
     assert (one.policy_tokens, one.sampled_tokens, one.prm_tokens) == (3 + 4, 6, 0)
     assert (one.env_steps, one.n) == (2, 1)
+
+
+# Candidates of one task: success, the rule's last score, their actions. Two are accepted, one wrongly; the
+# one that succeeds unseen has the second-best score.
+UNTIL = [
+    (True, 1.0, ("left", "up", "up")),
+    (False, 0.2, ("left", "up")),
+    (True, 0.5, ("left", "down", "up", "up")),
+    (False, 1.0, ("right",)),
+    (False, 0.2, ("right", "down")),
+]
+
+
+def acting(candidates: Sequence[tuple[bool, float, tuple[str, ...]]]) -> list[Trajectory]:
+    """Trajectories whose tokens begin alike as far as their actions do."""
+    ids = {text: 10 + place for place, text in enumerate(("left", "right", "up", "down"))}
+    made = []
+    for sample, (won, _, actions) in enumerate(candidates):
+        plain = of_steps(won, len(actions), sample=sample, score=0.9 * won)
+        tokens = tuple(
+            ids[actions[sum(s.end < i for s in plain.steps)]] if sampled else i
+            for i, sampled in enumerate(plain.action_mask)
+        )
+        steps = tuple(replace(step, action=text) for step, text in zip(plain.steps, actions, strict=True))
+        made.append(replace(plain, token_ids=tokens, steps=steps))
+    return made
+
+
+def rule_of(candidates: Sequence[tuple[bool, float, tuple[str, ...]]]) -> Listed:
+    values = [[0.0] * (len(actions) - 1) + [score] for _, score, actions in candidates]
+    return Listed("rule", {"a": values})
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_sampling_until_acceptance_is_the_mean_over_all_orders(k: int) -> None:
+    row = acting(UNTIL)
+    (found,) = until_accepted(Pool.from_trajectories(row).scored(rule_of(UNTIL)), "rule", "last", [k])
+    totals = dict.fromkeys(("won", "score", "steps", "fed", "sampled", "read", "episodes"), 0.0)
+    orders = list(permutations(range(5)))
+    for order in orders:
+        stop = next((i + 1 for i in range(k) if UNTIL[order[i]][1] == 1.0), k)
+        drawn = [row[i] for i in order[:stop]]
+        best = drawn[-1] if UNTIL[order[stop - 1]][1] == 1.0 else max(drawn, key=lambda t: UNTIL[t.sample][1])
+        totals["won"] += best.outcome.success
+        totals["score"] += best.outcome.score
+        begun = {tuple(s.action for s in t.steps[:end]) for t in drawn for end in range(1, len(t.steps) + 1)}
+        totals["steps"] += len(begun)
+        totals["fed"] += sum(fed_tokens(drawn))
+        totals["sampled"] += sum(t.action_tokens for t in drawn)
+        totals["read"] += 9 * len(drawn)
+        totals["episodes"] += len(drawn)
+    mean = {name: pytest.approx(total / len(orders)) for name, total in totals.items()}
+    record = found.record
+    assert (record.success_rate, record.mean_score) == (mean["won"], mean["score"])
+    assert (record.env_steps, record.policy_tokens) == (mean["steps"], mean["fed"])
+    assert (record.sampled_tokens, record.prm_tokens) == (mean["sampled"], mean["read"])
+    assert (record.episodes, record.n, record.strategy) == (mean["episodes"], k, "until_accepted")
+    assert (record.name, record.label) == (f"until rule, at most {k}", "until rule, at most N")
+
+
+def test_a_rule_that_accepts_nothing_costs_and_chooses_as_best_of_n() -> None:
+    never = [(won, min(score, 0.9), actions) for won, score, actions in UNTIL]
+    pool = Pool.from_trajectories(acting(never)).scored(rule_of(never))
+    for ours, best in zip(
+        until_accepted(pool, "rule", "last", [1, 3, 5]),
+        best_of_n(pool, "rule", "last", [1, 3, 5]),
+        strict=True,
+    ):
+        assert ours.successes == pytest.approx(best.successes)
+        for name in ("mean_score", "policy_tokens", "sampled_tokens", "prm_tokens", "env_steps"):
+            assert getattr(ours.record, name) == pytest.approx(getattr(best.record, name))
+        assert ours.record.episodes == pytest.approx(ours.record.n)
+
+
+def test_a_rule_that_accepts_everything_costs_one_sample() -> None:
+    always = [(won, 1.0, actions) for won, _, actions in UNTIL]
+    pool = Pool.from_trajectories(acting(always)).scored(rule_of(always))
+    one = sample_mean(pool)
+    for found in until_accepted(pool, "rule", "last", [1, 2, 5]):
+        assert found.successes == pytest.approx(one.successes)
+        assert found.record.env_steps == pytest.approx(one.record.env_steps)
+        assert found.record.policy_tokens == pytest.approx(one.record.policy_tokens)
+        assert found.record.episodes == pytest.approx(1.0)
+
+
+def test_until_acceptance_succeeds_as_often_as_best_of_n_and_costs_less() -> None:
+    pool = Pool.from_trajectories(acting(UNTIL)).scored(rule_of(UNTIL))
+    budgets = range(1, 6)
+    for ours, best in zip(
+        until_accepted(pool, "rule", "last", budgets), best_of_n(pool, "rule", "last", budgets), strict=True
+    ):
+        assert ours.successes == pytest.approx(best.successes)
+        saves = ours.record.n > 1
+        assert (ours.record.env_steps < best.record.env_steps - 0.01) is saves
+        assert (ours.record.total_tokens < best.record.total_tokens - 0.01) is saves
 
 
 def test_the_oracle_is_pass_at_k() -> None:

@@ -22,7 +22,7 @@ def test_the_fields_are_those_that_other_programs_rely_on() -> None:
     assert [f.name for f in fields(EvaluationRecord)] == [
         "strategy", "scorer", "aggregation", "n", "m", "end", "success_rate", "ci_low", "ci_high",
         "mean_score", "policy_tokens", "sampled_tokens", "prm_tokens", "env_steps", "tasks", "failed",
-        "search",
+        "search", "episodes",
     ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def test_search_results_become_a_record_of_means_per_task() -> None:
         "tasks": 2,
         "failed": 0,
         "search": None,
+        "episodes": None,
     }
     assert interval == (0.0, 1.0)
     assert m.successes == {"a": 1.0, "b": 0.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprm.errors import ConfigError, DataError
-from rlprm.functional.best_of_n import best_of_k, best_of_k_curve, oracle_at_k, pass_at_k, win_probabilities
+from rlprm.functional.best_of_n import (
+    best_of_k,
+    best_of_k_curve,
+    expected_cost,
+    oracle_at_k,
+    pass_at_k,
+    until_accepted_curve,
+    win_probabilities,
+)
 
 
 def by_enumeration(scores: list[float], rewards: list[float], k: int) -> float:
@@ -109,3 +117,84 @@ def test_trap_a_missing_score_or_reward_is_not_ranked() -> None:
         best_of_k([1.0, float("nan")], [0.0, 1.0], 1)
     with pytest.raises(DataError, match="the reward of candidate 0 is NaN"):
         best_of_k([1.0, 2.0], [float("nan"), 1.0], 1)
+
+
+def until_accepted_by_enumeration(
+    scores: list[float], rewards: list[float], accepted: list[bool], k: int, shared: list[set[int]]
+) -> tuple[float, list[float]]:
+    """Mean reward over all orders, and how often any candidate of each set is drawn."""
+    orders = list(permutations(range(len(scores))))
+    total, drawn_of = 0.0, [0] * len(shared)
+    for order in orders:
+        stop = next((i for i in range(k) if accepted[order[i]]), None)
+        drawn = order[:k] if stop is None else order[: stop + 1]
+        if stop is None:
+            best = max(scores[i] for i in drawn)
+            tied = [rewards[i] for i in drawn if scores[i] == best]
+            total += sum(tied) / len(tied)
+        else:
+            total += rewards[drawn[-1]]
+        for index, candidates in enumerate(shared):
+            drawn_of[index] += bool(candidates & set(drawn))
+    return total / len(orders), [count / len(orders) for count in drawn_of]
+
+
+def test_sampling_until_acceptance_by_hand() -> None:
+    # Three candidates, one accepted, two draws at most. The accepted one is drawn in 2 of 3 cases. Of the
+    # unaccepted ones, the first is drawn unless the accepted one comes first (1/3) or after the other (1/6).
+    assert expected_cost(3, 2, {(0, 1): 1.0}, 1) == pytest.approx(2 / 3)
+    assert expected_cost(3, 2, {(1, 0): 1.0}, 1) == pytest.approx(1 / 2)
+    # Both unaccepted ones share 6 steps: they are taken unless the accepted one comes first.
+    assert expected_cost(3, 2, {(2, 0): 6.0, (0, 1): 3.0}, 1) == pytest.approx(6 * 2 / 3 + 3 * 2 / 3)
+    # Without acceptance the better of the two unaccepted ones, here the last, is the result.
+    rewards = until_accepted_curve([9.0, 1.0, 2.0], [1.0, 0.0, 0.25], [True, False, False], [1, 2, 3])
+    assert rewards == pytest.approx({1: 1.25 / 3, 2: 2 / 3 + 0.25 / 3, 3: 1.0})
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((0.0, 0.5, 1.0)), st.floats(0.0, 1.0), st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    st.data(),
+)
+def test_sampling_until_acceptance_equals_enumeration(
+    pool: list[tuple[float, float, bool]], data: st.DataObject
+) -> None:
+    scores, rewards, accepted = map(list, zip(*pool, strict=True))
+    n, k = len(pool), data.draw(st.integers(1, len(pool)))
+    shared = data.draw(st.lists(st.sets(st.integers(0, n - 1), min_size=1), min_size=1, max_size=4))
+    reward, drawn = until_accepted_by_enumeration(scores, rewards, accepted, k, shared)
+    assert until_accepted_curve(scores, rewards, accepted, [k])[k] == pytest.approx(reward, abs=1e-12)
+    for candidates, share in zip(shared, drawn, strict=True):
+        of_accepted = sum(accepted[i] for i in candidates)
+        cost = expected_cost(n, k, {(len(candidates) - of_accepted, of_accepted): 2.0}, sum(accepted))
+        assert cost == pytest.approx(2.0 * share, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_without_accepted_candidates_all_k_are_drawn(k: int) -> None:
+    scores, rewards = [0.3, 0.1, 0.9, 0.9, 0.2], [1.0, 0.0, 0.25, 0.75, 0.5]
+    assert until_accepted_curve(scores, rewards, [False] * 5, [k]) == pytest.approx(
+        {k: best_of_k(scores, rewards, k)}
+    )
+    for sharing in range(1, 6):
+        assert expected_cost(5, k, {(sharing, 0): 1.0}) == pytest.approx(pass_at_k(5, sharing, k))
+
+
+def test_if_the_highest_scores_are_accepted_the_reward_is_that_of_best_of_k() -> None:
+    scores, rewards = [1.0, 1.0, 0.5, 0.0, 0.5, 1.0], [1.0, 0.0, 0.3, 0.0, 1.0, 1.0]
+    accepted = [score == 1.0 for score in scores]
+    assert until_accepted_curve(scores, rewards, accepted, range(1, 7)) == pytest.approx(
+        best_of_k_curve(scores, rewards, range(1, 7))
+    )
+
+
+def test_costs_of_more_candidates_than_there_are_are_refused() -> None:
+    for sharing, accepted in (((3, 0), 2), ((0, 3), 2), ((0, 1), 0)):
+        with pytest.raises(DataError, match="candidates share a cost"):
+            expected_cost(4, 1, {sharing: 1.0}, accepted)
+    with pytest.raises(ConfigError, match="best of 5"):
+        expected_cost(4, 5, {})

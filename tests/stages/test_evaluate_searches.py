@@ -115,8 +115,25 @@ def test_searches_are_compared_with_greedy_with_the_best_baseline_and_at_equal_c
         spent = searched["env_steps"]
         if cost == "total_tokens":
             spent = searched["policy_tokens"] + searched["prm_tokens"]
-        assert (compared["spent"], compared["reference"]) == (spent, "best of N, transcript")
+        assert (compared["spent"], compared["reference"]) == (spent, "until transcript, at most N")
         assert compared["difference"] == pytest.approx(searched["success_rate"] - compared["success_rate"])
+
+
+def test_sampling_until_the_transcript_shows_success_is_a_row_for_every_budget(finished: Path) -> None:
+    summary = summary_of(finished)
+    rows = {r["n"]: r for r in summary["evaluation"] if r["strategy"] == "until_accepted"}
+    assert list(rows) == [1, 2, 4]
+    for n, ours in rows.items():
+        best = row(summary, "best_of_n", "transcript", n=n)
+        if ours["aggregation"] == "last":
+            assert ours["success_rate"] == pytest.approx(best["success_rate"])
+        assert 1 <= ours["episodes"] <= n
+        assert ours["env_steps"] <= best["env_steps"] + 1e-9
+    assert rows[4]["episodes"] < 4
+    assert rows[4]["env_steps"] < row(summary, "best_of_n", "transcript", n=4)["env_steps"]
+    compute = summary["compute"]
+    assert compute["until transcript, at most 4"]["seconds"] < compute["best of 4, transcript"]["seconds"]
+    assert "until transcript, at" in (finished / "table.txt").read_text()
 
 
 def test_every_row_says_what_it_computed(finished: Path) -> None:

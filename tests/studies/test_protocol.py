@@ -168,7 +168,7 @@ def test_the_best_free_baseline_is_chosen_on_dev_tasks() -> None:
 
 def test_a_reference_that_costs_less_than_a_search_is_not_called_equal() -> None:
     found = toy.record(0, {REFERENCE: [1, 0]})
-    assert "best of 7.5 by `transcript`, at equal tokens" in section([found])
+    assert "until `transcript` shows success, at most 7.5 episodes, at equal tokens" in section([found])
     next(iter(found["equal_cost"].values()))["beyond_pool"] = True
     assert "at equal tokens" not in section([found])
     assert "which costs fewer tokens: the pool ends there" in section([found])

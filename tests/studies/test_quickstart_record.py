@@ -31,6 +31,8 @@ def finished(tmp_path: Path) -> Path:
         _evaluated("sample_mean", 0.2),
         _evaluated("best_of_n", 0.3, scorer="agentprm", n=2),
         _evaluated("best_of_n", 0.5, scorer="agentprm", n=16),
+        _evaluated("until_accepted", 0.4, scorer="transcript", n=2),
+        _evaluated("until_accepted", 0.7, scorer="transcript", n=16),
         _evaluated("oracle", 0.8, n=16),
         _evaluated("beam", 0.6, scorer="agentprm", n=4, m=4),
     ]
@@ -38,7 +40,7 @@ def finished(tmp_path: Path) -> Path:
              for part, x in (("before", 0.2), ("after", 0.3), ("difference", 0.1))}  # fmt: skip
     folder = tmp_path / "quickstart"
     equal = [
-        {"search": f"beam 4×4, {scorer}", "reference": "best of N, transcript", "cost": cost,
+        {"search": f"beam 4×4, {scorer}", "reference": "until transcript, at most N", "cost": cost,
          "spent": 1234.5, "n": 7.96, "beyond_pool": False, "success_rate": 0.45}
         for scorer in ("agentprm", "random") for cost in ("env_steps", "total_tokens")
     ]  # fmt: skip
@@ -56,9 +58,9 @@ def test_headline_figures_are_those_at_the_chosen_budget(finished: Path) -> None
     assert run["seed"] == 4
     assert {name: figure["success"] for name, figure in run["figures"].items()} == {
         "one sample": 20.0, "best of 16, agentprm": 50.0, "oracle (pass@16)": 80.0,
-        "beam 4×4, agentprm": 60.0,
-        "best of k, transcript, at the environment steps of beam 4×4, agentprm": 45.0,
-        "best of k, transcript, at the tokens of beam 4×4, agentprm": 45.0,
+        "until transcript, at most 16": 70.0, "beam 4×4, agentprm": 60.0,
+        "until transcript, at most k, at the environment steps of beam 4×4, agentprm": 45.0,
+        "until transcript, at most k, at the tokens of beam 4×4, agentprm": 45.0,
         "one sample, before RL": 20.0, "one sample, after RL": 30.0, "one sample, gain by RL": 10.0,
     }  # fmt: skip
     assert run["figures"]["one sample"]["tokens"] == 30
@@ -93,8 +95,29 @@ def test_readmes_table_has_a_row_of_each_scorer_and_sentences_of_the_others(fini
     assert "one run (seed 4)" in text
     assert "one sample 20.0 [10, 30]; an oracle, pass@16 80.0 [70, 90]." in text
     assert "| AgentPRM | 50.0 [40, 60] | 30 | 60.0 [50, 70] | 30 |" in text
-    assert "At the tokens of beam 4×4 by AgentPRM: best of 8.0 by `transcript` 45.0." in text
+    assert (
+        "At the tokens of beam 4×4 by AgentPRM: one sample after another until `transcript` shows success, "
+        "at most 8.0, 45.0."
+    ) in text
     assert "20.0 [10, 30] before, 30.0 [20, 40] after, +10.0 [+0, +20] gained." in text
+
+
+@pytest.mark.parametrize(
+    ("reference", "figure", "sentence"),
+    [
+        ("best of N, transcript", "best of k, transcript", "best of 8.0 by `transcript` 45.0."),
+        ("majority of N", "best of k, majority", "best of 8.0 by `majority` 45.0."),
+    ],
+)
+def test_other_references_than_sampling_until_success_keep_their_names(
+    finished: Path, reference: str, figure: str, sentence: str
+) -> None:
+    summary = read_json(finished / "summary.json")
+    equal = [{**row, "reference": reference} for row in summary["equal_cost"]]
+    write_json(finished / "summary.json", {**summary, "equal_cost": equal})
+    run = quickstart.headline(finished)
+    assert run["figures"][f"{figure}, at the tokens of beam 4×4, agentprm"]["success"] == 45.0
+    assert f"At the tokens of beam 4×4 by AgentPRM: {sentence}" in quickstart.short_table({"runs": [run]})
 
 
 def test_a_figure_within_six_points_has_not_moved() -> None:
