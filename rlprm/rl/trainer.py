@@ -25,7 +25,7 @@ from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import assign_credit
 from rlprm.rl.engine import Engine
-from rlprm.rl.monitor.alarm import alarms
+from rlprm.rl.monitor.alarm import alarms, undeclared_alarm
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.old_logprobs import read_old_logprobs
@@ -236,17 +236,28 @@ class RLTrainer:
 
     def _signs(self, row: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the signs of reward hacking after an iteration whose metrics are not in the journal yet."""
-        if self.scorer is None:
-            return {}
         config = self.config
+        signs = self._undeclared_sign(row)
+        if self.scorer is None:
+            return signs
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
         pleased = "prm/final_value" if is_potential else "reward/prm"
         names = ("prm/overrating", pleased, f"rollout/{config.outcome}")
-        return alarms(
+        return signs | alarms(
             *([*self.journal.column(name), row[name]] for name in names),
             window=config.alarm_window,
             gap=config.alarm_gap,
             measure="value at the end of an episode" if is_potential else "pay for an episode",
+        )
+
+    def _undeclared_sign(self, row: Mapping[str, Any]) -> dict[str, str]:
+        # Rows of a run that an earlier version began, and of one with end: on_success, lack the metric.
+        counted = [r for r in (*self.journal.rows, row) if "rollout/declared_success" in r]
+        return undeclared_alarm(
+            [r["rollout/success"] for r in counted],
+            [r["rollout/declared_success"] for r in counted],
+            window=self.config.alarm_window,
+            episodes=self.config.tasks_per_iteration * self.config.samples_per_task,
         )
 
     # --- saving -----------------------------------------------------------------------------------------

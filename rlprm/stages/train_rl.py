@@ -28,6 +28,7 @@ from rlprm.rl.checkpoints import load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
+from rlprm.rl.monitor.alarm import undeclared_gain
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
@@ -181,8 +182,8 @@ def _before(trainer: RLTrainer) -> TaskResults | None:
     config, file = trainer.config, trainer.folder / "before.json"
     if not config.test_tasks:
         return None
-    # Results of 0.1.0 and before may lack the scores.
-    if trainer.state.iteration and file.exists() and "sample_score" in (stored := read_json(file)):
+    # Results of 0.1.0 and before may lack the scores and the declared ends.
+    if trainer.state.iteration and file.exists() and "sample_declared" in (stored := read_json(file)):
         return TaskResults(**stored)
     results = _measure_test(trainer, config.model)
     if trainer.processes.is_main:
@@ -251,6 +252,7 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}
     if before is not None:
         after = _measure_test(trainer, str(folder))
+        summary["alarm"] += _undeclared(before, after)
         summary |= {
             "before": before.as_json(),
             "after": after.as_json(),
@@ -259,13 +261,33 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         if trainer.processes.is_main:
             write_json(folder / "after.json", asdict(after))
             _log_comparison(summary)
+            for text in summary["alarm"][len(state.alarms) :]:
+                log.warning("reward hacking alarm, %s", text)
     return summary
+
+
+def _undeclared(before: TaskResults, after: TaskResults) -> list[str]:
+    """Compare the declared successes of the policies before and after RL, sampled and greedy."""
+    found = []
+    for how in ("sample", "greedy"):
+        names = (how, f"{how}_declared_success")
+        old, new = ([results.measured().get(name, {}) for name in names] for results in (before, after))
+        if not all((*old, *new)):  # end: on_success
+            continue
+        text = undeclared_gain(*(list(per_task.values()) for per_task in (*old, *new)))
+        if text is not None:
+            found.append(f"test tasks, {how}: {text}")
+    return found
 
 
 def _log_comparison(summary: Mapping[str, Any]) -> None:
     names = {"sample": "sample success", "greedy": "greedy success"}
     if any(summary[when][f"{how}_score"] != summary[when][how] for when in _COMPARED for how in names):
         names |= {"sample_score": "sample score", "greedy_score": "greedy score"}
+    declared = {"sample_declared_success": "sample", "greedy_declared_success": "greedy"}
+    for key, how in declared.items():
+        if any(key in summary[when] and summary[when][key] != summary[when][how] for when in _COMPARED):
+            names[key] = f"{how} success that the agent declared"
     for key, name in names.items():
         b, a, d = (summary[when][key] for when in _COMPARED)
         log.info(

@@ -127,8 +127,11 @@ def test_what_was_measured_before_training_is_not_measured_again(
     assert summary["before"]["tasks"] == 4
 
 
-def test_a_file_without_scores_of_an_earlier_version_is_made_again_with_the_policy_before_rl(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "known", [("sample", "greedy"), ("sample", "greedy", "sample_score", "greedy_score")]
+)
+def test_a_file_without_all_measures_of_an_earlier_version_is_made_again_with_the_policy_before_rl(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...]
 ) -> None:
     settings = {"iterations": 3, "save_every": 2, "test_tasks": 4, "test_samples": 2}
     kill(monkeypatch, RLTrainer, "_iterate", lambda iteration: iteration == 2)
@@ -137,7 +140,7 @@ def test_a_file_without_scores_of_an_earlier_version_is_made_again_with_the_poli
     monkeypatch.undo()
     file = tmp_path / "rl/before.json"
     kept = read_json(file)
-    write_json(file, {name: kept[name] for name in ("sample", "greedy")})
+    write_json(file, {name: kept[name] for name in known})
     run(**settings)
     assert read_json(file) == kept
 

@@ -299,6 +299,48 @@ def test_a_prm_that_is_pleased_while_success_falls_rings_where_its_pay_is_settle
     assert seen == {"pay for an episode": (pay, success)}
 
 
+def test_undeclared_successes_are_watched_without_a_prm(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks(*columns: list[float], **settings: int) -> dict[str, str]:
+        seen.append((*columns, settings))
+        return {"undeclared": "much"} if len(seen) == 2 else {}
+
+    seen: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("rlprm.rl.trainer.undeclared_alarm", looks)
+    summary = run(iterations=3, tasks_per_iteration=4, samples_per_task=2, alarm_window=3, **BASELINE)
+    success, declared = (
+        column(tmp_path / "rl", f"rollout/{name}") for name in ("success", "declared_success")
+    )
+    assert seen[-1] == (success, declared, {"window": 3, "episodes": 8})
+    assert summary["alarm"] == ["iteration 1: much"]
+
+
+@pytest.mark.trap("farmed reward")
+def test_trap_a_policy_that_learned_to_wait_for_the_limit_is_named_after_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer iterations than two windows: the policies before and after RL are compared on test tasks."""
+
+    def measured(_: object, model: str, *__: object) -> TaskResults:
+        # Of 40 tasks 10 succeed before RL, all declared, and 20 after RL, 8 declared.
+        won, declared = (10, 10) if Path(model) != tmp_path / "rl" else (20, 8)
+        success, said = ({str(i): float(i < count) for i in range(40)} for count in (won, declared))
+        return TaskResults(success, success, success, success, said, success, said, success, said, said)
+
+    monkeypatch.setattr("rlprm.stages.train_rl.measure_saved", measured)
+    with caplog.at_level("INFO"):
+        summary = run(iterations=1, test_tasks=40, **BASELINE)
+    text = (
+        "test tasks, sample: undeclared successes rose from 0.00 to 0.30 of all episodes while declared ones "
+        "went from 0.25 to 0.20: the policy waits for a limit"
+    )
+    assert summary["alarm"] == [text]  # greedy, all successes are declared
+    assert f"reward hacking alarm, {text}" in caplog.text
+    assert "sample success that the agent declared on 40 test tasks: 25.0 % -> 20.0 %" in caplog.text
+    assert summary["difference"]["sample_declared_success"]["mean"] == -0.05
+
+
 def test_where_a_graded_outcome_is_learned_the_alarm_watches_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

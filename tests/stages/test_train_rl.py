@@ -57,10 +57,15 @@ def test_a_graded_outcome_is_told_beside_success(
     for what in ("sample success", "sample score", "greedy success", "greedy score"):
         assert f"{what} on 4 test tasks: " in caplog.text
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["after"].keys() == {"sample", "greedy", "sample_score", "greedy_score", "tasks"}
+    measures = ("", "_score", "_declared", "_declared_success", "_invalid_actions")
+    named = {f"{how}{measure}" for how in ("sample", "greedy") for measure in measures}
+    assert summary["after"].keys() == {*named, "tasks"}
+    assert summary["difference"].keys() == named
     assert summary["selected_iteration"] in (0, 2)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"eval/success", "eval/score", "eval/greedy", "eval/greedy_score"} <= last.keys()
+    assert {"eval/declared", "eval/declared_success", "eval/greedy_invalid_actions"} <= last.keys()
+    assert {"rollout/declared", "rollout/declared_success", "rollout/invalid_actions"} <= last.keys()
 
 
 def test_the_policy_can_act_in_the_stages_that_follow(trained: Path, tmp_path: Path) -> None:

@@ -15,6 +15,16 @@ __all__ = ["plot_curves"]
 
 _PANELS = (
     ("outcome", ("rollout/success", "eval/success", "eval/greedy", "rollout/score", "eval/score")),
+    (
+        "ends: declared, and declared and successful",
+        (
+            "rollout/declared",
+            "rollout/declared_success",
+            "eval/declared",
+            "eval/declared_success",
+            "eval/greedy_declared_success",
+        ),
+    ),
     ("reward per episode", ("reward/prm", "reward/outcome", "reward/total")),
     ("PRM: value at the end of episodes", ("prm/final_value", "prm/failures", "prm/overrating")),
     ("KL to the old policy and share clipped", ("ppo/approx_kl", "ppo/clip_fraction")),
@@ -27,7 +37,7 @@ _PANELS = (
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the metrics of a run over its iterations."""
-    figure, axes = plt.subplots(2, 4, figsize=(18, 7), layout="constrained")
+    figure, axes = plt.subplots(3, 3, figsize=(15, 10), layout="constrained")
     for axis, (title, names) in zip(axes.flat, _PANELS, strict=True):
         for name in names:
             points = _points(rows, name)

@@ -14,7 +14,7 @@ from rlprm.functional.moments import explained_variance, moment_sums
 from rlprm.rl.batch import Batch, PRMValues
 from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.update import UpdateStats
-from rlprm.types import StepScores, Trajectory
+from rlprm.types import End, StepScores, StopReason, Trajectory
 
 __all__ = [
     "TABLE_COLUMNS",
@@ -60,7 +60,9 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Return metrics of the policy's behaviour.
 
     ``repeated_actions``: share of steps whose action is that of the step before. ``invalid_actions``:
-    share of steps the environment could not carry out. Failed episodes count in ``failed`` only.
+    share of steps the environment could not carry out. ``declared``: share of episodes that the agent itself
+    ended. ``declared_success``: share of episodes that are declared and successful, only under
+    ``end: declared``. Failed episodes count in ``failed`` only.
     """
     usable = [t for t in trajectories if not has_failed(t) and t.steps]
     failed = 1.0 - len(usable) / len(trajectories)
@@ -68,7 +70,8 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         return {"failed": failed}
     steps = sum(len(t.steps) for t in usable)
     repeated = sum(a.action == b.action for t in usable for a, b in zip(t.steps, t.steps[1:], strict=False))
-    return {
+    declared = [t for t in usable if t.stop is StopReason.DECLARED]
+    metrics = {
         "success": sum(t.outcome.success for t in usable) / len(usable),
         "score": sum(t.outcome.score for t in usable) / len(usable),
         "turns": steps / len(usable),
@@ -77,8 +80,12 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "repeated_actions": repeated / steps,
         "invalid_actions": sum(not step.valid for t in usable for step in t.steps) / steps,
         "truncated": sum(bool(t.stop and t.stop.is_truncation) for t in usable) / len(usable),
+        "declared": len(declared) / len(usable),
         "failed": failed,
     }
+    if all(t.end is End.DECLARED for t in usable):
+        metrics["declared_success"] = sum(t.outcome.success for t in declared) / len(usable)
+    return metrics
 
 
 def prm_metrics(batch: Batch, values: PRMValues) -> dict[str, float]:

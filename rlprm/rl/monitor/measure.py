@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
 from rlprm import envs
@@ -12,7 +12,7 @@ from rlprm.functional.statistics.bootstrap import Interval, mean_interval, paire
 from rlprm.rl.config import RLConfig
 from rlprm.rl.sampler import Sampler
 from rlprm.runtime.processes import collective
-from rlprm.types import EpisodeSetting, Split, Task, Trajectory
+from rlprm.types import End, EpisodeSetting, Split, StopReason, Task, Trajectory
 
 __all__ = ["TaskResults", "measure", "measure_on", "measure_saved", "paired_differences"]
 
@@ -28,18 +28,31 @@ class TaskResults:
     sample_score: dict[str, float]
     """The environment's graded score, sampled."""
     greedy_score: dict[str, float]
+    sample_declared: dict[str, float] = field(default_factory=dict)
+    """Share of episodes that the agent itself ended, sampled."""
+    greedy_declared: dict[str, float] = field(default_factory=dict)
+    sample_declared_success: dict[str, float] = field(default_factory=dict)
+    """Share of episodes that are declared and successful, sampled; empty unless ``end: declared``."""
+    greedy_declared_success: dict[str, float] = field(default_factory=dict)
+    sample_invalid_actions: dict[str, float] = field(default_factory=dict)
+    """Share of the task's actions that the environment could not carry out, sampled; 0 without an action."""
+    greedy_invalid_actions: dict[str, float] = field(default_factory=dict)
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """Return what was measured, by field name."""
+        return {name: per_task for name, per_task in asdict(self).items() if per_task}
 
     def means(self) -> dict[str, float]:
         """Return the means over tasks, sampled under the outcome's own name."""
-        named = {
-            "success": self.sample, "score": self.sample_score,
-            "greedy": self.greedy, "greedy_score": self.greedy_score,
-        }  # fmt: skip
-        return {name: fmean(per_task.values()) for name, per_task in named.items()}
+        means = {name: fmean(per_task.values()) for name, per_task in self.measured().items()}
+        return {
+            "success": means.pop("sample"),
+            **{name.removeprefix("sample_"): mean for name, mean in means.items()},
+        }
 
     def as_json(self) -> dict[str, object]:
         """Return all means with their 95 % intervals over tasks."""
-        intervals = {name: _json(mean_interval(list(x.values()))) for name, x in asdict(self).items()}
+        intervals = {name: _json(mean_interval(list(x.values()))) for name, x in self.measured().items()}
         return {**intervals, "tasks": len(self.sample)}
 
 
@@ -80,29 +93,51 @@ def measure(sampler: Sampler, tasks: Sequence[Task], setting: EpisodeSetting, *,
     sampled = sampler.collect([(task, sample) for task in tasks for sample in range(samples)], setting)
     greedy = sampler.collect([(task, 0) for task in tasks], setting, greedy=True)
     report_failures("measured episodes", [*sampled, *greedy])
+    can_declare = setting.end is End.DECLARED
     return TaskResults(
         sample=_per_task(sampled, "success"),
         greedy=_per_task(greedy, "success"),
         sample_score=_per_task(sampled, "score"),
         greedy_score=_per_task(greedy, "score"),
+        sample_declared=_per_task(sampled, "declared"),
+        greedy_declared=_per_task(greedy, "declared"),
+        sample_declared_success=_per_task(sampled, "declared_success") if can_declare else {},
+        greedy_declared_success=_per_task(greedy, "declared_success") if can_declare else {},
+        sample_invalid_actions=_invalid_actions(sampled),
+        greedy_invalid_actions=_invalid_actions(greedy),
     )
 
 
 def paired_differences(before: TaskResults, after: TaskResults) -> dict[str, object]:
     """Return the differences of the means with paired 95 % intervals over tasks."""
-    old = asdict(before)
+    old = before.measured()
     return {
         name: _json(paired_interval(list(new.values()), list(old[name].values())))
-        for name, new in asdict(after).items()
+        for name, new in after.measured().items()
     }
 
 
-def _per_task(trajectories: Sequence[Trajectory], outcome: str) -> dict[str, float]:
-    outcomes: dict[str, list[float]] = {}
+def _per_task(trajectories: Sequence[Trajectory], measure: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
     for t in trajectories:
-        reached = 0.0 if has_failed(t) else t.outcome.value(outcome)
-        outcomes.setdefault(t.task.id, []).append(reached)
-    return {task: sum(values) / len(values) for task, values in outcomes.items()}
+        values.setdefault(t.task.id, []).append(0.0 if has_failed(t) else _value(t, measure))
+    return {task: sum(of_task) / len(of_task) for task, of_task in values.items()}
+
+
+def _value(trajectory: Trajectory, measure: str) -> float:
+    declared = trajectory.stop is StopReason.DECLARED
+    if measure == "declared":
+        return float(declared)
+    if measure == "declared_success":
+        return float(declared and trajectory.outcome.success)
+    return trajectory.outcome.value(measure)
+
+
+def _invalid_actions(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    valid: dict[str, list[bool]] = {}
+    for t in trajectories:
+        valid.setdefault(t.task.id, []).extend(step.valid for step in t.steps)
+    return {task: 1 - sum(of_task) / len(of_task) if of_task else 0.0 for task, of_task in valid.items()}
 
 
 def _json(interval: Interval) -> dict[str, float]:

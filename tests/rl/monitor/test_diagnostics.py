@@ -9,7 +9,7 @@ from rlprm.rl.batch import Batch, PRMValues
 from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.monitor.diagnostics import credit_metrics, prm_metrics, rollout_metrics
 from rlprm.rl.rewards import StepRewards
-from rlprm.types import StopReason
+from rlprm.types import End, StopReason
 from tests.toys.trajectories import trajectory
 
 WON = trajectory(".aac.ac.ac", success=True, actions=("right", "right", "left"))
@@ -29,8 +29,22 @@ def test_how_the_policy_behaves() -> None:
         "repeated_actions": 0.25,
         "invalid_actions": 0.25,
         "truncated": 0.5,
+        "declared": 0.5,
+        "declared_success": 0.5,
         "failed": 0.5,
     }
+
+
+def test_successes_that_the_agent_did_not_declare_are_counted_apart() -> None:
+    waited = trajectory(".ac.ac", success=True, stop=StopReason.ROUND_LIMIT)
+    wrong = trajectory(".ac", stop=StopReason.DECLARED)
+    found = rollout_metrics([WON, waited, waited, wrong, LOST])
+    assert (found["success"], found["declared"], found["declared_success"]) == (0.6, 0.4, 0.2)
+    # The environment ends successful episodes: there is no declared success to count.
+    ended = trajectory(".ac", success=True, stop=StopReason.SUCCESS, end=End.ON_SUCCESS)
+    found = rollout_metrics([ended])
+    assert found["declared"] == 0.0
+    assert "declared_success" not in found
 
 
 def test_where_all_failed_nothing_else_is_known() -> None:

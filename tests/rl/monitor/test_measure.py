@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from rlprm.data.conversation import Conversation
+from rlprm.policies.base import Completion
 from rlprm.rl.monitor.measure import TaskResults, measure, paired_differences
-from rlprm.types import EpisodeSetting, Turn
+from rlprm.types import End, EpisodeSetting, Turn
 from tests.rl import toy
 from tests.rl.toy import Walker, tasks
 from tests.toys import corridor
+from tests.toys.agents import SeededPolicy
 
 SETTING = EpisodeSetting(round_limit=6)
 
@@ -34,9 +38,54 @@ def test_success_and_score_are_counted_task_by_task() -> None:
     assert set(measured.greedy.values()) == {0.0}  # always right, never done
     assert {*measured.greedy_score.values()} <= {0.5 / (1 + distance) for distance in range(4)}
     means = measured.means()
-    assert means.keys() == {"success", "score", "greedy", "greedy_score"}
+    behaviour = {"declared", "declared_success", "invalid_actions"}
+    greedy = {f"greedy_{name}" for name in behaviour}
+    assert means.keys() == {"success", "score", "greedy", "greedy_score", *behaviour, *greedy}
     assert means["success"] == pytest.approx(sum(measured.sample.values()) / 5)
     assert means["greedy_score"] == pytest.approx(sum(measured.greedy_score.values()) / 5)
+
+
+class Dancer(SeededPolicy):
+    """Goes right, dances and finishes, at every temperature."""
+
+    def at_temperature(self, temperature: float) -> Dancer:
+        return Dancer(temperature=temperature)
+
+    def clear(self) -> None:
+        """Forget nothing."""
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        said = ("right", "dance", "finish")
+        return [self._completion(said[len(conversation.steps)]) for conversation in conversations]
+
+
+def test_declared_ends_and_invalid_actions_are_counted_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = corridor.Corridor.step
+
+    def refuses(self: corridor.Corridor, action: str) -> Turn:
+        return replace(step(self, action), valid=action != "dance")
+
+    monkeypatch.setattr(corridor.Corridor, "step", refuses)
+    policy = Dancer()
+    cells = {task.id: task.spec["goal"] for task in tasks()}
+    ended = measure(toy.PolicySampler(policy), tasks(), SETTING, samples=2)
+    assert set(ended.sample_declared.values()) == set(ended.greedy_declared.values()) == {1.0}
+    assert (
+        ended.sample_declared_success
+        == ended.sample
+        == {task: float(cell == 1) for task, cell in cells.items()}
+    )
+    for invalid in (ended.sample_invalid_actions, ended.greedy_invalid_actions):
+        assert list(invalid.values()) == pytest.approx([1 / 3] * 5)
+    cut_off = measure(toy.PolicySampler(policy), tasks(), EpisodeSetting(round_limit=2), samples=2)
+    assert set(cut_off.sample_declared.values()) == {0.0}
+    assert set(cut_off.sample_invalid_actions.values()) == {0.5}
+    waits = EpisodeSetting(round_limit=2, end=End.ON_SUCCESS)
+    met = measure(toy.PolicySampler(policy), tasks(), waits, samples=2)
+    assert met.sample_declared_success == met.greedy_declared_success == {}
+    assert met.means().keys() == ended.means().keys() - {"declared_success", "greedy_declared_success"}
+    assert "sample_declared_success" not in met.as_json()
+    assert "sample_declared_success" not in paired_differences(met, met)
 
 
 def test_failed_episodes_count_as_failures_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
