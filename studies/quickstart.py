@@ -25,9 +25,9 @@ from rlprm.evaluation.records import (
     EvaluationRecord,
 )
 from rlprm.runtime.files import read_json, write_atomically, write_json
-from rlprm.runtime.record import read_record
+from rlprm.runtime.record import made, read_record
 from rlprm.stages.evaluate_parts.settings import FREE_SCORERS
-from studies.protocol.records import digest_of_recipes, made
+from studies.protocol.records import digest_of_recipes
 
 log = logging.getLogger(__name__)
 RECORD = Path("docs/results/quickstart.json")
@@ -90,9 +90,24 @@ def headline(folder: Path) -> Run:
         "test_tasks": rows[0].tasks,
         "recipes": digest_of_recipes(RECIPES, _STAGES),
         "seconds": summary["seconds"]["total"],
-        "made": made(),
+        "made": _made(folder),
         "figures": figures,
     }
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """Return where and by which code a run was made, from the record of its evaluation.
+
+    ``commits`` is added if the stages ran at several. A folder of 0.1.0 has no such record: commit and
+    changed files are null, the commit at which it is recorded stands apart, and the processor is the one that
+    records.
+    """
+    stages = [read_record(file.parent) for file in sorted(folder.glob("*/stage.json"))]
+    commits = sorted({stage["made"]["commit"] for stage in stages if stage.get("made", {}).get("commit")})
+    now, run = made(), read_record(folder / "evaluation").get("made")
+    if run is None:
+        return {**now, "commit": None, "changed_files": None, "recorded_at_commit": now["commit"]}
+    return {**run, **({"commits": commits} if len(commits) > 1 else {})}
 
 
 def record(folder: Path, file: Path = RECORD) -> None:

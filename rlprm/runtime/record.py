@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from rlprm.runtime.processes import is_first
 from rlprm.runtime.renames import current_settings
 
 _RECORD = "stage.json"
+_LIBRARIES = ("torch", "transformers", "trl", "tokenizers", "numpy", "minigrid")
 FAILED = "failed_episodes"
 """Name among a stage's results of how many episodes failed."""
 
@@ -57,6 +61,8 @@ def is_finished(folder: str | Path, stage: str, config: Mapping[str, Any]) -> bo
 def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Run a stage; if it succeeds, write ``stage.json`` with its settings, seconds and results.
 
+    The record also says by which code and where the stage ran (:func:`made`), as it was when the stage began.
+
     If several processes run the stage, the first one writes the record, as it saves the results.
 
     Yields:
@@ -65,6 +71,7 @@ def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Itera
     if is_overwriting() and is_first():
         clear(folder, stage, config)
     results: dict[str, Any] = {}
+    made_by = made() if is_first() else {}
     started = time.perf_counter()
     yield results
     if not is_first():
@@ -74,6 +81,7 @@ def recorded(folder: str | Path, stage: str, config: Mapping[str, Any]) -> Itera
         "stage": stage,
         "version": __version__,
         "seconds": seconds,
+        "made": made_by,
         "results": results,
         "config": dict(config),
     }
@@ -89,6 +97,58 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """Return the record of a finished stage."""
     record: dict[str, Any] = read_json(Path(folder) / _RECORD)
     return record
+
+
+def made() -> dict[str, Any]:
+    """Return where and by which code a result is made.
+
+    ``commit`` and ``changed_files`` are None if this package is not a checkout of its repository.
+    """
+    import torch  # takes seconds: only for those that run a stage
+
+    # An installed package may lie within the repository of another project.
+    is_checkout = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    commit = _git("rev-parse", "HEAD") if is_checkout else None
+    changed = _git("status", "--porcelain", ":/rlprm", ":/recipes", ":/studies") if is_checkout else None
+    return {
+        "commit": commit,
+        "changed_files": None if changed is None else bool(changed),
+        "rlprm": __version__,
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def processor() -> str:
+    """Return the kind of processor; numbers of one seed repeat to the digit on one kind only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    values = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    named = {key.strip(): value.strip() for key, value in values.items()}
+    numbers = ", ".join(f"{key} {named[key]}" for key in ("cpu family", "model", "stepping") if key in named)
+    return f"{named.get('model name', platform.machine())} ({numbers})" if numbers else platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of a git command in this folder; None if it fails."""
+    try:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 class Stopwatch:

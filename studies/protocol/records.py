@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
 import resource
-import subprocess
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import rlprm
 from rlprm.errors import MismatchError
 from rlprm.runtime.files import read_json, write_atomically
+from rlprm.runtime.record import made as made_by_code
 from rlprm.runtime.yaml_text import read_mapping
 
 FOLDER = Path("docs/results/protocol")
-_LIBRARIES = ("torch", "transformers", "trl", "tokenizers", "numpy", "minigrid")
 _NUMBERS = re.compile(r"\[\s*(-?[\d.e+-]+(?:,\s*-?[\d.e+-]+)*)\s*\]")
 
 Record = dict[str, Any]
@@ -100,36 +94,6 @@ def digest_of_recipes(folder: Path, stages: Iterable[str], **more: Any) -> str:
 
 
 def made() -> dict[str, Any]:
-    """Return where and by which code a record is made."""
-    return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "changed_files": bool(_git("status", "--porcelain", ":/rlprm", ":/recipes", ":/studies")),
-        "rlprm": rlprm.__version__,
-        "processor": processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-    }
-
-
-def processor() -> str:
-    """Return the kind of processor; numbers of one seed repeat to the digit on one kind only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    values = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    named = {key.strip(): value.strip() for key, value in values.items()}
-    numbers = ", ".join(f"{key} {named[key]}" for key in ("cpu family", "model", "stepping") if key in named)
-    return f"{named.get('model name', platform.machine())} ({numbers})" if numbers else platform.machine()
-
-
-def _git(*arguments: str) -> str:
-    try:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    """Return where and by which code a record is made, and the most memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**made_by_code(), "peak_memory_gb": round(peak, 2)}

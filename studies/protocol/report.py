@@ -97,7 +97,7 @@ def _of_baselines(same: Sequence[Record]) -> list[Difference]:
 def _about(same: Sequence[Record]) -> str:
     first = same[0]
     processors = sorted({record["made"]["processor"] for record in same})
-    commits = sorted({record["made"]["commit"][:9] for record in same})
+    commits = sorted({(record["made"]["commit"] or "unknown")[:9] for record in same})
     minutes = [record["seconds"]["total"] / 60 for record in same]
     steps = [record["rollouts"]["env_steps"] for record in same]
     count = len(first["tasks"])

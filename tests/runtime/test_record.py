@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlprm import __version__
 from rlprm.errors import ArtifactError, MismatchError
-from rlprm.runtime.record import Stopwatch, is_finished, read_record, recorded
+from rlprm.runtime.record import Stopwatch, is_finished, made, processor, read_record, recorded
 
 SETTINGS = {"lam": 0.95, "levels": ("a", "b"), "limit": None}
 
@@ -52,6 +53,30 @@ def test_a_record_holds_settings_results_and_time(tmp_path: Path) -> None:
     assert record["results"] == {"loss": 0.25}
     assert record["config"] == {"lam": 0.95, "levels": ["a", "b"], "limit": None}
     assert 0 <= record["seconds"] < 60
+
+
+def test_a_record_holds_the_code_that_ran_and_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"ls-files": "record.py", "rev-parse": "abc123", "status": " M rlprm/types.py"}
+    monkeypatch.setattr("rlprm.runtime.record._git", lambda command, *_: answers[command])
+    with recorded(tmp_path, "train", SETTINGS):
+        answers["rev-parse"] = "committed while the stage ran"
+    found = read_record(tmp_path)["made"]
+    assert (found["commit"], found["changed_files"]) == ("abc123", True)
+    assert found["rlprm"] == __version__
+    assert found["processor"] == processor()
+    assert found["libraries"]["torch"] == torch.__version__
+    answers["status"] = ""
+    assert made()["changed_files"] is False
+
+
+def test_an_installed_package_has_no_commit_even_within_another_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {"ls-files": None, "rev-parse": "of another project", "status": ""}
+    monkeypatch.setattr("rlprm.runtime.record._git", lambda command, *_: answers[command])
+    assert (made()["commit"], made()["changed_files"]) == (None, None)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

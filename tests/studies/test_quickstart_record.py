@@ -9,6 +9,7 @@ import pytest
 
 from rlprm.errors import DataError, MismatchError
 from rlprm.runtime.files import read_json, write_json
+from rlprm.runtime.record import made
 from studies import quickstart
 from tests.toys.quickstart import run_of
 
@@ -75,6 +76,23 @@ def test_a_run_takes_the_place_of_its_seed_in_the_record(finished: Path, tmp_pat
     runs = read_json(file)["runs"]
     assert [run["seed"] for run in runs] == [4, 9], "seed 8 had other recipes"
     assert "old" not in runs[0]["figures"]
+
+
+def test_a_run_keeps_the_commit_at_which_it_ran(finished: Path) -> None:
+    def ran(stage: str, **made: object) -> None:
+        file = finished / stage / "stage.json"
+        before = read_json(file) if file.exists() else {"config": {}}
+        write_json(file, {**before, "made": {"changed_files": False, "processor": "of the run", **made}})
+
+    old = quickstart.headline(finished)["made"]  # of 0.1.0: its stages recorded no commit
+    assert old["commit"] is old["changed_files"] is None
+    assert old["recorded_at_commit"] == made()["commit"]
+    ran("evaluation", commit="abc")
+    ran("policy", commit="abc")
+    found = quickstart.headline(finished)["made"]
+    assert found == {"commit": "abc", "changed_files": False, "processor": "of the run"}
+    ran("rl", commit="def")
+    assert quickstart.headline(finished)["made"] == {**found, "commits": ["abc", "def"]}
 
 
 def test_runs_with_other_recipes_or_figures_make_no_table() -> None:
