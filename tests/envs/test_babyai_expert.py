@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from rlprm.envs import babyai
-from rlprm.errors import DemonstrationError
+from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.types import End, Split
 from tests.toys.babyai import task
 
@@ -64,3 +64,46 @@ def test_a_longer_demonstration_limit_reaches_longer_missions() -> None:
         babyai.demonstrate(less, end=End.DECLARED)
     assert "demonstration_limit" not in short.spec
     assert longer.spec["demonstration_limit"] == 40
+
+
+def test_an_expert_with_detours_still_reaches_the_goal() -> None:
+    """The environment accepts every action, a detour costs actions, and the same task has the same detours."""
+    levels = {"levels": ["PickupAbove", "GoToLocalS8N7"], "demonstration_limit": 60}
+    straight = babyai.tasks(Split.TRAIN, 0, 20, **levels)
+    distracted = babyai.tasks(Split.TRAIN, 0, 20, **levels, detours=0.5)
+    lengths = [0, 0]
+    for a, b in zip(straight, distracted, strict=True):
+        with contextlib.suppress(DemonstrationError):  # a few need more actions
+            actions = babyai.demonstrate(b, end=End.DECLARED)
+            assert actions == babyai.demonstrate(b, end=End.DECLARED)
+            lengths[1] += len(actions)
+            lengths[0] += len(babyai.demonstrate(a, end=End.DECLARED))
+    assert lengths[1] > 1.3 * lengths[0] > 0
+
+
+def test_a_detour_goes_to_the_nearest_thing_that_is_not_wanted() -> None:
+    """In the first world of GoToLocalS8N7 that shows the target at once, only detours leave the straight way."""
+    for plain in babyai.tasks(Split.TRAIN, 0, 20, levels=["GoToLocalS8N7"], demonstration_limit=60):
+        if len(straight := babyai.demonstrate(plain, end=End.DECLARED)) == 2:
+            break
+    seed = plain.spec["seed"]
+    (always,) = babyai.tasks(
+        Split.TRAIN, seed - babyai.tasks(Split.TRAIN, 0, 1, levels=["GoToLocalS8N7"])[0].spec["seed"], 1,
+        levels=["GoToLocalS8N7"], demonstration_limit=60, detours=0.9,
+    )  # fmt: skip
+    assert always.spec["seed"] == seed
+    actions = babyai.demonstrate(always, end=End.DECLARED)
+    assert len(actions) > 2
+    assert all(action.startswith(("go to", "turn", "move forward", "finish")) for action in actions)
+    assert actions[0] != straight[0]
+
+
+def test_tasks_without_detours_are_those_of_before() -> None:
+    (plain,) = babyai.tasks(Split.TRAIN, 0, 1, detours=0.0)
+    assert "detours" not in plain.spec
+
+
+@pytest.mark.parametrize("detours", [1.0, -0.1, "0.5", True, float("nan"), None])
+def test_detours_are_a_probability_below_one(detours: object) -> None:
+    with pytest.raises(ConfigError, match="babyai detours: got"):
+        babyai.tasks(Split.TRAIN, 0, 1, detours=detours)

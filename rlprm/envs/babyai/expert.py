@@ -5,10 +5,14 @@ is asked what it is up to. If the thing it wants is in view, the expert takes th
 action that names the thing; otherwise the bot's next primitive, or the door on
 its way. The bot looks where a turn of the text ends (and before it handles
 something), so it knows little more than a reader of the text.
+
+An expert with detours is distracted at some turns, and goes to the nearest thing that it does not need.
+A policy that is cloned from it stays imperfect however long it is trained, and however it is decoded.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +22,7 @@ from minigrid.utils.baby_ai_bot import GoNextToSubgoal, OpenSubgoal, PickupSubgo
 from rlprm.envs.babyai.actions import Options, find_options
 from rlprm.envs.babyai.bot import BOT_FAILURES, SEARCHES_PER_TURN, Bot
 from rlprm.envs.babyai.environment import make
-from rlprm.envs.babyai.levels import longest_demonstration, pristine_world, task_address
+from rlprm.envs.babyai.levels import detours_of, longest_demonstration, pristine_world, task_address
 from rlprm.envs.babyai.rules import Rules
 from rlprm.envs.babyai.served import ServedBabyAI
 from rlprm.envs.babyai.view import AHEAD, Seen, View, appearance, look, thing_at
@@ -55,7 +59,7 @@ def demonstrate(task: Task, *, end: End) -> list[str]:
 def _solve(task: Task, budget: int) -> list[str]:
     name, seed, rules = task_address(task)
     world = pristine_world(name, seed).fork()
-    expert = _Expert(world, rules)
+    expert = _Expert(world, rules, detours_of(task), random.Random(f"{name}-{seed}"))
     actions: list[str] = []
     # By AgentGym's rules a failure does not end the episode, and a success counts at the end of an action.
     while world.verdict is None if rules is Rules.FIXED else world.latest != "success":
@@ -86,10 +90,19 @@ def _try_out(task: Task, actions: list[str], end: End) -> None:
 class _Expert:
     """Chooses text actions for one world and carries them out in it."""
 
-    def __init__(self, world: World, rules: Rules) -> None:
-        """Start at the beginning of an episode."""
+    def __init__(self, world: World, rules: Rules, detours: float, rng: random.Random) -> None:
+        """Start at the beginning of an episode.
+
+        Args:
+            world: the expert acts in it.
+            rules: of the text actions.
+            detours: probability of a detour at each turn.
+            rng: decides on detours.
+        """
         self._world = world
         self._rules = rules
+        self._detours = detours
+        self._rng = rng
         self._bot = Bot(world)
         self._goal_doors = _doors_to_open(world.instrs)
         self._options = Options()
@@ -112,8 +125,22 @@ class _Expert:
         )
         available = self._options.actions
         action = next(idea for idea in self._ideas(view) if self._is_sound(available.get(idea)))
+        if self._detours and self._rng.random() < self._detours:
+            action = self._detour(action)
         self._carry_out(available[action])
         return action
+
+    def _detour(self, wanted: str) -> str:
+        """Return the way to the nearest visible thing that is not wanted; without any, another turn."""
+        ways = {
+            action: primitives
+            for action, primitives in self._options.actions.items()
+            if action.startswith("go to ") and len(primitives) > 1
+        }
+        others = [a for a, primitives in ways.items() if a != wanted and self._is_sound(primitives)]
+        if others:
+            return min(others, key=lambda action: len(ways[action]))
+        return "turn right" if wanted == "turn left" else "turn left"
 
     def _consult(self) -> None:
         self._wish = self._bot.replan(self._deed)

@@ -18,7 +18,15 @@ from rlprm.envs.babyai.world import World
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
 
-__all__ = ["DEFAULT_LEVELS", "LEVELS", "longest_demonstration", "pristine_world", "task_address", "tasks"]
+__all__ = [
+    "DEFAULT_LEVELS",
+    "LEVELS",
+    "detours_of",
+    "longest_demonstration",
+    "pristine_world",
+    "task_address",
+    "tasks",
+]
 
 LEVELS: tuple[str, ...] = (
     "GoToRedBallGrey",
@@ -89,6 +97,7 @@ def tasks(
     levels: Sequence[str] = DEFAULT_LEVELS,
     rules: str = Rules.FIXED.value,
     demonstration_limit: int = ROUND_LIMIT,
+    detours: float = 0.0,
     **unknown: Any,
 ) -> list[Task]:
     """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
@@ -105,6 +114,9 @@ def tasks(
         rules: ``"fixed"``, or ``"agentgym"`` for what AgentGym's server does, mistakes included.
         demonstration_limit: Most actions of the expert's demonstrations, ``finish`` included. Raise it
             together with the episodes' ``round_limit``.
+        detours: Probability in [0, 1) that the expert of the demonstrations makes a detour at a turn: it
+            goes to the nearest visible thing that it does not need, or turns away. Every demonstration
+            still reaches its goal.
         unknown: Nothing; any other setting is an error.
 
     Raises:
@@ -112,16 +124,20 @@ def tasks(
     """
     if unknown:
         raise ConfigError(
-            f"unknown babyai setting {sorted(unknown)}; there are levels, rules and demonstration_limit"
+            f"unknown babyai setting {sorted(unknown)}; there are levels, rules, demonstration_limit and detours"
         )
     names = _checked_levels(levels)
     if rules not in _RULES:
         raise ConfigError(f"babyai rules: got {rules!r}, allowed: {', '.join(_RULES)}")
     if not _is_limit(demonstration_limit):
         raise ConfigError(f"babyai demonstration_limit: got {demonstration_limit!r}, allowed: 1 or more")
+    if not _is_share(detours):
+        raise ConfigError(f"babyai detours: got {detours!r}, allowed: at least 0 and below 1")
     spec: dict[str, Any] = {"rules": str(rules)}
     if demonstration_limit != ROUND_LIMIT:
         spec["demonstration_limit"] = demonstration_limit
+    if detours:
+        spec["detours"] = float(detours)
     addresses = numbered("babyai", Split(split), start, count, kinds=names, kind="level")
     return [
         Task("babyai", f"{level}-{seed}", Split(split), {"level": level, "seed": seed, **spec})
@@ -139,6 +155,18 @@ def longest_demonstration(task: Task) -> int:
     if not _is_limit(limit):
         raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
     return int(limit)
+
+
+def detours_of(task: Task) -> float:
+    """Return the probability that the expert of a task makes a detour at a turn.
+
+    Raises:
+        ConfigError: if the task's ``spec`` has another value than a probability below 1.
+    """
+    detours = task.spec.get("detours", 0.0)
+    if not _is_share(detours):
+        raise ConfigError(f"not a babyai task: {task.id!r} with spec {dict(task.spec)!r}")
+    return float(detours)
 
 
 def task_address(task: Task) -> tuple[str, int, Rules]:
@@ -196,3 +224,7 @@ def _checked_levels(levels: Any) -> tuple[str, ...]:
 
 def _is_limit(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
