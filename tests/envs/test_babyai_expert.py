@@ -67,7 +67,7 @@ def test_a_longer_demonstration_limit_reaches_longer_missions() -> None:
 
 
 def test_an_expert_with_detours_still_reaches_the_goal() -> None:
-    """The environment accepts every action, a detour costs actions, and the same task has the same detours."""
+    """The environment accepts each action, a detour costs actions, and a task has the same detours each time."""
     levels = {"levels": ["PickupAbove", "GoToLocalS8N7"], "demonstration_limit": 60}
     straight = babyai.tasks(Split.TRAIN, 0, 20, **levels)
     distracted = babyai.tasks(Split.TRAIN, 0, 20, **levels, detours=0.5)
@@ -82,7 +82,7 @@ def test_an_expert_with_detours_still_reaches_the_goal() -> None:
 
 
 def test_a_detour_goes_to_the_nearest_thing_that_is_not_wanted() -> None:
-    """In the first world of GoToLocalS8N7 that shows the target at once, only detours leave the straight way."""
+    """Where the straight way is one action, all that precedes the end is detours."""
     for plain in babyai.tasks(Split.TRAIN, 0, 20, levels=["GoToLocalS8N7"], demonstration_limit=60):
         if len(straight := babyai.demonstrate(plain, end=End.DECLARED)) == 2:
             break

@@ -124,7 +124,7 @@ def tasks(
     """
     if unknown:
         raise ConfigError(
-            f"unknown babyai setting {sorted(unknown)}; there are levels, rules, demonstration_limit and detours"
+            f"unknown babyai setting {sorted(unknown)}; allowed: levels, rules, demonstration_limit, detours"
         )
     names = _checked_levels(levels)
     if rules not in _RULES:
