@@ -67,7 +67,7 @@ def test_a_longer_demonstration_limit_reaches_longer_missions() -> None:
 
 
 def test_an_expert_with_detours_still_reaches_the_goal() -> None:
-    """The environment accepts each action, a detour costs actions, and a task has the same detours each time."""
+    """The environment accepts each action, detours cost actions, and a task has the same ones each time."""
     levels = {"levels": ["PickupAbove", "GoToLocalS8N7"], "demonstration_limit": 60}
     straight = babyai.tasks(Split.TRAIN, 0, 20, **levels)
     distracted = babyai.tasks(Split.TRAIN, 0, 20, **levels, detours=0.5)
