@@ -127,6 +127,7 @@ def run(
             serve(Step, _step)
             pools = all(isinstance(request, Score) and request.pooled for request in waiting.values())
             serve(Score, lambda ledgers, requests: _score(ledgers, requests, scorer), pools)
+            serve(Step, _step)  # of plans that score an action before they carry it out
     return [ledger.result(chosen[index]) for index, ledger in enumerate(ledgers)]
 
 
