@@ -106,6 +106,12 @@ GROUPS: Mapping[str, Group] = {
             "halving": Search("halving", "halving", at_equal_steps=True),
             "resample": Search("resample", "resample", at_equal_steps=True),
             "step_best_of_4": Search("best of 4 at each step", "step_best_of_k", {"k": 4}),
+            "step_best_of_4_until": Search(
+                "best of 4 at each step, until `transcript` shows success",
+                "step_best_of_k",
+                {"k": 4, "n": 16, "accept": "transcript"},
+                at_equal_steps=True,
+            ),
             "puct": Search("tree search (PUCT)", "puct", {"aggregation": "last"}, at_equal_steps=True),
             "until_success_shows": Search(
                 "sampling until `transcript` shows success",
