@@ -27,11 +27,12 @@ from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.files import read_json, write_json
 from rlprm.scorers.base import Scorer
+from rlprm.scorers.declared import Declared
 from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search.base import SearchResult
-from rlprm.types import Split
+from rlprm.types import End, Split
 from studies.protocol.unit import Unit, budgets, make_pool, make_probe, pool_config
 
 log = logging.getLogger(__name__)
@@ -98,9 +99,12 @@ class Ground:
 def free_scorers(unit: Unit) -> list[Scorer]:
     """Return the baselines that need no training."""
     found: list[Scorer] = [PolicyConfidence(), Shortest(), Random(seed=unit.seed)]
-    environment = pool_config(unit, Split.TEST, N).environment
+    config = pool_config(unit, Split.TEST, N)
+    environment = config.environment
     if hasattr(envs.load(environment), "read_transcript"):
         found.insert(0, scorers.build("transcript", {"kind": "transcript", "environment": environment}))
+    if config.end == End.DECLARED:
+        found.append(Declared())
     return found
 
 
@@ -112,7 +116,7 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
         return found
     scorer = make()
     dev, test = ground.dev.scored(scorer), ground.test.scored(scorer)
-    beams = ground.unit.environment.kind == GUIDANCE and not isinstance(scorer, Shortest)
+    beams = ground.unit.environment.kind == GUIDANCE and not isinstance(scorer, Shortest | Declared)
     found = {
         "best_of_n": {
             rule: {
@@ -121,7 +125,7 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
                     row(m) for m in best_of_n(test, scorer.name, rule, sorted({N, *budgets(ground.unit)}))
                 ],
             }
-            for rule in (["last"] if isinstance(scorer, Shortest | Random) else AGGREGATIONS)
+            for rule in (["last"] if isinstance(scorer, Shortest | Random | Declared) else AGGREGATIONS)
         },
         "beam": {
             rule: {

@@ -11,19 +11,20 @@ from rlprm.errors import ConfigError
 from rlprm.functional.best_of_n import oracle_at_k
 from rlprm.rollouts.episode import rollout
 from rlprm.scorers import Scorer
+from rlprm.scorers.declared import Declared
 from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search import best_of_n
 from rlprm.search.base import score_all
-from rlprm.types import End, EpisodeSetting, Split
+from rlprm.types import End, EpisodeSetting, Split, StopReason
 from tests.toys import corridor
 from tests.toys.agents import FunctionScorer, SeededPolicy
 from tests.toys.trajectories import of_steps
 
 
-@pytest.mark.parametrize("scorer", [Random(), Shortest(), PolicyConfidence()])
+@pytest.mark.parametrize("scorer", [Random(), Shortest(), PolicyConfidence(), Declared()])
 def test_scores_every_step_without_model_tokens(scorer: Scorer) -> None:
     long, short = scorer.score([of_steps(steps=3), of_steps(steps=1)])
     assert (len(long.values), len(short.values)) == (3, 1)
@@ -35,6 +36,26 @@ def test_shortest_counts_actions() -> None:
     (scores,) = Shortest().score([of_steps(steps=3)])
     assert scores.values == (-1.0, -2.0, -3.0)
     assert scores.initial == 0.0
+
+
+def test_declared_takes_the_agents_word_at_the_last_step_alone() -> None:
+    ends = (StopReason.DECLARED, StopReason.ROUND_LIMIT, StopReason.FAILURE, None)
+    scores = Declared().score([of_steps(steps=3, stop=stop) for stop in ends])
+    assert [s.values for s in scores] == [(0, 0, 1), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
+    assert {s.initial for s in scores} == {0.0}
+    assert Declared().score([of_steps(steps=0)])[0].values == ()
+
+
+def test_the_best_by_declaration_is_any_declared_candidate_or_any_of_all() -> None:
+    # Successes: one of two that were declared, none of two that ran into the limit.
+    row = [(True, StopReason.DECLARED), (False, StopReason.DECLARED), *[(False, StopReason.ROUND_LIMIT)] * 2]
+    pool = [of_steps(won, sample=i, stop=stop) for i, (won, stop) in enumerate(row)]
+    # Of 6 pairs, 5 have a declared candidate, and half of those succeed; with 4, one of two.
+    found = best_of_n.expected(pool, Declared().score(pool), "last", [1, 2, 4])
+    assert found == pytest.approx({1: 1 / 4, 2: 5 / 6 / 2, 4: 1 / 2})
+    cut_off = [replace(t, stop=StopReason.ROUND_LIMIT) for t in pool]
+    found = best_of_n.expected(cut_off, Declared().score(cut_off), "last", [1, 2, 4])
+    assert found == pytest.approx(dict.fromkeys((1, 2, 4), 1 / 4))
 
 
 def test_confidence_is_the_probability_of_each_action() -> None:

@@ -47,7 +47,7 @@ def test_the_summary_has_every_field(finished: Path) -> None:
     assert all(set(record) >= RECORD for record in summary["evaluation"])
     rows = {(r["strategy"], r["scorer"], r["n"], r["m"]): r for r in summary["evaluation"]}
     models = ("agentprm", "orm", "agentprm_x_policy", "orm_x_policy")
-    scorers = (*models, "policy_confidence", "shortest", "random")
+    scorers = (*models, "policy_confidence", "shortest", "random", "declared")
     assert set(rows) == {
         ("greedy", None, 1, 1),
         ("sample_mean", None, 1, 1),
@@ -104,7 +104,7 @@ def test_aggregations_are_chosen_on_dev_tasks_alone(
     summary = evaluate.run(config)
     assert [len(pool.task_ids) for pool in pools] == [5] * 5
     assert {t.task.split for pool in pools for t in pool.flat} == {"dev"}
-    without = (None, "shortest", "random")
+    without = (None, "shortest", "random", "declared")
     used = {r["aggregation"] for r in summary["evaluation"] if r["scorer"] not in without}
     assert used == {"min"}
 

@@ -89,7 +89,8 @@ def test_the_majority_and_the_transcript_are_rows(finished: Path) -> None:
     summary = summary_of(finished)
     assert [r["n"] for r in summary["evaluation"] if r["strategy"] == "majority"] == [1, 2, 4]
     rates = summary["best_free_baseline"]["success_rates"]
-    assert set(rates) == {"policy_confidence", "shortest", "random", "transcript", "clone", "majority"}
+    free = {"policy_confidence", "shortest", "random", "transcript", "declared"}
+    assert set(rates) == {*free, "clone", "majority"}
     assert summary["best_free_baseline"]["k"] == 4
     assert rates[summary["best_free_baseline"]["name"]] == max(rates.values())
     closed = summary["gap_closed"]["transcript"]["4"]
@@ -289,6 +290,15 @@ def test_searches_that_cannot_be_run_are_refused(searches: dict[str, Any], messa
 def test_two_searches_with_one_file_of_results_are_refused(given: dict[str, Any], file: str) -> None:
     with pytest.raises(ConfigError, match=f"got two searches whose results go to {file}, allowed: different"):
         EvaluateConfig(**{**SETTINGS, **given})
+
+
+def test_only_where_the_agent_ends_episodes_is_there_a_row_of_what_it_declared() -> None:
+    assert "declared" in EvaluateConfig(**SETTINGS).free_scorers()
+    config = EvaluateConfig(**SETTINGS, end="on_success")
+    assert "declared" not in config.free_scorers()
+    assert {"policy_confidence", "shortest", "random"} <= set(config.baselines())
+    with pytest.raises(ConfigError, match=r"search_scorers: got 'declared', but with end: on_success"):
+        EvaluateConfig(**SETTINGS, end="on_success", search_scorers=["declared"])
 
 
 def test_search_scorers_that_no_search_takes_are_named() -> None:

@@ -267,7 +267,14 @@ def test_a_unit_of_a_reranking_environment_has_no_beams(tmp_path: Path) -> None:
     run(Unit(environment, "head", 0, tmp_path / "unit", scale=0.05), file, keep=True)
     (found,) = records.read_all(tmp_path)
     assert (found["beam"], found["equal_cost"], found["search"]) == ({}, {}, {})
-    assert set(found["best_of_n"]) >= {REFERENCE, "tau0.03", "policy_confidence", "shortest", "random"}
+    assert set(found["best_of_n"]) >= {
+        REFERENCE,
+        "tau0.03",
+        "policy_confidence",
+        "shortest",
+        "random",
+        "declared",
+    }
     assert (tmp_path / "unit").exists()
     assert "### corridor, head: one run" in section([found])
 

@@ -13,6 +13,7 @@ from rlprm.evaluation.compute import ModelSize, size_of
 from rlprm.runtime.provenance import episode_settings, settings_of_model, warn_of_differences
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.declared import Declared
 from rlprm.scorers.model_confidence import ModelConfidence
 from rlprm.scorers.policy_confidence import PolicyConfidence
 from rlprm.scorers.random import Random
@@ -25,6 +26,8 @@ __all__ = ["RULE", "Scorers", "load_scorer", "load_scorers"]
 
 RULE = "transcript"
 """The free scorer that reads outcomes off transcripts."""
+DECLARED = "declared"
+"""The free scorer that takes the agent's word."""
 _RANKED = ("policy_confidence", RULE)
 """Free scorers whose aggregation is chosen on dev tasks; the others rank by the last step."""
 
@@ -73,6 +76,8 @@ def load_scorers(config: EvaluateConfig) -> Scorers:
     free: list[Scorer] = [PolicyConfidence(per), Shortest(), Random(seed=config.seed)]
     if RULE in config.free_scorers():
         free.append(Transcript(config.environment))
+    if DECLARED in config.free_scorers():
+        free.append(Declared())
     # A clone's scores are probabilities of actions already.
     weighed = [s for s in checkpoints if config.with_confidence and s.name not in config.clones()]
     return Scorers(checkpoints, [WithConfidence(scorer, per) for scorer in weighed], free)

@@ -15,12 +15,12 @@ from rlprm.policies.config import PolicyConfig
 from rlprm.runtime.settings import own_settings, setting
 from rlprm.runtime.tracking import TRACKERS, require_tracker
 from rlprm.stages.evaluate_parts.search_settings import CHOSEN, Search, beam, named
-from rlprm.types import Split
+from rlprm.types import End, Split
 
 __all__ = ["FREE_SCORERS", "EvaluateConfig"]
 
 _DATA = "Data"
-FREE_SCORERS = ("policy_confidence", "shortest", "random", "transcript")
+FREE_SCORERS = ("policy_confidence", "shortest", "random", "transcript", "declared")
 """Scorers without a model of their own, which every evaluation has beside those of its settings."""
 _BEAM = re.compile(r"(\d+)x(\d+)")
 _ADDED = ("searches", "search_scorers")
@@ -93,7 +93,7 @@ class EvaluateConfig(PolicyConfig):
     )
     search_scorers: list[str] = setting(
         [],
-        "Free scorers that search beside the checkpoints: policy_confidence, random, transcript, shortest.",
+        "Free scorers that search beside the checkpoints, such as policy_confidence or random.",
         choices=FREE_SCORERS,
         group="Search",
     )
@@ -216,9 +216,10 @@ class EvaluateConfig(PolicyConfig):
                 taken.add(file)
         for name in self.search_scorers:
             if name not in allowed:
-                raise ConfigError(
-                    f"search_scorers: got {name!r}, but {self.environment} has no rule (read_transcript)"
-                )
+                why = f"{self.environment} has no rule (read_transcript)"
+                if name == "declared":
+                    why = f"with end: {self.end} the agent ends no episode"
+                raise ConfigError(f"search_scorers: got {name!r}, but {why}")
 
     def scorers_of_beams(self) -> list[str]:
         """Return the names of the scorers of every search that names none itself."""
@@ -229,9 +230,12 @@ class EvaluateConfig(PolicyConfig):
         return [f"{name}_x_policy" for name in weighed]
 
     def free_scorers(self) -> tuple[str, ...]:
-        """Return the names of the scorers without a model that this environment allows."""
-        readable = hasattr(envs.load(self.environment), "read_transcript")
-        return tuple(name for name in FREE_SCORERS if name != "transcript" or readable)
+        """Return the names of the scorers without a model that this environment and its end allow."""
+        allowed = {
+            "transcript": hasattr(envs.load(self.environment), "read_transcript"),
+            "declared": self.end == End.DECLARED,
+        }
+        return tuple(name for name in FREE_SCORERS if allowed.get(name, True))
 
     def baselines(self) -> tuple[str, ...]:
         """Return the names of the free baselines: the free scorers, and those that read another policy."""
