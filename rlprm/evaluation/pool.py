@@ -10,7 +10,7 @@ from functools import cached_property
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.functional.best_of_n import expected_cost
-from rlprm.scorers.base import Scorer
+from rlprm.scorers.base import Lot, Scorer
 from rlprm.scorers.with_confidence import WithConfidence
 from rlprm.search.base import score_all
 from rlprm.types import End, StepScores, Trajectory
@@ -89,12 +89,14 @@ class Pool:
     def scored(self, scorer: Scorer) -> Pool:
         """Return the pool with the scores of one more scorer, which gets all trajectories in one call.
 
+        The scores of a lot (:class:`rlprm.scorers.base.Lot`) are equal.
+
         Raises:
             ConfigError: if a scorer of that name has scored the pool already.
             DataError: for scores that are missing or not finite.
         """
         self._check_is_new(scorer.name)
-        flat = score_all(scorer, self.flat)
+        flat = score_all(scorer.over_all_lots() if isinstance(scorer, Lot) else scorer, self.flat)
         rows = tuple(tuple(flat[start : start + self.n]) for start in range(0, len(flat), self.n))
         return replace(self, scores={**self.scores, scorer.name: rows})
 

@@ -60,6 +60,18 @@ class SearchingScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Lot(Protocol):
+    """A scorer whose scores are a lot. The method is optional for scorers."""
+
+    def over_all_lots(self) -> Scorer:
+        """Return a scorer that gives equal scores to what the lot orders.
+
+        Equal scores of a pool are settled by the mean over all orders, so that no lot has to be drawn.
+        """
+        ...
+
+
 def searching(scorer: Scorer) -> AbstractContextManager[None]:
     """Return a context that is one search for the scorer, if the scorer has that method."""
     return scorer.searching() if isinstance(scorer, SearchingScorer) else nullcontext()

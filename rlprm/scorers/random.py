@@ -1,4 +1,7 @@
-"""A baseline without a model: random scores. Best-of-N with them is the mean of one sample."""
+"""A baseline without a model: random scores, for searches that choose by lot.
+
+In a pool no lot is drawn: equal scores give the exact expectation over all lots, which is that of one sample.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlprm.scorers.base import Scorer
 from rlprm.types import StepScores, Trajectory
 
 
@@ -35,7 +39,21 @@ class Random:
         """
         return [self._draw(trajectory) for trajectory in trajectories]
 
+    def over_all_lots(self) -> Scorer:
+        """See :class:`rlprm.scorers.base.Lot`."""
+        return _Equal(self.name)
+
     def _draw(self, trajectory: Trajectory) -> StepScores:
         words = (self.seed, trajectory.sample, *trajectory.task.id.encode())
         initial, *values = np.random.default_rng(words).random(len(trajectory.steps) + 1).tolist()
         return StepScores(initial=initial, values=tuple(values))
+
+
+class _Equal:
+    """Gives every step the score 1/2."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
+        return [StepScores(initial=0.5, values=(0.5,) * len(trajectory.steps)) for trajectory in trajectories]

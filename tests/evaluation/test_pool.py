@@ -97,7 +97,7 @@ def test_weighed_scores_take_no_other_scorers_name() -> None:
 
 def test_weighed_scores_are_those_of_the_weighing_scorer_itself() -> None:
     made = Pool.from_trajectories([of_steps(steps=2, sample=0), of_steps(steps=0, sample=1)])
-    weighing = WithConfidence(Random())
-    assert made.scored(Random()).weighed(weighing).scores_of(weighing.name) == made.scored(
+    weighing = WithConfidence(FunctionScorer(lambda *_: 0.7))
+    assert made.scored(weighing.scorer).weighed(weighing).scores_of(weighing.name) == made.scored(
         weighing
     ).scores_of(weighing.name)
