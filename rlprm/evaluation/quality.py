@@ -35,7 +35,9 @@ class ForesightAUC:
     """How well one scorer's newest values foretell success when a share of an episode's actions is taken.
 
     The value of an episode of T actions is ``v_t`` with ``t = floor(share · T)``, and ``v_0`` if that is 0.
-    The length of an episode is not known while the episode runs, so a score that tells the length profits.
+    The length of an episode is not known while the episode runs, so a score that tells the length profits:
+    minus the number of actions so far (``shortest``) is far from 0.5 if length and success go together.
+    :class:`RunningAUC` does not have this leak.
     """
 
     scorer: str
@@ -46,6 +48,30 @@ class ForesightAUC:
     """Mean over the tasks that have successes and failures; None if there is no such task."""
     tasks: int
     """How many tasks have both."""
+
+
+@dataclass(frozen=True)
+class RunningAUC:
+    """How well one scorer's values foretell success after the same number of actions of every episode.
+
+    The episodes are those with more than t actions, because the others have ended and need no foresight. That
+    they go on is all that is known of their length. A score that depends on t alone (``shortest``) or on the
+    end (``declared``) gives all of them one value, so that its AUC is 0.5 by construction.
+    """
+
+    scorer: str
+    share: float
+    """Of the mean length of the pool's episodes."""
+    t: int
+    """Actions: the share of the mean length, rounded, and at least 1."""
+    auc: float | None
+    """Of ``v_t`` over all episodes that are running; None if all of them succeed or all fail."""
+    auc_within_task: float | None
+    """Mean over the tasks that have successes and failures among their running episodes."""
+    tasks: int
+    """How many tasks have both."""
+    episodes: int
+    """How many are running."""
 
 
 @dataclass(frozen=True)
@@ -124,26 +150,45 @@ def foresight(pool: Pool, scorer: str) -> list[ForesightAUC]:
     """
     points = []
     for share in SHARES:
-        rows = [
-            [
-                (_newest(s, share), t.outcome.success)
-                for t, s in zip(row, scores, strict=True)
-                if s is not None
-            ]
-            for row, scores in zip(pool.trajectories, pool.scores_of(scorer), strict=True)
-        ]
-        within = [_auc(row) for row in rows]
-        known = [value for value in within if value is not None]
-        points.append(
-            ForesightAUC(
-                scorer=scorer,
-                share=share,
-                auc=_auc([pair for row in rows for pair in row]),
-                auc_within_task=math.fsum(known) / len(known) if known else None,
-                tasks=len(known),
-            )
-        )
+        rows = [[(_newest(s, share), won) for s, won in row] for row in _scored(pool, scorer)]
+        overall, within, tasks = _aucs(rows)
+        points.append(ForesightAUC(scorer, share, overall, within, tasks))
     return points
+
+
+def running(pool: Pool, scorer: str) -> list[RunningAUC]:
+    """Measure a scorer's values after fixed numbers of actions, among the episodes that are still running.
+
+    The numbers are a quarter, a half and three quarters of the mean length of the pool's episodes.
+
+    Raises:
+        ConfigError: if the scorer has not scored the pool.
+    """
+    length = math.fsum(len(trajectory.steps) for trajectory in pool.flat) / len(pool.flat)
+    points = []
+    for share in SHARES:
+        t = max(1, math.floor(share * length + 0.5))
+        rows = [
+            [(s.values[t - 1], won) for s, won in row if len(s.values) > t] for row in _scored(pool, scorer)
+        ]
+        overall, within, tasks = _aucs(rows)
+        points.append(RunningAUC(scorer, share, t, overall, within, tasks, sum(map(len, rows))))
+    return points
+
+
+def _scored(pool: Pool, scorer: str) -> list[list[tuple[StepScores, bool]]]:
+    """Return the scores and the success of every candidate that could be scored, task by task."""
+    return [
+        [(s, t.outcome.success) for t, s in zip(row, scores, strict=True) if s is not None]
+        for row, scores in zip(pool.trajectories, pool.scores_of(scorer), strict=True)
+    ]
+
+
+def _aucs(rows: list[list[tuple[float, bool]]]) -> tuple[float | None, float | None, int]:
+    """Return the AUC over all tasks, the mean within tasks, and how many tasks have an AUC."""
+    known = [value for row in rows if (value := _auc(row)) is not None]
+    within = math.fsum(known) / len(known) if known else None
+    return _auc([pair for row in rows for pair in row]), within, len(known)
 
 
 def _newest(scores: StepScores, share: float) -> float:

@@ -10,7 +10,7 @@ from rlprm.evaluation.baselines import FreeBaseline, TaskKind
 from rlprm.evaluation.bon import AggregationChoice, gap_closed
 from rlprm.evaluation.discrimination import Discrimination
 from rlprm.evaluation.equal_cost import EqualCost
-from rlprm.evaluation.quality import ForesightAUC, StepQuality
+from rlprm.evaluation.quality import ForesightAUC, RunningAUC, StepQuality
 from rlprm.evaluation.records import GREEDY, ORACLE, SAMPLE_MEAN, Comparison, EvaluationRecord, Measurement
 
 __all__ = ["Findings", "summarize"]
@@ -36,6 +36,8 @@ class Findings:
     """From ``baselines.best_free_baseline``."""
     foresight: Sequence[ForesightAUC] = ()
     """From ``quality.foresight``, of all scorers."""
+    running: Sequence[RunningAUC] = ()
+    """From ``quality.running``, of all scorers."""
     equal_cost: Sequence[EqualCost] = ()
     """From ``equal_cost.at_equal_cost``, of all searches."""
     reference: Sequence[Measurement] = ()
@@ -82,6 +84,7 @@ def summarize(
         "task_kind": None if findings.kind is None else asdict(findings.kind),
         "best_free_baseline": None if findings.best_free is None else asdict(findings.best_free),
         "foresight": [asdict(point) for point in findings.foresight],
+        "foresight_running": [asdict(point) for point in findings.running],
         "equal_cost": [asdict(comparison) for comparison in findings.equal_cost],
         "compute": {name: dict(costs) for name, costs in (compute or {}).items()},
         "seconds": dict(seconds or {}),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rlprm.evaluation.bon import gap_closed
 from rlprm.evaluation.equal_cost import COSTS, EqualCost
-from rlprm.evaluation.quality import ForesightAUC
+from rlprm.evaluation.quality import ForesightAUC, RunningAUC
 from rlprm.evaluation.records import (
     BEAM,
     BEST_OF_N,
@@ -34,6 +34,7 @@ __all__ = [
     "paired_table",
     "results_tables",
     "rows",
+    "running_table",
     "searches_table",
 ]
 
@@ -65,6 +66,7 @@ def all_tables(findings: Findings, *, title: str, width: int, n: int) -> list[Ta
     closed = {scorer: gap for scorer in gaps if (gap := gaps[scorer].get(n)) is not None}
     tables += [gap_table(closed, n)] if closed else []
     tables += [foresight_table(findings.foresight)] if findings.foresight else []
+    tables += [running_table(findings.running)] if any(point.tasks for point in findings.running) else []
     return tables
 
 
@@ -148,6 +150,20 @@ def foresight_table(points: Sequence[ForesightAUC]) -> Table:
     for scorer in dict.fromkeys(point.scorer for point in points):
         cells = [at[scorer, share] for share in shares]
         table.add_row(escape(scorer), *(f"{_number(p.auc)}, {_number(p.auc_within_task)}" for p in cells))
+    return table
+
+
+def running_table(points: Sequence[RunningAUC]) -> Table:
+    """Return a table of AUCs within tasks after fixed numbers of actions, among the episodes that run on."""
+    table = _empty_table("AUC within tasks of v_t among episodes with more than t actions")
+    table.add_column("scorer", overflow="fold")
+    at = {(point.scorer, point.t): point for point in points}
+    numbers = sorted({point.t for point in points})
+    for t in numbers:
+        counts = {point.tasks for point in points if point.t == t}
+        table.add_column(f"t = {t}\n{max(counts)} tasks", justify="right", no_wrap=True)
+    for scorer in dict.fromkeys(point.scorer for point in points):
+        table.add_row(escape(scorer), *(_number(at[scorer, t].auc_within_task) for t in numbers))
     return table
 
 

@@ -37,7 +37,7 @@ from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.equal_cost import COSTS, at_equal_cost
 from rlprm.evaluation.majority import AnswerOf, majority_of_n
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import foresight, step_quality
+from rlprm.evaluation.quality import foresight, running, step_quality
 from rlprm.evaluation.records import MAJORITY, Measurement
 from rlprm.evaluation.summary import Findings, summarize
 from rlprm.evaluation.table import TABLE_WIDTH, all_tables
@@ -225,6 +225,7 @@ def _compare(
         kind=task_kind(gap_closed(measured), RULE, n),
         best_free=best_free,
         foresight=[point for name in rules for point in foresight(pool, name)],
+        running=[point for name in rules for point in running(pool, name)],
         equal_cost=[at_equal_cost(m, curve, cost) for m in searches for cost in COSTS],
         reference=curve,
     )

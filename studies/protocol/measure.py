@@ -21,7 +21,7 @@ from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.equal_cost import curve_at_cost
 from rlprm.evaluation.majority import majority_of_n
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import foresight
+from rlprm.evaluation.quality import foresight, running
 from rlprm.evaluation.records import Measurement, measure_results
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.policies.hf import HFPolicy
@@ -136,6 +136,10 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
         "auc": {
             str(point.share): {"all": point.auc, "within_tasks": point.auc_within_task}
             for point in foresight(test, scorer.name)
+        },
+        "auc_running": {
+            str(point.share): {"t": point.t, "within_tasks": point.auc_within_task, "tasks": point.tasks}
+            for point in running(test, scorer.name)
         },
         "actions": evaluate_discrimination(ground.probe, scorer).as_json() if ground.probe else None,
     }

@@ -187,13 +187,19 @@ def _difference_table(found: Sequence[Difference]) -> str:
 
 
 def _quality_table(same: Sequence[Record]) -> str:
-    header = ["", *(f"AUC in task at {float(q):.0%}".replace("%", " %") for q in _QUARTERS),
-              "rank correlation", "pairs in order", "gain of choosing"]  # fmt: skip
+    quarters = [f"{float(q):.0%}".replace("%", " %") for q in _QUARTERS]
+    header = [
+        "",
+        *(f"AUC in task after {q} of the mean length, running episodes" for q in quarters),
+        *(f"AUC in task at {q}" for q in quarters),
+        *("rank correlation", "pairs in order", "gain of choosing"),
+    ]
     rows = []
     for name in same[0]["quality"]:
         of_scorer = [record["quality"][name] for record in same]
         cells = [
-            _average([auc[q]["within_tasks"] for quality in of_scorer for auc in quality["auc"]], "{:.2f}")
+            _average([auc[q]["within_tasks"] for quality in of_scorer for auc in quality[part]], "{:.2f}")
+            for part in ("auc_running", "auc")
             for q in _QUARTERS
         ]
         actions = [a for quality in of_scorer for a in quality["actions"] if a is not None]

@@ -121,7 +121,7 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
                 for i in range(len(curve))
             },
         }
-        quality[name] = {"auc": [found["auc"] for found in every], "actions": [f["actions"] for f in every]}
+        quality[name] = {part: [found[part] for found in every] for part in ("auc", "auc_running", "actions")}
         if not every[0]["beam"]:
             continue
         rule, on_dev = _chosen([found["beam"] for found in every])

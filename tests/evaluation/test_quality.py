@@ -8,7 +8,8 @@ import pytest
 
 from rlprm.errors import DataError
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import foresight, step_quality
+from rlprm.evaluation.quality import foresight, running, step_quality
+from rlprm.scorers.shortest import Shortest
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.toys.agents import FunctionScorer
 from tests.toys.evaluations import scored_pool
@@ -58,6 +59,45 @@ def test_values_after_a_share_of_the_actions_by_hand() -> None:
     assert [point.auc for point in found] == [0.5, 0.5, 0.375]
     assert [point.auc_within_task for point in found] == [0.5, 0.5, 0.5]
     assert {point.tasks for point in found} == {2}
+
+
+def test_values_of_running_episodes_after_fixed_numbers_of_actions_by_hand() -> None:
+    # Lengths 5, 3, 4, 1 and 2: 3 on average. A quarter, a half and three quarters are 1, 2 and 2 actions.
+    values = {
+        ("a", 0): [0.9, 0.1, 0.6, 0.0, 0.0],
+        ("a", 1): [0.4, 0.2, 0.0],
+        ("a", 2): [0.5, 0.1, 0.0, 0.0],
+        ("a", 3): [1.0],
+        ("a", 4): [0.6, 1.0],
+    }
+    flat = [of_steps(sample in (0, 3), len(v), sample=sample) for (_, sample), v in values.items()]
+    found = running(Pool.from_trajectories(flat).scored(ByTaskAndSample(values)), "listed")
+    # After 1 action, sample 3 has ended: .9 against .4, .5 and .6. After 2, sample 4 has, too: .1 against .2
+    # and .1, of which the second is a tie.
+    assert [(p.share, p.t, p.auc_within_task) for p in found] == [
+        (0.25, 1, 1.0),
+        (0.5, 2, 0.25),
+        (0.75, 2, 0.25),
+    ]
+    assert [(p.auc, p.tasks, p.episodes) for p in found] == [(1.0, 1, 4), (0.25, 1, 3), (0.25, 1, 3)]
+
+
+def test_counting_actions_foretells_nothing_among_running_episodes() -> None:
+    # Episodes that succeed are short, so that shares of an episode's own length give the outcome away.
+    flat = [of_steps(i < 3, 4 + 6 * (i >= 3), task=t, sample=i) for t in "ab" for i in range(6)]
+    pool = Pool.from_trajectories(flat).scored(Shortest())
+    assert [point.auc_within_task for point in foresight(pool, "shortest")] == [1.0, 1.0, 1.0]
+    # The mean length is 7. After 2 actions all are running, after 4 and 5 only failures are.
+    assert [(p.t, p.auc_within_task, p.tasks) for p in running(pool, "shortest")] == [
+        (2, 0.5, 2), (4, None, 0), (5, None, 0),
+    ]  # fmt: skip
+
+
+def test_episodes_of_one_action_leave_nothing_to_foretell() -> None:
+    pool = Pool.from_trajectories([of_steps(i < 1, 1, sample=i) for i in range(3)]).scored(Shortest())
+    assert {(p.t, p.auc, p.auc_within_task, p.tasks, p.episodes) for p in running(pool, "shortest")} == {
+        (1, None, None, 0, 0)
+    }
 
 
 def test_knowing_only_the_task_is_seen_within_tasks() -> None:

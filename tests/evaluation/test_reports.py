@@ -20,7 +20,7 @@ from rlprm.evaluation.baselines import best_free_baseline, task_kind
 from rlprm.evaluation.bon import best_of_n, choose_aggregation, comparisons, gap_closed
 from rlprm.evaluation.equal_cost import at_equal_cost
 from rlprm.evaluation.pool import Pool
-from rlprm.evaluation.quality import foresight, step_quality
+from rlprm.evaluation.quality import foresight, running, step_quality
 from rlprm.evaluation.records import Comparison, EvaluationRecord, Measurement
 from rlprm.evaluation.summary import Findings, summarize
 from rlprm.evaluation.table import TABLE_WIDTH, gap_table, paired_table, results_tables
@@ -187,6 +187,7 @@ def test_the_summary_holds_what_was_found_as_plain_json(pool: Pool, found: list[
         kind=task_kind(gap_closed(found), "shortest", 16),
         best_free=best_free_baseline(pool, {"shortest": "last", "random": "last"}, 16),
         foresight=foresight(pool, "agentprm"),
+        running=running(pool, "agentprm"),
         equal_cost=[at_equal_cost(m, curve, "env_steps") for m in found if m.record.is_search],
     )
     compute = {"greedy": {"policy_flops": 1e9, "scorer_flops": None, "seconds": 0.5, "peak_memory": 1000}}
@@ -213,6 +214,7 @@ def test_the_summary_holds_what_was_found_as_plain_json(pool: Pool, found: list[
     assert read["task_kind"]["kind"] == "reranking"
     assert read["best_free_baseline"]["name"] in ("shortest", "random")
     assert [point["share"] for point in read["foresight"]] == [0.25, 0.5, 0.75]
+    assert [point["t"] for point in read["foresight_running"]] == [2, 4, 5]
     assert [c["search"] for c in read["equal_cost"]] == ["beam 2×4, agentprm", "beam 4×4, agentprm"]
 
 

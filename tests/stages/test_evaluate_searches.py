@@ -149,6 +149,10 @@ def test_every_row_says_what_it_computed(finished: Path) -> None:
     assert compute["newest, agentprm"]["scorer_flops"] > 0 == compute["newest, random"]["scorer_flops"]
     assert compute["best of 4, agentprm"]["policy_flops"] == compute["best of 4, random"]["policy_flops"]
     assert {p["scorer"] for p in summary["foresight"]} == set(summary["gap_closed"])
+    assert {p["scorer"] for p in summary["foresight_running"]} == set(summary["gap_closed"])
+    counting = [p["auc_within_task"] for p in summary["foresight_running"] if p["scorer"] == "shortest"]
+    assert set(counting) <= {None, 0.5}
+    assert "  t = 1" in (finished / "table.txt").read_text()
 
 
 def test_a_figure_of_the_table_follows_from_the_stored_step_scores(finished: Path) -> None:

@@ -31,6 +31,7 @@ def record(
         name: row(successes.get(name, [0.0] * count), scorer=name) for name in (*ARMS, "transcript", "random")
     }
     auc = {q: {"all": 0.7, "within_tasks": 0.6} for q in ("0.25", "0.5", "0.75")}
+    running = {q: {"t": 2, "within_tasks": 0.55, "tasks": 9} for q in auc}
     return {
         "environment": "babyai", "kind": GUIDANCE, "endpoint": "beam", "group": "primary", "seed": seed,
         "command": f"python -m studies.protocol.run --seeds {seed}", "scale": 1.0, "estimates": None,
@@ -43,7 +44,7 @@ def record(
         "equal_cost": {
             f"beam {REFERENCE}, total_tokens": {**rows["transcript"], "n": 7.5, "beyond_pool": False}
         },
-        "quality": {name: {"auc": [auc], "actions": [None]} for name in rows},
+        "quality": {name: {"auc": [auc], "auc_running": [running], "actions": [None]} for name in rows},
     }  # fmt: skip
 
 
