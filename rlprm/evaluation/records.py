@@ -47,8 +47,8 @@ class EvaluationRecord:
     prm_tokens: float
     """Model tokens the scorer processed."""
     env_steps: float
-    """Turns taken; a message that the action format refuses is one, too. Of a pool's candidates, actions that
-    several begin with count once, as equal actions of one state do in a beam."""
+    """Turns taken that differ in their action or in an action before; a message that the action format
+    refuses is one, too. What several candidates or episodes of a search begin with counts once."""
     tasks: int
     """Number of tasks."""
     failed: int
@@ -223,7 +223,7 @@ def measure_results(
             _mean([result.policy_tokens for result in results]),
             _mean([result.sampled_tokens for result in results]),
             _mean([result.scorer_tokens for result in results]),
-            _mean([result.env_steps for result in results]),
+            _mean([result.distinct_steps for result in results]),
         ),
     )
 

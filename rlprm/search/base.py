@@ -38,10 +38,27 @@ class SearchResult:
     scorer_tokens: int
     """Model tokens the scorer processed for this task."""
     env_steps: int
-    """Turns taken for this task. A message that the action format refuses counts. A message that was merged
-    with an equal message does not."""
+    """Turns taken for this task, which its budget limits. A message that the action format refuses counts. A
+    message that was merged with an equal message does not."""
     nodes: tuple[Node, ...] = ()
     """Every candidate that was scored, or would have been if its episode had not failed."""
+
+    @property
+    def distinct_steps(self) -> int:
+        """Turns that differ in their action or in an action before: what evaluations count.
+
+        A strategy that samples episodes from the start takes the actions that several of them begin with
+        repeatedly. A beam takes equal actions of one state once. Counted like this, both are charged alike. A
+        refused message counts as an empty action. Without nodes, the number is ``env_steps``.
+        """
+        taken: dict[int | None, tuple[str, ...]] = {None: ()}
+        distinct: set[tuple[str, ...]] = set()
+        for node in self.nodes:
+            before = taken[node.parent]
+            taken[node.number] = line = before + node.actions
+            if node.executed:
+                distinct.update(line[:end] for end in range(len(before) + 1, len(line) + 1))
+        return len(distinct) if self.nodes else self.env_steps
 
 
 class SearchModule(Protocol):

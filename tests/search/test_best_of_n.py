@@ -8,6 +8,8 @@ from itertools import combinations
 import pytest
 
 from rlprm.errors import ConfigError, DataError
+from rlprm.evaluation.pool import Pool
+from rlprm.rollouts.episode import rollout
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search import best_of_n
@@ -140,3 +142,14 @@ def test_a_budget_pays_for_the_candidates_that_sampling_one_after_another_would_
     cut = [node for node in result.nodes if node.stop is StopReason.SEARCH_LIMIT]
     assert len(cut) <= 1
     assert not cut or not cut[0].chosen or len(result.nodes) == 1
+
+
+def test_distinct_steps_are_those_that_a_pool_of_the_same_candidates_counts() -> None:
+    policy, setting = SeededPolicy(("right", "left", "finish")), EpisodeSetting(round_limit=6)
+    repeats = 0
+    for task in corridor.tasks(Split.TEST, 0, 5):
+        (result,) = best_of_n.search([task], policy, Shortest(), setting, n=6)
+        pool = Pool.from_trajectories(rollout([(task, sample) for sample in range(6)], policy, setting))
+        assert result.distinct_steps == pytest.approx(pool.expected_steps(6))
+        repeats += result.env_steps - result.distinct_steps
+    assert repeats > 0

@@ -57,7 +57,7 @@ def test_halving_keeps_the_better_half_at_each_depth() -> None:
     result = run("halving", FOUR, VALUES, n=4, depths=(1, 2))
     assert actions(result) == ["right", "right", "finish"]
     assert result.score == 0.4
-    assert result.env_steps == 4 + 2 + 1
+    assert result.env_steps == result.distinct_steps == 4 + 2 + 1
     assert [node.actions for node in result.nodes if node.kept] == [
         ("right", "right", "finish"),
         ("left", "finish"),
@@ -76,6 +76,7 @@ def test_halving_spends_what_is_saved_on_new_cohorts() -> None:
     ]
     assert result.nodes[-1].stop is StopReason.SEARCH_LIMIT
     assert result.env_steps == 12
+    assert result.distinct_steps == 7  # the second and third cohort repeat actions of the first
     assert result.score == 0.4
 
 

@@ -163,6 +163,12 @@ def test_the_record_holds_every_action_and_leads_to_the_result(
             assert (node.rank is None) == (failed or not node.scores)
             assert (node.success is None) == (node.stop is None)
         assert sum(len(node.actions) for node in nodes if node.executed) == result.env_steps
+        merges = name in ("beam", "greedy", "step_best_of_k")  # equal actions of one state
+        assert (
+            (result.distinct_steps == result.env_steps)
+            if merges
+            else (0 < result.distinct_steps <= result.env_steps)
+        )
         (chosen,) = [node for node in nodes if node.chosen]
         assert chosen.kept
         assert (chosen.stop, chosen.rank) == (result.trajectory.stop, result.score)
