@@ -13,11 +13,11 @@ from tests.toys.pipeline import Pipeline
 LINES = Path(__file__).parents[2] / "examples" / "ten_lines.py"
 
 SMALLER = {
-    '"babyai", levels=["FindObjS7", "GoToObjMazeS7"]': ('"tests.toys.corridor", length=4'),
+    '"babyai", levels=["FindObjS7", "GoToObjMazeS7", "PickupAbove"]': ('"tests.toys.corridor", length=4'),
     "start=300_000, count=64": "start=3000, count=12",
     "count=32": "count=4",
     "temperature=1.0": "temperature=1.5",
-    "round_limit=8": "round_limit=6",
+    "round_limit=12": "round_limit=6",
     "iterations=4": (
         "iterations=1, tasks_per_iteration=4, eval_every=0, test_tasks=4, test_samples=1, max_new_tokens=8"
     ),
