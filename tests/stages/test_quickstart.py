@@ -104,7 +104,7 @@ def test_changes_to_a_recipe_reach_its_stage_in_their_own_types(monkeypatch: pyt
     monkeypatch.setattr(quickstart, "write_json", lambda path, content: None)
     quickstart.run(parse(QuickstartConfig, arguments))
     collect, evaluate, rl = seen["CollectConfig"], seen["EvaluateConfig"], seen["RLConfig"]
-    assert (collect.num_tasks, collect.env_kwargs, collect.seed) == (64, {"levels": ["GoToObj", "Open"]}, 3)
+    assert (collect.num_tasks, collect.env_kwargs["levels"], collect.seed) == (64, ["GoToObj", "Open"], 3)
     assert (evaluate.beams, evaluate.budgets, evaluate.with_confidence) == (["2x2"], [1, 16], False)
     assert (rl.iterations, rl.eval_every, rl.test_samples) == (2, 0, 2)  # the quickstart's own changes
     assert rl.prm == "runs/quickstart/agentprm"
