@@ -27,7 +27,8 @@ SMALL = [
     *(
         word
         for stage in ("pretrain", "sft", "collect", "clone", "evaluate", "train_rl")
-        for word in (f"--{stage}.env_kwargs.levels", "[GoToLocalS8N7]")
+        for name, value in (("levels", "[GoToLocalS8N7]"), ("detours", "0"))
+        for word in (f"--{stage}.env_kwargs.{name}", value)
     ),
 ]  # fmt: skip
 """A policy of this size succeeds at times on an easy level, so that there are successes to clone."""
