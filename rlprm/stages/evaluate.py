@@ -98,12 +98,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         rules = {c.scorer: c.name for c in choices} | dict.fromkeys(used.without_rules, "last")
         answer: AnswerOf | None = getattr(envs.load(config.environment), "answer", None)
         measured = evaluate_pool(pool, {name: [rule] for name, rule in rules.items()}, config.budgets)
-        measured += until_accepted(pool, RULE, rules[RULE], config.budgets) if RULE in rules else []
+        until = until_accepted(pool, RULE, rules[RULE], range(1, pool.n + 1)) if RULE in rules else []
+        measured += [m for m in until if m.record.n in config.budgets]
         measured += majority_of_n(pool, answer, config.budgets) if answer else []
         with meter.measure("greedy"):
             measured.append(decode_greedily(config, policy, processes, tasks))
         measured += _run_searches(config, used, rules, policy, processes, tasks, revisions, meter)
-        findings = _compare(config, used, dev, pool, headline(measured, rules), choices, rules, answer)
+        findings = _compare(config, used, dev, pool, headline(measured, rules), choices, rules, answer, until)
         findings = replace(findings, discrimination=discriminations)
         context, sizes = mean_context(pool.flat), used.sizes()
         summary = summarize(
@@ -201,14 +202,15 @@ def _compare(
     choices: Sequence[AggregationChoice],
     rules: Mapping[str, str],
     answer: AnswerOf | None,
+    until: Sequence[Measurement],
 ) -> Findings:
     """Compare the measurements with one another, with free baselines, and at equal cost."""
     main, n = config.main_scorer, config.chosen_at
     free = {name: rule for name, rule in rules.items() if name in config.baselines()}
     best_free = best_free_baseline(dev, free, n, answer)
     every_k = range(1, pool.n + 1)
-    if RULE in rules:
-        curve = until_accepted(pool, RULE, rules[RULE], every_k)
+    if until:
+        curve = list(until)
     elif answer is not None and best_free.name == MAJORITY:
         curve = majority_of_n(pool, answer, every_k)
     else:
