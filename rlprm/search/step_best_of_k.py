@@ -32,7 +32,10 @@ from rlprm.types import EpisodeSetting, Task
 
 ACCEPT = ("scorer", "transcript")
 SHOWN = 0.5
-"""Value of the rule ``transcript`` from which on an episode shows success."""
+"""Value of the rule ``transcript`` from which on an episode is accepted, as ``sample_until_accepted`` has it.
+
+Half of a mission of two parts has this value, too.
+"""
 
 
 def search(

@@ -7,7 +7,7 @@ its way. The bot looks where a turn of the text ends (and before it handles
 something), so it knows little more than a reader of the text.
 
 An expert with detours is distracted at some turns, and goes to the nearest thing that it does not need.
-A policy that is cloned from it stays imperfect however long it is trained, and however it is decoded.
+A policy that is cloned from this expert learns the detours, too, and is imperfect when it has converged.
 """
 
 from __future__ import annotations
