@@ -349,3 +349,12 @@ def test_unknown_strategies_and_scorers_are_refused(walk: Path) -> None:
         ConfigError, match=r"searches.a.aggregation: got 'last', but the strategy .* has none"
     ):
         EvaluateConfig(**SETTINGS, searches=given)
+
+
+def test_a_search_that_the_transcript_accepts_needs_the_rule_before_it_runs() -> None:
+    search = {"strategy": "step_best_of_k", "k": 2, "n": 2, "accept": "transcript"}
+    with pytest.raises(
+        ConfigError, match=r"searches\.stepwise\.accept: got 'transcript', but math has no rule"
+    ):
+        EvaluateConfig(**{**SETTINGS, "environment": "math"}, searches={"stepwise": search})
+    EvaluateConfig(**{**SETTINGS, "environment": "babyai"}, searches={"stepwise": search})

@@ -37,6 +37,8 @@ TINY: dict[str, dict[str, Any]] = {
         "budgets": [1, 2, 4],
         "chosen_at": 4,
         "beams": ["2x2"],
+        # The corridor has no rule that reads transcripts.
+        "searches": {"step_best_of_2": {"strategy": "step_best_of_k", "k": 2, "n": 2, "accept": "scorer"}},
         "temperature": 1.5,
     },
     "train_rl": {"tasks_per_iteration": 4, "first_task": 2000, "test_tasks": 4, "repeat_probe": 2},

@@ -205,6 +205,10 @@ class EvaluateConfig(PolicyConfig):
         taken = set[str]()
         for search in self.all_searches():
             where = "beams" if search.is_beam else f"searches.{search.name}"
+            if search.settings.get("accept") == "transcript" and "transcript" not in allowed:
+                raise ConfigError(
+                    f"{where}.accept: got 'transcript', but {self.environment} has no rule (read_transcript)"
+                )
             for name in search.scorers or self.scorers_of_beams():
                 if search.scorers and name not in allowed:
                     raise ConfigError(f"{where}.scorers: got {name!r}, allowed: {', '.join(allowed)}")
