@@ -35,15 +35,13 @@ from rlprm.evaluation.records import (
 )
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.functional.best_of_n import expected_cost, oracle_at_k, pass_at_k, until_accepted_curve
+from rlprm.scorers.transcript import ACCEPTED
 from rlprm.search.base import rank_score
 from rlprm.search.best_of_n import expected
 from rlprm.types import StepScores, Trajectory
 
 _TIE = 1e-9
 """Success rates closer than this are equal: two rules that choose alike may differ by rounding."""
-
-_ACCEPTED = 1.0
-"""Score of an episode that a transcript rule believes to be solved."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class _Until:
     ) -> None:
         self.row = row
         self.ranks = [rank_score(s, aggregation) for s in scores]
-        self.accepted = {i for i, s in enumerate(scores) if s is not None and s.values[-1] >= _ACCEPTED}
+        self.accepted = {i for i, s in enumerate(scores) if s is not None and s.values[-1] >= ACCEPTED}
         self.costs = {
             "policy_tokens": shared_tokens(row, self.accepted),
             "env_steps": shared_steps(row, self.accepted),

@@ -11,6 +11,7 @@ from rlprm.data.store import from_row, to_row
 from rlprm.runtime.renames import current_settings
 from rlprm.search.base import SearchResult
 from rlprm.search.record import Node
+from rlprm.types import Task
 
 __all__ = ["SearchStore"]
 
@@ -31,11 +32,12 @@ class SearchStore(Shards):
         """Store one portion of tasks, atomically."""
         self.write_rows(wave, map(_to_row, results))
 
-    def finished(self, wave: int) -> list[SearchResult] | None:
+    def finished(self, wave: int, tasks: Sequence[Task]) -> list[SearchResult] | None:
         """Read one portion; None if it is missing or must be searched again.
 
-        A portion is searched again if an episode of it failed, or if the version that wrote it did not count
-        the tokens that a policy reads.
+        A portion is searched again if an episode of it failed, if it holds other tasks (another version may
+        have divided them otherwise), or if the version that wrote it did not count the tokens that a policy
+        reads.
 
         Raises:
             DataError: if a line is damaged; names shard and line.
@@ -46,7 +48,8 @@ class SearchStore(Shards):
         results = [row for row in rows if row is not None]
         if len(results) < len(rows) or any(has_failed(result.trajectory) for result in results):
             return None
-        return results
+        same = [result.trajectory.task.id for result in results] == [task.id for task in tasks]
+        return results if same else None
 
 
 def _to_row(result: SearchResult) -> dict[str, Any]:

@@ -31,8 +31,10 @@ from rlprm.data.rerender import split_messages
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.types import StepScores, StopReason, Trajectory
 
-__all__ = ["Transcript", "build", "turns_of"]
+__all__ = ["ACCEPTED", "Transcript", "build", "turns_of"]
 
+ACCEPTED = 1.0
+"""Score of an episode that the rule believes to be solved. Half of a mission of two parts is below it."""
 _Rule = Callable[[str, Sequence[tuple[str, str]]], list[float]]
 
 

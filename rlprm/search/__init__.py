@@ -15,10 +15,11 @@ from rlprm.components import available_in, load_component
 from rlprm.search.base import SearchModule, SearchResult
 from rlprm.search.record import Node
 
-__all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load"]
+__all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load", "side_by_side"]
 
 _NOT_STRATEGIES = frozenset({"base", "ledger", "record", "rounds"})
 REQUIRED = ("search",)
+_SIDE_BY_SIDE = ("n", "m", "k", "width", "trees")
 
 
 def available() -> list[str]:
@@ -39,3 +40,11 @@ def load(name: str) -> SearchModule:
         SearchModule,
         load_component(__name__, name, "search strategy", exclude=_NOT_STRATEGIES, needs=REQUIRED),
     )
+
+
+def side_by_side(module: SearchModule) -> tuple[str, ...]:
+    """Names of the settings that multiply the candidates of a task that act side by side.
+
+    A strategy names them in ``SIDE_BY_SIDE``. Of one that does not, every setting with such a name counts.
+    """
+    return cast(tuple[str, ...], getattr(module, "SIDE_BY_SIDE", _SIDE_BY_SIDE))

@@ -62,7 +62,11 @@ class SearchResult:
 
 
 class SearchModule(Protocol):
-    """The function a search module defines."""
+    """The function a search module defines.
+
+    A module may name the settings that multiply the candidates of a task that act side by side, in
+    ``SIDE_BY_SIDE: tuple[str, ...]``. An evaluation then knows how many tasks fit into one wave.
+    """
 
     def search(
         self,

@@ -38,6 +38,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, best, check_sampling, expand, run, score, start
 from rlprm.types import EpisodeSetting, Task
 
+SIDE_BY_SIDE = ("n", "m")
+
 
 def search(
     tasks: Sequence[Task],

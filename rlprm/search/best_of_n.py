@@ -20,6 +20,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, Score, advance, check_sampling, run, start
 from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
 
+SIDE_BY_SIDE = ("n",)
+
 
 def search(
     tasks: Sequence[Task],

@@ -12,6 +12,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, advance, run, start
 from rlprm.types import EpisodeSetting, Task
 
+SIDE_BY_SIDE = ()
+
 
 def search(
     tasks: Sequence[Task],

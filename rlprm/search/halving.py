@@ -27,6 +27,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, advance, best, check_sampling, run, score, start
 from rlprm.types import EpisodeSetting, Task
 
+SIDE_BY_SIDE = ("n",)
+
 
 def search(
     tasks: Sequence[Task],

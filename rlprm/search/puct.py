@@ -36,6 +36,8 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, Step, best, check_sampling, expand, merge, run, sample, score, start
 from rlprm.types import EpisodeSetting, Task
 
+SIDE_BY_SIDE = ("m", "width", "trees")
+
 _SIMULATIONS = 128
 
 

@@ -10,8 +10,8 @@ There is no way back inside an episode. With ``n`` above 1, another episode star
 accepted. ``accept: scorer`` accepts an episode that has terminated and whose score reaches ``threshold``.
 ``accept: transcript`` accepts an episode whose texts show success by the environment's rule, so that searches
 by different scorers differ in the choice of actions alone. With ``k`` 1 this is ``sample_until_accepted`` by
-``transcript``. Without an accepted episode the result is the best one: terminated before truncated before
-failed, then by the score of its newest action.
+``transcript`` with threshold 1. Without an accepted episode the result is the best one: terminated before
+truncated before failed, then by the score of its newest action.
 
 Scoring actions before they are carried out is the difference to a beam 1×k, which takes k environment steps.
 """
@@ -24,18 +24,15 @@ from collections.abc import Sequence
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Policy
 from rlprm.scorers.base import Scorer
-from rlprm.scorers.transcript import Transcript
+from rlprm.scorers.transcript import ACCEPTED, Transcript
 from rlprm.search.base import EndRank, SearchResult, can_be_scored, end_rank
 from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, Step, best, check_sampling, merge, run, sample, score, start
 from rlprm.types import EpisodeSetting, Task
 
-ACCEPT = ("scorer", "transcript")
-SHOWN = 0.5
-"""Value of the rule ``transcript`` from which on an episode is accepted, as ``sample_until_accepted`` has it.
+SIDE_BY_SIDE = ("k",)
 
-Half of a mission of two parts has this value, too.
-"""
+ACCEPT = ("scorer", "transcript")
 
 
 def search(
@@ -117,7 +114,7 @@ def _shows_success(rule: Transcript, episode: Candidate) -> bool:
     if not can_be_scored(episode.trajectory):
         return False
     (found,) = rule.score([episode.trajectory])
-    return found.values[-1] >= SHOWN
+    return found.values[-1] >= ACCEPTED
 
 
 def _run(ledger: Ledger, episode: Candidate, k: int, aggregation: str) -> Plan[None]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlprm.scorers.transcript import ACCEPTED
+
 REFERENCE = "agentprm"
 TRANSCRIPT = "transcript"
 PRM, CLONE = "prm", "clone"
@@ -116,7 +118,7 @@ GROUPS: Mapping[str, Group] = {
             "until_success_shows": Search(
                 "sampling until `transcript` shows success",
                 "sample_until_accepted",
-                {"aggregation": "last"},
+                {"aggregation": "last", "threshold": ACCEPTED},
                 at_equal_steps=True,
                 by_transcript=True,
             ),

@@ -123,10 +123,13 @@ def test_results_with_a_failed_episode_are_searched_again(tmp_path: Path) -> Non
     node = Node(0, None, 1, 2, ("left", "finish"), (0.1, 0.5), 0.5, kept=True, stop=StopReason.DECLARED)
     good = replace(good, nodes=(node, replace(node, number=1, actions=(), scores=(), rank=None, stop=None)))
     store.write(0, [good, unranked])
-    assert store.finished(0) == [good, unranked]
+    tasks = [good.trajectory.task, unranked.trajectory.task]
+    assert store.finished(0, tasks) == [good, unranked]
+    assert store.finished(0, tasks[:1]) is None  # another version divided the tasks otherwise
+    assert store.finished(0, [*tasks, replace(tasks[0], id="another")]) is None
     store.write(1, [good, replace(good, trajectory=of_steps(steps=1, stop=StopReason.ERROR))])
-    assert store.finished(1) is None
-    assert store.finished(2) is None
+    assert store.finished(1, tasks) is None
+    assert store.finished(2, tasks) is None
 
 
 def test_results_of_a_version_that_counted_sampled_tokens_alone_are_searched_again(tmp_path: Path) -> None:
@@ -135,4 +138,4 @@ def test_results_of_a_version_that_counted_sampled_tokens_alone_are_searched_aga
     (shard,) = tmp_path.glob("*.jsonl")
     row = json.loads(shard.read_text())
     shard.write_text(json.dumps({name: value for name, value in row.items() if name != "sampled_tokens"}))
-    assert store.finished(0) is None
+    assert store.finished(0, [of_steps(True, 2).task]) is None

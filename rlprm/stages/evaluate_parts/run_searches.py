@@ -78,7 +78,7 @@ def run_search(
     name = f"{wanted.title}, {scorer.name}"
     with tqdm(total=total, desc=name, unit="task", disable=not processes.is_main) as bar:
         for number, chunk in own:
-            found = store.finished(number)
+            found = store.finished(number, chunk)
             if found is None:
                 found = module.search(chunk, policy, scorer, setting, run_seed=config.seed, **settings)
                 store.write(number, found)

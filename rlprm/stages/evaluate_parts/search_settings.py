@@ -20,8 +20,6 @@ __all__ = ["CHOSEN", "Search", "beam", "named"]
 CHOSEN = "chosen"
 """Aggregation of a search that takes each scorer's rule of best-of-N."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_WIDTHS = ("n", "m", "k", "width", "trees")
-"""Settings of strategies that multiply the candidates of a task that act side by side."""
 _NOT_SETTINGS = frozenset({"run_seed", "aggregation"})
 
 
@@ -69,7 +67,7 @@ class Search:
     @property
     def width(self) -> int:
         """How many candidates of one task act side by side, as far as the settings say."""
-        return math.prod(max(self._number(name), 1) for name in _WIDTHS)
+        return math.prod(max(self._number(name), 1) for name in search.side_by_side(self.module))
 
     def _number(self, name: str) -> int:
         parameter = inspect.signature(self.module.search).parameters.get(name)
