@@ -51,7 +51,12 @@ from rlprm.runtime.tracking import log_results
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
 from rlprm.scorers.with_confidence import WithConfidence
-from rlprm.stages.evaluate_parts.run_searches import decode_greedily, measure_search, run_search
+from rlprm.stages.evaluate_parts.run_searches import (
+    decode_greedily,
+    load_policies,
+    measure_search,
+    run_search,
+)
 from rlprm.stages.evaluate_parts.scorers import RULE, Scorers, load_scorer, load_scorers
 from rlprm.stages.evaluate_parts.search_settings import CHOSEN
 from rlprm.stages.evaluate_parts.settings import EvaluateConfig
@@ -85,7 +90,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     used = load_scorers(config)
     if config.action_probe:
         config.require_setting_of(ActionProbe.open(config.action_probe))
-    policy = config.load_policy()
+    policy, policies = config.load_policy(), load_policies(config)
     with recorded(folder, "evaluate", identity) as results:
         meter = Meter(folder / "compute.json" if processes.is_main else None)
         shared = [DistributedScorer(scorer, processes) for scorer in used.checkpoints]
@@ -103,7 +108,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         measured += majority_of_n(pool, answer, config.budgets) if answer else []
         with meter.measure("greedy"):
             measured.append(decode_greedily(config, policy, processes, tasks))
-        measured += _run_searches(config, used, rules, policy, processes, tasks, revisions, meter)
+        measured += _run_searches(config, used, rules, policy, policies, processes, tasks, revisions, meter)
         findings = _compare(config, used, dev, pool, headline(measured, rules), choices, rules, answer, until)
         findings = replace(findings, discrimination=discriminations)
         context, sizes = mean_context(pool.flat), used.sizes()
@@ -115,7 +120,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
                 record.name: row_compute(
                     record,
                     meter,
-                    policy=size_of(policy.model),
+                    policy=size_of(policies.get(record.search or "", policy).model),
                     scorers=sizes,
                     pool_size=pool.n,
                     context=context,
@@ -173,6 +178,7 @@ def _run_searches(
     used: Scorers,
     rules: Mapping[str, str],
     policy: HFPolicy,
+    policies: Mapping[str, HFPolicy],
     processes: Processes,
     tasks: Sequence[Task],
     revisions: Mapping[str, str],
@@ -181,11 +187,12 @@ def _run_searches(
     """Run every search with each of its scorers, and write down its candidates."""
     measured = []
     for wanted in config.all_searches():
+        acting = policies.get(wanted.name, policy)
         for name in wanted.scorers or config.scorers_of_beams():
             scorer = used.by_name[name]
             rule = rules[name] if wanted.aggregation == CHOSEN else wanted.aggregation
             with meter.measure(f"{wanted.title} {name}", resumes=True):
-                results = run_search(config, wanted, scorer, rule, policy, processes, tasks, revisions)
+                results = run_search(config, wanted, scorer, rule, acting, processes, tasks, revisions)
             if processes.is_main:
                 folder = Path(config.output_dir) / "searches"
                 write_search(folder / f"{wanted.file_name(name)}.jsonl", results)

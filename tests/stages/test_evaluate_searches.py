@@ -19,11 +19,11 @@ from rlprm.runtime.config import parse
 from rlprm.search import beam
 from rlprm.search.base import SearchResult
 from rlprm.search.record import Node
-from rlprm.stages import evaluate
+from rlprm.stages import evaluate, sft
 from rlprm.stages.evaluate_parts.search_settings import named
-from rlprm.stages.settings import EvaluateConfig
+from rlprm.stages.settings import EvaluateConfig, SFTStageConfig
 from rlprm.types import Task
-from tests.toys.pipeline import Pipeline, summary_of
+from tests.toys.pipeline import EPISODES, Pipeline, summary_of
 from tests.toys.trajectories import of_steps
 
 WALK = """
@@ -246,6 +246,39 @@ def test_the_width_of_a_search_follows_from_its_settings() -> None:
     assert [named("a", setting, "last").width for setting, _ in given] == [width for _, width in given]
 
 
+@pytest.fixture(scope="module")
+def other_policy(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the policy, trained further."""
+    folder = str(tmp_path_factory.mktemp("other") / "policy")
+    quiet = ["--disable_tqdm", "true", "--bf16", "false", "--workers", "1"]
+    source = ["--model", pipeline.policy, "--num_demonstrations", "32", "--num_train_epochs", "2"]
+    sft.run(parse(SFTStageConfig, [*EPISODES, *quiet, *source, "--output_dir", folder]))
+    return folder
+
+
+def test_a_search_may_have_a_policy_of_its_own(pipeline: Pipeline, other_policy: str, tmp_path: Path) -> None:
+    search = ["--searches.deep.strategy", "beam", "--searches.deep.scorers", '["policy_confidence"]']
+    search += ["--searches.deep.aggregation", "last", "--searches.deep.n", "2", "--searches.deep.m", "2"]
+
+    def deep(name: str, *more: str) -> dict[str, Any]:
+        arguments = [*pipeline.evaluation, *search, "--output_dir", str(tmp_path / name), *more]
+        return row(evaluate.run(parse(EvaluateConfig, arguments)), "search", "policy_confidence")
+
+    own = deep("own", "--searches.deep.policy", other_policy)
+    assert own == deep("as_model", "--model", other_policy)
+    assert own != deep("without")
+
+
+def test_the_weights_of_a_searchs_policy_are_part_of_what_a_result_depends_on(
+    pipeline: Pipeline, other_policy: str
+) -> None:
+    given = [*pipeline.evaluation, "--searches.deep.strategy", "beam", "--searches.deep.policy"]
+    own, other = (parse(EvaluateConfig, [*given, model]) for model in (pipeline.policy, other_policy))
+    assert own.revisions()["policy of deep"] == own.revisions()["policy"]
+    assert other.revisions()["policy of deep"] != own.revisions()["policy of deep"]
+    assert "policy of deep" not in parse(EvaluateConfig, pipeline.evaluation).revisions()
+
+
 SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}, "environment": "tests.toys.corridor"}
 
 
@@ -255,6 +288,7 @@ SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}, "environ
         ({"a": "beam"}, "searches.a: got 'beam', allowed: a mapping"),
         ({"a": {"n": 4}}, "searches.a: got {'n': 4}, allowed: a mapping with strategy"),
         ({"a/b": {"strategy": "beam"}}, "searches.a/b: got that name, allowed: letters"),
+        ({"a": {"strategy": "beam", "policy": 1}}, "searches.a.policy: got 1, allowed: a folder or a hub id"),
         ({"a": {"strategy": "greedy"}}, "searches.a.strategy: got greedy"),
         ({"a": {"strategy": "beam", "k": 4}}, "the search strategy beam has no setting 'k'"),
         ({"a": {"strategy": "beam", "run_seed": 1}}, "has no setting 'run_seed'"),

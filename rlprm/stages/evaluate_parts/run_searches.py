@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlprm.evaluation.search_store import SearchStore
 from rlprm.policies.config import PolicyConfig
 from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.processes import Processes
+from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.settings import own_settings
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.shortest import Shortest
@@ -24,7 +25,30 @@ from rlprm.stages.evaluate_parts.search_settings import Search
 from rlprm.stages.evaluate_parts.settings import EvaluateConfig
 from rlprm.types import Task
 
-__all__ = ["decode_greedily", "measure_search", "run_search"]
+__all__ = ["decode_greedily", "load_policies", "measure_search", "run_search"]
+
+
+def load_policies(config: EvaluateConfig) -> dict[str, HFPolicy]:
+    """Load the policies of searches in which another one than the evaluation's acts.
+
+    Returns:
+        Name of a search → its policy. Searches by one model share it.
+
+    Raises:
+        ArtifactError: if one is missing.
+        ChatTemplateError: if its chat template cannot be used.
+    """
+    loaded: dict[str, HFPolicy] = {}
+    found = {}
+    for wanted in config.all_searches():
+        if wanted.policy is None:
+            continue
+        if wanted.policy not in loaded:
+            of_policy = replace(config, model=wanted.policy)
+            warn_of_policy(of_policy)
+            loaded[wanted.policy] = of_policy.load_policy()
+        found[wanted.name] = loaded[wanted.policy]
+    return found
 
 
 def decode_greedily(
@@ -59,7 +83,7 @@ def run_search(
         wanted: the search.
         scorer: that ranks the candidates.
         rule: the aggregation; None if the strategy has none.
-        policy: acts.
+        policy: acts; the search's own if it has one.
         processes: share the portions.
         tasks: to solve.
         revisions: of the policy and the scorers of the settings.
@@ -124,7 +148,8 @@ def _store(
         meta |= {"strategy": wanted.strategy, "settings": dict(wanted.settings)}
     meta |= config.sources(checkpoint.name, *(() if wanted.is_beam else (wanted.name,)))
     revision = revisions.get(checkpoint.name, checkpoint.name)  # a free scorer has no weights
-    meta |= {"policy": revisions["policy"], "scorer": revision, "aggregation": rule}
+    acting = "policy" if wanted.policy is None else f"policy of {wanted.name}"
+    meta |= {"policy": revisions[acting], "scorer": revision, "aggregation": rule}
     place = Path(config.output_dir) / ("beams" if wanted.is_beam else "searches")
     folder = place / f"{wanted.name}-{scorer.name}"
     old = folder.with_name(folder.name.replace("_x_policy", "+likelihood"))  # the product's name in 0.1

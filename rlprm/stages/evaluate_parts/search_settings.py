@@ -37,6 +37,8 @@ class Search:
     """Rule that candidates are ranked by; None if the strategy has none."""
     scorers: tuple[str, ...] | None = None
     """Names of scorers; None for those of all beams."""
+    policy: str | None = None
+    """Folder or hub id of another policy that acts in this search; None for the evaluation's."""
     is_beam: bool = False
     """Whether the setting ``beams`` asked for it."""
 
@@ -85,7 +87,8 @@ def named(name: str, given: object, aggregation: str) -> Search:
 
     Args:
         name: its key.
-        given: its value, ``{strategy: ..., scorers: [...], aggregation: ..., settings of the strategy}``.
+        given: its value, ``{strategy: ..., scorers: [...], policy: ..., aggregation: ..., settings of the
+            strategy}``.
         aggregation: if the value holds none and the strategy takes one.
 
     Raises:
@@ -105,7 +108,10 @@ def named(name: str, given: object, aggregation: str) -> Search:
     wanted = given.get("scorers")
     if wanted is not None and (not isinstance(wanted, list) or not wanted):
         raise ConfigError(f"{where}.scorers: got {wanted!r}, allowed: a list of names of scorers")
-    settings = {key: value for key, value in given.items() if key not in ("strategy", "scorers")}
+    policy = given.get("policy")
+    if policy is not None and (not isinstance(policy, str) or not policy):
+        raise ConfigError(f"{where}.policy: got {policy!r}, allowed: a folder or a hub id")
+    settings = {key: value for key, value in given.items() if key not in ("strategy", "scorers", "policy")}
     own = settings.pop("aggregation", None)
     module = search.load(strategy)
     check_kwargs(module.search, settings, f"the search strategy {strategy}", not_settings=_NOT_SETTINGS)
@@ -115,4 +121,5 @@ def named(name: str, given: object, aggregation: str) -> Search:
     if own is not None and own not in (CHOSEN, *AGGREGATIONS):
         raise ConfigError(f"{where}.aggregation: got {own!r}, allowed: {', '.join((CHOSEN, *AGGREGATIONS))}")
     rule = (own or aggregation) if ranks else None
-    return Search(name, strategy, settings, rule, None if wanted is None else tuple(map(str, wanted)))
+    used = None if wanted is None else tuple(map(str, wanted))
+    return Search(name, strategy, settings, rule, used, policy)

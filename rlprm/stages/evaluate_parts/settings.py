@@ -88,7 +88,8 @@ class EvaluateConfig(PolicyConfig):
         {},
         "More searches, name -> {strategy: halving, n: 8, budget: 200, aggregation: last, scorers: "
         "[agentprm]}. The strategy is a name or the path of a .py file; budget is the most environment steps "
-        "of a task; without scorers, those of the beams search.",
+        "of a task; without scorers, those of the beams search; with policy: <folder or hub id>, another "
+        "policy acts.",
         group="Search",
     )
     search_scorers: list[str] = setting(
@@ -134,7 +135,7 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
 
     def revisions(self) -> dict[str, str]:
-        """Return what identifies the policy and each scorer: its weights, or its kind and settings.
+        """Return what identifies the policies and each scorer: its weights, or its kind and settings.
 
         Raises:
             ArtifactError: if there are no weights.
@@ -142,6 +143,9 @@ class EvaluateConfig(PolicyConfig):
         from rlprm.models.loading import revision_of
 
         found = {"policy": revision_of(self.model)}
+        for search in self.all_searches():
+            if search.policy is not None:
+                found[f"policy of {search.name}"] = revision_of(search.policy)
         for name, value in self.scorers.items():
             if not isinstance(value, Mapping):
                 found[name] = revision_of(value)
