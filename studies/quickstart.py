@@ -57,12 +57,16 @@ def headline(folder: Path) -> Run:
     evaluation = read_record(folder / "evaluation")["config"]
     chosen_at = evaluation["chosen_at"]
     rows = [EvaluationRecord(**row) for row in summary["evaluation"]]
+    named = evaluation.get("searches", {})
+    policies = {name: search["policy"] for name, search in named.items() if "policy" in search}
     figures = {
         row.name: {
             "success": round(100 * row.success_rate, 2),
             "low": round(100 * row.ci_low, 2),
             "high": round(100 * row.ci_high, 2),
             "tokens": round(row.total_tokens),
+            "steps": round(row.env_steps, 1),
+            **({"policy": Path(policies[row.search]).name} if row.search in policies else {}),
         }
         for row in sorted(rows, key=lambda row: _place(row, evaluation["main_scorer"]))
         if row.n == chosen_at or row.strategy not in (BEST_OF_N, UNTIL_ACCEPTED, MAJORITY, ORACLE)
@@ -75,6 +79,7 @@ def headline(folder: Path) -> Run:
             "success": round(100 * equal["success_rate"], 2),
             "k": round(equal["n"], 1),
             **({"tokens": round(equal["spent"])} if equal["cost"] == "total_tokens" else {}),
+            **({"steps": round(equal["spent"], 1)} if equal["cost"] == "env_steps" else {}),
             "beyond_pool": equal["beyond_pool"],
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
@@ -172,13 +177,14 @@ def table(recorded: Mapping[str, Any]) -> str:
     lines = [
         _about(runs),
         "",
-        f"| | success in %{interval} | tokens per task |",
-        "| --- | --- | --- |",
+        f"| | success in %{interval} | tokens per task | environment steps per task |",
+        "| --- | --- | --- | --- |",
     ]
     for name in runs[0]["figures"]:
         of_runs = [run["figures"][name] for run in runs]
         shown = _rate(of_runs, "+" if name.startswith("one sample, gain") else "")
-        lines.append(f"| {name}{_k(of_runs)} | {shown} | {_tokens(of_runs)} |")
+        cells = [f"{name}{_k(of_runs)}", shown, _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -195,22 +201,23 @@ def short_table(recorded: Mapping[str, Any]) -> str:
     lines = [
         _about(runs) + " " + _bounds(figures),
         "",
-        "| chosen by | " + " | ".join(f"{search} | tokens per task" for search in searches) + " |",
+        "| chosen by | " + " | ".join(f"{search} | tokens, steps" for search in searches) + " |",
         "| --- |" + " --- | --- |" * len(searches),
     ]
     for scorer in scorers:
         if any(part in scorer for part in _NOT_IN_README):
             continue
         of_scorer = [figures.get(f"{search}, {scorer}") for search in searches]
-        cells = [cell for of in of_scorer for cell in ((_rate(of), _tokens(of)) if of else ("–", "–"))]
+        cells = [cell for of in of_scorer for cell in ((_rate(of), _costs(of)) if of else ("–", "–"))]
         lines.append(f"| {' | '.join([_NAMES.get(scorer, f'`{scorer}`'), *cells])} |")
-    return "\n".join([*lines, "", " ".join([*_equal_cost(figures), *_of_rl(figures)])])
+    sentences = [*_equal_cost(figures), *_by_other_policies(figures), *_of_rl(figures)]
+    return "\n".join([*lines, "", " ".join(sentences)])
 
 
 _AT_COST = re.compile(r"(.+), at the ((?:environment steps|tokens) of .+)")
 """Name of a figure: the reference of a search at the search's cost."""
 _UNTIL = re.compile(r"until (\w+), at most k")
-_SCORED = re.compile(r"(best of \d+|beam [^,]*), (\w+)")
+_SCORED = re.compile(r"(best of \d+|beam [^,]*|step_\w+), (\w+)")
 """Name of a figure: search and scorer."""
 
 
@@ -272,6 +279,16 @@ def _equal_cost(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
     return found
 
 
+def _by_other_policies(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
+    """Return a sentence for each search in which another policy acted."""
+    return [
+        f"`{name.partition(', ')[0]}`, in which the {of_runs[0]['policy']} acts: {_rate(of_runs)}, "
+        f"{_mean(of_runs, 'tokens')} tokens, {_mean(of_runs, 'steps')} steps."
+        for name, of_runs in figures.items()
+        if "policy" in of_runs[0]
+    ]
+
+
 def _of_rl(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
     of_rl = [figures.get(f"one sample, {part} RL") for part in ("before", "after", "gain by")]
     if not all(of_rl):
@@ -292,9 +309,13 @@ def _rate(of_runs: Sequence[Figure], sign: str = "") -> str:
     return f"{rates[0]:{sign}.1f}{bounds}"
 
 
-def _tokens(of_runs: Sequence[Figure]) -> str:
-    tokens = [figure["tokens"] for figure in of_runs if "tokens" in figure]
-    return f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
+def _mean(of_runs: Sequence[Figure], cost: str, digits: int = 0) -> str:
+    costs = [figure[cost] for figure in of_runs if cost in figure]
+    return f"{sum(costs) / len(costs):,.{digits}f}" if costs else ""
+
+
+def _costs(of_runs: Sequence[Figure]) -> str:
+    return ", ".join(filter(None, (_mean(of_runs, "tokens"), _mean(of_runs, "steps"))))
 
 
 def _k(of_runs: Sequence[Figure]) -> str:

@@ -112,12 +112,25 @@ def test_readmes_table_has_a_row_of_each_scorer_and_sentences_of_the_others(fini
     text = quickstart.short_table({"runs": [quickstart.headline(finished)]})
     assert "one run (seed 4)" in text
     assert "one sample 20.0 [10, 30]; an oracle, pass@16 80.0 [70, 90]." in text
-    assert "| AgentPRM | 50.0 [40, 60] | 30 | 60.0 [50, 70] | 30 |" in text
+    assert "| AgentPRM | 50.0 [40, 60] | 30, 3 | 60.0 [50, 70] | 30, 3 |" in text
     assert (
         "At the tokens of beam 4×4 by AgentPRM: one sample after another until `transcript` shows success, "
         "at most 8.0, 45.0."
     ) in text
     assert "20.0 [10, 30] before, 30.0 [20, 40] after, +10.0 [+0, +20] gained." in text
+
+
+def test_a_search_in_which_another_policy_acts_is_a_sentence(finished: Path) -> None:
+    summary, stage = (read_json(finished / name) for name in ("summary.json", "evaluation/stage.json"))
+    row = _evaluated("search", 0.65, scorer="transcript") | {"search": "clone_samples"}
+    write_json(finished / "summary.json", {**summary, "evaluation": [*summary["evaluation"], row]})
+    searches = {"clone_samples": {"strategy": "sample_until_accepted", "policy": "runs/quickstart/clone"}}
+    config = {**stage["config"], "searches": searches}
+    write_json(finished / "evaluation/stage.json", {**stage, "config": config})
+    run = quickstart.headline(finished)
+    assert run["figures"]["clone_samples, transcript"]["policy"] == "clone"
+    text = quickstart.short_table({"runs": [run]})
+    assert "`clone_samples`, in which the clone acts: 65.0 [55, 75], 30 tokens, 3 steps." in text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +172,7 @@ def test_a_seed_without_a_record_is_refused() -> None:
 def test_the_table_shows_one_run_with_its_interval_and_several_with_every_seed() -> None:
     one = quickstart.table({"runs": [run_of(0, {"greedy": 50.0})]})
     assert "one run (seed 0)" in one
-    assert "| greedy | 50.0 [45, 55] | 1,000 |" in one
+    assert "| greedy | 50.0 [45, 55] | 1,000 | 8.5 |" in one
     three = quickstart.table({"runs": [run_of(seed, {"greedy": 50.0 + seed}) for seed in (0, 1, 2)]})
     assert "3 seeds (0, 1, 2)" in three
-    assert "| greedy | 51.0 (50.0, 51.0, 52.0) | 1,000 |" in three
+    assert "| greedy | 51.0 (50.0, 51.0, 52.0) | 1,000 | 8.5 |" in three
