@@ -39,6 +39,8 @@ class Search:
     """Whether a task may take as many environment steps as the reference's beam 4×4 took on average."""
     by_transcript: bool = False
     """Whether the scorer ``transcript`` chooses; otherwise the reference does."""
+    acts: str | None = None
+    """The arm, a clone, that acts in place of the policy; the search runs once for each of its trainings."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Group:
     trainings: int = 2
     """Trainings of each reward model, with different seeds; their results are averaged first."""
     searches: Mapping[str, Search] = field(default_factory=dict)
+    """On guidance tasks alone; elsewhere no beam is run that they could be compared with."""
 
 
 SHARED = {"head": "lm", "label_estimator": "td_gae", "beta": 1.0, "eval_strategy": "no"}
@@ -80,6 +83,15 @@ GROUPS: Mapping[str, Group] = {
             "outcome": Arm("outcome labels (ORM)", {"label_estimator": "outcome"}),
             "returns_beta0": Arm("returns, β 0", {"label_estimator": "returns", "beta": 0.0}),
             "scalar": Arm("a scalar head", {"head": "scalar"}),
+        },
+        searches={
+            "clone_acts": Search(
+                "the clone acts, sampled until `transcript` shows success, at most 16 episodes",
+                "sample_until_accepted",
+                {"n": 16, "threshold": ACCEPTED, "aggregation": "last"},
+                by_transcript=True,
+                acts=CLONE,
+            )
         },
     ),
     "labels": Group(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,18 +75,30 @@ class Ground:
         settings: Mapping[str, Any],
         *,
         greedy: bool = False,
+        policy: HFPolicy | None = None,
     ) -> list[SearchResult]:
-        """Search the unit's tasks of a split, in portions that fit into memory."""
+        """Search the unit's tasks of a split, in portions that fit into memory.
+
+        Args:
+            strategy: name in ``rlprm.search``.
+            split: whose tasks.
+            scorer: ranks candidates.
+            settings: of the strategy.
+            greedy: decode greedily.
+            policy: acts in place of the unit's.
+        """
+        acting = policy or self.policy
         config = pool_config(self.unit, split, N)
         tasks = envs.tasks(config.environment, split, config.first_task, config.num_tasks, config.env_kwargs)
-        portion = max(1, _EXPANSIONS_AT_ONCE // max(1, settings.get("n", 1) * settings.get("m", 1)))
+        names = search.side_by_side(search.load(strategy))
+        portion = max(1, _EXPANSIONS_AT_ONCE // math.prod(settings.get(name, 1) for name in names))
         found: list[SearchResult] = []
         with tqdm(total=len(tasks), desc=f"{strategy}, {scorer.name}, {split}", unit="task") as bar:
             for start in range(0, len(tasks), portion):
                 chunk = tasks[start : start + portion]
                 found += search.load(strategy).search(
                     chunk,
-                    self.policy.at_temperature(0.0) if greedy else self.policy,
+                    acting.at_temperature(0.0) if greedy else acting,
                     scorer,
                     config.episode_setting(),
                     run_seed=config.seed,
@@ -108,15 +120,25 @@ def free_scorers(unit: Unit) -> list[Scorer]:
     return found
 
 
-def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str, Any]:
-    """Measure one scorer on dev and test tasks with every rule; what was measured is kept."""
+def measured(
+    ground: Ground, name: str, make: Callable[[], Scorer], *, chooses: bool = True
+) -> dict[str, Any]:
+    """Measure one scorer on dev and test tasks with every rule; what was measured is kept.
+
+    Args:
+        ground: of the unit.
+        name: of the file of measurements.
+        make: makes the scorer.
+        chooses: whether its beams on dev tasks choose the rule that beams rank by.
+    """
     file = ground.unit.folder / "measured" / f"{name}.json"
     if file.exists():
         found: dict[str, Any] = read_json(file)
         return found
     scorer = make()
     dev, test = ground.dev.scored(scorer), ground.test.scored(scorer)
-    beams = ground.unit.environment.kind == GUIDANCE and not isinstance(scorer, Shortest | Declared)
+    guided = ground.unit.environment.kind == GUIDANCE and not isinstance(scorer, Shortest | Declared)
+    beams = guided and chooses
     found = {
         "best_of_n": {
             rule: {
@@ -148,16 +170,31 @@ def measured(ground: Ground, name: str, make: Callable[[], Scorer]) -> dict[str,
 
 
 def searched(
-    ground: Ground, name: str, make: Callable[[], Scorer], strategy: str, settings: Mapping[str, Any]
+    ground: Ground,
+    name: str,
+    make: Callable[[], Scorer],
+    strategy: str,
+    settings: Mapping[str, Any],
+    acts: str | None = None,
 ) -> Row:
-    """Search the test tasks with one scorer; a search that was done is kept."""
+    """Search the test tasks with one scorer; a search that was done is kept.
+
+    Args:
+        ground: of the unit.
+        name: of the file of measurements.
+        make: makes the scorer.
+        strategy: name in ``rlprm.search``.
+        settings: of the strategy.
+        acts: folder of a model that acts in place of the policy.
+    """
     file = ground.unit.folder / "measured" / f"{name}.json"
     if file.exists():
         found: Row = read_json(file)
         return found
     scorer = make()
     rule = settings.get("aggregation")
-    results = ground.search(strategy, Split.TEST, scorer, settings)
+    policy = replace(pool_config(ground.unit, Split.TEST, N), model=acts).load_policy() if acts else None
+    results = ground.search(strategy, Split.TEST, scorer, settings, policy=policy)
     n, m = int(settings.get("n", 1)), int(settings.get("m", 1))
     found = row(measure_results(results, strategy=strategy, scorer=scorer.name, aggregation=rule, n=n, m=m))
     write_json(file, found)

@@ -27,7 +27,15 @@ from studies.protocol.measure import (
     measured,
     searched,
 )
-from studies.protocol.unit import Unit, cost_of_training, digest_of_recipes, make_policy, make_rollouts, train
+from studies.protocol.unit import (
+    Unit,
+    cost_of_training,
+    digest_of_recipes,
+    make_policy,
+    make_rollouts,
+    prm_config,
+    train,
+)
 
 _OF_ONE_UNIT = frozenset(
     {
@@ -108,7 +116,8 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
     rows: dict[str, dict[str, Row]] = {"free": free_rows(ground), "best_of_n": {}, "beam": {}}
     quality: dict[str, Any] = {}
     for name, of_name in tqdm(makers.items(), desc=f"{unit.name}, scorers", unit="scorer"):
-        every = [measured(ground, file, make) for file, make in of_name]
+        # The rule of beams is chosen by the first training: three beams for each would double the time.
+        every = [measured(ground, file, make, chooses=k == 0) for k, (file, make) in enumerate(of_name)]
         rule, on_dev = _chosen([found["best_of_n"] for found in every])
         curves = [found["best_of_n"][rule]["test"] for found in every]
         at_n = [next(row for row in curve if row["n"] == N) for curve in curves]
@@ -124,7 +133,7 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
         quality[name] = {part: [found[part] for found in every] for part in ("auc", "auc_running", "actions")}
         if not every[0]["beam"]:
             continue
-        rule, on_dev = _chosen([found["beam"] for found in every])
+        rule, on_dev = _chosen([every[0]["beam"]])
         settings = {**BEAM, "aggregation": rule}
         beams = [searched(ground, f"{file}-beam", make, "beam", settings) for file, make in of_name]
         rows["beam"][name] = {**_averaged(beams), "dev": on_dev}
@@ -139,13 +148,24 @@ def _searches(ground: Ground, makers: Mapping[str, Sequence[_Maker]], beam: Row)
     def measure(name: str, wanted: Search) -> Row:
         settings = search_settings(wanted, beam)
         scored_by = makers.get(TRANSCRIPT if wanted.by_transcript else REFERENCE, [])
+        acting = _acting(ground.unit, wanted)
         rows = [
-            searched(ground, f"{file}-{name}", make, wanted.strategy, settings) for file, make in scored_by
+            searched(ground, f"{file}-{name}{suffix}", make, wanted.strategy, settings, acts)
+            for file, make in scored_by
+            for suffix, acts in acting.items()
         ]
         return {"about": wanted.about, **_averaged(rows)} if rows else {}
 
     found = {name: measure(name, wanted) for name, wanted in ground.unit.members.searches.items()}
     return {name: row for name, row in found.items() if row}
+
+
+def _acting(unit: Unit, wanted: Search) -> dict[str, str | None]:
+    """Return end of a file's name → folder of the model that acts; None for the unit's policy."""
+    if wanted.acts is None:
+        return {"": None}
+    trainings = range(unit.members.trainings)
+    return {f"-{k}": prm_config(unit, wanted.acts, k).output_dir for k in trainings}
 
 
 def search_settings(wanted: Search, beam: Row) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def run(unit: Unit, file: Path, *, keep: bool = False) -> None:
         DataError: if the policy never succeeds, so that a clone has nothing to learn.
         MismatchError: if the record is of another scale.
     """
-    if unit.members.searches and unit.environment.kind != GUIDANCE:
+    if unit.members.searches and not unit.members.arms and unit.environment.kind != GUIDANCE:
         raise ConfigError(
             f"group: got {unit.group} with {unit.environment.name}, allowed: with environments of guidance "
             "tasks, where a beam has been run"
