@@ -24,7 +24,7 @@ from rlprm.stages import train_rl as rl
 from rlprm.stages.settings import CollectConfig, EvaluateConfig, QuickstartConfig, SFTStageConfig
 
 log = logging.getLogger(__name__)
-_SHORT = {"iterations": 4, "tasks_per_iteration": 48, "eval_every": 0, "test_tasks": 128, "test_samples": 2}
+_SHORT = {"iterations": 3, "tasks_per_iteration": 48, "eval_every": 0, "test_tasks": 128, "test_samples": 2}
 """Agent RL as far as a few minutes go; the recipe goes on."""
 
 
