@@ -21,6 +21,7 @@ from rlprm.evaluation.records import (
     MAJORITY,
     ORACLE,
     SAMPLE_MEAN,
+    SEARCH,
     UNTIL_ACCEPTED,
     EvaluationRecord,
 )
@@ -34,6 +35,8 @@ RECORD = Path("docs/results/quickstart.json")
 POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
 RECIPES = Path("recipes/babyai")
+CONTROLS = "controls"
+"""Folder of a run with what else could explain its figures; a run may lack it."""
 _STAGES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl")
 _NOT_IN_README = ("_x_policy", "shortest")
 _COSTS = {"env_steps": "environment steps", "total_tokens": "tokens"}
@@ -57,17 +60,8 @@ def headline(folder: Path) -> Run:
     evaluation = read_record(folder / "evaluation")["config"]
     chosen_at = evaluation["chosen_at"]
     rows = [EvaluationRecord(**row) for row in summary["evaluation"]]
-    named = evaluation.get("searches", {})
-    policies = {name: search["policy"] for name, search in named.items() if "policy" in search}
     figures = {
-        row.name: {
-            "success": round(100 * row.success_rate, 2),
-            "low": round(100 * row.ci_low, 2),
-            "high": round(100 * row.ci_high, 2),
-            "tokens": round(row.total_tokens),
-            "steps": round(row.env_steps, 1),
-            **({"policy": Path(policies[row.search]).name} if row.search in policies else {}),
-        }
+        row.name: _figure(row, evaluation)
         for row in sorted(rows, key=lambda row: _place(row, evaluation["main_scorer"]))
         if row.n == chosen_at or row.strategy not in (BEST_OF_N, UNTIL_ACCEPTED, MAJORITY, ORACLE)
     }
@@ -97,7 +91,31 @@ def headline(folder: Path) -> Run:
         "seconds": summary["seconds"]["total"],
         "made": _made(folder),
         "figures": figures,
+        **(
+            {"controls": _controls(folder / CONTROLS)}
+            if (folder / CONTROLS / "summary.json").exists()
+            else {}
+        ),
     }
+
+
+def _figure(row: EvaluationRecord, evaluation: Mapping[str, Any]) -> Figure:
+    acting = evaluation.get("searches", {}).get(row.search, {}).get("policy")
+    return {
+        "success": round(100 * row.success_rate, 2),
+        "low": round(100 * row.ci_low, 2),
+        "high": round(100 * row.ci_high, 2),
+        "tokens": round(row.total_tokens),
+        "steps": round(row.env_steps, 1),
+        **({"policy": Path(acting).name} if acting else {}),
+    }
+
+
+def _controls(folder: Path) -> dict[str, Figure]:
+    """Return the searches of ``evaluate_controls_tiny.yaml``, which the quickstart itself does not run."""
+    config = read_record(folder)["config"]
+    rows = [EvaluationRecord(**row) for row in read_json(folder / "summary.json")["evaluation"]]
+    return {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
 
 
 def _made(folder: Path) -> dict[str, Any]:
@@ -180,10 +198,12 @@ def table(recorded: Mapping[str, Any]) -> str:
         f"| | success in %{interval} | tokens per task | environment steps per task |",
         "| --- | --- | --- | --- |",
     ]
-    for name in runs[0]["figures"]:
-        of_runs = [run["figures"][name] for run in runs]
+    rows = [("figures", name, "") for name in runs[0]["figures"]]
+    rows += [(CONTROLS, name, "control: ") for name in runs[0].get(CONTROLS, {})]
+    for part, name, prefix in rows:
+        of_runs = [run[part][name] for run in runs]
         shown = _rate(of_runs, "+" if name.startswith("one sample, gain") else "")
-        cells = [f"{name}{_k(of_runs)}", shown, _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
+        cells = [f"{prefix}{name}{_k(of_runs)}", shown, _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -235,6 +255,7 @@ def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
         for name, before, now in (
             ("recipes", runs[0]["recipes"], run["recipes"]),
             ("figures", sorted(runs[0]["figures"]), sorted(run["figures"])),
+            (CONTROLS, sorted(runs[0].get(CONTROLS, {})), sorted(run.get(CONTROLS, {}))),
         ):
             if before != now:
                 raise MismatchError(

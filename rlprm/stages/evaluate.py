@@ -90,7 +90,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     used = load_scorers(config)
     if config.action_probe:
         config.require_setting_of(ActionProbe.open(config.action_probe))
-    policy, policies = config.load_policy(), load_policies(config)
+    policy = config.load_policy()
+    policies = load_policies(config, policy)
     with recorded(folder, "evaluate", identity) as results:
         meter = Meter(folder / "compute.json" if processes.is_main else None)
         shared = [DistributedScorer(scorer, processes) for scorer in used.checkpoints]
@@ -108,7 +109,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         measured += majority_of_n(pool, answer, config.budgets) if answer else []
         with meter.measure("greedy"):
             measured.append(decode_greedily(config, policy, processes, tasks))
-        measured += _run_searches(config, used, rules, policy, policies, processes, tasks, revisions, meter)
+        measured += _run_searches(config, used, rules, policies, processes, tasks, revisions, meter)
         findings = _compare(config, used, dev, pool, headline(measured, rules), choices, rules, answer, until)
         findings = replace(findings, discrimination=discriminations)
         context, sizes = mean_context(pool.flat), used.sizes()
@@ -177,7 +178,6 @@ def _run_searches(
     config: EvaluateConfig,
     used: Scorers,
     rules: Mapping[str, str],
-    policy: HFPolicy,
     policies: Mapping[str, HFPolicy],
     processes: Processes,
     tasks: Sequence[Task],
@@ -187,12 +187,13 @@ def _run_searches(
     """Run every search with each of its scorers, and write down its candidates."""
     measured = []
     for wanted in config.all_searches():
-        acting = policies.get(wanted.name, policy)
         for name in wanted.scorers or config.scorers_of_beams():
             scorer = used.by_name[name]
             rule = rules[name] if wanted.aggregation == CHOSEN else wanted.aggregation
             with meter.measure(f"{wanted.title} {name}", resumes=True):
-                results = run_search(config, wanted, scorer, rule, acting, processes, tasks, revisions)
+                results = run_search(
+                    config, wanted, scorer, rule, policies[wanted.title], processes, tasks, revisions
+                )
             if processes.is_main:
                 folder = Path(config.output_dir) / "searches"
                 write_search(folder / f"{wanted.file_name(name)}.jsonl", results)

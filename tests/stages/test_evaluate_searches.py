@@ -269,6 +269,19 @@ def test_a_search_may_have_a_policy_of_its_own(pipeline: Pipeline, other_policy:
     assert own != deep("without")
 
 
+def test_a_search_may_have_a_temperature_of_its_own(pipeline: Pipeline, tmp_path: Path) -> None:
+    search = ["--searches.cold.strategy", "best_of_n", "--searches.cold.n", "3"]
+    search += ["--searches.cold.scorers", '["shortest"]', "--searches.cold.aggregation", "last"]
+
+    def cold(name: str, *more: str) -> dict[str, Any]:
+        arguments = [*pipeline.evaluation, *search, "--output_dir", str(tmp_path / name), *more]
+        return row(evaluate.run(parse(EvaluateConfig, arguments)), "search", "shortest")
+
+    own = cold("own", "--searches.cold.temperature", "0.5")
+    assert own == cold("all", "--temperature", "0.5")
+    assert own != cold("without")
+
+
 def test_the_weights_of_a_searchs_policy_are_part_of_what_a_result_depends_on(
     pipeline: Pipeline, other_policy: str
 ) -> None:
@@ -289,6 +302,10 @@ SETTINGS: dict[str, Any] = {"model": "policy", "scorers": {"a": "prm"}, "environ
         ({"a": {"n": 4}}, "searches.a: got {'n': 4}, allowed: a mapping with strategy"),
         ({"a/b": {"strategy": "beam"}}, "searches.a/b: got that name, allowed: letters"),
         ({"a": {"strategy": "beam", "policy": 1}}, "searches.a.policy: got 1, allowed: a folder or a hub id"),
+        (
+            {"a": {"strategy": "beam", "temperature": 0}},
+            "searches.a.temperature: got 0, allowed: a number above 0",
+        ),
         ({"a": {"strategy": "greedy"}}, "searches.a.strategy: got greedy"),
         ({"a": {"strategy": "beam", "k": 4}}, "the search strategy beam has no setting 'k'"),
         ({"a": {"strategy": "beam", "run_seed": 1}}, "has no setting 'run_seed'"),

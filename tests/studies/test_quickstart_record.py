@@ -133,6 +133,19 @@ def test_a_search_in_which_another_policy_acts_is_a_sentence(finished: Path) -> 
     assert "`clone_samples`, in which the clone acts: 65.0 [55, 75], 30 tokens, 3 steps." in text
 
 
+def test_controls_stand_in_the_table_and_are_not_compared(finished: Path) -> None:
+    row = _evaluated("search", 0.65, scorer="transcript") | {"search": "cold"}
+    write_json(finished / "controls/summary.json", {"evaluation": [_evaluated("greedy", 0.2), row]})
+    config = {"searches": {"cold": {"strategy": "sample_until_accepted", "temperature": 0.7}}}
+    write_json(finished / "controls/stage.json", {"seconds": 1.0, "results": {}, "config": config})
+    run = quickstart.headline(finished)
+    assert "| control: cold, transcript | 65.0 [55, 75] | 30 | 3.0 |" in quickstart.table({"runs": [run]})
+    without = {name: value for name, value in run.items() if name != "controls"}
+    assert quickstart.compare(without, {"runs": [run]})[1] == []
+    with pytest.raises(MismatchError, match="different controls"):
+        quickstart.table({"runs": [run, without | {"seed": 5}]})
+
+
 @pytest.mark.parametrize(
     ("reference", "figure", "sentence"),
     [

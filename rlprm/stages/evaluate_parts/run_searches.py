@@ -28,26 +28,30 @@ from rlprm.types import Task
 __all__ = ["decode_greedily", "load_policies", "measure_search", "run_search"]
 
 
-def load_policies(config: EvaluateConfig) -> dict[str, HFPolicy]:
-    """Load the policies of searches in which another one than the evaluation's acts.
+def load_policies(config: EvaluateConfig, policy: HFPolicy) -> dict[str, HFPolicy]:
+    """Return the policy of every search, which may have a policy or a temperature of its own.
+
+    Args:
+        config: of the evaluation.
+        policy: of the evaluation.
 
     Returns:
-        Name of a search → its policy. Searches by one model share it.
+        Title of a search → its policy. Searches by one model share the model.
 
     Raises:
         ArtifactError: if one is missing.
         ChatTemplateError: if its chat template cannot be used.
     """
-    loaded: dict[str, HFPolicy] = {}
+    loaded = {config.model: policy}
     found = {}
     for wanted in config.all_searches():
-        if wanted.policy is None:
-            continue
-        if wanted.policy not in loaded:
-            of_policy = replace(config, model=wanted.policy)
+        model = wanted.policy or config.model
+        if model not in loaded:
+            of_policy = replace(config, model=model)
             warn_of_policy(of_policy)
-            loaded[wanted.policy] = of_policy.load_policy()
-        found[wanted.name] = loaded[wanted.policy]
+            loaded[model] = of_policy.load_policy()
+        acting = loaded[model]
+        found[wanted.title] = acting.at_temperature(wanted.temperature) if wanted.temperature else acting
     return found
 
 
@@ -148,6 +152,8 @@ def _store(
         meta |= {"strategy": wanted.strategy, "settings": dict(wanted.settings)}
     meta |= config.sources(checkpoint.name, *(() if wanted.is_beam else (wanted.name,)))
     revision = revisions.get(checkpoint.name, checkpoint.name)  # a free scorer has no weights
+    if wanted.temperature is not None:
+        meta["temperature"] = wanted.temperature
     acting = "policy" if wanted.policy is None else f"policy of {wanted.name}"
     meta |= {"policy": revisions[acting], "scorer": revision, "aggregation": rule}
     place = Path(config.output_dir) / ("beams" if wanted.is_beam else "searches")

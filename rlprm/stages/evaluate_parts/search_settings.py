@@ -21,6 +21,8 @@ CHOSEN = "chosen"
 """Aggregation of a search that takes each scorer's rule of best-of-N."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NOT_SETTINGS = frozenset({"run_seed", "aggregation"})
+_OF_SEARCH = ("strategy", "scorers", "policy", "temperature")
+"""Keys of a search that are no settings of its strategy."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Search:
     """Names of scorers; None for those of all beams."""
     policy: str | None = None
     """Folder or hub id of another policy that acts in this search; None for the evaluation's."""
+    temperature: float | None = None
+    """Sampling temperature of this search; None for the evaluation's."""
     is_beam: bool = False
     """Whether the setting ``beams`` asked for it."""
 
@@ -87,8 +91,8 @@ def named(name: str, given: object, aggregation: str) -> Search:
 
     Args:
         name: its key.
-        given: its value, ``{strategy: ..., scorers: [...], policy: ..., aggregation: ..., settings of the
-            strategy}``.
+        given: its value, ``{strategy: ..., scorers: [...], policy: ..., temperature: ..., aggregation: ...,
+            settings of the strategy}``.
         aggregation: if the value holds none and the strategy takes one.
 
     Raises:
@@ -111,7 +115,10 @@ def named(name: str, given: object, aggregation: str) -> Search:
     policy = given.get("policy")
     if policy is not None and (not isinstance(policy, str) or not policy):
         raise ConfigError(f"{where}.policy: got {policy!r}, allowed: a folder or a hub id")
-    settings = {key: value for key, value in given.items() if key not in ("strategy", "scorers", "policy")}
+    temperature = given.get("temperature")
+    if temperature is not None and not _is_positive(temperature):
+        raise ConfigError(f"{where}.temperature: got {temperature!r}, allowed: a number above 0")
+    settings = {key: value for key, value in given.items() if key not in _OF_SEARCH}
     own = settings.pop("aggregation", None)
     module = search.load(strategy)
     check_kwargs(module.search, settings, f"the search strategy {strategy}", not_settings=_NOT_SETTINGS)
@@ -122,4 +129,8 @@ def named(name: str, given: object, aggregation: str) -> Search:
         raise ConfigError(f"{where}.aggregation: got {own!r}, allowed: {', '.join((CHOSEN, *AGGREGATIONS))}")
     rule = (own or aggregation) if ranks else None
     used = None if wanted is None else tuple(map(str, wanted))
-    return Search(name, strategy, settings, rule, used, policy)
+    return Search(name, strategy, settings, rule, used, policy, temperature)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -89,7 +89,7 @@ class EvaluateConfig(PolicyConfig):
         "More searches, name -> {strategy: halving, n: 8, budget: 200, aggregation: last, scorers: "
         "[agentprm]}. The strategy is a name or the path of a .py file; budget is the most environment steps "
         "of a task; without scorers, those of the beams search; with policy: <folder or hub id>, another "
-        "policy acts.",
+        "policy acts; temperature is that of sampling in this search.",
         group="Search",
     )
     search_scorers: list[str] = setting(
