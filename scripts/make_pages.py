@@ -1,4 +1,4 @@
-"""Write the tables of pages that come from records: README's table, and the protocol's in docs/results.md.
+"""Write the tables of pages that come from records: README's, the quickstart's and the protocol's.
 
 python scripts/make_pages.py      a test compares the pages with what this script would write
 """
@@ -22,12 +22,13 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
     A table whose record does not exist yet is left as it is.
     """
-    readme, results = root / "README.md", root / "docs/results.md"
-    found = {page: page.read_text(encoding="utf-8") for page in (readme, results)}
+    readme, results, times = (root / page for page in ("README.md", "docs/results.md", "docs/performance.md"))
+    found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times)}
     if (root / quickstart.RECORD).exists():
         recorded = read_json(root / quickstart.RECORD)
         found[readme] = between(found[readme], "quickstart", quickstart.short_table(recorded))
         found[results] = between(found[results], "quickstart", quickstart.table(recorded))
+        found[times] = between(found[times], "quickstart", quickstart.seconds_table(recorded))
     section = report.section(records.read_all(root / records.FOLDER))
     found[results] = between(found[results], "protocol", section)
     return found

@@ -89,6 +89,7 @@ def headline(folder: Path) -> Run:
         "test_tasks": rows[0].tasks,
         "recipes": digest_of_recipes(RECIPES, _STAGES),
         "seconds": summary["seconds"]["total"],
+        "seconds_of": {name: summary["seconds"][name] for name in _STAGES if name in summary["seconds"]},
         "made": _made(folder),
         "figures": figures,
         **(
@@ -232,6 +233,21 @@ def short_table(recorded: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join([_NAMES.get(scorer, f'`{scorer}`'), *cells])} |")
     sentences = [*_equal_cost(figures), *_by_other_policies(figures), *_of_rl(figures)]
     return "\n".join([*lines, "", " ".join(sentences)])
+
+
+def seconds_table(recorded: Mapping[str, Any]) -> str:
+    """Return the seconds of each stage as a Markdown table.
+
+    Raises:
+        MismatchError: for runs with other recipes or figures.
+    """
+    runs = _same(recorded)
+    lines = ["| stage | seconds, mean (each seed) |", "| --- | --- |"]
+    rows = [(name, [run["seconds_of"][name] for run in runs]) for name in runs[0].get("seconds_of", {})]
+    for name, seconds in [*rows, ("all", [run["seconds"] for run in runs])]:
+        each = f" ({', '.join(f'{of_run:.0f}' for of_run in seconds)})" if len(runs) > 1 else ""
+        lines.append(f"| `{name}` | {sum(seconds) / len(seconds):.0f}{each} |")
+    return "\n".join(lines)
 
 
 _AT_COST = re.compile(r"(.+), at the ((?:environment steps|tokens) of .+)")

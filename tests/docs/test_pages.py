@@ -17,7 +17,7 @@ from tests.toys import protocol as toy
 from tests.toys.quickstart import run_of
 
 BLOCKS = re.compile(r"<!-- (\w+): begin.*?-->\n.*?<!-- \1: end -->", re.DOTALL)
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,7 @@ def test_a_new_record_changes_the_pages_between_the_markers_only(script: ModuleT
     for name in PAGES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    before = {
-        name: (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md")
-    }
+    before = {name: (tmp_path / name).read_text(encoding="utf-8") for name in PAGES}
     records.write(tmp_path / records.FOLDER / "r.json", toy.record(7, {toy.REFERENCE: [1, 1, 0, 0]}))
     write_json(
         tmp_path / "docs/results/quickstart.json",
@@ -53,6 +51,7 @@ def test_a_new_record_changes_the_pages_between_the_markers_only(script: ModuleT
     assert "greedy 12.5 [" in after["README.md"]
     assert "| ORM | 40.0 [" in after["README.md"]
     assert "| greedy | 12.5 [" in after["docs/results.md"]
+    assert "| `all` | 540 |" in after["docs/performance.md"]
     for name in PAGES:
         assert BLOCKS.sub("", before[name]) == BLOCKS.sub("", after[name])
         assert len(BLOCKS.findall(before[name])) == len(BLOCKS.findall(after[name])) > 0

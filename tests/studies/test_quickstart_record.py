@@ -133,6 +133,17 @@ def test_a_search_in_which_another_policy_acts_is_a_sentence(finished: Path) -> 
     assert "`clone_samples`, in which the clone acts: 65.0 [55, 75], 30 tokens, 3 steps." in text
 
 
+def test_the_seconds_of_stages_are_those_of_the_runs(finished: Path) -> None:
+    summary = read_json(finished / "summary.json")
+    seconds = {"total": 540.0, "sft": 40.0, "evaluate": 100.0, "within": {"pool": 20.0}}
+    write_json(finished / "summary.json", {**summary, "seconds": seconds})
+    one = quickstart.headline(finished)
+    text = quickstart.seconds_table({"runs": [one, {**one, "seconds": 560.0}]})
+    assert text.splitlines()[2:] == [
+        "| `sft` | 40 (40, 40) |", "| `evaluate` | 100 (100, 100) |", "| `all` | 550 (540, 560) |",
+    ]  # fmt: skip
+
+
 def test_controls_stand_in_the_table_and_are_not_compared(finished: Path) -> None:
     row = _evaluated("search", 0.65, scorer="transcript") | {"search": "cold"}
     write_json(finished / "controls/summary.json", {"evaluation": [_evaluated("greedy", 0.2), row]})
