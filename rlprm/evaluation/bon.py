@@ -36,7 +36,7 @@ from rlprm.evaluation.records import (
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.functional.best_of_n import expected_cost, oracle_at_k, pass_at_k, until_accepted_curve
 from rlprm.scorers.transcript import ACCEPTED
-from rlprm.search.base import rank_score
+from rlprm.search.base import end_rank, rank_score
 from rlprm.search.best_of_n import expected
 from rlprm.types import StepScores, Trajectory
 
@@ -118,13 +118,15 @@ def best_of_n(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int])
 def until_accepted(pool: Pool, scorer: str, aggregation: str, budgets: Sequence[int]) -> list[Measurement]:
     """Measure sampling one episode after another until a rule accepts one, k at most, for each budget k.
 
-    An episode is accepted if its last step score is 1. Success and costs are means over all orders in which
-    the candidates of the pool may be drawn. Steps and tokens that episodes share are counted as in best-of-N.
+    An episode is accepted if its last step score is 1. If none of k is accepted, the result is the best one
+    as searches have it: terminated before truncated before failed, then by score. Success and costs are means
+    over all orders in which the candidates of the pool may be drawn. Steps and tokens that episodes share are
+    counted as in best-of-N.
 
     Args:
         pool: scored by the rule.
         scorer: name of the rule.
-        aggregation: chooses among k candidates if none is accepted, as in best-of-N.
+        aggregation: what candidates that ended alike are chosen by if none is accepted.
         budgets: each in ``1 ... n``.
 
     Raises:
@@ -157,7 +159,9 @@ class _Until:
         self, row: Sequence[Trajectory], scores: Sequence[StepScores | None], aggregation: str
     ) -> None:
         self.row = row
-        self.ranks = [rank_score(s, aggregation) for s in scores]
+        ends = [(end_rank(t.stop), rank_score(s, aggregation)) for t, s in zip(row, scores, strict=True)]
+        places = {end: place for place, end in enumerate(sorted(set(ends)))}
+        self.ranks = [places[end] for end in ends]
         self.accepted = {i for i, s in enumerate(scores) if s is not None and s.values[-1] >= ACCEPTED}
         self.costs = {
             "policy_tokens": shared_tokens(row, self.accepted),

@@ -148,6 +148,15 @@ def test_a_rule_that_accepts_nothing_costs_and_chooses_as_best_of_n() -> None:
         assert ours.record.episodes == pytest.approx(ours.record.n)
 
 
+def test_without_an_accepted_candidate_an_end_that_the_agent_declared_comes_first_as_in_searches() -> None:
+    given = [(True, 0.1, ("left", "down")), (False, 0.9, ("right", "up"))]
+    declared, cut_off = acting(given)
+    pool = Pool.from_trajectories([declared, replace(cut_off, stop=StopReason.ROUND_LIMIT)])
+    (ours,) = until_accepted(pool.scored(rule_of(given)), "rule", "last", [2])
+    (best,) = best_of_n(pool.scored(rule_of(given)), "rule", "last", [2])
+    assert (ours.record.success_rate, best.record.success_rate) == (1.0, 0.0)
+
+
 def test_a_rule_that_accepts_everything_costs_one_sample() -> None:
     always = [(won, 1.0, actions) for won, _, actions in UNTIL]
     pool = Pool.from_trajectories(acting(always)).scored(rule_of(always))
