@@ -31,6 +31,11 @@ POINTS = 6.0
 RECIPES = Path("recipes/babyai")
 CONTROLS = "controls"
 """Folder of a run with what else could explain its figures; a run may lack it."""
+_RL_CONTROLS = {
+    "filtered": "after learning own successes as long as RL",
+    "filtered_of_clone": "after the clone learned own successes as long as RL",
+}
+"""Folders of ``train_rl_filtered_tiny.yaml``, from the policy and from the clone."""
 _STAGES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl")
 _COSTS = {"env_steps": "environment steps", "total_tokens": "tokens"}
 
@@ -68,12 +73,8 @@ def headline(folder: Path) -> Run:
             "beyond_pool": equal["beyond_pool"],
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
-        of_rl = summary["rl"][part]["sample"]
-        figures[f"one sample, {name} RL"] = {
-            "success": round(100 * of_rl["mean"], 2),
-            "low": round(100 * of_rl["low"], 2),
-            "high": round(100 * of_rl["high"], 2),
-        }
+        figures[f"one sample, {name} RL"] = _of_rl(summary["rl"], part)
+    controls = _controls(folder)
     return {
         "seed": evaluation["seed"],
         "environment": evaluation["environment"],
@@ -83,11 +84,7 @@ def headline(folder: Path) -> Run:
         "seconds_of": {name: summary["seconds"][name] for name in _STAGES if name in summary["seconds"]},
         "made": _made(folder),
         "figures": figures,
-        **(
-            {"controls": _controls(folder / CONTROLS)}
-            if (folder / CONTROLS / "summary.json").exists()
-            else {}
-        ),
+        **({CONTROLS: controls} if controls else {}),
     }
 
 
@@ -103,11 +100,29 @@ def _figure(row: EvaluationRecord, evaluation: Mapping[str, Any]) -> Figure:
     }
 
 
+def _of_rl(of_rl: Mapping[str, Any], part: str) -> Figure:
+    sample = of_rl[part]["sample"]
+    return {
+        name: round(100 * sample[key], 2)
+        for name, key in (("success", "mean"), ("low", "low"), ("high", "high"))
+    }
+
+
 def _controls(folder: Path) -> dict[str, Figure]:
-    """Return the searches of ``evaluate_controls_tiny.yaml``, which the quickstart itself does not run."""
-    config = read_record(folder)["config"]
-    rows = [EvaluationRecord(**row) for row in read_json(folder / "summary.json")["evaluation"]]
-    return {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
+    """Return what the quickstart itself does not run: ``evaluate_controls_tiny.yaml``, RL's controls."""
+    found: dict[str, Figure] = {}
+    searches = folder / CONTROLS
+    if (searches / "summary.json").exists():
+        config = read_record(searches)["config"]
+        rows = [EvaluationRecord(**row) for row in read_json(searches / "summary.json")["evaluation"]]
+        found |= {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
+    for name, text in _RL_CONTROLS.items():
+        if (folder / name / "summary.json").exists():
+            of_rl = read_json(folder / name / "summary.json")
+            if name == "filtered_of_clone":
+                found["one sample of the clone"] = _of_rl(of_rl, "before")
+            found[f"one sample, {text}"] = _of_rl(of_rl, "after")
+    return found
 
 
 def _made(folder: Path) -> dict[str, Any]:
