@@ -9,13 +9,16 @@ side by side, with exact costs and within its budget.
 
 from __future__ import annotations
 
-from typing import cast
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, cast
 
 from rlprm.components import available_in, load_component
-from rlprm.search.base import SearchModule, SearchResult
+from rlprm.search.base import EPISODES, SearchModule, SearchResult
 from rlprm.search.record import Node
 
-__all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load", "side_by_side"]
+__all__ = ["REQUIRED", "Node", "SearchModule", "SearchResult", "available", "load", "width"]
 
 _NOT_STRATEGIES = frozenset({"base", "ledger", "record", "rounds"})
 REQUIRED = ("search",)
@@ -42,9 +45,17 @@ def load(name: str) -> SearchModule:
     )
 
 
-def side_by_side(module: SearchModule) -> tuple[str, ...]:
-    """Names of the settings that multiply the candidates of a task that act side by side.
+def width(module: SearchModule, settings: Mapping[str, Any]) -> int:
+    """How many candidates of one task act side by side at most, as far as the settings say.
 
-    A strategy names them in ``SIDE_BY_SIDE``. Of one that does not, every setting with such a name counts.
+    Args:
+        module: a strategy. Its ``SIDE_BY_SIDE`` names the settings that multiply them. Without these names,
+            every setting counts that is called n, m, k, width or trees.
+        settings: of the strategy; those that are missing have their defaults, and no limit counts as 16.
     """
-    return cast(tuple[str, ...], getattr(module, "SIDE_BY_SIDE", _SIDE_BY_SIDE))
+    names: tuple[str, ...] = getattr(module, "SIDE_BY_SIDE", _SIDE_BY_SIDE)
+    parameters = inspect.signature(module.search).parameters
+    defaults = {name: parameters[name].default for name in names if name in parameters}
+    values = [settings.get(name, default) for name, default in defaults.items()]
+    counts = [EPISODES if value is None else value for value in values]
+    return math.prod(max(count, 1) for count in counts if isinstance(count, int))

@@ -18,6 +18,8 @@ from rlprm.types import EpisodeSetting, StepScores, StopReason, Task, Trajectory
 if TYPE_CHECKING:  # a policy brings a model library with it; records and plots read results without one
     from rlprm.policies.base import Policy
 
+EPISODES = 16
+"""Of a strategy that has neither a number of episodes nor a budget."""
 UNRANKED = -math.inf
 """Rank score of a trajectory that cannot be scored: a failed episode, or one without an action."""
 

@@ -25,7 +25,7 @@ from rlprm.search.ledger import Candidate, Ledger
 from rlprm.search.rounds import Plan, advance, best, check_sampling, episode_limit, run, score, start
 from rlprm.types import EpisodeSetting, Task
 
-SIDE_BY_SIDE = ()
+SIDE_BY_SIDE = ("n",)
 
 REFERENCES = ("best", "initial")
 

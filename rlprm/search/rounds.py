@@ -19,13 +19,11 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
 from rlprm.rollouts.episode import advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer, searching
-from rlprm.search.base import SearchResult, check_budget, rank_score, score_all
+from rlprm.search.base import EPISODES, SearchResult, check_budget, rank_score, score_all
 from rlprm.search.ledger import Candidate, Ledger
 from rlprm.types import EpisodeSetting, Task
 
 _T = TypeVar("_T")
-_EPISODES = 16
-"""Of a strategy that has neither a number of episodes nor a budget."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def episode_limit(n: int | None, budget: int | None) -> int:
     """
     if n is not None and n < 1:
         raise ConfigError(f"n: got {n}, allowed: at least 1 episode, or no limit")
-    return n or (_EPISODES if budget is None else budget)
+    return n or (EPISODES if budget is None else budget)
 
 
 def start(samples: Sequence[int]) -> Plan[list[Candidate]]:

@@ -90,8 +90,7 @@ class Ground:
         acting = policy or self.policy
         config = pool_config(self.unit, split, N)
         tasks = envs.tasks(config.environment, split, config.first_task, config.num_tasks, config.env_kwargs)
-        names = search.side_by_side(search.load(strategy))
-        portion = max(1, _EXPANSIONS_AT_ONCE // math.prod(settings.get(name, 1) for name in names))
+        portion = max(1, _EXPANSIONS_AT_ONCE // search.width(search.load(strategy), settings))
         found: list[SearchResult] = []
         with tqdm(total=len(tasks), desc=f"{strategy}, {scorer.name}, {split}", unit="task") as bar:
             for start in range(0, len(tasks), portion):

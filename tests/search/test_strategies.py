@@ -126,6 +126,30 @@ def test_a_round_is_one_call_of_the_policy_for_all_tasks(name: str) -> None:
     assert max(calls) <= len(together.calls) < sum(calls)
 
 
+@pytest.mark.parametrize("name", search.available())
+def test_no_call_of_the_policy_is_wider_than_the_strategy_says(name: str) -> None:
+    calls = []
+
+    class Watching(CountingPolicy):
+        def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+            calls.append(len(conversations))
+            return super().act(conversations, seeds)
+
+    width = search.width(search.load(name), {})
+    run(name, TASKS[:1], FunctionScorer(history_score), Watching(temperature=policy_for(name).temperature))
+    assert max(calls) <= width
+
+
+def test_of_a_strategy_that_says_nothing_every_known_setting_counts() -> None:
+    class Own:
+        @staticmethod
+        def search(*, run_seed: int = 0, n: int = 2, k: int = 3, depth: int = 9) -> list[search.SearchResult]:
+            return []
+
+    assert search.width(Own, {}) == 6  # type: ignore[arg-type]
+    assert search.width(Own, {"k": 5, "depth": 7}) == 10  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_costs_are_exact_and_the_budget_is_never_exceeded(

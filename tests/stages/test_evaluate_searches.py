@@ -240,7 +240,7 @@ def test_an_evaluation_without_new_settings_has_the_identity_of_before(pipeline:
 def test_the_width_of_a_search_follows_from_its_settings() -> None:
     given = [
         ({"strategy": "beam", "n": 2, "m": 3}, 6), ({"strategy": "halving"}, 8),
-        ({"strategy": "step_best_of_k", "k": 5, "n": 4}, 5), ({"strategy": "resample", "n": 9}, 1),
+        ({"strategy": "step_best_of_k", "k": 5, "n": 4}, 5), ({"strategy": "resample", "n": 9}, 9),
         ({"strategy": "puct", "m": 2, "width": 3, "trees": 2}, 12),
     ]  # fmt: skip
     assert [named("a", setting, "last").width for setting, _ in given] == [width for _, width in given]

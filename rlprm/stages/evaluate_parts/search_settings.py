@@ -73,7 +73,7 @@ class Search:
     @property
     def width(self) -> int:
         """How many candidates of one task act side by side, as far as the settings say."""
-        return math.prod(max(self._number(name), 1) for name in search.side_by_side(self.module))
+        return search.width(self.module, self.settings)
 
     def _number(self, name: str) -> int:
         parameter = inspect.signature(self.module.search).parameters.get(name)
