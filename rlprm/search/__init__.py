@@ -55,7 +55,7 @@ def width(module: SearchModule, settings: Mapping[str, Any]) -> int:
     """
     names: tuple[str, ...] = getattr(module, "SIDE_BY_SIDE", _SIDE_BY_SIDE)
     parameters = inspect.signature(module.search).parameters
-    defaults = {name: parameters[name].default for name in names if name in parameters}
+    defaults = {name: parameters[name].default if name in parameters else 1 for name in names}
     values = [settings.get(name, default) for name, default in defaults.items()]
     counts = [EPISODES if value is None else value for value in values]
     return math.prod(max(count, 1) for count in counts if isinstance(count, int))
