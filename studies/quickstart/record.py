@@ -73,7 +73,7 @@ def headline(folder: Path) -> Run:
             "beyond_pool": equal["beyond_pool"],
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
-        figures[f"one sample, {name} RL"] = _of_rl(summary["rl"], part)
+        figures[f"one sample, {name} RL"] = _rl_figure(summary["rl"], part)
     controls = _controls(folder)
     return {
         "seed": evaluation["seed"],
@@ -100,7 +100,7 @@ def _figure(row: EvaluationRecord, evaluation: Mapping[str, Any]) -> Figure:
     }
 
 
-def _of_rl(of_rl: Mapping[str, Any], part: str) -> Figure:
+def _rl_figure(of_rl: Mapping[str, Any], part: str) -> Figure:
     sample = of_rl[part]["sample"]
     return {
         name: round(100 * sample[key], 2)
@@ -120,8 +120,8 @@ def _controls(folder: Path) -> dict[str, Figure]:
         if (folder / name / "summary.json").exists():
             of_rl = read_json(folder / name / "summary.json")
             if name == "filtered_of_clone":
-                found["one sample of the clone"] = _of_rl(of_rl, "before")
-            found[f"one sample, {text}"] = _of_rl(of_rl, "after")
+                found["one sample of the clone"] = _rl_figure(of_rl, "before")
+            found[f"one sample, {text}"] = _rl_figure(of_rl, "after")
     return found
 
 

@@ -157,6 +157,29 @@ def test_controls_stand_in_the_table_and_are_not_compared(finished: Path) -> Non
         quickstart.table({"runs": [run, without | {"seed": 5}]})
 
 
+def test_rls_controls_are_the_policies_after_it_and_the_clone_before(finished: Path) -> None:
+    for name, after in (("filtered", 0.3), ("filtered_of_clone", 0.4)):
+        parts = {"before": 0.25, "after": after}
+        of_rl = {part: {"sample": {"mean": x, "low": x - 0.1, "high": x + 0.1}} for part, x in parts.items()}
+        write_json(finished / name / "summary.json", of_rl)
+    controls = quickstart.headline(finished)["controls"]
+    assert {name: figure["success"] for name, figure in controls.items()} == {
+        "one sample, after learning own successes as long as RL": 30.0,
+        "one sample of the clone": 25.0,
+        "one sample, after the clone learned own successes as long as RL": 40.0,
+    }
+
+
+def test_differences_are_students_t_over_seeds_and_need_two() -> None:
+    rates = {"beam 4×4, orm": 40.0, "beam 4×4, agentprm": 50.0}
+    runs = [run_of(0, rates), run_of(1, rates | {"beam 4×4, agentprm": 60.0})]
+    # Differences 10 and 20: mean 15, deviation 7.07, t(1) 12.706, so that half of the interval is 63.5.
+    assert "| beam 4×4, agentprm − beam 4×4, orm | +15.0 [-48.5, +78.5] (+10.0, +20.0) |" in quickstart.table(
+        {"runs": runs}
+    )
+    assert "−" not in quickstart.table({"runs": runs[:1]})
+
+
 @pytest.mark.parametrize(
     ("reference", "figure", "sentence"),
     [
