@@ -116,7 +116,7 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
     rows: dict[str, dict[str, Row]] = {"free": free_rows(ground), "best_of_n": {}, "beam": {}}
     quality: dict[str, Any] = {}
     for name, of_name in tqdm(makers.items(), desc=f"{unit.name}, scorers", unit="scorer"):
-        # The first training chooses the rule of beams, which saves three beams on dev tasks of each other one.
+        # The first training chooses the rule of beams, which saves the others three beams on dev tasks.
         every = [measured(ground, file, make, chooses=k == 0) for k, (file, make) in enumerate(of_name)]
         rule, on_dev = _chosen([found["best_of_n"] for found in every])
         curves = [found["best_of_n"][rule]["test"] for found in every]
