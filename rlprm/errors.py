@@ -16,6 +16,9 @@ from typing import Any
 log = logging.getLogger(__name__)
 SOURCES = "sources"
 """Name, in a record of a run, of the hashes of the user's own code (:mod:`rlprm.components.sources`)."""
+MODEL_FILES = "model_files"
+"""Name, in a record of a run, of the hashes of a model's files beside its weights: tokenizer, chat template,
+configurations (:mod:`rlprm.models.hub.identity`)."""
 
 
 class RlprmError(Exception):
@@ -46,9 +49,10 @@ _WAYS_OUT = "choose another output_dir, delete this one, or give --overwrite"
 
 
 def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with something that was made with other settings, or with other code of the user's.
+    """Refuse to go on with something that was made with other settings, code of the user's, or model files.
 
-    A record of 0.1.0 has no entry :data:`SOURCES`. It is accepted with a warning.
+    A record of 0.1.0 has neither :data:`SOURCES` nor :data:`MODEL_FILES`. If the user has code,
+    the record is accepted with a warning.
 
     Args:
         what: a clause such as ``"runs/a holds trajectories collected"``.
@@ -59,11 +63,13 @@ def refuse_other_settings(what: str, before: Mapping[str, Any], now: Mapping[str
         MismatchError: naming the differences.
     """
     names = before.keys() | now.keys()
-    different = sorted(k for k in names - {SOURCES} if before.get(k) != now.get(k))
+    different = sorted(k for k in names - {SOURCES, MODEL_FILES} if before.get(k) != now.get(k))
     if different:
         details = ", ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in different[:5])
         raise MismatchError(f"{what} with other settings ({details}); {_WAYS_OUT}")
     refuse_other_code(what, before, now)
+    if MODEL_FILES in before:
+        _refuse_changed(f"{what} with other files of a model", before[MODEL_FILES], now.get(MODEL_FILES, {}))
 
 
 def refuse_other_code(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -84,7 +90,13 @@ def refuse_other_code(what: str, before: Mapping[str, Any], now: Mapping[str, An
                 what, " and ".join(now[SOURCES]),
             )  # fmt: skip
         return
-    old, new = before[SOURCES], now.get(SOURCES, {})
+    _refuse_changed(f"{what} with other code", before[SOURCES], now.get(SOURCES, {}))
+
+
+def _refuse_changed(
+    what: str, old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Compare hashes by component and file."""
     changed = [
         f"{file} of the {component} {_change(old.get(component, {}), new.get(component, {}), file)}"
         for component in sorted(old.keys() | new.keys())
@@ -93,7 +105,7 @@ def refuse_other_code(what: str, before: Mapping[str, Any], now: Mapping[str, An
     ]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise MismatchError(f"{what} with other code ({', '.join(changed[:5])}{more}); {_WAYS_OUT}")
+        raise MismatchError(f"{what} ({', '.join(changed[:5])}{more}); {_WAYS_OUT}")
 
 
 def _change(old: Mapping[str, str], new: Mapping[str, str], file: str) -> str:

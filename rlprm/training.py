@@ -20,7 +20,7 @@ from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
 from rlprm.runtime import tracking
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.renames import current_settings
+from rlprm.runtime.parsing.renames import current_settings
 from rlprm.runtime.settings import Settings, declarations, own_settings
 from rlprm.runtime.tuning import OptimisationConfig
 

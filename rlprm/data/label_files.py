@@ -17,7 +17,7 @@ from typing import Any
 
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.runtime.files import read_json, write_atomically, write_json
-from rlprm.runtime.renames import current_settings
+from rlprm.runtime.parsing.renames import current_settings
 from rlprm.types import StepLabels, Trajectory
 
 __all__ = ["LABELS", "LabelFile", "write_labels"]

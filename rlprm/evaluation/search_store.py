@@ -8,7 +8,7 @@ from typing import Any
 from rlprm.data.failures import has_failed
 from rlprm.data.shards import Shards
 from rlprm.data.store import from_row, to_row
-from rlprm.runtime.renames import current_settings
+from rlprm.runtime.parsing.renames import current_settings
 from rlprm.search.base import SearchResult
 from rlprm.search.record import Node
 from rlprm.types import Task

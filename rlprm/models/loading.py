@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,6 +18,9 @@ from transformers import (
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.heads import LM
+from rlprm.models.hub.download import commit_of, model_folder
+from rlprm.models.hub.options import options_of_loading
+from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
@@ -56,9 +56,28 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         ArtifactError: if it cannot be loaded.
     """
-    return cast(
-        PreTrainedTokenizerBase, _load(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path))
-    )
+
+    def load(folder: str) -> Any:
+        return AutoTokenizer.from_pretrained(folder, **options_of_loading(weights=False))
+
+    return cast(PreTrainedTokenizerBase, _load(path, "tokenizer", load))
+
+
+def load_config(path: str, **changes: Any) -> Any:
+    """Load the configuration of a model from a folder or the hub.
+
+    Args:
+        path: folder or hub id.
+        **changes: values that replace the checkpoint's own.
+
+    Raises:
+        ArtifactError: if it cannot be loaded.
+    """
+
+    def load(folder: str) -> Any:
+        return AutoConfig.from_pretrained(folder, **options_of_loading(weights=False), **changes)
+
+    return _load(path, "model", load)
 
 
 def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | None = None) -> PreTrainedModel:
@@ -68,9 +87,12 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
         ArtifactError: if it cannot be loaded, is a PRM, or lacks some of its weights.
     """
 
-    def load() -> Any:
+    def load(folder: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(
-            path, dtype=resolve_dtype(dtype), output_loading_info=True
+            folder,
+            dtype=resolve_dtype(dtype),
+            output_loading_info=True,
+            **options_of_loading(weights=True),
         )
 
     _refuse_other_head(path, labels=None)
@@ -98,12 +120,13 @@ def load_scalar_model(
         ArtifactError: if it cannot be loaded, has several labels, or lacks weights of its body.
     """
 
-    def load() -> Any:
-        config = AutoConfig.from_pretrained(path, num_labels=1)
+    def load(folder: str) -> Any:
+        config = load_config(folder, num_labels=1)
         config.classifier_dropout = dropout
         return AutoModelForTokenClassification.from_pretrained(
-            path,
+            folder,
             config=config,
+            **options_of_loading(weights=True),
             dtype=resolve_dtype(dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
@@ -139,15 +162,16 @@ def load_lm_reward_model(
         ConfigError: if the model changes its logits behind the output layer.
     """
 
-    def load() -> Any:
-        config = AutoConfig.from_pretrained(path, num_labels=1)
+    def load(folder: str) -> Any:
+        config = load_config(folder, num_labels=1)
         config.classifier_dropout = 0.0  # read by stock token classification, which loads V
         setattr(config, SCALE, scale_of(config) if scale is None else scale)
         if getattr(config, SCALE) is None:
             raise ValueError(f"it has no lm head (no {SCALE} in its configuration)")
         return lm_head_class(config).from_pretrained(
-            path,
+            folder,
             config=config,
+            **options_of_loading(weights=True),
             dtype=resolve_dtype(dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
@@ -189,7 +213,7 @@ def context_length_of(path: str) -> int:
     Raises:
         ArtifactError: if its configuration cannot be loaded.
     """
-    return int(_load(path, "model", lambda: AutoConfig.from_pretrained(path)).max_position_embeddings)
+    return int(load_config(path).max_position_embeddings)
 
 
 def head_of(model: PreTrainedModel) -> list[str]:
@@ -208,26 +232,12 @@ def revision_of(path: str) -> str:
     Raises:
         ArtifactError: if the folder has no weights.
     """
-    if not Path(path).is_dir():
-        return str(_load(path, "model", lambda: AutoConfig.from_pretrained(path))._commit_hash)[:12]
-    folder = Path(path)
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if (commit := commit_of(path)) is not None:
+        return commit[:12]
+    files = weight_files(model_folder(path))
     if not files:
         raise ArtifactError(f"no weights in {path!r} (expected *.safetensors or pytorch_model*.bin)")
-    return _hash(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-
-
-@lru_cache
-def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Return a hash of files, given (path, size, time of change) of each.
-
-    The result is cached because weights are large and a stage needs their hash several times.
-    """
-    digest = hashlib.sha256()
-    for path, _, _ in files:
-        with Path(path).open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:12]
+    return weights_hash(files)
 
 
 def _refuse_other_head(path: str, *, labels: int | None) -> None:
@@ -239,7 +249,7 @@ def _refuse_other_head(path: str, *, labels: int | None) -> None:
     """
     if zero_stage() != 3:
         return
-    config = _load(path, "model", lambda: AutoConfig.from_pretrained(path))
+    config = load_config(path)
     if labels is None and scale_of(config) is not None:
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     if not any(name.endswith("Classification") for name in config.architectures or ()):
@@ -265,12 +275,10 @@ def _refuse_missing(path: str, missing: set[str]) -> None:
         )
 
 
-def _load(path: str, what: str, load: Callable[[], _T]) -> _T:
-    is_hub_id = path.count("/") == 1 and path[0] not in "./~" and not Path(path).parent.is_dir()
-    if not is_hub_id and not Path(path).is_dir():
-        raise ArtifactError(f"no {what} at {path!r}: the folder does not exist")
+def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:
+    folder = str(model_folder(path, what))
     try:
-        return load()
+        return load(folder)
     except (OSError, ValueError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"cannot load a {what} from {path!r}: {first_line}") from error

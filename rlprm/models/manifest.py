@@ -15,7 +15,7 @@ from typing import Any
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.models.heads import SCALAR
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.renames import current_settings
+from rlprm.runtime.parsing.renames import current_settings
 
 FILE = "prm_manifest.json"
 

@@ -10,6 +10,7 @@ from rlprm.components import user_sources
 from rlprm.data.formats import FORMATS
 from rlprm.errors import ConfigError, MismatchError, refuse_other_code
 from rlprm.runtime.settings import Settings, setting
+from rlprm.runtime.tuning import LoadingConfig
 from rlprm.types import End, EpisodeSetting
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class TaskConfig(Settings):
 
 
 @dataclass
-class PolicyConfig(TaskConfig):
+class PolicyConfig(TaskConfig, LoadingConfig):
     """Settings of every stage in which a policy acts."""
 
     model: str = setting(

@@ -20,8 +20,8 @@ from rlprm.errors import DataError, refuse_other_settings
 from rlprm.rl.engine import Engine
 from rlprm.rl.state import RunState
 from rlprm.runtime.files import read_json, write_atomically, write_json
+from rlprm.runtime.parsing.renames import current_settings
 from rlprm.runtime.processes import collective
-from rlprm.runtime.renames import current_settings
 
 __all__ = ["Journal", "load_newest", "save_checkpoint"]
 

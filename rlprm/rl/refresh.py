@@ -124,6 +124,10 @@ class FreshTrajectories:
                 f"label_estimator_kwargs.{name}": value
                 for name, value in manifest.label_estimator_kwargs.items()
             }
+        if self.config.attn_implementation is not None:
+            settings["attn_implementation"] = self.config.attn_implementation
+        if self.config.trust_remote_code:
+            settings["trust_remote_code"] = True
         if manifest.lm_scale is not None:
             settings["lm_scale"] = manifest.lm_scale
         given = {**settings, **kwargs, **chosen}

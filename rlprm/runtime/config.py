@@ -30,8 +30,8 @@ from rlprm.runtime.parsing.arguments import (
 )
 from rlprm.runtime.parsing.help import help_text
 from rlprm.runtime.parsing.library import accepted_names, library_settings
+from rlprm.runtime.parsing.renames import RENAMED_SETTINGS, RENAMED_VALUES
 from rlprm.runtime.recipes import resolve
-from rlprm.runtime.renames import RENAMED_SETTINGS, RENAMED_VALUES
 from rlprm.runtime.settings import (
     Declaration,
     Settings,

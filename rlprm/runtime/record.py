@@ -17,8 +17,8 @@ from rlprm import __version__
 from rlprm.errors import MismatchError, refuse_other_settings
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.overwrite import check_clearable, clear, is_overwriting
+from rlprm.runtime.parsing.renames import current_settings
 from rlprm.runtime.processes import is_first
-from rlprm.runtime.renames import current_settings
 
 _RECORD = "stage.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers", "numpy", "minigrid")

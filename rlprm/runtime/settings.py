@@ -77,6 +77,9 @@ class Declaration:
     library: bool = False
     """Whether the trainer's library has a setting of the same name, which gets this value."""
     group: str = "Settings"
+    recorded: str = "always"
+    """When the setting belongs to the record of a result: ``always``, ``never``, or ``changed`` (not at its
+    default, so that records from before the setting stay valid)."""
 
 
 def setting(
@@ -93,6 +96,7 @@ def setting(
     required: bool = False,
     library: bool = False,
     group: str = "Settings",
+    recorded: str = "always",
 ) -> Any:
     """Declare a setting.
 
@@ -111,9 +115,21 @@ def setting(
         required: refuse an empty value.
         library: the value is passed on to the trainer's library under the same name.
         group: heading under which ``--help`` shows it.
+        recorded: ``always``, ``changed`` or ``never``, see :class:`Declaration`.
     """
     declaration = Declaration(
-        description, least, above, most, below, tuple(choices), family, kwargs, required, library, group
+        description,
+        least,
+        above,
+        most,
+        below,
+        tuple(choices),
+        family,
+        kwargs,
+        required,
+        library,
+        group,
+        recorded,
     )
     metadata = {_DECLARATION: declaration}
     if isinstance(default, (dict, list)):
@@ -185,10 +201,17 @@ def own_settings(config: Any) -> dict[str, Any]:
     Left out: those that a trainer's library gets, and where results and metrics go.
     """
     return {
-        name: getattr(config, name)
-        for name, declared in declarations(config).items()
-        if not declared.library and name not in DESTINATIONS
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.init and field.name not in DESTINATIONS and _is_recorded(config, field)
     }
+
+
+def _is_recorded(config: Any, field: dataclasses.Field[Any]) -> bool:
+    declared = declaration_of(field)
+    if declared.recorded == "changed":
+        return bool(getattr(config, field.name) != field.default)
+    return not declared.library and declared.recorded != "never"
 
 
 def allowed_values(declared: Declaration, hint: Any) -> str:

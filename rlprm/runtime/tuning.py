@@ -1,6 +1,6 @@
-"""Settings of every stage that trains a model: which weights, in which precision, and how they are optimised.
+"""Settings that stages with models share: how these are loaded, which weights are trained, and how.
 
-Without torch; ``rlprm.models.lora`` and ``rlprm.training`` act on them.
+Without torch; ``rlprm.models`` and ``rlprm.training`` act on them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from rlprm.runtime.hub_names import with_revision
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tracking import TRACKERS, require_tracker
 
-__all__ = ["ALL_LINEAR", "LR_SCHEDULERS", "OptimisationConfig", "TuningConfig"]
+__all__ = ["ALL_LINEAR", "LR_SCHEDULERS", "LoadingConfig", "OptimisationConfig", "TuningConfig"]
 
 log = logging.getLogger(__name__)
 ALL_LINEAR = "all-linear"
@@ -23,13 +24,47 @@ LR_SCHEDULERS = (
 )  # fmt: skip
 """Learning-rate schedules of transformers."""
 _WHEN = ("no", "steps", "epoch")
+_LOADING = "Loading of models"
 _WEIGHTS = "Weights that are trained"
 _OPTIMISATION = "Optimisation"
 _KEEPING = "Evaluation, logging and checkpoints"
 
 
 @dataclass
-class TuningConfig(Settings):
+class LoadingConfig(Settings):
+    """Settings of every stage that loads models."""
+
+    revision: str | None = setting(
+        None,
+        "Branch, tag or commit of a model of the hub; elsewhere write organisation/name@revision.",
+        group=_LOADING,
+        recorded="never",  # the commit is
+    )
+    attn_implementation: str | None = setting(
+        None,
+        "How attention is computed: sdpa, eager, flash_attention_2, ...; the library's choice if unset.",
+        group=_LOADING,
+        recorded="changed",
+    )
+    trust_remote_code: bool = setting(
+        False, "Run Python code that lies beside the weights.", group=_LOADING, recorded="never"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings; put the revision behind the model's hub id, where every use of it finds it.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if self.revision is not None:
+            stage: Any = self  # every stage that loads models has the setting
+            stage.model = with_revision(stage.model, self.revision)
+            self.revision = None
+
+
+@dataclass
+class TuningConfig(LoadingConfig):
     """Settings of every stage that trains a model."""
 
     lora_r: int = setting(0, "Rank of LoRA adapters; 0 trains all weights.", least=0, group=_WEIGHTS)

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from transformers import AutoConfig
 
 from rlprm.data.confidence import check_per
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ArtifactError, DataError
 from rlprm.models.heads import LM
 from rlprm.models.lm_head import HEAD, LMHead
-from rlprm.models.loading import load_lm_reward_model, load_tokenizer
+from rlprm.models.loading import load_config, load_lm_reward_model, load_tokenizer
 from rlprm.models.value_positions import ACTION
 from rlprm.scorers._reader import Reading, TrajectoryReader
 from rlprm.types import StepScores, Trajectory
@@ -117,7 +116,7 @@ class ModelConfidence:
 
 def _load(path: str, dtype: str) -> LMHead:
     """Load a language model under an lm head that adds nothing to its log-probabilities."""
-    if any(name.endswith("Classification") for name in AutoConfig.from_pretrained(path).architectures or ()):
+    if any(name.endswith("Classification") for name in load_config(path).architectures or ()):
         raise ArtifactError(
             f"{path!r} holds a model with a scalar head (a PRM), which gives actions no probability"
         )

@@ -9,6 +9,8 @@ from rlprm import envs
 from rlprm.data.failures import report_failures
 from rlprm.data.fed_tokens import fed_tokens
 from rlprm.data.store import TrajectoryStore
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import revision_of
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.processes import start_processes
@@ -21,12 +23,18 @@ from rlprm.types import Split
 log = logging.getLogger(__name__)
 
 
+@with_loading_options
 def run(config: CollectConfig) -> TrajectoryStore:
     """Collect trajectories; waves that are already there are kept.
 
     Several processes share the waves; the first one records the run when all are there.
     """
-    identity = {**own_settings(config), "revision": revision_of(config.model), **config.environment_sources()}
+    identity = {
+        **own_settings(config),
+        "revision": revision_of(config.model),
+        **model_files(policy=config.model),
+        **config.environment_sources(),
+    }
     if is_finished(config.output_dir, "collect", identity):
         log.info("%s holds the trajectories of these settings; reusing them", config.output_dir)
         return TrajectoryStore.open(config.output_dir)

@@ -25,6 +25,8 @@ from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import LABELS, write_labels
 from rlprm.data.shards import Shards
 from rlprm.data.store import TrajectoryStore
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import revision_of
 from rlprm.policies.base import Policy
 from rlprm.rollouts.monte_carlo import Estimate, estimate, replay, state_key, state_seed
@@ -72,6 +74,7 @@ class EstimateStore(Shards):
         return self.read_rows(_from_row)
 
 
+@with_loading_options
 def run(config: EstimateConfig) -> None:
     """Estimate and label; waves of rollouts that are already there are kept.
 
@@ -87,6 +90,7 @@ def run(config: EstimateConfig) -> None:
     identity = {
         **own_settings(config),
         "revision": revision,
+        **model_files(policy=config.model),
         "data": dict(store.meta),
         **config.environment_sources(),
     }

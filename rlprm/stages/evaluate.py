@@ -41,6 +41,8 @@ from rlprm.evaluation.quality import foresight, running, step_quality
 from rlprm.evaluation.records import MAJORITY, Measurement
 from rlprm.evaluation.summary import Findings, summarize
 from rlprm.evaluation.table import TABLE_WIDTH, all_tables
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.files import write_json
@@ -67,6 +69,7 @@ __all__ = ["load_scorer", "run"]
 log = logging.getLogger(__name__)
 
 
+@with_loading_options
 def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print the table, write ``summary.json`` and plots; returns the summary.
 
@@ -79,7 +82,12 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     folder = Path(config.output_dir)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     revisions = config.revisions()
-    identity = {**config.identity(), "revisions": revisions, **config.sources()}
+    identity = {
+        **config.identity(),
+        "revisions": revisions,
+        **model_files(**config.models()),
+        **config.sources(),
+    }
     if is_finished(folder, "evaluate", identity):
         log.info("%s holds the finished evaluation of these settings; reusing it", folder)
         if is_first():

@@ -17,6 +17,7 @@ from rlprm.data.batching import budget_batches
 from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import write_labels
 from rlprm.data.store import TrajectoryStore
+from rlprm.models.hub.options import with_loading_options
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages.settings import LabelConfig
 from rlprm.types import StepLabels, StepScores, Trajectory
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 4096
 
 
+@with_loading_options
 def run(config: LabelConfig) -> None:
     """Label every trajectory that can be labelled, and write one line for each.
 

@@ -20,6 +20,8 @@ from rlprm.data.failures import has_outcome
 from rlprm.data.probes import ActionProbe, ProbedAction
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import revision_of
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollouts.episode import Episode
@@ -62,6 +64,7 @@ class Candidates:
     env_steps: int = 0
 
 
+@with_loading_options
 def run(config: ProbeActionsConfig) -> ActionProbe:
     """Probe states of stored trajectories; waves of rollouts that are already there are kept.
 
@@ -76,6 +79,7 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     identity = {
         **own_settings(config),
         "revision": revision_of(config.model),
+        **model_files(policy=config.model),
         "data": dict(store.meta),
         **config.environment_sources(),
     }

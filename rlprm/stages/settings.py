@@ -9,7 +9,7 @@ from rlprm.errors import ArtifactError, ConfigError
 from rlprm.policies.config import PolicyConfig, TaskConfig
 from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.runtime.settings import Settings, setting
-from rlprm.runtime.tuning import OptimisationConfig, TuningConfig
+from rlprm.runtime.tuning import LoadingConfig, OptimisationConfig, TuningConfig
 from rlprm.stages.evaluate_parts.settings import EvaluateConfig
 from rlprm.types import Split
 
@@ -188,7 +188,7 @@ class EstimateConfig(PolicyConfig):
 
 
 @dataclass
-class LabelConfig(Settings):
+class LabelConfig(LoadingConfig):
     """Settings of ``rlprm label``."""
 
     STAGE: ClassVar[str] = "label"

@@ -34,6 +34,8 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
@@ -66,6 +68,7 @@ _TASKS_OF_A_WORKER = 16
 """To be worth the start of a process: it imports all libraries first."""
 
 
+@with_loading_options
 def run(config: SFTStageConfig) -> None:
     """Demonstrate tasks, train the policy, save it."""
     arguments = trainer_arguments(
@@ -81,6 +84,7 @@ def run(config: SFTStageConfig) -> None:
         "base": base,
     }
     record.update(config.environment_sources())
+    record.update({} if base is None else model_files(base=config.model))
     del record["workers"]  # how fast, not what
     given = import_demonstrations(config) if config.demonstrations is not None else []
     if given:

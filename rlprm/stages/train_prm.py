@@ -16,6 +16,8 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM, SCALAR
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
@@ -37,6 +39,7 @@ from rlprm.types import Trajectory
 log = logging.getLogger(__name__)
 
 
+@with_loading_options
 def run(config: PRMConfig) -> None:
     """Train a PRM and save it.
 
@@ -52,6 +55,7 @@ def run(config: PRMConfig) -> None:
     identity = {
         **without_unused(stage_record(config, arguments)),
         "base": revision_of(config.model),
+        **model_files(base=config.model),
         "data": dict(store.meta),
     }
     if not config.label_file:

@@ -19,6 +19,8 @@ from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError
 from rlprm.models import zero
+from rlprm.models.hub.identity import model_files
+from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.sampled_tokens import check_logits
@@ -58,6 +60,7 @@ _COUNTED_BY = {
 }
 
 
+@with_loading_options
 def run(config: RLConfig) -> dict[str, Any]:
     """Train a policy by RL and save it; returns the summary.
 
@@ -168,7 +171,7 @@ def _check_tasks(config: RLConfig) -> None:
 def _identity(config: RLConfig) -> dict[str, Any]:
     record = {k: v for k, v in without_unused(own_settings(config)).items() if k not in _NOT_IDENTITY}
     revisions = {name: revision_of(path) for name, path in _models(config).items()}
-    return {**record, "revisions": revisions, **config.sources()}
+    return {**record, "revisions": revisions, **model_files(**_models(config)), **config.sources()}
 
 
 def _models(config: RLConfig) -> Mapping[str, str]:

@@ -28,8 +28,8 @@ from rlprm.runtime import tracking
 from rlprm.runtime.config import from_mapping, parse
 from rlprm.runtime.parsing.help import default_of
 from rlprm.runtime.parsing.library import library_settings
+from rlprm.runtime.parsing.renames import RENAMED_SETTINGS, RENAMED_VALUES
 from rlprm.runtime.recipes import STAGE_SETTINGS, settings_type
-from rlprm.runtime.renames import RENAMED_SETTINGS, RENAMED_VALUES
 from rlprm.runtime.settings import Declaration, Settings, components_of, declarations
 from rlprm.training import trainer_arguments
 

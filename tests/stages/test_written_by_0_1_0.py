@@ -16,7 +16,7 @@ from rlprm import cli
 from rlprm.data.label_files import LabelFile
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
-from rlprm.runtime.renames import RENAMED_SETTINGS
+from rlprm.runtime.parsing.renames import RENAMED_SETTINGS
 from rlprm.scorers.checkpoint import CheckpointScorer
 
 MADE_BY = Path(__file__).parents[1] / "fixtures" / "make_v0_1_0.sh"

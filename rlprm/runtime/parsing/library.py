@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlprm.runtime.renames import RENAMED_SETTINGS
+from rlprm.runtime.parsing.renames import RENAMED_SETTINGS
 from rlprm.runtime.settings import declarations
 
 __all__ = ["LibrarySetting", "accepted_names", "library_settings"]

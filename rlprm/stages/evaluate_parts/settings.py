@@ -151,10 +151,21 @@ class EvaluateConfig(PolicyConfig):
                 found[name] = revision_of(value)
                 continue
             found[name] = scorers.revision_of_setting(value)
-            weights = scorers.weights_of_setting(value)
-            for key, path in value.items():  # a user's scorer may read weights without declaring them
-                if isinstance(path, str) and (key in weights or (Path(path) / "config.json").is_file()):
-                    found[name] += f"-{revision_of(path)}"
+            for path in _weights_of(value).values():
+                found[name] += f"-{revision_of(path)}"
+        return found
+
+    def models(self) -> dict[str, str]:
+        """Return the models of policies and scorers by role."""
+        found = {"policy": self.model}
+        for search in self.all_searches():
+            if search.policy is not None:
+                found[f"policy of {search.name}"] = search.policy
+        for name, value in self.scorers.items():
+            if isinstance(value, Mapping):
+                found |= {f"{key} of {name}": path for key, path in _weights_of(value).items()}
+            else:
+                found[name] = value
         return found
 
     def sources(self, *names: str) -> dict[str, Any]:
@@ -264,3 +275,13 @@ class EvaluateConfig(PolicyConfig):
             why = "every search names its scorers" if searches else "no searches"
             found |= {"search_scorers": why}
         return found
+
+
+def _weights_of(setting: Mapping[str, Any]) -> dict[str, str]:
+    """Return the models that a scorer's setting names; a user's scorer may read weights undeclared."""
+    declared = scorers.weights_of_setting(setting)
+    return {
+        key: path
+        for key, path in setting.items()
+        if isinstance(path, str) and (key in declared or (Path(path) / "config.json").is_file())
+    }

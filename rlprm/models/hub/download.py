@@ -1,0 +1,111 @@
+"""Models of the Hugging Face hub: a hub id stands for the folder of one commit.
+
+Every stage reads a model several times (configuration, tokenizer, weights). A hub id is therefore resolved
+once, to the folder of a snapshot, so that all parts come from the same commit.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from rlprm.errors import ArtifactError
+from rlprm.models.hub.weight_files import missing_shards, weight_files
+from rlprm.runtime.hub_names import is_hub_id
+
+__all__ = ["commit_of", "model_folder"]
+
+_SMALL = ["*.json", "*.jinja", "*.txt", "*.model", "*.py", "*.tiktoken"]
+_WEIGHTS = ["*.safetensors"]
+_OLD_WEIGHTS = ["pytorch_model*.bin"]
+# Copies of the weights in other layouts; what lies in a folder belongs to other libraries, too.
+_OTHERS = ["consolidated*", "original/*", "onnx/*", "openvino/*", "gguf/*", "*/*.safetensors", "*/*.bin"]
+
+
+def model_folder(name: str, what: str = "model") -> Path:
+    """Return the folder of a model; a model of the hub is downloaded if the cache does not have it.
+
+    Args:
+        name: a folder, a hub id, or a hub id with a revision, ``organisation/name@revision``.
+        what: is to be loaded, for messages.
+
+    Raises:
+        ArtifactError: if there is no such folder, or the hub does not give the model.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not name or not is_hub_id(name):
+        raise ArtifactError(f"no {what} at {name!r}: the folder does not exist")
+    # The cache's place is an argument, because tests and servers change it while the process runs.
+    return Path(_snapshot(name, constants.HF_HUB_CACHE))
+
+
+def commit_of(name: str) -> str | None:
+    """Return the commit of a hub's model; None for a folder."""
+    return None if Path(name).is_dir() else model_folder(name).name
+
+
+@lru_cache
+def _snapshot(name: str, cache: str) -> str:
+    repository, _, revision = name.partition("@")
+
+    def download(weights: list[str]) -> str:
+        return str(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                cache_dir=cache,
+                allow_patterns=[*_SMALL, *weights],
+                ignore_patterns=_OTHERS,
+            )
+        )
+
+    try:
+        folder = download(_WEIGHTS)
+        if not weight_files(folder):
+            folder = download(_OLD_WEIGHTS)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ArtifactError(
+            f"cannot get the model {name!r}: {_reason(error, repository, revision)}"
+        ) from error
+    if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / "config.json").is_file():
+        raise ArtifactError(f"cannot use {name!r}: it holds an adapter alone; merge it into its base first")
+    if not (Path(folder) / "config.json").is_file():
+        raise ArtifactError(f"cannot use {name!r}: it has no config.json, so it is no model of transformers")
+    if lacking := missing_shards(folder):
+        raise ArtifactError(
+            f"the download of {name!r} is incomplete: {', '.join(lacking[:3])} missing; "
+            f"complete it with: hf download {repository}"
+        )
+    return folder
+
+
+def _reason(error: Exception, repository: str, revision: str) -> str:
+    """Return one line that says why a model cannot be had, and what would help."""
+    # A gated repository is a kind of absent one, so it comes first.
+    if isinstance(error, GatedRepoError):
+        return f"it is gated; accept its terms at https://huggingface.co/{repository}, then: hf auth login"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision or 'main'!r}"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such model, or it is private; check the name, or: hf auth login"
+    if isinstance(error, HFValidationError):
+        return "this is no hub id (organisation/name or organisation/name@revision)"
+    if isinstance(error, LocalEntryNotFoundError):
+        where = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub does not answer"
+        return f"{where}, and the cache {constants.HF_HUB_CACHE} does not hold {_complete(error)}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _complete(error: Exception) -> str:
+    return "all of its files" if type(error).__name__ == "IncompleteSnapshotError" else "it"
