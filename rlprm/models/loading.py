@@ -281,4 +281,8 @@ def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:
         return load(folder)
     except (OSError, ValueError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "contains custom code" in first_line:
+            first_line = (
+                "it has code of its own; read the code in that folder, then set trust_remote_code true"
+            )
         raise ArtifactError(f"cannot load a {what} from {path!r}: {first_line}") from error

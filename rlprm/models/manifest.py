@@ -14,6 +14,7 @@ from typing import Any
 
 from rlprm.errors import ArtifactError, DataError, MismatchError
 from rlprm.models.heads import SCALAR
+from rlprm.models.hub.download import model_folder
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.parsing.renames import current_settings
 
@@ -68,11 +69,14 @@ class Manifest:
     def load(cls, folder: str | Path) -> Manifest:
         """Read a checkpoint's manifest.
 
+        Args:
+            folder: of the checkpoint, or its hub id.
+
         Raises:
-            ArtifactError: if the folder has no manifest and is therefore no PRM of this package.
+            ArtifactError: if the checkpoint has no manifest and is therefore no PRM of this package.
             DataError: if the manifest has another format or other fields than this version knows.
         """
-        path = Path(folder) / FILE
+        path = model_folder(str(folder), "PRM") / FILE
         if not path.exists():
             raise ArtifactError(f"{folder} is not a PRM: no {FILE} in it")
         fields = read_json(path)

@@ -21,7 +21,7 @@ __all__ = ["Items", "data_index", "index_in", "read_items"]
 Items = list[tuple[str, Mapping[str, Any]]]
 """Where an item stands, for messages, and the item."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILES = ("{}_train.json", "{}_test.json")
 """Of an environment, in the data sets on the hub (the first in AgentTraj-L, the second in AgentEval)."""
 _INDEX = re.compile(r"_([0-9]+)$")
@@ -32,7 +32,8 @@ def read_items(source: str, name: str) -> Items:
 
     Args:
         source: a file (a JSON list, or one item a line), a folder with a file ``<name>_train.json`` or
-            ``<name>_test.json``, or the hub id of a data set with such a file.
+            ``<name>_test.json``, or the hub id of a data set with such a file, perhaps with a revision
+            (``AgentGym/AgentTraj-L@main``).
         name: of the environment; item ids begin with it.
 
     Raises:
@@ -89,10 +90,12 @@ def _from_hub(source: str, names: list[str]) -> list[Path]:
     from huggingface_hub import hf_hub_download  # only for the hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    repository, _, revision = source.partition("@")
     files = []
     for file in names:
         try:
-            files.append(Path(hf_hub_download(source, file, repo_type="dataset")))
+            found = hf_hub_download(repository, file, repo_type="dataset", revision=revision or None)
+            files.append(Path(found))
         except LocalEntryNotFoundError as error:  # no connection, and not in the cache
             reason = str(error).splitlines()[0]
         except EntryNotFoundError:

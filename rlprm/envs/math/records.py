@@ -17,7 +17,7 @@ __all__ = ["Rows", "read_rows"]
 Rows = list[tuple[str, Any]]
 """Where a row comes from, and its content."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What data sets call their parts; of several, the first one counts. MMLU's "dev" holds examples for prompts.
 _PARTS = {
     Split.TRAIN: ("train", "auxiliary_train"),
@@ -31,7 +31,8 @@ def read_rows(data: str, subset: str | None) -> dict[Split, Rows]:
 
     Args:
         data: a ``.jsonl`` file (all of it is ``TRAIN``), a folder of them named by part (``train.jsonl``,
-            ``test.jsonl``, and ``validation.jsonl`` or ``dev.jsonl`` if there is one), or a hub id.
+            ``test.jsonl``, and ``validation.jsonl`` or ``dev.jsonl`` if there is one), or a hub id,
+            perhaps with a revision (``openai/gsm8k@main``).
         subset: the hub's name of a configuration, if it has several.
 
     Raises:
@@ -83,11 +84,21 @@ def _from_hub(data: str, subset: str | None) -> Mapping[str, Any]:
         raise ConfigError(f"math data: got {data!r}, allowed: a .jsonl file, a folder of them, or a hub id")
     import datasets  # half a second, and only for the hub
 
+    repository, _, revision = data.partition("@")
     try:
-        parts = datasets.load_dataset(data, subset)
+        try:
+            parts = datasets.load_dataset(repository, subset, revision=revision or None)
+        except ConnectionError:  # the library finds offline what it has prepared, not what was downloaded
+            parts = datasets.load_dataset(_downloaded(repository, revision or None), subset)
     except Exception as error:  # of many kinds: network, hub, unknown names
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"math data: {data!r} is no file or folder here, and the hub's does not load: {reason}"
         ) from error
     return dict(parts)
+
+
+def _downloaded(repository: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))

@@ -42,9 +42,9 @@ def model_folder(name: str, what: str = "model") -> Path:
     Raises:
         ArtifactError: if there is no such folder, or the hub does not give the model.
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
-    if not name or not is_hub_id(name):
+    if not is_hub_id(name):
         raise ArtifactError(f"no {what} at {name!r}: the folder does not exist")
     # The cache's place is an argument, because tests and servers change it while the process runs.
     return Path(_snapshot(name, constants.HF_HUB_CACHE))
@@ -52,7 +52,7 @@ def model_folder(name: str, what: str = "model") -> Path:
 
 def commit_of(name: str) -> str | None:
     """Return the commit of a hub's model; None for a folder."""
-    return None if Path(name).is_dir() else model_folder(name).name
+    return model_folder(name).name if is_hub_id(name) else None
 
 
 @lru_cache
