@@ -225,8 +225,8 @@ def test_the_hub_is_asked_for_what_is_neither_file_nor_folder(monkeypatch: pytes
 
     asked = []
 
-    def load(name: str, subset: str | None) -> datasets.DatasetDict:
-        asked.append((name, subset))
+    def load(name: str, subset: str | None, revision: str | None) -> datasets.DatasetDict:
+        asked.append((name, subset, revision))
         names = ("auxiliary_train", "validation", "dev", "test")
         rows = {name: [{**CAPITAL, "question": f"Of {name}?"}] for name in names}
         return datasets.DatasetDict({name: datasets.Dataset.from_list(rows[name]) for name in names})
@@ -236,14 +236,14 @@ def test_the_hub_is_asked_for_what_is_neither_file_nor_folder(monkeypatch: pytes
         (task,) = math.tasks(split, 0, 1, source="multiple_choice")
         assert task.spec["question"].startswith(f"Of {part}?\nA. Rome")
     math.tasks(Split.TEST, 0, 1, source="multiple_choice", subset="anatomy")
-    math.tasks(Split.TEST, 0, 1, source="multiple_choice", data="my/own")
-    assert asked == [("cais/mmlu", "all"), ("cais/mmlu", "anatomy"), ("my/own", None)]
+    math.tasks(Split.TEST, 0, 1, source="multiple_choice", data="my/own@v2")
+    assert asked == [("cais/mmlu", "all", None), ("cais/mmlu", "anatomy", None), ("my/own", None, "v2")]
 
 
 def test_a_hub_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def fail(name: str, subset: str | None) -> None:
+    def fail(name: str, subset: str | None, revision: str | None) -> None:
         raise ConnectionError("no\nnetwork")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)

@@ -89,7 +89,10 @@ def _from_hub(data: str, subset: str | None) -> Mapping[str, Any]:
         try:
             parts = datasets.load_dataset(repository, subset, revision=revision or None)
         except ConnectionError:  # the library finds offline what it has prepared, not what was downloaded
-            parts = datasets.load_dataset(_downloaded(repository, revision or None), subset)
+            folder = _downloaded(repository, revision or None)
+            if folder is None:
+                raise
+            parts = datasets.load_dataset(folder, subset)
     except Exception as error:  # of many kinds: network, hub, unknown names
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
@@ -98,7 +101,13 @@ def _from_hub(data: str, subset: str | None) -> Mapping[str, Any]:
     return dict(parts)
 
 
-def _downloaded(repository: str, revision: str | None) -> str:
+def _downloaded(repository: str, revision: str | None) -> str | None:
+    """Return the folder of a data set in the hub's cache; None if the cache does not have it."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return str(snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))
+    try:
+        found = snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    return str(found)
