@@ -16,6 +16,7 @@ from rlprm.data.fed_tokens import expected_fed_tokens, fed_tokens
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion
+from rlprm.policies.decoding.choice import right_way
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.episode import rollout
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
@@ -42,6 +43,7 @@ class Counted(HFPolicy):
 @pytest.fixture
 def fed(babbler: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Tokens of each call of the model's forward: the new columns of the attention mask."""
+    right_way(babbler)  # tries the model itself
     counts: list[int] = []
     forward = babbler.forward
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlprm.policies.base import action_seed, uniforms
-from rlprm.policies.hf import sample
+from rlprm.policies.decoding.base import sample
 
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.0, -30.0, 1.5, 0.5])
 LARGEST_BELOW_ONE = 1 - 2**-24

@@ -1,0 +1,189 @@
+"""Which way of decoding is right for a model: found by trying, on the model itself.
+
+The ways are tried from the fastest to the slowest, on a small batch with what breaks them: contexts of
+different lengths, actions that end early, a second turn. A way is right if the log-probabilities that it gave
+its tokens are those of one whole forward. What a small batch cannot show is read from the configuration: a
+window that is longer than the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from rlprm.errors import ConfigError
+from rlprm.models.unwrap import unwrapped
+from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
+from rlprm.policies.decoding.kept import KeptCache
+from rlprm.policies.decoding.per_turn import TurnCache
+from rlprm.policies.decoding.whole import Whole, logits_after, teacher_forced
+
+__all__ = ["BOUNDS", "WAYS", "has_full_attention", "right_way", "way_by_name"]
+
+log = logging.getLogger(__name__)
+
+BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""Largest difference of log-probabilities, in nats, that rounding explains."""
+_BOUND_OF_HALF = 0.25
+WAYS: Mapping[str, Callable[[int], Decoder]] = {
+    "kept": KeptCache,
+    "turn": lambda _: TurnCache(padded=True),
+    "turn_by_length": lambda _: TurnCache(padded=False),
+    "whole": lambda _: Whole(),
+}
+"""Name → what makes the decoder, given the token that closes an action; the fastest first."""
+_SLOWER = {
+    "turn": "every turn is encoded from its first token",
+    "turn_by_length": "every turn is encoded from its first token, contexts of one length at a time",
+    "whole": "every token costs a forward of all tokens before it",
+}
+_CONTEXTS = (5, 11, 8, 19)
+_LATER = (4, 1, 9, 3)
+_LENGTH = 6
+_FOUND: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def way_by_name(name: str, closing_id: int) -> Decoder:
+    """Return a decoder by its name in :data:`WAYS`."""
+    return WAYS[name](closing_id)
+
+
+@torch.inference_mode()
+def right_way(model: PreTrainedModel) -> str:
+    """Return the name of the fastest way of decoding that is right for a model.
+
+    The answer is kept as long as the model is.
+
+    Raises:
+        ConfigError: if the model does not write from left to right.
+    """
+    inner = unwrapped(model)
+    if inner not in _FOUND:
+        _FOUND[inner] = _tried(model)
+        if _FOUND[inner] in _SLOWER:
+            log.warning(
+                "models of type %s decode more slowly here: %s (a cache kept across turns would give other "
+                "probabilities)", config_of(model).model_type, _SLOWER[_FOUND[inner]],
+            )  # fmt: skip
+    return _FOUND[inner]
+
+
+def config_of(model: PreTrainedModel) -> Any:
+    """Return the configuration below engine and adapters."""
+    inner: Any = unwrapped(model)
+    return inner.config
+
+
+def has_full_attention(config: PretrainedConfig) -> bool:
+    """Whether every layer sees all earlier tokens, as far as a configuration says.
+
+    A window is assumed behind every name with ``window`` or ``chunk`` and a number below the model's context.
+    """
+    text = config.get_text_config(decoder=True)
+    try:
+        layers = DynamicCache(config=text).layers
+    except (AttributeError, TypeError, ValueError, KeyError):
+        return False
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        return False
+    longest = getattr(text, "max_position_embeddings", None) or 1 << 30
+    if getattr(text, "use_sliding_window", True) is False:
+        longest = 0
+    windows = [
+        value
+        for name, value in text.to_dict().items()
+        if ("window" in name or "chunk" in name) and isinstance(value, int) and not isinstance(value, bool)
+    ]
+    return not any(0 < value < longest for value in windows)
+
+
+def _tried(model: PreTrainedModel) -> str:
+    inner: Any = unwrapped(model)
+    _refuse_other_directions(model)
+    for name in WAYS:
+        if name == "kept" and not has_full_attention(inner.config):
+            continue
+        if name == "whole" or _difference(model, way_by_name(name, closing_id=-1)) <= _bound(inner.dtype):
+            return name
+    raise AssertionError("the last way is not tried")
+
+
+def _bound(dtype: torch.dtype) -> float:
+    return BOUNDS.get(dtype, _BOUND_OF_HALF)
+
+
+def _refuse_other_directions(model: PreTrainedModel) -> None:
+    """Refuse a model whose probabilities depend on later tokens, or on the rows beside.
+
+    Raises:
+        ConfigError: naming the architecture.
+    """
+    short, long = _contexts(model)[:2]
+    inner: Any = unwrapped(model)
+    try:
+        together = torch.log_softmax(logits_after(model, [short, long])[0].float(), -1)
+        alone = torch.log_softmax(logits_after(model, [short])[0].float(), -1)
+        difference = float((together - alone).abs().max())
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"models of type {inner.config.model_type} cannot be read here: {reason}"
+        ) from error
+    if not difference <= _bound(inner.dtype):
+        raise ConfigError(
+            f"models of type {inner.config.model_type} do not write from left to right: later tokens change "
+            f"the probabilities of earlier ones by {difference:.2g} nats"
+        )
+
+
+def _difference(model: PreTrainedModel, decoder: Decoder) -> float:
+    """Return the largest error, in nats, of the log-probabilities of two turns; infinite if the way fails."""
+    first = _contexts(model)
+    try:
+        said = decoder.decode(model, Contexts(first, range(len(first)), [None] * len(first)), _draw(model, 1))
+        largest = _error(model, first, said)
+        kept = [[*context, *ids] for context, ids in zip(first, said.ids, strict=True)]
+        second = [[*row, *_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)]
+        again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
+        return max(largest, _error(model, second, again))
+    except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
+        log.debug("%s: %s", type(decoder).__name__, error)
+        return float("inf")
+    finally:
+        decoder.clear()
+
+
+def _draw(model: PreTrainedModel, seed: int) -> Draw:
+    """Draw actions of different lengths: every second token is an end."""
+    uniforms_BK = torch.rand(len(_CONTEXTS), _LENGTH, generator=torch.Generator().manual_seed(seed))
+    return Draw(uniforms_BK, 1.0, torch.arange(0, _vocabulary(model), 2), pad_id=0)
+
+
+def _error(model: PreTrainedModel, contexts: Sequence[Sequence[int]], said: Decoded) -> float:
+    right = teacher_forced(model, contexts, said.ids, temperature=1.0)
+    return max(
+        abs(a - b)
+        for ours, theirs in zip(said.logprobs, right, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _contexts(model: PreTrainedModel) -> list[list[int]]:
+    return [_words(model, count, seed) for seed, count in enumerate(_CONTEXTS)]
+
+
+def _words(model: PreTrainedModel, count: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, _vocabulary(model), (count,), generator=generator).tolist()
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    inner: Any = unwrapped(model)
+    return int(inner.config.get_text_config(decoder=True).vocab_size)

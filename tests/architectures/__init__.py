@@ -1,0 +1,1 @@
+"""Every text-generation architecture of the installed transformers, as a tiny random model."""

@@ -1,0 +1,99 @@
+"""Tiny random models of every architecture that can write text, found in transformers, not listed here.
+
+A configuration is the architecture's default with small numbers in the places of the large ones. Where an
+architecture demands numbers that fit one another, ``FITTING`` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+LARGEST = 12_000_000
+"""Parameters; a model with more is not tiny, so the architecture has no tiny configuration."""
+WINDOW = 16
+_SMALL: Mapping[str, int] = {
+    name: size
+    for size, names in {
+        64: (
+            "hidden_size n_embd d_model dim word_embed_proj_dim rnn_hidden_size hidden_dim "
+            "emb_dim embedding_size lru_width attention_hidden_size intermediate_size ffn_dim "
+            "decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff"
+        ),
+        4: (
+            "num_hidden_layers n_layer n_layers num_layers decoder_layers num_attention_heads "
+            "n_head n_heads num_heads decoder_attention_heads encoder_attention_heads num_experts "
+            "num_local_experts n_routed_experts linear_num_value_heads num_image_tokens"
+        ),
+        1: ("encoder_layers"),
+        2: ("num_key_value_heads num_experts_per_tok linear_num_key_heads"),
+        16: (
+            "head_dim d_kv kv_lora_rank q_lora_rank v_head_dim linear_key_head_dim "
+            "linear_value_head_dim hidden_size_per_layer_input"
+        ),
+        32: (
+            "moe_intermediate_size shared_expert_intermediate_size "
+            "moe_shared_expert_intermediate_size image_size"
+        ),
+        WINDOW: ("sliding_window attention_window_size attention_chunk_size"),
+        512: ("max_position_embeddings n_positions n_ctx"),
+        8: ("state_size qk_rope_head_dim qk_nope_head_dim patch_size"),
+        300: ("vocab_size_per_layer_input"),
+    }.items()
+    for name in names.split()
+}
+"""Numbers of a tiny configuration, by the names that architectures give them."""
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_DERIVED = ("layer_types", "layers_block_type", "mlp_layer_types")
+"""Lists with an entry for each layer, which a configuration makes itself for another number of layers."""
+FITTING: Mapping[str, Mapping[str, Any]] = {}
+
+
+def discovered() -> list[str]:
+    """Return the model types of all architectures that transformers can generate text with."""
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def tiny_config(model_type: str, vocab_size: int) -> PretrainedConfig:
+    """Return the small configuration of an architecture."""
+    kind = CONFIG_MAPPING[model_type]
+    small = {**_SMALL, **_TOKENS, "vocab_size": vocab_size}
+    fitting = FITTING.get(model_type, {})
+    changes = {**_changes(kind().to_dict(), small), **fitting}
+    try:
+        return kind(**changes)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        # Configurations of parts that are handed on as dictionaries are not read everywhere.
+        return kind(**{name: value for name, value in changes.items() if not isinstance(value, dict)})
+
+
+def tiny_model(model_type: str, vocab_size: int, *, seed: int = 0) -> PreTrainedModel:
+    """Return a random model of an architecture, in float32 and evaluation mode.
+
+    Raises:
+        ValueError: if the small configuration has too many parameters.
+    """
+    config = tiny_config(model_type, vocab_size)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    if parameters > LARGEST:
+        raise ValueError(f"{parameters / 1e6:.0f} million parameters in the smallest configuration")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def _changes(default: Mapping[str, Any], small: Mapping[str, int]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name, value in default.items():
+        if isinstance(value, Mapping) and (name.endswith("_config") or "model_type" in value):
+            part = {k: v for k, v in value.items() if k not in _DERIVED}
+            changed[name] = {**part, **_changes(value, small)}
+        elif name in small and isinstance(value, int) and not isinstance(value, bool):
+            changed[name] = small[name]
+    return changed
