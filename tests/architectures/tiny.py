@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 LARGEST = 12_000_000
 """Parameters; a model with more is not tiny, so the architecture has no tiny configuration."""
@@ -51,7 +53,20 @@ _SMALL: Mapping[str, int] = {
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _DERIVED = ("layer_types", "layers_block_type", "mlp_layer_types")
 """Lists with an entry for each layer, which a configuration makes itself for another number of layers."""
-FITTING: Mapping[str, Mapping[str, Any]] = {}
+FITTING: Mapping[str, Mapping[str, Any]] = {
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
+    "dots1": {"first_k_dense_replace": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16},
+    "ministral": {"head_dim": 16},
+    "mamba2": {"head_dim": 16, "num_heads": 8},
+    "nemotron": {"num_key_value_heads": 2},
+    "reformer": {"is_decoder": True, "attn_layers": ["local", "local"], "attention_head_size": 16,
+                 "axial_pos_shape": [16, 32], "axial_pos_embds_dim": [32, 32], "hidden_size": 64},
+    "zaya": {"num_experts_per_tok": 1},
+}  # fmt: skip
 
 
 def discovered() -> list[str]:
@@ -63,8 +78,8 @@ def tiny_config(model_type: str, vocab_size: int) -> PretrainedConfig:
     """Return the small configuration of an architecture."""
     kind = CONFIG_MAPPING[model_type]
     small = {**_SMALL, **_TOKENS, "vocab_size": vocab_size}
-    fitting = FITTING.get(model_type, {})
-    changes = {**_changes(kind().to_dict(), small), **fitting}
+    default = kind().to_dict()
+    changes = {**_changes(default, small), **_of_decoder(default), **FITTING.get(model_type, {})}
     try:
         return kind(**changes)
     except (TypeError, ValueError, KeyError, AttributeError):
@@ -85,7 +100,32 @@ def tiny_model(model_type: str, vocab_size: int, *, seed: int = 0) -> PreTrained
         raise ValueError(f"{parameters / 1e6:.0f} million parameters in the smallest configuration")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        _spread(model)
+    return model
+
+
+def _spread(model: PreTrainedModel) -> None:
+    """Give weights a standard deviation of 1.2/√width, as trained ones may have.
+
+    With 0.02, the usual start, a tiny model's attention is even and its probabilities are equal. Most mistakes
+    would then change nothing.
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Linear | nn.Embedding | Conv1D) and weight is not None and weight.dim() == 2:
+            nn.init.normal_(weight, std=1.2 * 64**-0.5)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 3 and ("expert" in name or "proj" in name):
+            nn.init.normal_(parameter, std=1.2 * 64**-0.5)
+
+
+def _of_decoder(default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes an architecture that can do both a decoder, and heads of multi-latent attention equal."""
+    changes: dict[str, Any] = {"is_decoder": True} if "is_decoder" in default else {}
+    if "kv_lora_rank" in default and "num_key_value_heads" in default:
+        changes["num_key_value_heads"] = _SMALL["num_attention_heads"]
+    return changes
 
 
 def _changes(default: Mapping[str, Any], small: Mapping[str, int]) -> dict[str, Any]:
