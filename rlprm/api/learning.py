@@ -18,6 +18,7 @@ from rlprm.labels import check_no_intermediate_reward, to_step_labels
 from rlprm.labels.td_gae import label
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.config import RLConfig
+from rlprm.runtime.renames import CHANGED_DEFAULTS, with_old_defaults
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as prm_stage
 from rlprm.stages import train_rl as rl_stage
@@ -210,5 +211,9 @@ def _store(trajectories: Sequence[Trajectory], folder: Path, how: Mapping[str, A
     rows = [to_row(trajectory) for trajectory in trajectories]
     # What a finished PRM is compared by: the episodes themselves, not only how they were run.
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
-    meta = {"environment": environments.pop(), "digest": digest, **how}
-    TrajectoryStore.create(folder, meta).write(0, trajectories)
+    environment = environments.pop()
+    # A task states a setting whose default has changed. Without the setting the task has the old default.
+    names = CHANGED_DEFAULTS.get(environment, {})
+    stated = {name: value for name, value in trajectories[0].task.spec.items() if name in names}
+    meta = {"environment": environment, "digest": digest, **how, "env_kwargs": stated | how["env_kwargs"]}
+    TrajectoryStore.create(folder, with_old_defaults(meta)).write(0, trajectories)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from rlprm.errors import ArtifactError, DataError, refuse_other_settings
 from rlprm.runtime.files import read_json, write_atomically, write_json
+from rlprm.runtime.renames import with_old_defaults
 
 __all__ = ["FORMAT", "Shards"]
 
@@ -70,12 +71,12 @@ class Shards:
             raise DataError(f"{folder} has format {meta.get('format')!r}, this version reads {FORMAT}")
         if (kind := meta.get(_KIND, cls.HOLDS)) != cls.HOLDS:
             raise ArtifactError(f"no {cls.HOLDS} at {folder}: it holds {kind}")
-        return cls(folder, meta)
+        return cls(folder, cls.current_meta(meta))
 
     @classmethod
     def current_meta(cls, meta: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return stored settings under the names of this version; a subclass knows which have changed."""
-        return meta
+        """Return stored settings as this version names them; a subclass knows which names have changed."""
+        return with_old_defaults(meta)
 
     def has(self, wave: int) -> bool:
         """Whether a wave's shard is complete."""

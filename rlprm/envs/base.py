@@ -109,6 +109,7 @@ class EnvironmentModule(Protocol):
         """Optional: return the final answer of a finished episode; None without one.
 
         Two episodes of a task agree if their answers are the same text. The baseline ``majority`` takes the
-        answer that most candidates agree on.
+        answer that most candidates agree on. ``rlprm collect`` counts episodes without an answer
+        (``unanswered`` in the results of its record).
         """
         ...

@@ -9,6 +9,7 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.data.formats import FORMATS
 from rlprm.errors import ConfigError, MismatchError, refuse_other_code
+from rlprm.runtime.renames import with_new_defaults
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tuning import LoadingConfig
 from rlprm.types import End, EpisodeSetting
@@ -50,6 +51,15 @@ class TaskConfig(Settings):
     action_format: str = setting(
         "action_only", "How actions are written.", choices=list(FORMATS), group=_ENVIRONMENT
     )
+
+    def __post_init__(self) -> None:
+        """Check the settings; state those of the environment whose default has changed.
+
+        Raises:
+            ConfigError: see :class:`rlprm.runtime.settings.Settings`.
+        """
+        super().__post_init__()
+        self.env_kwargs = with_new_defaults(self.environment, self.env_kwargs)
 
     def episode_setting(self) -> EpisodeSetting:
         """Return the settings of a rollout."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from rlprm.runtime.processes import is_first
 from rlprm.runtime.record import has_record, read_record
+from rlprm.runtime.renames import with_old_defaults
 
 __all__ = [
     "EPISODE_SETTINGS",
@@ -100,7 +101,7 @@ def settings_of_model(path: str) -> dict[str, Any]:
         return {}
     settings = read_record(Path(path)).get("config", {})
     known = {**settings.get("data", {}), **settings} if isinstance(settings.get("data"), dict) else settings
-    return {name: known[name] for name in EPISODE_SETTINGS if name in known}
+    return with_old_defaults({name: known[name] for name in EPISODE_SETTINGS if name in known})
 
 
 def warn_of_differences(

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 from rlprm import envs
-from rlprm.data.failures import report_failures
+from rlprm.data.failures import has_failed, report_failures
 from rlprm.data.fed_tokens import fed_tokens
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.identity import model_files
@@ -66,6 +66,9 @@ def run(config: CollectConfig) -> TrajectoryStore:
             sampled_tokens=sum(t.action_tokens for t in trajectories),
             stops=dict(Counter(t.stop.value for t in trajectories if t.stop)),
         )
+        answer = getattr(envs.load(config.environment), "answer", None)
+        if answer is not None:
+            results["unanswered"] = sum(answer(t) is None for t in trajectories if not has_failed(t))
     log.info(
         "%d trajectories, %.1f %% successful: %s",
         results["trajectories"], 100 * results["success_rate"], config.output_dir,

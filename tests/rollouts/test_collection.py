@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,32 @@ def test_the_stage_records_what_it_did_and_is_reused(
     assert len(stage.run(config(tiny_folder, tmp_path)).read()) == 6
     with pytest.raises(MismatchError, match=r"samples_per_task: 2 there, 3 now"):
         stage.run(config(tiny_folder, tmp_path, samples_per_task=3))
+
+
+def test_episodes_without_an_answer_are_counted_where_there_are_answers(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.run(config(tiny_folder, tmp_path))
+    assert "unanswered" not in read_record(tmp_path / "trajectories")["results"]
+
+    def answer(trajectory: Trajectory) -> str | None:
+        assert not has_failed(trajectory)
+        return "left" if trajectory.sample == 0 else None
+
+    def collected(*args: Any, **kwargs: Any) -> TrajectoryStore:
+        store = collect(*args, **kwargs)
+        first, *others = store.read_wave(0)
+        store.write(0, [replace(first, stop=StopReason.ERROR, error="it died"), *others])
+        return store
+
+    monkeypatch.setattr(corridor, "answer", answer, raising=False)
+    answered = config(tiny_folder, tmp_path, output_dir=str(tmp_path / "answered"))
+    stage.run(answered)
+    assert read_record(tmp_path / "answered")["results"]["unanswered"] == 3  # of 6
+    monkeypatch.setattr(stage, "collect", collected)
+    stage.run(config(tiny_folder, tmp_path, output_dir=str(tmp_path / "failed")))
+    results = read_record(tmp_path / "failed")["results"]
+    assert (results["failed_episodes"], results["unanswered"]) == (1, 3)
 
 
 def test_waves_of_another_precision_are_not_put_beside_those_that_are_there(

@@ -21,9 +21,10 @@ from rlprm.scorers.checkpoint import CheckpointScorer
 
 MADE_BY = Path(__file__).parents[1] / "fixtures" / "make_v0_1_0.sh"
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "v0_1_0.tar.xz"
+STRICT = ["--env_kwargs.answers", "strict"]  # the only rule of 0.1.0
 EPISODES = [
     "--environment", "math", "--env_kwargs.source", "arithmetic", "--env_kwargs.depths", "[2]",
-    "--env_kwargs.largest", "20", "--env_kwargs.wording", "symbolic", "--round_limit", "4",
+    "--env_kwargs.largest", "20", "--env_kwargs.wording", "symbolic", *STRICT, "--round_limit", "4",
 ]  # fmt: skip
 ACTING = [*EPISODES, "--max_new_tokens", "12", "--model", "policy"]
 LEARNING = [
@@ -112,11 +113,24 @@ def test_the_commands_of_0_1_0_name_the_same_runs(
     command = [*old_commands()[folder]]
     if command[0] == "train-rl":
         command += ["--shuffle_tasks", "false"]  # the only order of 0.1.0
+    if "--environment" in command:
+        command += STRICT
     assert cli.main(command) == 0
     assert "reusing" in caplog.text or command[0] == "label"  # which is quick, and made again
     names = {word.split(".")[0].removeprefix("--") for word in command if word.startswith("--")}
     for name, now in RENAMED_SETTINGS.get(command[0], {}).items():
         assert (name in names) == (f"{name} is called {now} now" in caplog.text)
+
+
+@pytest.mark.parametrize("stage", ["collect", "estimate", "probe-actions", "evaluate", "train-rl"])
+def test_a_run_whose_answers_are_read_otherwise_is_not_the_finished_one(
+    old: Path, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [word for word in FINISHED[stage] if word not in STRICT]
+    assert cli.main([stage, *command]) == 2
+    assert re.search(
+        r"env_kwargs: .*'answers': 'strict'} there, .*'answers': 'flexible'} now", capsys.readouterr().err
+    )
 
 
 def test_the_old_commands_hold_every_name_that_has_changed() -> None:

@@ -1,11 +1,11 @@
-"""Final answers: how they are read from a line, and when two are the same."""
+"""Final answers by the strict rule: how GSM8K's evaluation was published to read and to compare them."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
 
-__all__ = ["LETTERS", "canonical", "declaration", "extract", "same"]
+__all__ = ["LETTERS", "canonical", "declaration", "extract", "is_right", "same"]
 
 LETTERS = "ABCDEFGHIJ"
 """Of the choices a problem can have."""
@@ -57,3 +57,9 @@ def same(answer: str, other: str) -> bool:
         return Decimal(answer) == Decimal(other)
     except InvalidOperation:  # such as 1.2.3, or a letter
         return False
+
+
+def is_right(text: str, solution: str, *, letters: str = "") -> bool:
+    """Whether a text declares an answer that equals the solution."""
+    found = extract(text, letters=letters)
+    return found is not None and same(found, solution)

@@ -9,7 +9,11 @@ from rlprm.envs.math.answers import LETTERS, extract
 from rlprm.errors import ConfigError
 from rlprm.types import Split, Task
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["ANSWERS", "FLEXIBLE", "STRICT", "Problem", "problem_of"]
+
+STRICT, FLEXIBLE = "strict", "flexible"
+ANSWERS = (STRICT, FLEXIBLE)
+"""How answers are read and compared: as published for GSM8K, or as language models write them."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,16 @@ class Problem:
     """A number without commas, or a capital letter."""
     letters: str = ""
     """Of its choices; none where the answer is a number."""
+    answers: str = STRICT
+    """One of :data:`ANSWERS`."""
 
     def task(self, name: str, split: Split) -> Task:
         """Return the task, which holds the whole problem: whoever gets it needs no data set."""
         spec = {"question": self.question, "solution": list(self.solution), "answer": self.answer}
         if self.letters:
             spec["letters"] = self.letters
+        if self.answers != STRICT:  # the only rule when the first tasks were stored
+            spec["answers"] = self.answers
         return Task("math", name, split, spec)
 
     @property
@@ -47,6 +55,7 @@ def problem_of(task: Task) -> Problem:
     question, solution, answer = (task.spec.get(key) for key in ("question", "solution", "answer"))
     # Tasks were once stored without the letters of their choices.
     letters = task.spec.get("letters", LETTERS if isinstance(answer, str) and answer.isalpha() else "")
+    answers = task.spec.get("answers", STRICT)
     if (
         isinstance(question, str)
         and isinstance(answer, str)
@@ -56,6 +65,7 @@ def problem_of(task: Task) -> Problem:
         and isinstance(letters, str)
         and LETTERS.startswith(letters)
         and extract(solution[-1], letters=letters) == answer
+        and answers in ANSWERS
     ):
-        return Problem(question, tuple(solution), answer, letters)
+        return Problem(question, tuple(solution), answer, letters, answers)
     raise ConfigError(f"not a math task: {task.id!r} with spec {dict(task.spec)!r}")

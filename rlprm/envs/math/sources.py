@@ -6,13 +6,14 @@ import functools
 import re
 import reprlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from rlprm.components import check_kwargs
 from rlprm.envs._checks import encodable
 from rlprm.envs.math.answers import LETTERS, declaration, extract
 from rlprm.envs.math.arithmetic import arithmetic_tasks
-from rlprm.envs.math.problems import Problem
+from rlprm.envs.math.problems import ANSWERS, FLEXIBLE, STRICT, Problem
 from rlprm.envs.math.records import Rows, read_rows
 from rlprm.errors import ConfigError, DataError
 from rlprm.types import Split, Task
@@ -26,7 +27,15 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _SHARE = 10  # one problem in so many is taken for a split that the data set does not have
 
 
-def tasks(split: Split, start: int, count: int, *, source: str = "arithmetic", **settings: Any) -> list[Task]:
+def tasks(
+    split: Split,
+    start: int,
+    count: int,
+    *,
+    source: str = "arithmetic",
+    answers: str = FLEXIBLE,
+    **settings: Any,
+) -> list[Task]:
     """Return tasks ``start ... start + count - 1`` of a split; the same arguments give the same tasks.
 
     Args:
@@ -34,6 +43,8 @@ def tasks(split: Split, start: int, count: int, *, source: str = "arithmetic", *
         start: Index of the first task, at least 0.
         count: How many tasks, at least 0.
         source: One of :data:`SOURCES`.
+        answers: How final answers are read and compared: ``"flexible"`` as in
+            :mod:`rlprm.envs.math.flexible`, ``"strict"`` as in :mod:`rlprm.envs.math.answers`.
         settings: Those of the source, see :func:`arithmetic_tasks`, :func:`gsm8k_tasks` and
             :func:`multiple_choice_tasks`.
 
@@ -44,8 +55,13 @@ def tasks(split: Split, start: int, count: int, *, source: str = "arithmetic", *
     """
     if not isinstance(source, str) or source not in SOURCES:
         raise ConfigError(f"math source: got {source!r}, allowed: {', '.join(SOURCES)}")
+    if not isinstance(answers, str) or answers not in ANSWERS:
+        raise ConfigError(f"math answers: got {answers!r}, allowed: {', '.join(ANSWERS)}")
     check_kwargs(SOURCES[source], settings, f"the math source {source}")
-    return SOURCES[source](Split(split), start, count, **settings)
+    found = SOURCES[source](Split(split), start, count, **settings)
+    if answers == STRICT:
+        return found
+    return [replace(task, spec={**task.spec, "answers": answers}) for task in found]
 
 
 def gsm8k_tasks(

@@ -1,7 +1,10 @@
-"""Names of settings that have changed: what was written under an old name is read under the new one.
+"""Names and defaults of settings that have changed: old records are read as they were meant.
 
 The table serves two readers. Records on disk (of stages, checkpoints and PRMs) are translated in
 silence. Recipes and command lines are translated with a warning that names the new setting.
+
+Records hold those settings of an environment that were given. If the default of such a setting changes, a
+record without the setting means the old default. New records therefore state the setting.
 """
 
 from __future__ import annotations
@@ -9,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["RENAMED_SETTINGS", "RENAMED_VALUES", "current_settings"]
+__all__ = [
+    "CHANGED_DEFAULTS",
+    "RENAMED_SETTINGS",
+    "RENAMED_VALUES",
+    "current_settings",
+    "with_new_defaults",
+    "with_old_defaults",
+]
 
 _LABELS = {"estimator": "label_estimator", "estimator_kwargs": "label_estimator_kwargs"}
 
@@ -27,6 +37,12 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[Any, Any]]] = {
     "train-prm": {"head": {"likelihood": "lm"}},
 }
 """Stage → name of a setting → old value → its value since 0.2."""
+
+CHANGED_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
+    "math": {"answers": ("strict", "flexible")},
+}
+"""Environment → name of a setting of ``env_kwargs`` → its default, or the only behaviour, before, and now."""
+_BUILT_IN = "rlprm.envs."
 
 
 def current_settings(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +64,36 @@ def current_settings(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         current.setdefault("shuffle_tasks", False)  # the order of the list was the only one until 0.2
     if isinstance(handed_on := current.get("refresh_kwargs"), Mapping):
         current["refresh_kwargs"] = _dotted("train-prm", handed_on)
+    return with_old_defaults(current)
+
+
+def with_old_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings in which the environment's settings are stated whose default has changed since.
+
+    Args:
+        stored: settings by name. Settings of trajectories or labels may be nested in them.
+    """
+    current = {
+        name: with_old_defaults(value) if isinstance(value, Mapping) and name != "env_kwargs" else value
+        for name, value in stored.items()
+    }
+    environment, given = current.get("environment"), current.get("env_kwargs")
+    if isinstance(environment, str) and isinstance(given, Mapping):
+        defaults = CHANGED_DEFAULTS.get(environment.removeprefix(_BUILT_IN), {})
+        missing = {name: old for name, (old, _) in defaults.items() if name not in given}
+        current["env_kwargs"] = {**given, **missing}
     return current
+
+
+def with_new_defaults(environment: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an environment, those stated whose default has changed.
+
+    Args:
+        environment: name of the environment.
+        env_kwargs: its settings, as they were given.
+    """
+    defaults = CHANGED_DEFAULTS.get(environment.removeprefix(_BUILT_IN), {})
+    return {**env_kwargs, **{name: new for name, (_, new) in defaults.items() if name not in env_kwargs}}
 
 
 def _dotted(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
