@@ -18,7 +18,7 @@ from rlprm.labels import check_no_intermediate_reward, to_step_labels
 from rlprm.labels.td_gae import label
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.config import RLConfig
-from rlprm.runtime.renames import CHANGED_DEFAULTS, with_old_defaults
+from rlprm.runtime.parsing.renames import CHANGED_DEFAULTS, with_old_defaults
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as prm_stage
 from rlprm.stages import train_rl as rl_stage

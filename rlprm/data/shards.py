@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from rlprm.errors import ArtifactError, DataError, refuse_other_settings
 from rlprm.runtime.files import read_json, write_atomically, write_json
-from rlprm.runtime.renames import with_old_defaults
+from rlprm.runtime.parsing.renames import with_old_defaults
 
 __all__ = ["FORMAT", "Shards"]
 

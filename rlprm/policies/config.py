@@ -9,7 +9,7 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.data.formats import FORMATS
 from rlprm.errors import ConfigError, MismatchError, refuse_other_code
-from rlprm.runtime.renames import with_new_defaults
+from rlprm.runtime.parsing.renames import with_new_defaults
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tuning import LoadingConfig
 from rlprm.types import End, EpisodeSetting

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlprm.runtime.parsing.renames import with_old_defaults
 from rlprm.runtime.processes import is_first
 from rlprm.runtime.record import has_record, read_record
-from rlprm.runtime.renames import with_old_defaults
 
 __all__ = [
     "EPISODE_SETTINGS",

@@ -108,7 +108,7 @@ def tiny_model(model_type: str, vocab_size: int, *, seed: int = 0) -> PreTrained
 def _spread(model: PreTrainedModel) -> None:
     """Give weights a standard deviation of 1.2/√width, as trained ones may have.
 
-    With 0.02, the usual start, a tiny model's attention is even and its probabilities are equal. Most mistakes
+    With 0.02, the usual start, a tiny model's attention is even and its probabilities are equal. Mistakes
     would then change nothing.
     """
     for module in model.modules():
@@ -121,7 +121,7 @@ def _spread(model: PreTrainedModel) -> None:
 
 
 def _of_decoder(default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes an architecture that can do both a decoder, and heads of multi-latent attention equal."""
+    """Make a decoder of what may be an encoder; give multi-latent attention as many keys as heads."""
     changes: dict[str, Any] = {"is_decoder": True} if "is_decoder" in default else {}
     if "kv_lora_rank" in default and "num_key_value_heads" in default:
         changes["num_key_value_heads"] = _SMALL["num_attention_heads"]

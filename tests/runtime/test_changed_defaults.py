@@ -17,9 +17,14 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.envs import math
 from rlprm.errors import MismatchError
 from rlprm.models.manifest import FILE, Manifest
+from rlprm.runtime.parsing.renames import (
+    CHANGED_DEFAULTS,
+    current_settings,
+    with_new_defaults,
+    with_old_defaults,
+)
 from rlprm.runtime.provenance import differences, episode_settings, settings_of_model
 from rlprm.runtime.record import is_finished, recorded
-from rlprm.runtime.renames import CHANGED_DEFAULTS, current_settings, with_new_defaults, with_old_defaults
 from rlprm.stages.settings import CollectConfig
 from rlprm.types import Split, Trajectory
 from tests.toys.manifests import manifest
