@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from rlprm.errors import ConfigError
 from rlprm.functional.logprobs import entropy, token_logprobs
+from rlprm.models.own_logits import find_own_logits, own_logits
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.zero import is_split
 
 __all__ = ["body_states", "check_logits", "read_tokens"]
 
-_TOLERANCE = 1e-3
 _TOKENS_AT_ONCE = 1024
 
 
@@ -51,10 +50,10 @@ def read_tokens(
         temperature: of the sampling distribution, above 0.
         with_entropy: False returns zeros instead of entropies.
     """
-    output_layer = _causal(model).get_output_embeddings()
+    causal = _causal(model)
 
     def read(part_ND: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
-        logits_NV: Tensor = output_layer(part_ND)
+        logits_NV = own_logits(causal, part_ND)
         if temperature != 1.0:
             # In float32, as the sampler does: rounded quotients would be another distribution.
             logits_NV = logits_NV.float() / temperature
@@ -62,7 +61,7 @@ def read_tokens(
         return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
 
     # With a layer that ZeRO-3 has split every call is a collective, and processes differ in their tokens.
-    if len(ids_N) <= _TOKENS_AT_ONCE or any(map(is_split, output_layer.parameters())):
+    if len(ids_N) <= _TOKENS_AT_ONCE or any(map(is_split, causal.parameters())):
         return read(hidden_ND, ids_N)
     parts = [
         checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
@@ -74,26 +73,13 @@ def read_tokens(
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-@torch.no_grad()
 def check_logits(model: PreTrainedModel | PeftModel) -> None:
-    """Refuse a model that changes its logits behind the output layer, for instance with a soft cap.
+    """Refuse a model whose logits cannot be computed from its hidden states.
 
     Raises:
         ConfigError: naming the model family.
     """
-    causal = _causal(model)
-    ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
-    ours = causal.get_output_embeddings()(body_states(model, ids_BL)[:, -1])
-    if hasattr(causal, "causal_logits"):  # a reward model's forward returns values
-        own = causal.causal_logits(ids_BL)[:, -1]
-    else:
-        own = causal(input_ids=ids_BL, use_cache=False).logits[:, -1]
-    rounding = max(_TOLERANCE, 2 * torch.finfo(own.dtype).eps)
-    if not torch.allclose(ours.float(), own.float(), atol=_TOLERANCE, rtol=rounding):
-        raise ConfigError(
-            f"models of type {causal.config.model_type} change logits behind their output layer: "
-            "their probabilities cannot be read here"
-        )
+    find_own_logits(_causal(model))
 
 
 def _causal(model: PreTrainedModel | PeftModel) -> Any:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
-from rlprm.models.prefix_cache import sequence_key
+from rlprm.models.kv_cache.prefix_cache import sequence_key
 from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name

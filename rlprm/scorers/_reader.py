@@ -19,8 +19,9 @@ from rlprm.data.batching import budget_batches
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
+from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
+from rlprm.models.kv_cache.support import reads_growing
 from rlprm.models.loading import load_tokenizer
-from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.reading import read_sequences
 from rlprm.models.value_positions import ValuePosition, chain_positions
 from rlprm.types import Trajectory
@@ -111,7 +112,7 @@ class TrajectoryReader:
 
     def _read_growing(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[float]], list[int]] | None:
         """Read what is new in a search's candidates; None for other trajectories."""
-        if not all(t.steps for t in trajectories):
+        if not all(t.steps for t in trajectories) or not reads_growing(self.model):
             return None
         branches = [
             Branch(

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
-from rlprm.models import cache as roomy
-from rlprm.models.cache import RoomyLayer
+from rlprm.models.kv_cache import roomy_layer as roomy
+from rlprm.models.kv_cache.roomy_layer import RoomyLayer
 
 LAYERS = 2
 

@@ -11,12 +11,10 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
-    GraniteConfig,
-    GraniteForCausalLM,
     T5Config,
 )
 
-from rlprm.errors import ArtifactError, ConfigError
+from rlprm.errors import ArtifactError
 from rlprm.models import loading
 from rlprm.models.heads import LM
 from rlprm.models.lm_head import HEAD, LMHead
@@ -149,13 +147,6 @@ def test_it_is_not_taken_for_a_policy_nor_a_policy_for_it(
 
 
 def test_models_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    scaled = GraniteConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=32, logits_scaling=2.0, initializer_range=0.5,
-    )  # fmt: skip
-    GraniteForCausalLM(scaled).save_pretrained(tmp_path / "scaled")
-    with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
-        load_lm_reward_model(str(tmp_path / "scaled"), scale=0.1)
     T5Config().save_pretrained(tmp_path / "t5")
     with pytest.raises(ArtifactError, match="models of type t5 are no causal language models"):
         load_lm_reward_model(str(tmp_path / "t5"), scale=0.1)

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 from transformers.cache_utils import Cache
 
-from rlprm.models.cache import _ROOM, RoomyLayer
-from rlprm.models.prefix_cache import Extended, PrefixCache
+from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache
+from rlprm.models.kv_cache.roomy_layer import _ROOM, RoomyLayer
 
 EVEN = [[row + 5] * 200 for row in range(6)]
 RAGGED = [[row + 5] * (200 - row) for row in range(6)]

@@ -9,8 +9,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from rlprm.models.heads import HEADS, LM, SCALAR
+from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
 from rlprm.models.lm_head import LMHead
-from rlprm.models.prefix_reader import Branch, PrefixReader
 from rlprm.models.reading import read_sequences
 from rlprm.models.value_positions import ValuePosition
 from tests.toys.heads import with_random_head

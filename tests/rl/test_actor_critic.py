@@ -201,13 +201,31 @@ class SoftCapped(GraniteForCausalLM):
         return output
 
 
-def test_logits_that_are_changed_behind_the_output_layer_are_refused(tiny_folder: Path) -> None:
-    check_logits(granite(1.0))
+class Favouring(GraniteForCausalLM):
+    """Raises the logit of each token that it reads, which hidden states do not tell."""
+
+    def forward(self, input_ids: torch.Tensor, **kwargs: object) -> object:
+        output = super().forward(input_ids=input_ids, **kwargs)
+        output.logits = output.logits.scatter_add(2, input_ids[..., None], torch.ones(*input_ids.shape, 1))
+        return output
+
+
+def test_logits_that_are_changed_behind_the_output_layer_are_the_models_own(tiny_folder: Path) -> None:
     check_logits(toy.actor_critic(tiny_folder, lora_r=4).policy)
     check_logits(load_causal_lm(str(tiny_folder), dtype="bfloat16"))
-    for changed in (granite(2.0), SoftCapped(granite(1.0).config)):
-        with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
-            check_logits(changed)
+    ids_BL = torch.randint(3, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+    for model in (granite(1.0), granite(2.0), SoftCapped(granite(1.0).config)):
+        expected = torch.log_softmax(model(ids_BL).logits[:, :-1], -1).gather(2, ids_BL[:, 1:, None])
+        hidden_ND = sampled_tokens.body_states(model, ids_BL)[:, :-1].flatten(0, 1)
+        found_N, _ = sampled_tokens.read_tokens(model, hidden_ND, ids_BL[:, 1:].flatten())
+        torch.testing.assert_close(found_N, expected.flatten())
+        found_N.sum().backward()
+        assert model.get_output_embeddings().weight.grad.abs().sum() > 0
+
+
+def test_logits_that_hidden_states_do_not_determine_are_refused() -> None:
+    with pytest.raises(ConfigError, match="models of type granite change logits behind their output"):
+        check_logits(Favouring(granite(1.0).config))
 
 
 def with_dropout(kind: str) -> PreTrainedModel:

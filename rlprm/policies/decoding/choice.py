@@ -15,23 +15,20 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
+from rlprm.models.kv_cache.support import config_of, has_full_attention, rounding_bound
 from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
 from rlprm.policies.decoding.kept import KeptCache
 from rlprm.policies.decoding.per_turn import TurnCache
 from rlprm.policies.decoding.whole import Whole, logits_after, teacher_forced
 
-__all__ = ["BOUNDS", "WAYS", "has_full_attention", "right_way", "way_by_name"]
+__all__ = ["WAYS", "right_way", "way_by_name"]
 
 log = logging.getLogger(__name__)
 
-BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Largest difference of log-probabilities, in nats, that rounding explains."""
-_BOUND_OF_HALF = 0.25
 WAYS: Mapping[str, Callable[[int], Decoder]] = {
     "kept": KeptCache,
     "turn": lambda _: TurnCache(padded=True),
@@ -75,48 +72,17 @@ def right_way(model: PreTrainedModel) -> str:
     return _FOUND[inner]
 
 
-def config_of(model: PreTrainedModel) -> Any:
-    """Return the configuration below engine and adapters."""
-    inner: Any = unwrapped(model)
-    return inner.config
-
-
-def has_full_attention(config: PretrainedConfig) -> bool:
-    """Whether every layer sees all earlier tokens, as far as a configuration says.
-
-    A window is assumed behind every name with ``window`` or ``chunk`` and a number below the model's context.
-    """
-    text = config.get_text_config(decoder=True)
-    try:
-        layers = DynamicCache(config=text).layers
-    except (AttributeError, TypeError, ValueError, KeyError):
-        return False
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        return False
-    longest = getattr(text, "max_position_embeddings", None) or 1 << 30
-    if getattr(text, "use_sliding_window", True) is False:
-        longest = 0
-    windows = [
-        value
-        for name, value in text.to_dict().items()
-        if ("window" in name or "chunk" in name) and isinstance(value, int) and not isinstance(value, bool)
-    ]
-    return not any(0 < value < longest for value in windows)
-
-
 def _tried(model: PreTrainedModel) -> str:
     inner: Any = unwrapped(model)
     _refuse_other_directions(model)
     for name in WAYS:
         if name == "kept" and not has_full_attention(inner.config):
             continue
-        if name == "whole" or _difference(model, way_by_name(name, closing_id=-1)) <= _bound(inner.dtype):
+        if name == "whole" or _difference(model, way_by_name(name, closing_id=-1)) <= rounding_bound(
+            inner.dtype
+        ):
             return name
     raise AssertionError("the last way is not tried")
-
-
-def _bound(dtype: torch.dtype) -> float:
-    return BOUNDS.get(dtype, _BOUND_OF_HALF)
 
 
 def _refuse_other_directions(model: PreTrainedModel) -> None:
@@ -136,7 +102,7 @@ def _refuse_other_directions(model: PreTrainedModel) -> None:
         raise ConfigError(
             f"models of type {inner.config.model_type} cannot be read here: {reason}"
         ) from error
-    if not difference <= _bound(inner.dtype):
+    if not difference <= rounding_bound(inner.dtype):
         raise ConfigError(
             f"models of type {inner.config.model_type} do not write from left to right: later tokens change "
             f"the probabilities of earlier ones by {difference:.2g} nats"

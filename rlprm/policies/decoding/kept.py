@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlprm.models.prefix_cache import PrefixCache
+from rlprm.models.kv_cache.prefix_cache import PrefixCache
 from rlprm.policies.decoding.base import Contexts, Decoded, Draw, sample_actions
 
 __all__ = ["KeptCache"]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache, sequence_key
 from rlprm.models.lm_head import LMHead
-from rlprm.models.prefix_cache import Extended, PrefixCache, sequence_key
 from rlprm.models.reading import stack_positions
 from rlprm.models.value_positions import ValuePosition
 

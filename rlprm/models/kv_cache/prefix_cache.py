@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from rlprm.models.cache import RoomyLayer
+from rlprm.models.kv_cache.roomy_layer import RoomyLayer
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,103 @@
+"""For which models keys and values may be kept: asked of the configuration, then tried on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
+from rlprm.models.reading import read_sequences
+from rlprm.models.unwrap import unwrapped
+from rlprm.models.value_positions import ValuePosition
+
+__all__ = ["config_of", "has_full_attention", "reads_growing", "rounding_bound"]
+
+_BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float64: 1e-3}
+_BOUND_OF_HALF = 0.25
+_FOUND: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def rounding_bound(dtype: torch.dtype) -> float:
+    """Return the largest difference, in nats, that rounding explains between two ways to the same number."""
+    return _BOUNDS.get(dtype, _BOUND_OF_HALF)
+
+
+def config_of(model: PreTrainedModel) -> Any:
+    """Return the configuration below engine and adapters."""
+    inner: Any = unwrapped(model)
+    return inner.config
+
+
+def has_full_attention(config: PretrainedConfig) -> bool:
+    """Whether every layer sees all earlier tokens, as far as a configuration says.
+
+    A window is assumed behind every name with ``window`` or ``chunk`` and a number below the model's context.
+    """
+    text = config.get_text_config(decoder=True)
+    try:
+        layers = DynamicCache(config=text).layers
+    except (AttributeError, TypeError, ValueError, KeyError):
+        return False
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        return False
+    longest = getattr(text, "max_position_embeddings", None) or 1 << 30
+    if getattr(text, "use_sliding_window", True) is False:
+        longest = 0
+    windows = [
+        value
+        for name, value in text.to_dict().items()
+        if ("window" in name or "chunk" in name) and isinstance(value, int) and not isinstance(value, bool)
+    ]
+    return not any(0 < value < longest for value in windows)
+
+
+def reads_growing(model: PreTrainedModel) -> bool:
+    """Whether a reward model's values of a search's candidates may be read by what is new in them.
+
+    The reader of prefixes is compared with a whole forward, on branches of different lengths over two rounds.
+    The answer is kept as long as the model is.
+    """
+    inner = unwrapped(model)
+    if inner not in _FOUND:
+        _FOUND[inner] = has_full_attention(config_of(model)) and _agrees(model)
+    return _FOUND[inner]
+
+
+def _agrees(model: PreTrainedModel) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = int(config_of(model).get_text_config(decoder=True).vocab_size)
+
+    def words(count: int) -> list[int]:
+        return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
+
+    stems = [words(count) for count in (7, 4, 12)]
+    reader = PrefixReader(model)
+    try:
+        first = [_branch([*stem, *words(n)], 0, len(stem)) for stem in stems for n in (2, 5)]
+        second = [_branch([*b.ids, *words(3), *words(n)], len(b.ids), len(b.ids) + 3)
+                  for b, n in zip(first, (4, 1, 2, 6, 3, 2), strict=True)]  # fmt: skip
+        found = [value for branches in (first, second) for row in reader.read(branches)[0] for value in row]
+    except Exception:  # of many kinds: what a model's code raises where a kept cache does not fit
+        return False
+    branches = [*first, *second]
+    whole = read_sequences(
+        model, [b.ids for b in branches], [b.positions for b in branches], [range(len(branches))]
+    )
+    right = [value for row in whole for value in row]
+    largest = max(abs(a - b) for a, b in zip(found, right, strict=True))
+    return largest <= rounding_bound(model.dtype)
+
+
+def _branch(ids: list[int], parent: int, fork: int) -> Branch:
+    """Return a branch whose action begins at its fork, with the values before and after the action.
+
+    A scalar head reads the action at its last token, an lm head at all of its tokens.
+    """
+    action = ValuePosition(fork - 1, fork, len(ids))
+    return Branch(ids, (ValuePosition.at(fork - 1), action, ValuePosition.at(len(ids) - 1)), parent, fork)
