@@ -77,6 +77,8 @@ class Declaration:
     library: bool = False
     """Whether the trainer's library has a setting of the same name, which gets this value."""
     group: str = "Settings"
+    only_if_changed: bool = False
+    """Whether records hold the setting only if it is not the default: those of earlier versions lack it."""
 
 
 def setting(
@@ -93,6 +95,7 @@ def setting(
     required: bool = False,
     library: bool = False,
     group: str = "Settings",
+    only_if_changed: bool = False,
 ) -> Any:
     """Declare a setting.
 
@@ -111,10 +114,12 @@ def setting(
         required: refuse an empty value.
         library: the value is passed on to the trainer's library under the same name.
         group: heading under which ``--help`` shows it.
+        only_if_changed: the default leaves no trace in records.
     """
     declaration = Declaration(
-        description, least, above, most, below, tuple(choices), family, kwargs, required, library, group
-    )
+        description, least, above, most, below, tuple(choices), family, kwargs, required, library, group,
+        only_if_changed,
+    )  # fmt: skip
     metadata = {_DECLARATION: declaration}
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: deepcopy(default), metadata=metadata)
@@ -182,12 +187,19 @@ def check(config: Any) -> None:
 def own_settings(config: Any) -> dict[str, Any]:
     """Return the settings that determine a result and that no library has.
 
-    Left out: those that a trainer's library gets, and where results and metrics go.
+    Left out: those that a trainer's library gets, where results and metrics go, and what is declared with
+    ``only_if_changed`` and has its default.
     """
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config)
+    }
     return {
         name: getattr(config, name)
         for name, declared in declarations(config).items()
-        if not declared.library and name not in DESTINATIONS
+        if not declared.library
+        and name not in DESTINATIONS
+        and not (declared.only_if_changed and getattr(config, name) == defaults[name])
     }
 
 
