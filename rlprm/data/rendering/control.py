@@ -85,29 +85,28 @@ class Encoder:
         """Return the ids of parts, put together."""
         text = "".join(part.text for part in parts)
         owners = _template_spans(parts)
-        segments = [(0, len(text))]
-        done: list[tuple[int, int]] = []
-        while segments:
-            start, end = segments.pop()
-            at = self._cut(text, start, end, owners)
-            if at is None:
-                done.append((start, end))
+        todo, done = [(0, len(text))], []
+        while todo:
+            start, end = todo.pop()
+            cuts = self._cuts(text, start, end, owners)
+            if cuts:
+                todo += reversed(list(pairwise([start, *cuts, end])))
             else:
-                segments += [(at, end), (start, at)]
+                done.append((start, end))
         ids: list[int] = []
         for start, end in done:
             ids += self._continued(text[start:end]) if start else self.raw(text[start:end])
         return ids
 
-    def _cut(self, text: str, start: int, end: int, owners: list[tuple[int, int]]) -> int | None:
-        """Return where to split a segment so that its first control token of content is none any more."""
+    def _cuts(self, text: str, start: int, end: int, owners: list[tuple[int, int]]) -> list[int]:
+        """Return where to split a segment so that its control tokens of content are none any more."""
+        cuts = []
         for a, b in self._occurrences(text[start:end]):
             a, b = start + a, start + b
-            if any(left <= a and b <= right for left, right in owners):
-                continue
-            borders = [edge for span in owners for edge in span if a < edge < b]
-            return borders[0] if borders else a + 1
-        return None
+            if not any(left <= a and b <= right for left, right in owners):
+                borders = [edge for span in owners for edge in span if a < edge < b]
+                cuts.append(borders[0] if borders else a + 1)
+        return cuts
 
     def _occurrences(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where control tokens begin and end in a text, without white space that they swallow.
