@@ -12,6 +12,7 @@ from rlprm.errors import ChatTemplateError, ConfigError, MismatchError
 from rlprm.models.loading import load_tokenizer
 from rlprm.models.tiny import tiny_model
 from rlprm.models.tokenizer import CHAT_TEMPLATE
+from rlprm.runtime.settings import own_settings
 from rlprm.stages.settings import CollectConfig, SFTStageConfig
 from rlprm.types import Message
 from tests.data import hub_templates as hub
@@ -77,6 +78,13 @@ def test_settings_are_saved_with_the_tokenizer_and_found_by_later_stages(model: 
 def test_without_settings_nothing_is_stored(model: Path) -> None:
     tokenizer = collecting(model).load_tokenizer(str(model))
     assert tokenizer.init_kwargs == load_tokenizer(str(model)).init_kwargs
+
+
+def test_records_hold_the_settings_only_if_they_are_set(model: Path) -> None:
+    names = {"chat_template", "chat_template_kwargs", "history", "chat_date"}
+    assert not names & set(own_settings(collecting(model, history="append")))
+    changed = own_settings(collecting(model, history="strict", chat_date="2026-01-01"))
+    assert names & set(changed) == {"history", "chat_date"}
 
 
 def test_a_template_is_a_file_or_a_shipped_name(model: Path, tmp_path: Path) -> None:

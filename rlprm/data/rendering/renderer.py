@@ -84,10 +84,8 @@ class ChatRenderer:
         shape = shape_of(messages)
         if shape not in self._prompt_shapes:
             skeleton = skeleton_of(self._template, shape)
-            literal = [part for text in skeleton for part in (Part(text, is_template=True), Part(_NEUTRAL))][
-                :-1
-            ]
-            self._prompt_shapes[shape] = skeleton, self._controls_of([*literal, self._header])
+            neutral = [part for text in skeleton for part in (Part(text, is_template=True), Part(_NEUTRAL))]
+            self._prompt_shapes[shape] = skeleton, self._controls_of([*neutral[:-1], self._header])
         skeleton, expected = self._prompt_shapes[shape]
         rendered = self._template.render(messages)
         ids = self._encoder.raw(rendered + self.pieces.header)
