@@ -111,7 +111,7 @@ def load_policy(
 
     Raises:
         ArtifactError: if the folder does not hold a policy.
-        ChatTemplateError: if the chat template rewrites earlier turns.
+        ChatTemplateError: if the chat template cannot be cut into pieces.
         ConfigError: for an impossible value.
     """
     config = build_config(

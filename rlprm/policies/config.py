@@ -9,6 +9,7 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.data.formats import FORMATS
 from rlprm.errors import ConfigError, MismatchError, refuse_other_code
+from rlprm.policies.chat import ChatConfig
 from rlprm.runtime.parsing.renames import with_new_defaults
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tuning import LoadingConfig
@@ -71,7 +72,7 @@ class TaskConfig(Settings):
 
 
 @dataclass
-class PolicyConfig(TaskConfig, LoadingConfig):
+class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
     """Settings of every stage in which a policy acts."""
 
     model: str = setting(
@@ -141,13 +142,13 @@ class PolicyConfig(TaskConfig, LoadingConfig):
         """
         # Imported here, so that settings are parsed and checked without torch.
         from rlprm.data.rendering import ChatRenderer
-        from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+        from rlprm.models.loading import load_causal_lm, revision_of
         from rlprm.policies.hf import HFPolicy
 
         self.require_positions()
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
-            ChatRenderer(load_tokenizer(self.model)),
+            ChatRenderer(self.load_tokenizer(self.model)),
             revision=revision_of(self.model),
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from rlprm.errors import ConfigError
 from rlprm.models.heads import HEADS, LM
 from rlprm.models.value_positions import VALUE_READS
+from rlprm.policies.chat import ChatConfig
 from rlprm.runtime.settings import setting
 from rlprm.runtime.tuning import OptimisationConfig, TuningConfig
 
@@ -19,7 +20,7 @@ _MODEL = "Model and loss"
 
 
 @dataclass
-class PRMConfig(TuningConfig, OptimisationConfig):
+class PRMConfig(ChatConfig, TuningConfig, OptimisationConfig):
     """Settings of ``rlprm train-prm``; those of ``transformers.TrainingArguments`` are accepted by name."""
 
     STAGE: ClassVar[str] = "train-prm"

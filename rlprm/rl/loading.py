@@ -68,7 +68,7 @@ def _critic_weights(config: RLConfig) -> str:
     Raises:
         MismatchError: if ``critic_model`` has another vocabulary.
     """
-    own = load_tokenizer(config.model)
+    own = config.load_tokenizer(config.model)
     if config.critic_model:
         if load_tokenizer(config.critic_model).get_vocab() != own.get_vocab():
             raise MismatchError(

@@ -86,7 +86,13 @@ class Episode:
 
     def append_action(self, completion: Completion) -> Parsed:
         """First part of ``advance``: append the action to the conversation, and parse it."""
-        return self.format.parse(self.conversation.act(completion.ids, completion.logprobs))
+        text = self.conversation.act(completion.ids, completion.logprobs)
+        return self.format.parse(self.policy.renderer.without_thought(text))
+
+    def read_action(self, completion: Completion) -> Parsed:
+        """Return the action that a sampled message stands for, without taking it."""
+        renderer = self.policy.renderer
+        return self.format.parse(renderer.without_thought(renderer.action_text(completion.ids)))
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
         """Second part: return the answer of the environment, or its error. Changes the environment only."""

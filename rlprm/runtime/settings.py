@@ -198,7 +198,8 @@ def check(config: Any) -> None:
 def own_settings(config: Any) -> dict[str, Any]:
     """Return the settings that determine a result and that no library has.
 
-    Left out: those that a trainer's library gets, and where results and metrics go.
+    Left out: those that a trainer's library gets, where results and metrics go, and what a declaration leaves
+    out of records.
     """
     return {
         field.name: getattr(config, field.name)
@@ -210,7 +211,9 @@ def own_settings(config: Any) -> dict[str, Any]:
 def _is_recorded(config: Any, field: dataclasses.Field[Any]) -> bool:
     declared = declaration_of(field)
     if declared.recorded == "changed":
-        return bool(getattr(config, field.name) != field.default)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        return bool(getattr(config, field.name) != default)
     return not declared.library and declared.recorded != "never"
 
 

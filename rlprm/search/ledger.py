@@ -70,7 +70,7 @@ class Candidate:
 
     def parse(self, completion: Completion) -> Parsed:
         """Return the action that a sampled message stands for."""
-        return self.episode.format.parse(self.episode.policy.renderer.action_text(completion.ids))
+        return self.episode.read_action(completion)
 
     def fork(self) -> Candidate:
         """Return a child, yet in the same state."""

@@ -59,6 +59,7 @@ def run(config: CollectConfig) -> TrajectoryStore:
         trajectories = store.read()
         results[FAILED] = report_failures("rollouts", trajectories)
         results.update(
+            chat=policy.renderer.record(),
             trajectories=len(trajectories),
             success_rate=sum(t.outcome.success for t in trajectories) / len(trajectories),
             env_steps=sum(len(t.steps) for t in trajectories),

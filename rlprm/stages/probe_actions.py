@@ -221,7 +221,7 @@ def distinct_children(
     """
     groups: dict[tuple[str, str | None], list[Completion]] = {}
     for completion in completions:
-        parsed = state.format.parse(state.policy.renderer.action_text(completion.ids))
+        parsed = state.read_action(completion)
         groups.setdefault((parsed.action, parsed.refusal), []).append(completion)
     children: list[tuple[Episode, int]] = []
     for number, group in enumerate(sorted(groups.values(), key=len, reverse=True)):

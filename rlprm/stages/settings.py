@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rlprm.errors import ArtifactError, ConfigError
+from rlprm.policies.chat import ChatConfig
 from rlprm.policies.config import PolicyConfig, TaskConfig
 from rlprm.runtime.resources import RECIPES, find_folder
 from rlprm.runtime.settings import Settings, setting
@@ -33,7 +34,7 @@ QUICKSTART_RECIPES = (
 
 
 @dataclass
-class SFTStageConfig(TaskConfig, TuningConfig, OptimisationConfig):
+class SFTStageConfig(ChatConfig, TaskConfig, TuningConfig, OptimisationConfig):
     """Settings of ``rlprm sft``; those of ``trl.SFTConfig`` are accepted by name."""
 
     STAGE: ClassVar[str] = "sft"

@@ -36,7 +36,7 @@ from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
+from rlprm.models.loading import load_causal_lm, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
     save_trained,
@@ -102,7 +102,8 @@ def run(config: SFTStageConfig) -> None:
     with recorded(config.output_dir, "sft", record) as results:
         if store is not None:
             tokenizer, model = _own_tokenizer_and_model(config, bf16=arguments.bf16)
-            chosen = choose_trajectories(store, config, ChatRenderer(tokenizer))
+            renderer = ChatRenderer(tokenizer)
+            chosen = choose_trajectories(store, config, renderer)
             dataset = trajectories_to_dataset(chosen.learned, config.learn_observations, config.seed)
             dropped, missed = chosen.too_long, 0
             if config.epochs_of == "given" and arguments.max_steps <= 0:
@@ -111,9 +112,10 @@ def run(config: SFTStageConfig) -> None:
             demonstrations = given or collect_demonstrations(config)
             missed = 0 if given else config.num_demonstrations - len(demonstrations)
             tokenizer, model = _tokenizer_and_model(config, demonstrations, bf16=arguments.bf16)
+            renderer = ChatRenderer(tokenizer)
             dataset, dropped = to_dataset(
                 demonstrations,
-                ChatRenderer(tokenizer),
+                renderer,
                 max_length=config.max_length,
                 learn_observations=config.learn_observations,
                 seed=config.seed,
@@ -131,6 +133,7 @@ def run(config: SFTStageConfig) -> None:
         model.config.use_cache = True  # switched off for training; the policy is to write
         save_trained(trainer, config.output_dir, lambda: load_causal_lm(config.model, **FULL_PRECISION))
         results.update(
+            chat=renderer.record(),
             demonstrations=len(dataset),
             expert_failures=missed,
             too_long=dropped,
@@ -294,7 +297,9 @@ def _tokenizer_and_model(
         return _own_tokenizer_and_model(config, bf16=bf16)
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = getattr(envs.load(config.environment), "FIXED_PHRASES", ())
-    tokenizer = train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
+    tokenizer = config.with_chat_settings(
+        train_tokenizer(corpus, phrases=phrases, vocab_size=config.vocab_size)
+    )
     model = tiny_model(tokenizer, size=config.size, context_length=config.context_length, seed=config.seed)
     return tokenizer, model
 
@@ -303,4 +308,6 @@ def _own_tokenizer_and_model(
     config: SFTStageConfig, *, bf16: bool
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     dtype = config.weights_dtype(bf16=bf16)
-    return load_tokenizer(config.model), load_causal_lm(config.model, dtype=dtype)
+    # A policy may be trained to write in another template than it was saved with.
+    tokenizer = config.load_tokenizer(config.model, replace=True)
+    return tokenizer, load_causal_lm(config.model, dtype=dtype)

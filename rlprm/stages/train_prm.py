@@ -18,7 +18,7 @@ from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM, SCALAR
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import context_length_of, load_reward_model, load_tokenizer, revision_of
+from rlprm.models.loading import context_length_of, load_reward_model, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
     save_trained,
@@ -70,7 +70,7 @@ def run(config: PRMConfig) -> None:
         return
     refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
     warn_of_differences(f"the model {config.model}", settings_of_model(config.model), store.meta)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = config.load_tokenizer(config.model)
     renderer = ChatRenderer(tokenizer)
     fitting, too_long = in_own_tokens(store.read(), renderer, context_length_of(config.model))
     usable, unusable = usable_trajectories(fitting, config.outcome)
@@ -95,7 +95,7 @@ def run(config: PRMConfig) -> None:
         if trainer.is_world_process_zero():
             manifest.save(config.output_dir)
         results.update(
-            trajectories=len(train), held_out=len(held_out), unusable=unusable,
+            chat=renderer.record(), trajectories=len(train), held_out=len(held_out), unusable=unusable,
             too_long=too_long, unlabelled=len(usable) - len(labelled),
             tokens=sum(len(t.token_ids) for t in train) * config.num_train_epochs,
             steps=trainer.state.global_step, trained_parameters=trainable_parameters(model), **metrics,

@@ -21,7 +21,7 @@ from rlprm.errors import ConfigError, DataError
 from rlprm.models import zero
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import load_tokenizer, revision_of
+from rlprm.models.loading import revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.prm.config import PRMConfig
@@ -86,7 +86,7 @@ def run(config: RLConfig) -> dict[str, Any]:
     accelerator = start_accelerator(bf16=config.bf16)
     computes_in_bf16 = accelerator.mixed_precision == "bf16"
     with recorded(folder, "train-rl", identity) as results:
-        tokenizer = load_tokenizer(config.model)
+        tokenizer = config.load_tokenizer(config.model)
         model = load_model(config, on=accelerator.device, bf16=computes_in_bf16)
         trained = trainable_parameters(model)
         engine = make_engine(model, config, accelerator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.rendering.settings import ChatSettings, apply_settings
 from rlprm.errors import ChatTemplateError
 from rlprm.models.loading import load_tokenizer
 from rlprm.models.tokenizer import CHAT_TEMPLATE, train_tokenizer
@@ -118,9 +120,26 @@ def test_trap_spelling_in_other_tokens_is_read_like_the_usual_one() -> None:
     assert renderer.action_text(letters) == renderer.action_text(usual) == "right"
 
 
-def test_a_template_that_drops_old_thoughts_is_refused() -> None:
+def test_a_template_that_drops_old_thoughts_is_cut_like_one_that_does_not() -> None:
+    renderer = ChatRenderer(templates.tokenizer(templates.QWEN3))
+    assert renderer.rewrites
+    plain = RENDERERS["qwen2.5"]
+    assert renderer.observation_ids("a wall") == plain.observation_ids("a wall")
+    assert renderer.action_ids("<think>left</think>go") == plain.action_ids("<think>left</think>go")
+
+
+def test_a_template_that_drops_old_thoughts_is_refused_if_history_is_strict() -> None:
+    tokenizer = apply_settings(templates.tokenizer(templates.QWEN3), ChatSettings(history="strict"))
     with pytest.raises(ChatTemplateError, match=r"rewrites earlier turns.*expected '<think>\\nan earlier"):
-        ChatRenderer(templates.tokenizer(templates.QWEN3))
+        ChatRenderer(tokenizer)
+
+
+@each_renderer
+def test_a_template_that_only_appends_is_accepted_if_history_is_strict(name: str) -> None:
+    tokenizer = deepcopy(RENDERERS[name].tokenizer)
+    strict = ChatRenderer(apply_settings(tokenizer, ChatSettings(history="strict")))
+    assert strict.history == "strict"
+    assert strict.template_hash == RENDERERS[name].template_hash  # the ids are the same
 
 
 @pytest.mark.parametrize(
@@ -132,11 +151,11 @@ def test_a_template_that_drops_old_thoughts_is_refused() -> None:
         (templates.QWEN25.replace("+ message.content", "+ 2 * message.content"), "drops or repeats"),
         (
             templates.QWEN25.replace("+ message.role +", "+ message.role + (loop.index | string) +"),
-            "rewrites earlier turns",
+            "does not write the same around every observation: turn 2, after a plain reply",
         ),
         (
             templates.QWEN25.replace("+ message.content", "+ message.content[:20]"),
-            "rewrites earlier turns",
+            "does not write the same around every observation: turn 1, .* a long observation",
         ),
     ],
 )

@@ -63,6 +63,18 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "An action is recognised by its tokens instead of by its text.",
             "A policy may spell a word with other tokens than the tokenizer would. The action is misread.",
         ),
+        "text as control": Trap(
+            "An observation that contains the text of a control token is encoded with that token.",
+            "The environment, or a page that it shows, ends its own message and writes a turn of the agent.",
+        ),
+        "thought as action": Trap(
+            "An action is read from the whole message of a model that thinks first.",
+            "The environment is given the thought. No action is valid, and every reward is 0.",
+        ),
+        "date in the prompt": Trap(
+            "A chat template writes today's date.",
+            "The prompts of a run that goes on tomorrow have other tokens than today's.",
+        ),
         "tokenizer class": Trap(
             "A tokenizer is told apart by its vocabulary alone.",
             "`AutoTokenizer` picks a class by the model beside it, and the class splits text in its own way. "
