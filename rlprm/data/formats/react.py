@@ -1,4 +1,8 @@
-r"""AgentGym's ReAct format word for word: ``Thought:\n...\n\nAction:\n...``."""
+r"""AgentGym's ReAct format word for word: ``Thought:\n...\n\nAction:\n...``.
+
+For comparisons with AgentGym's numbers. ``react_lenient`` reads what models write that keep less closely to
+the format.
+"""
 
 from __future__ import annotations
 
