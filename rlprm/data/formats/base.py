@@ -26,7 +26,8 @@ class Parsed:
     action: str
     """Empty if the message holds no action."""
     refusal: str | None = None
-    """If set, the observation to give instead of asking the environment."""
+    """If set, the observation to give instead of asking the environment. ``TWO_ACTIONS`` is counted as
+    several actions, any other as no action (``rlprm.data.message_counts``)."""
 
 
 @dataclass(frozen=True)
