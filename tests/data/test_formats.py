@@ -63,7 +63,8 @@ def test_any_text_is_read_and_a_refusal_comes_without_an_action(name: str, text:
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_long_messages_are_read_in_linear_time(name: str, piece: str) -> None:
     text = piece * (100_000 // len(piece))
-    for message in (text, f"x {text}", f"Action: {text}", f"{text}x"):
+    nested = "".join("`*"[i % 2] * i for i in range(299, 0, -1))  # around a word: 299 wraps
+    for message in (text, f"x {text}", f"Action: {text}", f"{text}x", f"Action: {nested}x{nested[::-1]}"):
         start = time.process_time()
         load_format(name).parse(message)
         assert time.process_time() - start < 1.0  # a quadratic rule takes minutes

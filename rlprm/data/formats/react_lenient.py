@@ -115,8 +115,6 @@ def _inside(text: str) -> str | None:
     first = text[:1]
     if first and first in "`*_":
         opening = closing = text[: len(text) - len(text.lstrip(first))]
-        if first != "`" and len(opening) > 3:
-            return None
     elif first in _QUOTES:
         opening, closing = first, _QUOTES[first]
     else:
