@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlprm import envs, labels, search
+from rlprm.data import formats
 from rlprm.rl import advantages, rewards
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,7 @@ IMPORTS_BY_NAME = {
 }
 # Folders whose modules are alternatives; what else is in the folder serves them all.
 ALTERNATIVES = {
+    "rlprm.data.formats": set(formats.FORMATS),
     "rlprm.envs": set(envs.available()),
     "rlprm.labels": set(labels.available()),
     "rlprm.search": set(search.available()),

@@ -50,7 +50,7 @@ class TaskConfig(Settings):
     )
     prompt: str = setting("none", "Opening instructions: none, short or agentgym.", group=_ENVIRONMENT)
     action_format: str = setting(
-        "action_only", "How actions are written.", choices=list(FORMATS), group=_ENVIRONMENT
+        "action_only", "How an action stands in a message.", choices=FORMATS, group=_ENVIRONMENT
     )
 
     def __post_init__(self) -> None:

@@ -149,7 +149,9 @@ class RLTrainer:
         )
         so_far = next_state(self.state, facts)
         row: dict[str, Any] = {
-            **iteration_metrics(trajectories, batch, values, credit, old, stats),
+            **iteration_metrics(
+                trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
+            ),
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.learning_rate * self._rate_factor(iteration),

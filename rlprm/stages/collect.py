@@ -8,6 +8,7 @@ from collections import Counter
 from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
 from rlprm.data.fed_tokens import fed_tokens
+from rlprm.data.message_counts import message_counts
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
@@ -58,14 +59,18 @@ def run(config: CollectConfig) -> TrajectoryStore:
         )
         trajectories = store.read()
         results[FAILED] = report_failures("rollouts", trajectories)
+        messages = sum(len(t.steps) for t in trajectories)
+        counts = message_counts(trajectories, config.max_new_tokens)
         results.update(
             chat=policy.renderer.record(),
             trajectories=len(trajectories),
             success_rate=sum(t.outcome.success for t in trajectories) / len(trajectories),
-            env_steps=sum(len(t.steps) for t in trajectories),
+            env_steps=messages,
             policy_tokens=sum(fed_tokens(trajectories)),
             sampled_tokens=sum(t.action_tokens for t in trajectories),
             stops=dict(Counter(t.stop.value for t in trajectories if t.stop)),
+            **counts,
+            cut_rate=counts["cut_messages"] / messages if messages else 0.0,
         )
         answer = getattr(envs.load(config.environment), "answer", None)
         if answer is not None:
@@ -73,5 +78,10 @@ def run(config: CollectConfig) -> TrajectoryStore:
     log.info(
         "%d trajectories, %.1f %% successful: %s",
         results["trajectories"], 100 * results["success_rate"], config.output_dir,
+    )  # fmt: skip
+    log.info(
+        "%d messages: %s; %.1f %% were cut at max_new_tokens %d",
+        messages, ", ".join(f"{number} {name}" for name, number in counts.items()),
+        100 * results["cut_rate"], config.max_new_tokens,
     )  # fmt: skip
     return store

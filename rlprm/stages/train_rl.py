@@ -185,8 +185,8 @@ def _before(trainer: RLTrainer) -> TaskResults | None:
     config, file = trainer.config, trainer.folder / "before.json"
     if not config.test_tasks:
         return None
-    # Results of 0.1.0 and before may lack the scores and the declared ends.
-    if trainer.state.iteration and file.exists() and "sample_declared" in (stored := read_json(file)):
+    # Results of 0.1.0 and before lack what is counted of the messages, and may lack declared ends and scores.
+    if trainer.state.iteration and file.exists() and "messages" in (stored := read_json(file)):
         return TaskResults(**stored)
     results = _measure_test(trainer, config.model)
     if trainer.processes.is_main:

@@ -234,11 +234,19 @@ def test_actions_written_in_the_other_format_are_refused() -> None:
     (first,) = react
     bare = [replace(first, messages=tuple(Message(role=m["role"], content="go") for m in first.messages))]
     require_format(react, "react")
+    require_format(react, "react_lenient")
     require_format(bare, "action_only")
     with pytest.raises(ConfigError, match="action_format: got action_only, allowed: react"):
         require_format(react, "action_only")
-    with pytest.raises(ConfigError, match="action_format: got react, allowed: action_only"):
-        require_format(bare, "react")
+    for name in ("react", "react_lenient"):
+        with pytest.raises(ConfigError, match=f"action_format: got {name}, allowed: action_only, as"):
+            require_format(bare, name)
+    marked = [
+        replace(first, messages=tuple(Message(role=m["role"], content="action: go") for m in first.messages))
+    ]
+    require_format(marked, "react_lenient")
+    with pytest.raises(ConfigError, match="action_format: got react, allowed: react_lenient, as"):
+        require_format(marked, "react")
 
 
 @pytest.mark.parametrize(("form", "action_format"), [("{}", "action_only"), (f"{ACT}{{}}", "react")])

@@ -246,6 +246,11 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "A mission counts as fulfilled if it was fulfilled at any time.",
             "RL learns never to finish and to visit one object after another.",
         ),
+        "invented observation": Trap(
+            "A message is read to its end, although the model went on with an observation that it invented.",
+            "The action that is carried out rests on the invention, or a good action is refused because "
+            "another one follows. The success rate shows neither.",
+        ),
         "silent gap": Trap(
             "An episode whose environment failed is dropped.",
             "Success rates are computed over the episodes that happened to work.",

@@ -128,7 +128,12 @@ def test_what_was_measured_before_training_is_not_measured_again(
 
 
 @pytest.mark.parametrize(
-    "known", [("sample", "greedy"), ("sample", "greedy", "sample_score", "greedy_score")]
+    "known",
+    [
+        ("sample", "greedy"),
+        ("sample", "greedy", "sample_score", "greedy_score"),
+        tuple(name for name in TaskResults.__dataclass_fields__ if name != "messages"),
+    ],
 )
 def test_a_file_without_all_measures_of_an_earlier_version_is_made_again_with_the_policy_before_rl(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.failures import has_failed
+from rlprm.data.message_counts import COUNTED
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ArtifactError, ConfigError, MismatchError
@@ -221,6 +222,10 @@ def test_the_stage_records_what_it_did_and_is_reused(
     assert TrajectoryStore.open(tmp_path / "trajectories").meta["dtype"] == "float32"
     assert record["results"]["env_steps"] == 12
     assert record["results"]["stops"] == {"round_limit": 6}
+    # The weights are random: all messages fill the limit, and the corridor takes any text for an action.
+    assert record["results"]["cut_messages"] == 12
+    assert record["results"]["cut_rate"] == 1.0
+    assert {record["results"][name] for name in COUNTED if name != "cut_messages"} == {0}
     monkeypatch.setattr(CollectConfig, "load_policy", lambda _: pytest.fail("loaded the policy again"))
     assert len(stage.run(config(tiny_folder, tmp_path)).read()) == 6
     with pytest.raises(MismatchError, match=r"samples_per_task: 2 there, 3 now"):

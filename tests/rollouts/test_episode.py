@@ -12,6 +12,7 @@ import pytest
 from rlprm import envs
 from rlprm.data.conversation import Conversation
 from rlprm.data.formats import TWO_ACTIONS
+from rlprm.data.message_counts import message_counts
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, ContextLengthError, UnknownComponentError
@@ -251,6 +252,19 @@ def test_trap_sampled_ids_are_kept_although_their_text_would_be_encoded_otherwis
     store = TrajectoryStore.create(tmp_path, {})
     store.write(0, [made])
     assert store.read() == [made]
+
+
+@pytest.mark.trap("invented observation")
+def test_trap_the_action_before_an_invented_observation_is_carried_out_and_no_other() -> None:
+    policy = Reciter(
+        "Thought: go.\nAction: right\nObservation: You are in cell 9.\nAction: finish", "Action: left"
+    )
+    policy.max_new_tokens = 256
+    (made,) = rollout([(task(), 0)], policy, EpisodeSetting(action_format="react_lenient", round_limit=2))
+    assert [step.action for step in made.steps] == ["right", "left"]
+    assert made.messages[2]["content"] == "You are in cell 1."
+    counts = message_counts([made], policy.max_new_tokens)
+    assert {name for name, count in counts.items() if count} == {"invented_observations"}
 
 
 def test_the_environment_is_not_asked_where_no_action_can_be_read() -> None:

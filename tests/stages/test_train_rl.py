@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from rlprm import cli
+from rlprm.data.message_counts import COUNTED
 from rlprm.models.manifest import FILE
 from rlprm.runtime.record import read_record
 from tests.toys.pipeline import EPISODES, Pipeline, refused
@@ -58,6 +59,7 @@ def test_a_graded_outcome_is_told_beside_success(
         assert f"{what} on 4 test tasks: " in caplog.text
     summary = json.loads((tmp_path / "summary.json").read_text())
     measures = ("", "_score", "_declared", "_declared_success", "_invalid_actions")
+    measures += tuple(f"_{name}" for name in COUNTED)
     named = {f"{how}{measure}" for how in ("sample", "greedy") for measure in measures}
     assert summary["after"].keys() == {*named, "tasks"}
     assert summary["difference"].keys() == named
@@ -66,6 +68,7 @@ def test_a_graded_outcome_is_told_beside_success(
     assert {"eval/success", "eval/score", "eval/greedy", "eval/greedy_score"} <= last.keys()
     assert {"eval/declared", "eval/declared_success", "eval/greedy_invalid_actions"} <= last.keys()
     assert {"rollout/declared", "rollout/declared_success", "rollout/invalid_actions"} <= last.keys()
+    assert {f"{when}/{name}" for when in ("rollout", "eval") for name in COUNTED} <= last.keys()
 
 
 def test_the_policy_can_act_in_the_stages_that_follow(trained: Path, tmp_path: Path) -> None:

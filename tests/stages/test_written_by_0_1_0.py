@@ -14,6 +14,7 @@ import pytest
 
 from rlprm import cli
 from rlprm.data.label_files import LabelFile
+from rlprm.data.message_counts import message_counts
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
 from rlprm.runtime.parsing.renames import RENAMED_SETTINGS
@@ -141,6 +142,11 @@ def test_the_old_commands_hold_every_name_that_has_changed() -> None:
 def test_what_was_stored_is_read(old: Path) -> None:
     trajectories = TrajectoryStore.open("rollouts").read()
     assert len(trajectories) == 96
+    counts = message_counts(trajectories, max_new_tokens=12)
+    invalid = sum(not step.valid for t in trajectories for step in t.steps)
+    assert sum(number for name, number in counts.items() if name.startswith("invalid_")) == invalid
+    forced = sum(t.action_mask[step.end] == 0 for t in trajectories for step in t.steps)
+    assert counts["cut_messages"] == forced
     labels = LabelFile.read("labels.jsonl")
     assert (labels.meta["label_estimator"], labels.meta["label_estimator_kwargs"]) == ("td_gae", {"lam": 0.8})
     manifest = Manifest.load("likelihood_prm")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.demonstrations import Demonstration
-from rlprm.data.formats import load_format
+from rlprm.data.formats import FORMATS, load_format
 from rlprm.data.rerender import split_messages
 from rlprm.envs.agentgym.items import index_in, read_items
 from rlprm.errors import ConfigError, DataError
@@ -146,18 +146,23 @@ def without(demonstrations: Sequence[Demonstration], indices: Collection[int]) -
 
 
 def require_format(demonstrations: Sequence[Demonstration], action_format: str) -> None:
-    """Refuse demonstrations whose actions are written in the other format.
+    """Refuse demonstrations whose actions are written in another format.
+
+    A format fits if it reads an action in most of the messages. ``action_only`` takes any text for an action,
+    and fits if no other format does.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: naming the formats that fit.
     """
     said = [
         d.messages[i]["content"] for d in demonstrations for i in range(d.first_action, len(d.messages), 2)
     ]
-    written = "react" if sum("Action:" in text for text in said) > len(said) / 2 else "action_only"
-    if written != action_format:
+    marked = (load_format(name) for name in FORMATS if name != "action_only")
+    fitting = [f.name for f in marked if sum(bool(f.parse(text).action) for text in said) > len(said) / 2]
+    if action_format not in (fitting or ["action_only"]):
+        allowed = ", ".join(fitting or ["action_only"])
         raise ConfigError(
-            f"action_format: got {action_format}, allowed: {written}, as these demonstrations are"
+            f"action_format: got {action_format}, allowed: {allowed}, as these demonstrations are"
         )
 
 

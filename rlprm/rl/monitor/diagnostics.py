@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 
 from rlprm.data.failures import has_failed
+from rlprm.data.message_counts import message_shares
 from rlprm.functional.kl import kl_values
 from rlprm.functional.metrics import auc
 from rlprm.functional.moments import explained_variance, moment_sums
@@ -36,6 +37,8 @@ def iteration_metrics(
     credit: Credit,
     old: OldLogprobs,
     stats: UpdateStats,
+    *,
+    max_new_tokens: int,
 ) -> dict[str, float]:
     """Return the metrics of an iteration under their full names (``rollout/success``, ``ppo/entropy``, ...).
 
@@ -46,23 +49,30 @@ def iteration_metrics(
         credit: of the batch.
         old: the policy that acted, read before the update.
         stats: of the update.
+        max_new_tokens: the limit of one message.
     """
     prm = {} if values is None else prm_metrics(batch, values)
+    behaviour = rollout_metrics(trajectories, max_new_tokens)
     return {
-        **{f"rollout/{name}": value for name, value in rollout_metrics(trajectories).items()},
+        **{f"rollout/{name}": value for name, value in behaviour.items()},
         **credit_metrics(batch, credit, old),
         **{f"ppo/{name}": value for name, value in asdict(stats).items() if value is not None},
         **{f"prm/{name}": value for name, value in prm.items()},
     }
 
 
-def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def rollout_metrics(trajectories: Sequence[Trajectory], max_new_tokens: int) -> dict[str, float]:
     """Return metrics of the policy's behaviour.
 
-    ``repeated_actions``: share of steps whose action is that of the step before. ``invalid_actions``:
-    share of steps the environment could not carry out. ``declared``: share of episodes that the agent itself
+    ``repeated_actions``: share of steps whose action is that of the step before. ``invalid_actions``: share
+    of steps whose action could not be read or carried out. Beside it stand the shares of
+    :func:`rlprm.data.message_counts.message_shares`. ``declared``: share of episodes that the agent itself
     ended. ``declared_success``: share of episodes that are declared and successful, only under
     ``end: declared``. Failed episodes count in ``failed`` only.
+
+    Args:
+        trajectories: of an iteration.
+        max_new_tokens: the limit of one message.
     """
     usable = [t for t in trajectories if not has_failed(t) and t.steps]
     failed = 1.0 - len(usable) / len(trajectories)
@@ -79,6 +89,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "tokens": sum(len(t.token_ids) for t in usable) / len(usable),
         "repeated_actions": repeated / steps,
         "invalid_actions": sum(not step.valid for t in usable for step in t.steps) / steps,
+        **message_shares(usable, max_new_tokens),
         "truncated": sum(bool(t.stop and t.stop.is_truncation) for t in usable) / len(usable),
         "declared": len(declared) / len(usable),
         "failed": failed,

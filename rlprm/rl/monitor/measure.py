@@ -8,6 +8,7 @@ from statistics import fmean
 
 from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
+from rlprm.data.message_counts import COUNTED, message_shares
 from rlprm.functional.statistics.bootstrap import Interval, mean_interval, paired_interval
 from rlprm.rl.config import RLConfig
 from rlprm.rl.sampler import Sampler
@@ -37,10 +38,14 @@ class TaskResults:
     sample_invalid_actions: dict[str, float] = field(default_factory=dict)
     """Share of the task's actions that the environment could not carry out, sampled; 0 without an action."""
     greedy_invalid_actions: dict[str, float] = field(default_factory=dict)
+    messages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Shares of the task's messages: ``sample_`` or ``greedy_``, and a name of ``message_counts.COUNTED``."""
 
     def measured(self) -> dict[str, dict[str, float]]:
-        """Return what was measured, by field name."""
-        return {name: per_task for name, per_task in asdict(self).items() if per_task}
+        """Return what was measured, by name."""
+        fields = asdict(self)
+        messages = fields.pop("messages")
+        return {name: per_task for name, per_task in {**fields, **messages}.items() if per_task}
 
     def means(self) -> dict[str, float]:
         """Return the means over tasks, sampled under the outcome's own name."""
@@ -94,6 +99,7 @@ def measure(sampler: Sampler, tasks: Sequence[Task], setting: EpisodeSetting, *,
     greedy = sampler.collect([(task, 0) for task in tasks], setting, greedy=True)
     report_failures("measured episodes", [*sampled, *greedy])
     can_declare = setting.end is End.DECLARED
+    limit = sampler.policy.max_new_tokens
     return TaskResults(
         sample=_per_task(sampled, "success"),
         greedy=_per_task(greedy, "success"),
@@ -105,6 +111,7 @@ def measure(sampler: Sampler, tasks: Sequence[Task], setting: EpisodeSetting, *,
         greedy_declared_success=_per_task(greedy, "declared_success") if can_declare else {},
         sample_invalid_actions=_invalid_actions(sampled),
         greedy_invalid_actions=_invalid_actions(greedy),
+        messages={**_messages("sample", sampled, limit), **_messages("greedy", greedy, limit)},
     )
 
 
@@ -138,6 +145,14 @@ def _invalid_actions(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     for t in trajectories:
         valid.setdefault(t.task.id, []).extend(step.valid for step in t.steps)
     return {task: 1 - sum(of_task) / len(of_task) if of_task else 0.0 for task, of_task in valid.items()}
+
+
+def _messages(how: str, trajectories: Sequence[Trajectory], limit: int) -> dict[str, dict[str, float]]:
+    of_task: dict[str, list[Trajectory]] = {}
+    for t in trajectories:
+        of_task.setdefault(t.task.id, []).append(t)
+    shares = {task: message_shares(own, limit) for task, own in of_task.items()}
+    return {f"{how}_{name}": {task: found[name] for task, found in shares.items()} for name in COUNTED}
 
 
 def _json(interval: Interval) -> dict[str, float]:

@@ -19,7 +19,7 @@ NEVER_BEGUN = trajectory("", stop=StopReason.ERROR)
 
 
 def test_how_the_policy_behaves() -> None:
-    found = rollout_metrics([WON, LOST, FAILED, NEVER_BEGUN])
+    found = rollout_metrics([WON, LOST, FAILED, NEVER_BEGUN], 4)
     assert found == {
         "success": 0.5,
         "score": 0.625,
@@ -28,6 +28,12 @@ def test_how_the_policy_behaves() -> None:
         "tokens": 6.5,
         "repeated_actions": 0.25,
         "invalid_actions": 0.25,
+        "invalid_several_actions": 0.0,
+        "invalid_cut": 0.0,
+        "invalid_no_action": 0.0,
+        "invalid_refused": 0.25,
+        "cut_messages": 0.0,
+        "invented_observations": 0.0,
         "truncated": 0.5,
         "declared": 0.5,
         "declared_success": 0.5,
@@ -38,17 +44,24 @@ def test_how_the_policy_behaves() -> None:
 def test_successes_that_the_agent_did_not_declare_are_counted_apart() -> None:
     waited = trajectory(".ac.ac", success=True, stop=StopReason.ROUND_LIMIT)
     wrong = trajectory(".ac", stop=StopReason.DECLARED)
-    found = rollout_metrics([WON, waited, waited, wrong, LOST])
+    found = rollout_metrics([WON, waited, waited, wrong, LOST], 4)
     assert (found["success"], found["declared"], found["declared_success"]) == (0.6, 0.4, 0.2)
     # The environment ends successful episodes: there is no declared success to count.
     ended = trajectory(".ac", success=True, stop=StopReason.SUCCESS, end=End.ON_SUCCESS)
-    found = rollout_metrics([ended])
+    found = rollout_metrics([ended], 4)
     assert found["declared"] == 0.0
     assert "declared_success" not in found
 
 
+def test_messages_that_were_cut_are_a_share_of_those_of_episodes_that_did_not_fail() -> None:
+    cut = trajectory(".aaf.ac", valid=False)
+    found = rollout_metrics([cut, WON, trajectory(".aaf", stop=StopReason.ERROR)], 2)
+    assert (found["cut_messages"], found["invalid_cut"], found["invalid_refused"]) == (0.2, 0.2, 0.2)
+    assert rollout_metrics([cut, WON], 3)["cut_messages"] == 0.0
+
+
 def test_where_all_failed_nothing_else_is_known() -> None:
-    assert rollout_metrics([FAILED, NEVER_BEGUN]) == {"failed": 1.0}
+    assert rollout_metrics([FAILED, NEVER_BEGUN], 4) == {"failed": 1.0}
 
 
 def test_what_the_prm_believes_is_held_against_what_came_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlprm.data.conversation import Conversation
+from rlprm.data.message_counts import COUNTED
 from rlprm.policies.base import Completion
 from rlprm.rl.monitor.measure import TaskResults, measure, paired_differences
 from rlprm.types import End, EpisodeSetting, Turn
@@ -27,7 +29,7 @@ def found() -> TaskResults:
 def test_success_and_score_are_counted_task_by_task() -> None:
     measured = found()
     names = [f"test-{i}" for i in range(5)]
-    assert all(list(of) == names for of in asdict(measured).values())
+    assert all(list(of) == names for of in measured.measured().values())
     jobs = [(task, sample) for task in tasks() for sample in range(3)]
     episodes = toy.PolicySampler(Walker(), wave_size=99).collect(jobs, SETTING)
     for number, name in enumerate(names):
@@ -38,7 +40,7 @@ def test_success_and_score_are_counted_task_by_task() -> None:
     assert set(measured.greedy.values()) == {0.0}  # always right, never done
     assert {*measured.greedy_score.values()} <= {0.5 / (1 + distance) for distance in range(4)}
     means = measured.means()
-    behaviour = {"declared", "declared_success", "invalid_actions"}
+    behaviour = {"declared", "declared_success", "invalid_actions", *COUNTED}
     greedy = {f"greedy_{name}" for name in behaviour}
     assert means.keys() == {"success", "score", "greedy", "greedy_score", *behaviour, *greedy}
     assert means["success"] == pytest.approx(sum(measured.sample.values()) / 5)
@@ -77,6 +79,10 @@ def test_declared_ends_and_invalid_actions_are_counted_task_by_task(monkeypatch:
     )
     for invalid in (ended.sample_invalid_actions, ended.greedy_invalid_actions):
         assert list(invalid.values()) == pytest.approx([1 / 3] * 5)
+    for how in ("sample", "greedy"):
+        assert ended.messages[f"{how}_invalid_refused"] == pytest.approx(ended.sample_invalid_actions)
+        assert set(ended.messages[f"{how}_cut_messages"].values()) == {0.0}
+    assert TaskResults(**json.loads(json.dumps(asdict(ended)))) == ended
     cut_off = measure(toy.PolicySampler(policy), tasks(), EpisodeSetting(round_limit=2), samples=2)
     assert set(cut_off.sample_declared.values()) == {0.0}
     assert set(cut_off.sample_invalid_actions.values()) == {0.5}

@@ -1,0 +1,30 @@
+"""How an agent writes its action into a message; each module in this package is one format.
+
+A format reads an action out of a message (``parse``) and writes an action into one (``write``, for
+demonstrations). The settings offer what lies in this package, so adding a format is adding a file.
+"""
+
+from __future__ import annotations
+
+from rlprm.components import available_in, load_component
+from rlprm.data.formats.base import TWO_ACTIONS, Format, Parsed, without_continuation
+from rlprm.errors import UnknownComponentError
+
+__all__ = ["FORMATS", "REQUIRED", "TWO_ACTIONS", "Format", "Parsed", "load_format", "without_continuation"]
+
+FORMATS = tuple(available_in(__name__, exclude=frozenset({"base"})))
+"""Names of the formats."""
+REQUIRED = ("parse", "write")
+"""What a module of this package defines; see :class:`rlprm.data.formats.base.Format`."""
+
+
+def load_format(name: str) -> Format:
+    """Return a format by name.
+
+    Raises:
+        UnknownComponentError: listing the formats there are.
+    """
+    if name not in FORMATS:
+        raise UnknownComponentError(f"unknown action format {name!r}; known: {', '.join(FORMATS)}")
+    module = load_component(__name__, name, "action format", needs=REQUIRED)
+    return Format(name, module.parse, module.write)
