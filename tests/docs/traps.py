@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 _OWNERS = {
     "AgentGym": "WooooDyy",
     "Flash-RL": "yaof20",
+    "Math-Verify": "huggingface",
     "OpenRLHF": "OpenRLHF",
     "ReMA-public": "ziyuwan",
     "SkyRL": "NovaSky-AI",
@@ -263,6 +264,16 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "The best policy is chosen among measured ones, and the last one is measured only if the "
             "iteration is a multiple of `eval_every`.",
             "What was learned after the last measurement is thrown away.",
+        ),
+        "an answer too early": Trap(
+            "A number in a line of reasoning is taken for the final answer.",
+            "The episode ends there, right by luck or wrong, and the policy learns not to reason.",
+        ),
+        "time limit by signal": Trap(
+            "The time limit of a grader is a signal.",
+            "The limit fails outside of the main thread, and does not end a computation in C: a thread gets "
+            "no verdict, and one answer like 9^9^9^9 stops the run.",
+            ("Math-Verify#11", "Math-Verify#55", "trl#5281"),
         ),
     },
 }

@@ -78,8 +78,9 @@ def wait_until_gone(pid: int, seconds: float = 20) -> bool:
 # ---------------------------------------------------------------------- hostile formulas
 
 
+@pytest.mark.trap("time limit by signal")
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_a_hostile_formula_costs_less_than_a_second_and_is_wrong(worker: int, number: int) -> None:
+def test_trap_a_hostile_formula_costs_less_than_a_second_and_is_wrong(worker: int, number: int) -> None:
     # Processor time, because other processes of this machine take their share of the time on the wall.
     before, own = seconds_of_children(worker), time.process_time()
     assert not grading.equals(HOSTILE[number], "17")
@@ -187,7 +188,8 @@ for _ in range(2):
 # ---------------------------------------------------------------------- threads and forks
 
 
-def test_threads_get_their_own_verdicts(worker: int) -> None:
+@pytest.mark.trap("time limit by signal")
+def test_trap_threads_get_their_own_verdicts(worker: int) -> None:
     questions = [(f"{n}+{n}", str(2 * n + wrong)) for n in range(2, 22) for wrong in (0, 1)]
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(pool.map(lambda question: grading.equals(*question), questions))
