@@ -1,7 +1,8 @@
 """Math and multiple-choice reasoning: a problem, one line of reasoning a turn, and a final answer.
 
 The problems are generated chains of arithmetic (``source="arithmetic"``), GSM8K (``"gsm8k"``) or
-multiple choice in MMLU's form (``"multiple_choice"``), the latter two from files or from the hub.
+multiple choice in MMLU's form (``"multiple_choice"``), the latter two from files or from the hub. Answers are
+read as language models write them (``answers="flexible"``) or as published for GSM8K (``"strict"``).
 """
 
 from rlprm.envs.math.answers import extract, same
