@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,6 +23,7 @@ from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
+from rlprm.models.scalar_head import scalar_class
 from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
@@ -123,7 +123,7 @@ def load_scalar_model(
     def load(folder: str) -> Any:
         config = load_config(folder, num_labels=1)
         config.classifier_dropout = dropout
-        return AutoModelForTokenClassification.from_pretrained(
+        return scalar_class(config).from_pretrained(
             folder,
             config=config,
             **options_of_loading(weights=True),

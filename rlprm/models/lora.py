@@ -26,6 +26,7 @@ from rlprm.runtime.tuning import ALL_LINEAR, TuningConfig
 log = logging.getLogger(__name__)
 FULL_PRECISION: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu")}
 """Options for loading the weights that adapters are merged into: merging in float32 rounds least."""
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _ADAPTER = "adapter"
 
 
@@ -60,13 +61,15 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
         return model
     head = head_of(model)
     targets = config.lora_target_modules
+    # Their scan reads this weight itself, past any adapter; PEFT refuses adapters there.
+    unfit = ["out_proj"] if targets == [ALL_LINEAR] and model.config.model_type in _MAMBA else []
     lora = LoraConfig(
         task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS",
         r=config.lora_r,
         lora_alpha=config.lora_alpha or 2 * config.lora_r,
         lora_dropout=config.lora_dropout,
         target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
-        exclude_modules=sorted(head) or None,
+        exclude_modules=sorted([*head, *unfit]) or None,
         modules_to_save=sorted(head) or None,
     )
     try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import MoeModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from rlprm.errors import ConfigError
 from rlprm.models.zero import is_split
@@ -28,6 +29,13 @@ _NAMES = (
 )  # fmt: skip
 """Names of a configuration behind which something is done to logits; read where no forward may run."""
 _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@dataclass
+class _States(BaseModelOutputWithPastAndCrossAttentions):
+    """What the body of any architecture may return, with nothing but hidden states in it."""
+
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 def own_logits(causal: Any, hidden_ND: Tensor) -> Tensor:
@@ -111,7 +119,7 @@ def _returning(body: nn.Module, hidden_BLD: Tensor) -> Iterator[None]:
     """Let a body return given states, whatever it is given."""
     had_own = "forward" in vars(body)
     before = body.forward
-    body.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=hidden_BLD)
+    body.forward = lambda *_, **__: _States(last_hidden_state=hidden_BLD)
     try:
         yield
     finally:
