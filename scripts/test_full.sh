@@ -2,7 +2,8 @@
 # scripts/test.sh, then what takes too long for it: the quickstart at full size with seed 0, twice.
 # The two runs must give equal numbers, and each headline figure must be within 6 points of its record,
 # docs/results/quickstart.json. The comparison is written to runs/test_full/quickstart.md.
-# Then the tables of the pages are written from the records. Studies over seeds take hours and are started by
+# Then every architecture of transformers is tried (docs/architectures.md, twenty minutes), and the tables of the
+# pages are written from the records. Studies over seeds take hours and are started by
 # hand (docs/protocol.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,4 +30,5 @@ PYTHON
 echo "two quickstarts of one seed gave equal numbers"
 "$PYTHON" -m studies.quickstart compare "$runs/first" --table runs/test_full/quickstart.md
 echo "every headline figure is within 6 points of the record"
+"$PYTHON" scripts/sweep_architectures.py
 "$PYTHON" scripts/make_pages.py
