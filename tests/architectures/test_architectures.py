@@ -1,4 +1,4 @@
-"""One architecture of each kind, a tenth of all others by turns, and a row of the table for each installed one."""
+"""One architecture of each kind, a tenth of the others by turns, and a row for each installed one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {
     "mamba": "turn",
     "lfm2": "turn",
 }
-"""Full attention with rotary and linear positions; windows, soft caps, a state space, a convolution hybrid."""
+"""Full attention with rotary and linear positions; windows, soft caps, a state space, a convolution."""
 RECORDED = json.loads(RECORD.read_text(encoding="utf-8"))
 ROWS = {row["model_type"]: row for row in RECORDED["rows"]}
 SAME_VERSION = pytest.mark.skipif(

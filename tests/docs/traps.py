@@ -60,6 +60,10 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "Every turn shifts the conversation further from what the model was trained on.",
             ("verl#6921", "verl#6501"),
         ),
+        "sliding window in a cache with holes": Trap(
+            "A model with a sliding window decodes in a cache in which early ends have left masked columns.",
+            "The window counts columns, not tokens. Probabilities are off by up to 5 nats, without an error.",
+        ),
         "unusual tokens": Trap(
             "An action is recognised by its tokens instead of by its text.",
             "A policy may spell a word with other tokens than the tokenizer would. The action is misread.",

@@ -18,14 +18,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.models.kv_cache.support import config_of, has_full_attention, rounding_bound
+from rlprm.models.kv_cache.support import config_of, has_full_attention
 from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
 from rlprm.policies.decoding.kept import KeptCache
 from rlprm.policies.decoding.per_turn import TurnCache
 from rlprm.policies.decoding.whole import Whole, logits_after, teacher_forced
 
-__all__ = ["WAYS", "right_way", "way_by_name"]
+__all__ = ["WAYS", "differences_of", "right_way", "way_by_name"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _SLOWER = {
     "turn_by_length": "every turn is encoded from its first token, contexts of one length at a time",
     "whole": "every token costs a forward of all tokens before it",
 }
+_BOUND = 1e-3
+_MEAN_OF_HALF = 0.08
 _CONTEXTS = (5, 11, 8, 19)
 _LATER = (4, 1, 9, 3)
 _LENGTH = 6
@@ -78,9 +80,7 @@ def _tried(model: PreTrainedModel) -> str:
     for name in WAYS:
         if name == "kept" and not has_full_attention(inner.config):
             continue
-        if name == "whole" or _difference(model, way_by_name(name, closing_id=-1)) <= rounding_bound(
-            inner.dtype
-        ):
+        if name == "whole" or _is_right(model, way_by_name(name, closing_id=-1)):
             return name
     raise AssertionError("the last way is not tried")
 
@@ -94,34 +94,52 @@ def _refuse_other_directions(model: PreTrainedModel) -> None:
     short, long = _contexts(model)[:2]
     inner: Any = unwrapped(model)
     try:
-        together = torch.log_softmax(logits_after(model, [short, long])[0].float(), -1)
-        alone = torch.log_softmax(logits_after(model, [short])[0].float(), -1)
-        difference = float((together - alone).abs().max())
+        logits_BV = logits_after(model, [short, long])
+        alone_BV = logits_after(model, [short])
+        together_V = torch.log_softmax(logits_BV[0].float(), -1)
+        differences = (together_V - torch.log_softmax(alone_BV[0].float(), -1)).abs().tolist()
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"models of type {inner.config.model_type} cannot be read here: {reason}"
         ) from error
-    if not difference <= rounding_bound(inner.dtype):
+    if not _is_rounding(differences, logits_BV.dtype):
         raise ConfigError(
             f"models of type {inner.config.model_type} do not write from left to right: later tokens change "
-            f"the probabilities of earlier ones by {difference:.2g} nats"
+            f"the probabilities of earlier ones by {max(differences):.2g} nats"
         )
 
 
-def _difference(model: PreTrainedModel, decoder: Decoder) -> float:
-    """Return the largest error, in nats, of the log-probabilities of two turns; infinite if the way fails."""
+def _is_right(model: PreTrainedModel, decoder: Decoder) -> bool:
+    differences = differences_of(model, decoder)
+    # Under autocast the logits have another precision than the weights.
+    return differences is not None and _is_rounding(differences, logits_after(model, _contexts(model)).dtype)
+
+
+def _is_rounding(differences: Sequence[float], dtype: torch.dtype) -> bool:
+    """Whether rounding explains differences of log-probabilities, in nats.
+
+    In half precision single numbers differ by more than some mistakes make of them, so the mean counts there.
+    Tiny random models in bfloat16 have means of 0.01 where the way is right, and 0.1 to 0.7 where it is not.
+    """
+    if dtype.itemsize >= 4:
+        return max(differences) <= _BOUND
+    return sum(differences) / len(differences) <= _MEAN_OF_HALF
+
+
+def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | None:
+    """Return the errors, in nats, of the log-probabilities of two turns; None if the way fails."""
     first = _contexts(model)
     try:
         said = decoder.decode(model, Contexts(first, range(len(first)), [None] * len(first)), _draw(model, 1))
-        largest = _error(model, first, said)
+        errors = _errors(model, first, said)
         kept = [[*context, *ids] for context, ids in zip(first, said.ids, strict=True)]
         second = [[*row, *_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)]
         again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
-        return max(largest, _error(model, second, again))
+        return [*errors, *_errors(model, second, again)]
     except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
         log.debug("%s: %s", type(decoder).__name__, error)
-        return float("inf")
+        return None
     finally:
         decoder.clear()
 
@@ -132,13 +150,13 @@ def _draw(model: PreTrainedModel, seed: int) -> Draw:
     return Draw(uniforms_BK, 1.0, torch.arange(0, _vocabulary(model), 2), pad_id=0)
 
 
-def _error(model: PreTrainedModel, contexts: Sequence[Sequence[int]], said: Decoded) -> float:
+def _errors(model: PreTrainedModel, contexts: Sequence[Sequence[int]], said: Decoded) -> list[float]:
     right = teacher_forced(model, contexts, said.ids, temperature=1.0)
-    return max(
+    return [
         abs(a - b)
         for ours, theirs in zip(said.logprobs, right, strict=True)
         for a, b in zip(ours, theirs, strict=True)
-    )
+    ]
 
 
 def _contexts(model: PreTrainedModel) -> list[list[int]]:

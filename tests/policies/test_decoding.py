@@ -1,0 +1,139 @@
+"""Which way of decoding is right is found on the model itself, in every precision."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from rlprm.errors import ConfigError, DataError
+from rlprm.models.kv_cache.support import has_full_attention, reads_growing
+from rlprm.policies.decoding import choice
+from rlprm.policies.decoding.base import Contexts, Draw
+from rlprm.policies.decoding.choice import right_way, way_by_name
+from rlprm.policies.decoding.whole import teacher_forced
+from tests.architectures.tiny import tiny_model
+
+VOCABULARY = 300
+RIGHT = {"llama": "kept", "qwen3": "kept", "mistral": "turn", "gemma2": "turn", "mpt": "turn"}
+
+
+def words(count: int, seed: int) -> list[int]:
+    return torch.randint(3, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def draw(rows: int, *, ends: list[int], limit: int = 6, temperature: float = 1.0) -> Draw:
+    uniforms_BK = torch.rand(rows, limit, generator=torch.Generator().manual_seed(5))
+    return Draw(uniforms_BK, temperature, torch.tensor(ends), pad_id=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model_type", RIGHT)
+def test_rounding_is_told_from_a_mistake(model_type: str, dtype: torch.dtype) -> None:
+    assert right_way(tiny_model(model_type, VOCABULARY).to(dtype)) == RIGHT[model_type]
+
+
+def test_autocast_has_the_precision_of_its_logits() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert right_way(tiny_model("llama", VOCABULARY)) == "kept"
+
+
+@pytest.mark.trap("sliding window in a cache with holes")
+def test_a_kept_cache_with_holes_is_wrong_under_a_window_and_is_not_used() -> None:
+    model = tiny_model("mistral", VOCABULARY)
+    assert max(choice.differences_of(model, way_by_name("kept", -1)) or [0]) > 1
+    assert max(choice.differences_of(model, way_by_name("turn", -1)) or [9]) < 1e-4
+    assert right_way(model) == "turn"
+
+
+def test_a_window_longer_than_what_is_tried_is_read_from_the_configuration() -> None:
+    model = tiny_model("mistral", VOCABULARY)
+    assert not has_full_attention(model.config)
+    model.config.sliding_window = 256  # above all that is tried, below the context of 512
+    assert not has_full_attention(model.config)
+    model.config.sliding_window = None
+    assert has_full_attention(model.config)
+    qwen = tiny_model("qwen2", VOCABULARY).config
+    assert has_full_attention(qwen), "Qwen2 names a window that it does not use"
+
+
+def test_the_slower_way_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model("mistral", VOCABULARY)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            right_way(model)
+    (line,) = [r.message for r in caplog.records if "decode more slowly" in r.message]
+    assert line.startswith("models of type mistral decode more slowly here: every turn is encoded")
+
+
+def test_an_encoder_that_looks_ahead_is_refused() -> None:
+    model = tiny_model("bert", VOCABULARY)
+    model.config.is_decoder = False
+    for module in model.modules():
+        for name in ("is_decoder", "is_causal"):
+            if hasattr(module, name):
+                setattr(module, name, False)
+    with pytest.raises(ConfigError, match="models of type bert do not write from left to right"):
+        right_way(model)
+
+
+@pytest.mark.parametrize("name", choice.WAYS)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_all_ways_write_the_same_tokens(name: str, temperature: float) -> None:
+    model = tiny_model("llama", VOCABULARY)
+    contexts = [words(count, count) for count in (4, 9, 6)]
+    batch = Contexts(contexts, [0, 1, 2, 1], [None] * 3)
+    how = draw(4, ends=list(range(0, VOCABULARY, 4)), temperature=temperature)
+    with torch.inference_mode():
+        said = way_by_name(name, -1).decode(model, batch, how)
+        whole = way_by_name("whole", -1).decode(model, batch, how)
+    assert said.ids == whole.ids
+    forced = teacher_forced(model, [contexts[i] for i in batch.row_of], said.ids, temperature=temperature)
+    for ours, theirs in zip(said.logprobs, forced, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    assert all(i not in how.ends.tolist() for row in said.ids for i in row[:-1])
+
+
+def test_the_models_own_generation_settings_change_nothing() -> None:
+    model: Any = tiny_model("llama", VOCABULARY)
+    batch = Contexts([words(5, 1), words(8, 2)], [0, 1], [None] * 2)
+    plain = way_by_name("turn", -1).decode(model, batch, draw(2, ends=[7]))
+    own = model.generation_config
+    own.update(
+        repetition_penalty=5.0, temperature=0.1, top_k=1, suppress_tokens=list(range(3, 50)), max_length=6,
+        do_sample=True, min_new_tokens=4, eos_token_id=[plain.ids[0][0]],
+    )  # fmt: skip
+    assert way_by_name("turn", -1).decode(model, batch, draw(2, ends=[7])) == plain
+    assert model.generation_config is own
+
+
+def test_one_token_at_most() -> None:
+    model = tiny_model("mistral", VOCABULARY)
+    batch = Contexts([words(5, 1), words(8, 2)], [0, 1], [None] * 2)
+    how = draw(2, ends=[7], limit=1)
+    rows = {name: way_by_name(name, -1).decode(model, batch, how) for name in choice.WAYS}
+    assert {str(said.ids) for said in rows.values()} == {str(rows["whole"].ids)}
+    assert all(len(ids) == 1 for ids in rows["turn"].ids)
+
+
+@pytest.mark.parametrize("name", choice.WAYS)
+def test_logits_that_are_not_finite_are_an_error(name: str) -> None:
+    model = tiny_model("llama", VOCABULARY)
+    torch.nn.init.constant_(model.get_output_embeddings().weight, float("nan"))
+    with pytest.raises(DataError, match="not finite"):
+        way_by_name(name, -1).decode(model, Contexts([words(5, 1)], [0], [None]), draw(1, ends=[7]))
+
+
+def test_values_of_a_windowed_model_are_read_whole() -> None:
+    for model_type, growing in {"llama": True, "mistral": False}.items():
+        assert reads_growing(_scalar(model_type)) is growing
+
+
+def _scalar(model_type: str) -> Any:
+    from transformers import AutoModelForTokenClassification
+
+    config = tiny_model(model_type, VOCABULARY).config
+    config.num_labels = 1
+    return AutoModelForTokenClassification.from_config(config).eval()
