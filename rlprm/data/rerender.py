@@ -55,6 +55,11 @@ class Rerenderer:
         if not trajectory.messages:  # a failed start
             return replace(trajectory, template=self.renderer.template_hash)
         prompt, turns = split_messages(trajectory)
+        if any("</think>" in action for _, action in turns):
+            raise DataError(
+                f"trajectory of task {trajectory.task.id} has thoughts, which cannot be rendered for another "
+                "chat template; give this stage the chat template and its settings that the policy had"
+            )
         ids = list(self._prompt(tuple((m["role"], m["content"]) for m in prompt)))
         mask = [0] * len(ids)
         steps: list[Step] = []

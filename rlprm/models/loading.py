@@ -21,6 +21,7 @@ from rlprm.models.hub.download import commit_of, model_folder
 from rlprm.models.hub.options import options_of_loading
 from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
+from rlprm.models.positions import positions_of
 from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.models.scalar_head import scalar_class
@@ -208,12 +209,12 @@ def load_reward_model(path: str, head: str, *, scale: float | None = None, **opt
 
 
 def context_length_of(path: str) -> int:
-    """Return the number of positions of a model, in tokens.
+    """Return the number of tokens that a conversation may have for a model.
 
     Raises:
         ArtifactError: if its configuration cannot be loaded.
     """
-    return int(load_config(path).max_position_embeddings)
+    return positions_of(load_config(path))
 
 
 def head_of(model: PreTrainedModel) -> list[str]:

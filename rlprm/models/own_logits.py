@@ -27,7 +27,7 @@ _NAMES = (
     "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
     "lm_head_multiplier", "output_multiplier_scale",
 )  # fmt: skip
-"""Names of a configuration behind which something is done to logits; read where no forward may run."""
+"""Names of a configuration behind which something is done to logits."""
 _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -66,7 +66,8 @@ def find_own_logits(causal: Any) -> None:
     else:
         own = causal(input_ids=ids_BL, use_cache=False).logits[0]
     layer = causal.get_output_embeddings()
-    if layer is not None and _agree(layer(hidden_ND), own):
+    # Small logits would hide a cap, and training may make them large.
+    if _has_plain_names(causal) and layer is not None and _agree(layer(hidden_ND), own):
         _PLAIN[causal] = True
         return
     _PLAIN[causal] = False
@@ -84,8 +85,7 @@ def find_own_logits(causal: Any) -> None:
 def _is_plain(causal: Any) -> bool:
     if causal not in _PLAIN:
         if any(map(is_split, causal.parameters())):  # a forward of one process would wait for the others
-            text = causal.config.get_text_config(decoder=True)
-            return all(getattr(text, name, None) in (None, 1, 1.0) for name in _NAMES)
+            return _has_plain_names(causal)
         was_training = causal.training
         causal.eval()
         try:
@@ -93,6 +93,11 @@ def _is_plain(causal: Any) -> bool:
         finally:
             causal.train(was_training)
     return _PLAIN[causal]
+
+
+def _has_plain_names(causal: Any) -> bool:
+    text = causal.config.get_text_config(decoder=True)
+    return all(getattr(text, name, None) in (None, 1, 1.0) for name in _NAMES)
 
 
 def _agree(ours_NV: Tensor, own_NV: Tensor) -> bool:

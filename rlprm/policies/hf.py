@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.kv_cache.prefix_cache import sequence_key
+from rlprm.models.kv_cache.support import config_of
+from rlprm.models.positions import positions_of
 from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
@@ -53,7 +55,7 @@ class HFPolicy:
         self.revision = revision
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
-        self.context_length = context_length or int(model.config.max_position_embeddings)
+        self.context_length = context_length or positions_of(config_of(model))
         self.reuse_cache = reuse_cache
         self.tokens_encoded = 0
         """Tokens fed through the model so far, prompts and observations included."""

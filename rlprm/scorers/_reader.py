@@ -22,6 +22,7 @@ from rlprm.errors import DataError, MismatchError
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
 from rlprm.models.kv_cache.support import reads_growing
 from rlprm.models.loading import load_tokenizer
+from rlprm.models.positions import positions_of
 from rlprm.models.reading import read_sequences
 from rlprm.models.value_positions import ValuePosition, chain_positions
 from rlprm.types import Trajectory
@@ -138,7 +139,7 @@ class TrajectoryReader:
         if trajectory.template != self.template:
             self._rerenderer = self._rerenderer or self._load_rerenderer(trajectory)
             trajectory = self._rerenderer.render(trajectory)
-        length, limit = len(trajectory.token_ids), self.model.config.max_position_embeddings
+        length, limit = len(trajectory.token_ids), positions_of(self.model.config)
         if not length:
             raise DataError(
                 f"trajectory of task {trajectory.task.id} has no tokens to score: {trajectory.error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -182,7 +183,8 @@ def _largest(ours: list[list[float]], theirs: list[list[float]]) -> float:
 
 
 def _line(error: Exception) -> str:
-    return " ".join((str(error).strip() or type(error).__name__).split())[:200]
+    text = re.sub(r"'/[^']*'", "the checkpoint", str(error).strip() or type(error).__name__)
+    return " ".join(text.split())[:200]
 
 
 def _since(started: float) -> float:

@@ -36,7 +36,8 @@ _SMALL: Mapping[str, int] = {
         2: ("num_key_value_heads num_experts_per_tok linear_num_key_heads n_group moe_topk"),
         16: (
             "head_dim d_kv kv_lora_rank q_lora_rank v_head_dim linear_key_head_dim "
-            "linear_value_head_dim hidden_size_per_layer_input"
+            "linear_value_head_dim hidden_size_per_layer_input mamba_d_head mamba_head_dim "
+            "mamba_chunk_size chunk_size"
         ),
         32: (
             "moe_intermediate_size shared_expert_intermediate_size "
@@ -44,7 +45,10 @@ _SMALL: Mapping[str, int] = {
         ),
         WINDOW: ("sliding_window attention_window_size attention_chunk_size"),
         512: ("max_position_embeddings n_positions n_ctx"),
-        8: ("state_size qk_rope_head_dim qk_nope_head_dim patch_size index_topk"),
+        8: (
+            "state_size qk_rope_head_dim qk_nope_head_dim patch_size index_topk mamba_d_state "
+            "mamba_n_heads mamba_num_heads"
+        ),
         300: ("vocab_size_per_layer_input"),
     }.items()
     for name in names.split()
@@ -54,9 +58,9 @@ _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _DERIVED = ("layer_types", "layers_block_type", "mlp_layer_types")
 """Lists with an entry for each layer, which a configuration makes itself for another number of layers."""
 FITTING: Mapping[str, Mapping[str, Any]] = {
-    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_chunk_size": 16, "attn_layer_indices": [1, 3]},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "codegen": {"rotary_dim": 8},
-    "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_ssm": 128, "mamba_chunk_size": 16},
+    "falcon_h1": {"mamba_d_ssm": 128},
     "gptj": {"rotary_dim": 8},
     "dots1": {"first_k_dense_replace": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
@@ -65,7 +69,7 @@ FITTING: Mapping[str, Mapping[str, Any]] = {
     "ministral": {"head_dim": 16},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
-    "mamba2": {"head_dim": 16, "num_heads": 8, "chunk_size": 16},
+    "mamba2": {"head_dim": 16, "num_heads": 8},
     "nemotron": {"num_key_value_heads": 2},
     "reformer": {"is_decoder": True, "attn_layers": ["local", "local"], "attention_head_size": 16,
                  "axial_pos_shape": [16, 32], "axial_pos_embds_dim": [32, 32], "hidden_size": 64},

@@ -236,3 +236,25 @@ def test_other_files_than_the_weights_belong_to_the_identity(
     assert [name for name in old if old[name] != new[name]] == [file]
     (folder / "stage.json").write_text("{}")
     assert model_files(policy=str(folder)) == after, "records of this package are none of the model's files"
+
+
+def test_an_index_of_the_other_kind_does_not_make_a_download_incomplete(
+    cache: Path, tiny_folder: Path
+) -> None:
+    snapshot = hub_layout.put(cache, "org/tiny", tiny_folder)
+    (snapshot / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}})
+    )
+    assert revision_of("org/tiny") == hub_layout.COMMIT[:12]
+
+
+def test_a_folder_named_like_the_organisation_is_named_in_the_message(
+    cache: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_layout.put(cache, "org/tiny", tiny_folder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    with pytest.raises(ArtifactError, match="hub was not asked, because there is a folder 'org' here"):
+        revision_of("org/tiny")
+    with pytest.raises(ArtifactError, match="a hub id has an organisation"):
+        revision_of("gpt2")

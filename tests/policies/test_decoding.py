@@ -10,6 +10,7 @@ import torch
 
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.kv_cache.support import has_full_attention, reads_growing
+from rlprm.models.positions import NO_LIMIT, positions_of
 from rlprm.policies.decoding import choice
 from rlprm.policies.decoding.base import Contexts, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
@@ -137,3 +138,29 @@ def _scalar(model_type: str) -> Any:
     config = tiny_model(model_type, VOCABULARY).config
     config.num_labels = 1
     return AutoModelForTokenClassification.from_config(config).eval()
+
+
+def test_a_pad_id_in_the_middle_of_a_text_is_read() -> None:
+    model = tiny_model("mistral", VOCABULARY)
+    contexts = [[1, 5, 1, 7, 8, 9], [1, 15, 1, 17, 1, 19]]
+    how = Draw(torch.rand(2, 4, generator=torch.Generator().manual_seed(0)), 1.0, torch.tensor([2]), pad_id=1)
+    for name in ("turn", "turn_by_length"):
+        said = way_by_name(name, -1).decode(model, Contexts(contexts, [0, 1], [None] * 2), how)
+        forced = teacher_forced(model, contexts, said.ids, temperature=1.0)
+        for ours, theirs in zip(said.logprobs, forced, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_rope_that_depends_on_the_length_bounds_the_conversation() -> None:
+    config = tiny_model("phi3", VOCABULARY).config
+    assert positions_of(config) == 512
+    assert has_full_attention(config)
+    config.rope_parameters = {**config.rope_parameters, "rope_type": "longrope"}
+    config.original_max_position_embeddings = 64
+    assert positions_of(config) == 64
+    assert not has_full_attention(config)
+
+
+def test_a_model_without_positions_has_no_limit() -> None:
+    assert positions_of(tiny_model("mamba", VOCABULARY).config) == NO_LIMIT
+    assert positions_of(tiny_model("gpt2", VOCABULARY).config) == 512

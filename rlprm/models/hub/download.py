@@ -45,9 +45,22 @@ def model_folder(name: str, what: str = "model") -> Path:
     if name and Path(name).is_dir():
         return Path(name)
     if not is_hub_id(name):
-        raise ArtifactError(f"no {what} at {name!r}: the folder does not exist")
+        raise ArtifactError(f"no {what} at {name!r}: {_why_no_folder(name)}")
     # The cache's place is an argument, because tests and servers change it while the process runs.
     return Path(_snapshot(name, constants.HF_HUB_CACHE))
+
+
+def _why_no_folder(name: str) -> str:
+    """Return why a name is neither a folder nor asked of the hub."""
+    parent = Path(name.partition("@")[0]).parent
+    if name and name[0] not in "./~" and str(parent) != "." and parent.is_dir() and name.count("/") == 1:
+        return (
+            f"the folder does not exist. The hub was not asked, because there is a folder {str(parent)!r} "
+            "here; run from another folder to have the hub's model"
+        )
+    if name and "/" not in name and not name.startswith((".", "~")):
+        return "the folder does not exist; a hub id has an organisation (organisation/name)"
+    return "the folder does not exist"
 
 
 def commit_of(name: str) -> str | None:

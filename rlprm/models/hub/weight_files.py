@@ -34,11 +34,16 @@ def weight_files(folder: str | Path) -> list[Path]:
 def missing_shards(folder: str | Path) -> list[str]:
     """Return the names of weights that a folder should have and lacks, as its index says."""
     folder = Path(folder)
+    found = weight_files(folder)
+    if any(file.name in ("model.safetensors", "pytorch_model.bin") for file in found):
+        return []
     for index in _INDEXES:
-        if (folder / index).is_file():
+        # An index of the other kind may be left over; its files were not wanted.
+        of_kind = not found or index.removesuffix(".index.json").endswith(found[0].suffix)
+        if of_kind and (folder / index).is_file():
             names = sorted(set(read_json(folder / index)["weight_map"].values()))
             return [name for name in names if not (folder / name).is_file()]
-    return [] if weight_files(folder) else ["*.safetensors or pytorch_model*.bin"]
+    return [] if found else ["*.safetensors or pytorch_model*.bin"]
 
 
 def weights_hash(files: Sequence[Path]) -> str:

@@ -91,13 +91,17 @@ def _refuse_other_directions(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: naming the architecture.
     """
-    short, long = _contexts(model)[:2]
+    first = _words(model, 5, 0)
     inner: Any = unwrapped(model)
     try:
-        logits_BV = logits_after(model, [short, long])
-        alone_BV = logits_after(model, [short])
-        together_V = torch.log_softmax(logits_BV[0].float(), -1)
-        differences = (together_V - torch.log_softmax(alone_BV[0].float(), -1)).abs().tolist()
+        # Batches of one shape: a device may sum in another order for another shape.
+        found = [
+            model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits
+            for rows in ([[*first, *_words(model, 6, i)], _words(model, 11, 10 + i)] for i in (1, 2))
+        ]
+        one_V, other_V = (torch.log_softmax(logits[0, len(first) - 1].float(), -1) for logits in found)
+        logits_BV = found[0]
+        differences = (one_V - other_V).abs().tolist()
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -137,6 +141,8 @@ def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | No
         second = [[*row, *_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)]
         again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
         return [*errors, *_errors(model, second, again)]
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
         log.debug("%s: %s", type(decoder).__name__, error)
         return None

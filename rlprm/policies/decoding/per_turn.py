@@ -71,9 +71,8 @@ def _generate(
     width = max(map(len, rows))
     ids_BL = torch.tensor([[draw.pad_id] * (width - len(row)) + list(row) for row in rows])
     mask_BL = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    inputs: dict[str, Any] = {"input_ids": ids_BL.to(model.device)}
-    if not bool(mask_BL.all()):
-        inputs["attention_mask"] = mask_BL.to(model.device)
+    # Without a mask the library takes every pad id for padding, in the middle of a text, too.
+    inputs = {"input_ids": ids_BL.to(model.device), "attention_mask": mask_BL.to(model.device)}
     drawing = _Drawing(draw)
     with _plain_generation(model):
         model.generate(
