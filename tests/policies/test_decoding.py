@@ -42,7 +42,7 @@ def test_autocast_has_the_precision_of_its_logits() -> None:
 
 
 @pytest.mark.trap("sliding window in a cache with holes")
-def test_a_kept_cache_with_holes_is_wrong_under_a_window_and_is_not_used() -> None:
+def test_trap_a_kept_cache_with_holes_is_wrong_under_a_window_and_is_not_used() -> None:
     model = tiny_model("mistral", VOCABULARY)
     assert max(choice.differences_of(model, way_by_name("kept", -1)) or [0]) > 1
     assert max(choice.differences_of(model, way_by_name("turn", -1)) or [9]) < 1e-4
