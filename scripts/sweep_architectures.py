@@ -28,9 +28,9 @@ from tests.architectures.tiny import discovered  # noqa: E402
 RECORD = ROOT / "docs" / "results" / "architectures.json"
 PAGE = ROOT / "docs" / "architectures.md"
 _WAYS = {
-    "kept": "cache kept across turns",
+    "kept": "a cache kept across turns",
     "turn": "the model's own cache, for a turn",
-    "turn_by_length": "its own cache, for a turn, contexts of one length",
+    "turn_by_length": "the model's own cache, for a turn, by length",
     "whole": "no cache",
 }
 
@@ -54,7 +54,7 @@ def page(record: dict[str, object]) -> str:
         "learn and save. "
         + ", ".join(f"{count} decode with {_WAYS[way]}" for way, count in ways.most_common())
         + ". Nothing of this is a list in the code. A model is tried when it first acts, and the fastest way "
-        "that is right is taken ([method](method.md)).",
+        "that is right is taken ([how](big_models.md#architectures)).",
         "",
         "| model type | decoding | a search's candidates are read | verdict |",
         "| --- | --- | --- | --- |",
