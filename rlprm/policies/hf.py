@@ -89,7 +89,7 @@ class HFPolicy:
             known=[c.token_ids[: c.steps[-1].end] if c.steps else None for c in unique],
         )
         draw = Draw(
-            torch.from_numpy(uniforms(seeds, self.max_new_tokens)),
+            torch.from_numpy(uniforms(seeds, self.max_new_tokens)).to(self.model.device),  # once, not a token
             self.temperature,
             self._ends,
             self.renderer.pad_id,
