@@ -1,6 +1,6 @@
 """Check every text-generation architecture of the installed transformers; write docs/architectures.md.
 
-python scripts/sweep_architectures.py                 # all, about twenty minutes of one core
+python scripts/sweep_architectures.py                 # all, about three minutes of one core
 python scripts/sweep_architectures.py llama mistral   # some, printed and not written
 """
 
@@ -50,8 +50,8 @@ def page(record: dict[str, object]) -> str:
         f"{len(made)} a tiny random model can be made, and {len(right)} of these "
         f"({100 * len(right) / len(made):.0f} %) are right: decoding over three turns gives the tokens of a "
         "decoding without a cache and the log-probabilities of one whole forward (within 1e-4), sampled "
-        "tokens are read with the model's own probabilities, and an lm head, a scalar head and LoRA load, "
-        "learn and save. "
+        "tokens are read with the model's own probabilities, an lm head and a scalar head load and save, and "
+        "LoRA learns. "
         + ", ".join(f"{count} decode with {_WAYS[way]}" for way, count in ways.most_common())
         + ". Nothing of this is a list in the code. A model is tried when it first acts, and the fastest way "
         "that is right is taken ([how](big_models.md#architectures)).",

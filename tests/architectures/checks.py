@@ -113,8 +113,8 @@ def trains_with_adapters(model: PreTrainedModel) -> str:
     return _learns(adapted, lambda: -_chosen(adapted).mean())
 
 
-def heads_load_train_and_save(model: PreTrainedModel) -> str:
-    """An lm head and a scalar head: load from the policy, train a step, save, and load again."""
+def heads_load_and_save(model: PreTrainedModel) -> str:
+    """An lm head and a scalar head: load from the policy, save with weights of their own, and load again."""
     positions = [[ValuePosition.at(3), ValuePosition(3, 4, 9), ValuePosition.at(8)]]
     ids = _words(12, 9)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def heads_load_train_and_save(model: PreTrainedModel) -> str:
 CHECKS: Mapping[str, Callable[[PreTrainedModel], str]] = {
     "decoding": decodes_as_one_whole_forward,
     "probabilities": probabilities_at_chosen_tokens,
-    "heads": heads_load_train_and_save,
+    "heads": heads_load_and_save,
     "LoRA": trains_with_adapters,
 }
 
