@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -61,10 +61,7 @@ def find_own_logits(causal: Any) -> None:
     ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
     body = causal.get_decoder()(input_ids=ids_BL, use_cache=False)
     hidden_ND = body.last_hidden_state[0]
-    if hasattr(causal, "causal_logits"):  # a reward model's forward returns values
-        own = causal.causal_logits(ids_BL)[0]
-    else:
-        own = causal(input_ids=ids_BL, use_cache=False).logits[0]
+    own = _logits_of(causal, ids_BL)[0]
     layer = causal.get_output_embeddings()
     # Small logits would hide a cap, and training may make them large.
     if _has_plain_names(causal) and layer is not None and _agree(layer(hidden_ND), own):
@@ -109,14 +106,14 @@ def _agree(ours_NV: Tensor, own_NV: Tensor) -> bool:
 
 def _by_own_forward(causal: Any, hidden_ND: Tensor) -> Tensor:
     ids_1N = torch.zeros(1, len(hidden_ND), dtype=torch.long, device=hidden_ND.device)
-    forward = causal.causal_logits if hasattr(causal, "causal_logits") else _logits_of(causal)
     with _returning(causal.get_decoder(), hidden_ND.unsqueeze(0)):
-        logits_NV: Tensor = forward(ids_1N)[0]
-    return logits_NV
+        return _logits_of(causal, ids_1N)[0]
 
 
-def _logits_of(causal: Any) -> Any:
-    return lambda ids_BL: causal(input_ids=ids_BL, use_cache=False).logits
+def _logits_of(causal: Any, ids_BL: Tensor) -> Tensor:
+    if hasattr(causal, "causal_logits"):  # a reward model's forward returns values
+        return cast(Tensor, causal.causal_logits(ids_BL))
+    return cast(Tensor, causal(input_ids=ids_BL, use_cache=False).logits)
 
 
 @contextmanager

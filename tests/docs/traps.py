@@ -62,7 +62,7 @@ TRAPS: dict[str, dict[str, Trap]] = {
         ),
         "sliding window in a cache with holes": Trap(
             "A model with a sliding window decodes in a cache in which early ends have left masked columns.",
-            "The window counts columns, not tokens. Probabilities are off by 1 to 3 nats in tiny models, without an error.",
+            "The window counts columns, not tokens. Probabilities of tiny models are off by 1 to 3 nats.",
         ),
         "unusual tokens": Trap(
             "An action is recognised by its tokens instead of by its text.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,12 +12,12 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
-from rlprm.models.positions import length_of_steady_rope
+from rlprm.models.positions import length_of_steady_rope, positions_of
 from rlprm.models.reading import read_sequences
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.value_positions import ValuePosition
 
-__all__ = ["config_of", "has_full_attention", "reads_growing"]
+__all__ = ["config_of", "has_full_attention", "random_words", "reads_growing", "vocabulary_of"]
 
 _BOUND = 1e-3
 _SHARE_OF_SPREAD = 0.02
@@ -44,15 +45,24 @@ def has_full_attention(config: PretrainedConfig) -> bool:
         return False
     if any(type(layer) is not DynamicLayer for layer in layers):
         return False
-    longest = getattr(text, "max_position_embeddings", None) or 1 << 30
-    if getattr(text, "use_sliding_window", True) is False:
-        longest = 0
+    longest = 0 if getattr(text, "use_sliding_window", True) is False else positions_of(config)
     windows = [
         value
         for name, value in text.to_dict().items()
         if ("window" in name or "chunk" in name) and isinstance(value, int) and not isinstance(value, bool)
     ]
     return not any(0 < value < longest for value in windows)
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Return the number of tokens that a model's logits are over."""
+    return int(config_of(model).get_text_config(decoder=True).vocab_size)
+
+
+def random_words(model: PreTrainedModel, length: int, seed: int) -> list[int]:
+    """Return token ids to try a model on, without the first three, which often are special."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocabulary_of(model), (length,), generator=generator).tolist()
 
 
 def reads_growing(model: PreTrainedModel) -> bool:
@@ -68,13 +78,12 @@ def reads_growing(model: PreTrainedModel) -> bool:
 
 
 def _agrees(model: PreTrainedModel) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = int(config_of(model).get_text_config(decoder=True).vocab_size)
+    seeds = count()
 
-    def words(count: int) -> list[int]:
-        return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
+    def words(length: int) -> list[int]:
+        return random_words(model, length, next(seeds))
 
-    stems = [words(count) for count in (7, 4, 12)]
+    stems = [words(length) for length in (7, 4, 12)]
     reader = PrefixReader(model)
     try:
         first = [_branch([*stem, *words(n)], 0, len(stem)) for stem in stems for n in (2, 5)]

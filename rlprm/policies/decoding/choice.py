@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,12 +17,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.models.kv_cache.support import config_of, has_full_attention
+from rlprm.models.kv_cache.support import config_of, has_full_attention, random_words, vocabulary_of
 from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
 from rlprm.policies.decoding.kept import KeptCache
 from rlprm.policies.decoding.per_turn import TurnCache
-from rlprm.policies.decoding.whole import Whole, logits_after, teacher_forced
+from rlprm.policies.decoding.whole import Whole, teacher_forced
 
 __all__ = ["WAYS", "differences_of", "right_way", "way_by_name"]
 
@@ -75,49 +74,49 @@ def right_way(model: PreTrainedModel) -> str:
 
 
 def _tried(model: PreTrainedModel) -> str:
-    inner: Any = unwrapped(model)
-    _refuse_other_directions(model)
+    dtype = _refuse_other_directions(model)
     for name in WAYS:
-        if name == "kept" and not has_full_attention(inner.config):
+        if name == "kept" and not has_full_attention(config_of(model)):
             continue
-        if name == "whole" or _is_right(model, way_by_name(name, closing_id=-1)):
+        if name == "whole":
+            return name
+        differences = differences_of(model, way_by_name(name, closing_id=-1))
+        if differences is not None and _is_rounding(differences, dtype):
             return name
     raise AssertionError("the last way is not tried")
 
 
-def _refuse_other_directions(model: PreTrainedModel) -> None:
+def _refuse_other_directions(model: PreTrainedModel) -> torch.dtype:
     """Refuse a model whose probabilities depend on later tokens, or on the rows beside.
+
+    Returns:
+        The precision of its logits, which under autocast is not that of its weights.
 
     Raises:
         ConfigError: naming the architecture.
     """
-    first = _words(model, 5, 0)
-    inner: Any = unwrapped(model)
+    first = random_words(model, 5, 0)
+    family = config_of(model).model_type
     try:
         # Batches of one shape: a device may sum in another order for another shape.
         found = [
             model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits
-            for rows in ([[*first, *_words(model, 6, i)], _words(model, 11, 10 + i)] for i in (1, 2))
+            for rows in (
+                [[*first, *random_words(model, 6, i)], random_words(model, 11, 10 + i)] for i in (1, 2)
+            )
         ]
         one_V, other_V = (torch.log_softmax(logits[0, len(first) - 1].float(), -1) for logits in found)
-        logits_BV = found[0]
         differences = (one_V - other_V).abs().tolist()
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"models of type {family} cannot be read here: {reason}") from error
+    if not _is_rounding(differences, found[0].dtype):
         raise ConfigError(
-            f"models of type {inner.config.model_type} cannot be read here: {reason}"
-        ) from error
-    if not _is_rounding(differences, logits_BV.dtype):
-        raise ConfigError(
-            f"models of type {inner.config.model_type} do not write from left to right: later tokens change "
+            f"models of type {family} do not write from left to right: later tokens change "
             f"the probabilities of earlier ones by {max(differences):.2g} nats"
         )
-
-
-def _is_right(model: PreTrainedModel, decoder: Decoder) -> bool:
-    differences = differences_of(model, decoder)
-    # Under autocast the logits have another precision than the weights.
-    return differences is not None and _is_rounding(differences, logits_after(model, _contexts(model)).dtype)
+    dtype: torch.dtype = found[0].dtype
+    return dtype
 
 
 def _is_rounding(differences: Sequence[float], dtype: torch.dtype) -> bool:
@@ -138,7 +137,9 @@ def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | No
         said = decoder.decode(model, Contexts(first, range(len(first)), [None] * len(first)), _draw(model, 1))
         errors = _errors(model, first, said)
         kept = [[*context, *ids] for context, ids in zip(first, said.ids, strict=True)]
-        second = [[*row, *_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)]
+        second = [
+            [*row, *random_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)
+        ]
         again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
         return [*errors, *_errors(model, second, again)]
     except torch.OutOfMemoryError:
@@ -153,7 +154,7 @@ def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | No
 def _draw(model: PreTrainedModel, seed: int) -> Draw:
     """Draw actions of different lengths: every second token is an end."""
     uniforms_BK = torch.rand(len(_CONTEXTS), _LENGTH, generator=torch.Generator().manual_seed(seed))
-    return Draw(uniforms_BK, 1.0, torch.arange(0, _vocabulary(model), 2), pad_id=0)
+    return Draw(uniforms_BK, 1.0, torch.arange(0, vocabulary_of(model), 2), pad_id=0)
 
 
 def _errors(model: PreTrainedModel, contexts: Sequence[Sequence[int]], said: Decoded) -> list[float]:
@@ -166,14 +167,4 @@ def _errors(model: PreTrainedModel, contexts: Sequence[Sequence[int]], said: Dec
 
 
 def _contexts(model: PreTrainedModel) -> list[list[int]]:
-    return [_words(model, count, seed) for seed, count in enumerate(_CONTEXTS)]
-
-
-def _words(model: PreTrainedModel, count: int, seed: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, _vocabulary(model), (count,), generator=generator).tolist()
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    inner: Any = unwrapped(model)
-    return int(inner.config.get_text_config(decoder=True).vocab_size)
+    return [random_words(model, count, seed) for seed, count in enumerate(_CONTEXTS)]

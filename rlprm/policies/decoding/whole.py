@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from rlprm.data.batching import pad_right
 from rlprm.policies.decoding.base import Contexts, Decoded, Draw, sample_actions
 
-__all__ = ["Whole", "logits_after", "teacher_forced"]
+__all__ = ["Whole", "teacher_forced"]
 
 
 class Whole:
@@ -31,16 +31,16 @@ class Whole:
             for index, (token, alive) in enumerate(zip(next_B.tolist(), alive_B.tolist(), strict=True)):
                 rows[index].append(token)
                 fed[index] += len(rows[index]) * alive
-            return logits_after(model, rows)
+            return _logits_after(model, rows)
 
-        ids, logprobs = sample_actions(logits_after(model, rows), step, draw)
+        ids, logprobs = sample_actions(_logits_after(model, rows), step, draw)
         return Decoded(ids, logprobs, [len(c) for c in contexts.unique], fed)
 
     def clear(self) -> None:
         """Nothing is kept."""
 
 
-def logits_after(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
+def _logits_after(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
     """Return the logits (B, V) after the last token of each row."""
     ids_BL = pad_right(rows, 0).to(model.device)
     logits_BLV: Tensor = model(input_ids=ids_BL, use_cache=False).logits

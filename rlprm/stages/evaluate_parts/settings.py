@@ -142,10 +142,7 @@ class EvaluateConfig(PolicyConfig):
         """
         from rlprm.models.loading import revision_of
 
-        found = {"policy": revision_of(self.model)}
-        for search in self.all_searches():
-            if search.policy is not None:
-                found[f"policy of {search.name}"] = revision_of(search.policy)
+        found = {role: revision_of(path) for role, path in self._policies().items()}
         for name, value in self.scorers.items():
             if not isinstance(value, Mapping):
                 found[name] = revision_of(value)
@@ -157,16 +154,17 @@ class EvaluateConfig(PolicyConfig):
 
     def models(self) -> dict[str, str]:
         """Return the models of policies and scorers by role."""
-        found = {"policy": self.model}
-        for search in self.all_searches():
-            if search.policy is not None:
-                found[f"policy of {search.name}"] = search.policy
+        found = self._policies()
         for name, value in self.scorers.items():
             if isinstance(value, Mapping):
                 found |= {f"{key} of {name}": path for key, path in _weights_of(value).items()}
             else:
                 found[name] = value
         return found
+
+    def _policies(self) -> dict[str, str]:
+        others = {f"policy of {s.name}": s.policy for s in self.all_searches() if s.policy is not None}
+        return {"policy": self.model, **others}
 
     def sources(self, *names: str) -> dict[str, Any]:
         """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`.
