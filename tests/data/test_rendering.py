@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
@@ -47,6 +47,7 @@ def whole(renderer: ChatRenderer, messages: list[Message], *, generate: bool) ->
     turns=st.lists(st.tuples(texts(), texts()), max_size=3),
     last=texts(),
 )
+@example(system="\n\n", question="<|im_end|>", turns=[], last="")
 def test_the_pieces_together_are_the_template_rendered_whole(
     name: str, system: str | None, question: str, turns: list[tuple[str, str]], last: str
 ) -> None:

@@ -14,12 +14,16 @@ __all__ = ["Shape", "Skeleton", "parts_of", "shape_of", "skeleton_of"]
 Skeleton = Sequence[str]
 """What the template writes before, between and behind the contents that are not blank."""
 
-Shape = tuple[tuple[str, bool], ...]
+Shape = tuple[tuple[str, str | None], ...]
+"""Of each message its role, and its content if the content is blank."""
 
 
 def shape_of(messages: Sequence[Message]) -> Shape:
-    """Return for each message its role, and whether its content is blank."""
-    return tuple((message["role"], not message["content"].strip()) for message in messages)
+    """Return for each message its role, and its content if the content is blank.
+
+    Templates leave a blank content out, or trim the content, so a stand-in cannot tell where it belongs.
+    """
+    return tuple((m["role"], None if m["content"].strip() else m["content"]) for m in messages)
 
 
 def skeleton_of(template: Template, shape: Shape) -> Skeleton:
@@ -28,12 +32,14 @@ def skeleton_of(template: Template, shape: Shape) -> Skeleton:
     Raises:
         ChatTemplateError: if the template drops, repeats or moves a content.
     """
-    contents = ["" if blank else f"content-{i}-of-message" for i, (_, blank) in enumerate(shape)]
+    contents = [
+        f"content-{i}-of-message" if blank is None else blank for i, (_, blank) in enumerate(shape)
+    ]
     messages = [Message(role=role, content=c) for (role, _), c in zip(shape, contents, strict=True)]
     rest = template.render(messages)
     pieces = []
     for (role, _), content in zip(shape, contents, strict=True):
-        if not content:
+        if not content.strip():
             continue
         if rest.count(content) != 1:
             raise ChatTemplateError(
