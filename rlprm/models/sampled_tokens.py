@@ -6,11 +6,12 @@ of the memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -19,7 +20,7 @@ from rlprm.models.own_logits import find_own_logits, own_logits
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.zero import is_split
 
-__all__ = ["body_states", "check_logits", "read_tokens"]
+__all__ = ["body_states", "check_logits", "in_parts", "read_tokens"]
 
 _TOKENS_AT_ONCE = 1024
 
@@ -60,6 +61,24 @@ def read_tokens(
         logprobs_N = token_logprobs(logits_NV, part_N)
         return logprobs_N, entropy(logits_NV) if with_entropy else torch.zeros_like(logprobs_N)
 
+    logprobs_N, entropies_N = in_parts(read, causal, hidden_ND, ids_N)
+    return logprobs_N, entropies_N
+
+
+def in_parts(
+    read: Callable[[Tensor, Tensor], tuple[Tensor, ...]], causal: nn.Module, hidden_ND: Tensor, ids_N: Tensor
+) -> tuple[Tensor, ...]:
+    """Read N tokens in parts, each of which is computed again in the backward pass.
+
+    Args:
+        read: of hidden states and ids to results, one value a token.
+        causal: the model whose output layer ``read`` uses.
+        hidden_ND: last hidden state at the position before each token.
+        ids_N: the tokens.
+
+    Returns:
+        The results of ``read`` for all tokens.
+    """
     # With a layer that ZeRO-3 has split every call is a collective, and processes differ in their tokens.
     if len(ids_N) <= _TOKENS_AT_ONCE or any(map(is_split, causal.parameters())):
         return read(hidden_ND, ids_N)
@@ -69,8 +88,7 @@ def read_tokens(
         else read(*part)
         for part in zip(*(torch.split(x, _TOKENS_AT_ONCE) for x in (hidden_ND, ids_N)), strict=True)
     ]
-    logprobs, entropies = zip(*parts, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def check_logits(model: PreTrainedModel | PeftModel) -> None:

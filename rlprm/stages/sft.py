@@ -17,7 +17,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from rlprm import envs
 from rlprm.data.conversation import Conversation
@@ -36,6 +36,7 @@ from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
+from rlprm.models.learned_tokens import IGNORED, LearnedTokensTrainer
 from rlprm.models.loading import load_causal_lm, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
@@ -63,7 +64,6 @@ from rlprm.training import (
 from rlprm.types import End, Split, Step, Trajectory
 
 log = logging.getLogger(__name__)
-_IGNORED = -100
 _TASKS_OF_A_WORKER = 16
 """To be worth the start of a process: it imports all libraries first."""
 
@@ -121,7 +121,7 @@ def run(config: SFTStageConfig) -> None:
                 seed=config.seed,
             )
         parameters = sum(map(size_of, model.parameters()))
-        trainer = SFTTrainer(
+        trainer = LearnedTokensTrainer(
             model=with_adapters(model, config, seed=config.seed),
             args=arguments,
             train_dataset=dataset,
@@ -262,7 +262,7 @@ def _rows(
         for step in unlearned:
             drawn[step.start : step.end + 1] = False
         learned = zip(token_ids, action_mask, drawn.tolist(), strict=True)
-        labels = [token if acted or extra else _IGNORED for token, acted, extra in learned]
+        labels = [token if acted or extra else IGNORED for token, acted, extra in learned]
         rows.append({"input_ids": list(token_ids), "labels": labels})
     return Dataset.from_list(rows)
 

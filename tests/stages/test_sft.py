@@ -124,7 +124,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
     """A policy after two steps of training, and the batches it was trained on with their losses."""
     batches: list[dict[str, Any]] = []
 
-    class Watched(sft.SFTTrainer):  # type: ignore[misc]
+    class Watched(sft.LearnedTokensTrainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
             with torch.no_grad():
                 logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
@@ -134,7 +134,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
 
     folder = tmp_path_factory.mktemp("sft") / "policy"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft, "SFTTrainer", Watched)
+        patch.setattr(sft, "LearnedTokensTrainer", Watched)
         sft.run(config(folder))
     return folder, batches
 
@@ -249,14 +249,14 @@ def test_a_killed_run_goes_on_to_the_same_policy(
     }  # fmt: skip
     sft.run(config(tmp_path / "whole", **settings))
 
-    class Killed(sft.SFTTrainer):  # type: ignore[misc]
+    class Killed(sft.LearnedTokensTrainer):  # type: ignore[misc]
         def training_step(self, *arguments: Any) -> Any:
             if self.state.global_step == 3:
                 raise KeyboardInterrupt
             return super().training_step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "SFTTrainer", Killed)
+        patch.setattr(sft, "LearnedTokensTrainer", Killed)
         with pytest.raises(KeyboardInterrupt):
             sft.run(config(tmp_path / "killed", **settings))
     assert not (tmp_path / "killed/stage.json").exists()
@@ -277,7 +277,7 @@ def test_recomputed_activations_give_the_same_policy(
     folder, _ = trained
     losses, policies, entered = [], [], [0, 0]
 
-    class Counted(sft.SFTTrainer):  # type: ignore[misc]
+    class Counted(sft.LearnedTokensTrainer):  # type: ignore[misc]
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             (layer,) = (m for n, m in self.model.named_modules() if n.endswith("layers.0.self_attn"))
@@ -286,7 +286,7 @@ def test_recomputed_activations_give_the_same_policy(
         def count(self, *_: object) -> None:
             entered[self.args.gradient_checkpointing] += 1
 
-    monkeypatch.setattr(sft, "SFTTrainer", Counted)
+    monkeypatch.setattr(sft, "LearnedTokensTrainer", Counted)
     for recompute in (False, True):
         output = tmp_path / str(recompute)
         settings = {"max_length": 160, "lora_r": rank, "gradient_checkpointing": recompute}
