@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlprm.errors import ConfigError, TrainingError, refuse_other_settings
 from rlprm.models import zero
+from rlprm.models.precision import computes_in_bfloat16
 from rlprm.runtime import tracking
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.parsing.renames import current_settings
@@ -41,12 +42,15 @@ _SELDOM_SET = (
 """Those of optimisation that a record names only where they are not the library's own."""
 
 
-def trainer_arguments(kind: type[_Arguments], config: OptimisationConfig, **own: Any) -> _Arguments:
+def trainer_arguments(
+    kind: type[_Arguments], config: OptimisationConfig, model: str | None, **own: Any
+) -> _Arguments:
     """Build the arguments of a library's trainer, with what depends on the machine settled.
 
     Args:
         kind: the library's class.
         config: of a stage; its settings that the library has are passed on.
+        model: folder or hub id that training starts from; None for a small model that is yet to be made.
         own: what the stage decides itself.
 
     Raises:
@@ -55,17 +59,17 @@ def trainer_arguments(kind: type[_Arguments], config: OptimisationConfig, **own:
     given = {name: getattr(config, name) for name, d in declarations(config).items() if d.library}
     given |= given.pop("trainer_kwargs") | own
     try:
-        arguments: _Arguments = kind(**_settled(given))
+        arguments: _Arguments = kind(**_settled(given, model))
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return arguments
 
 
-def _settled(given: dict[str, Any]) -> dict[str, Any]:
+def _settled(given: dict[str, Any], model: str | None) -> dict[str, Any]:
     """Settle what depends on the machine if the user left it open."""
     bf16, fp16 = given.get("bf16"), given.get("fp16", False)
     if bf16 is None:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not fp16
+        bf16 = not fp16 and computes_in_bfloat16(model)
     # Without a GPU this must be set, or processes launched together would each train apart.
     on_cpu = given.get("use_cpu", False) or not torch.accelerator.is_available()
     zero.prepare(on_cpu=on_cpu)

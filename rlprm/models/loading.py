@@ -15,33 +15,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlprm.errors import ArtifactError, ConfigError
+from rlprm.errors import ArtifactError
 from rlprm.models.heads import LM
 from rlprm.models.hub.download import commit_of, model_folder
 from rlprm.models.hub.options import options_of_loading
 from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.positions import positions_of
+from rlprm.models.precision import resolve_dtype
 from rlprm.models.reading import compute_in_float32
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.models.scalar_head import scalar_class
 from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """Return the torch dtype of a name; ``"auto"`` is bfloat16 on a GPU and float32 elsewhere.
-
-    Raises:
-        ConfigError: for an unknown name.
-    """
-    if name == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    if name not in _DTYPES:
-        raise ConfigError(f"unknown dtype {name!r}; known: auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def default_device() -> torch.device:
@@ -91,7 +78,7 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
     def load(folder: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=resolve_dtype(dtype),
+            dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             **options_of_loading(weights=True),
         )
@@ -112,7 +99,7 @@ def load_scalar_model(
     Args:
         path: folder or hub id. A causal checkpoint keeps its body and gets a scalar head of zeros,
             so that an untrained PRM predicts one value for every position.
-        dtype: of the body, see :func:`resolve_dtype`; the head is always in float32.
+        dtype: of the body, see :func:`rlprm.models.precision.resolve_dtype`; the head is always in float32.
         device: of the model; :func:`default_device` if None.
         dropout: before the head. Stock token classification uses 0.1, which would shift regression
             outputs between training and evaluation.
@@ -128,7 +115,7 @@ def load_scalar_model(
             folder,
             config=config,
             **options_of_loading(weights=True),
-            dtype=resolve_dtype(dtype),
+            dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
         )
@@ -155,7 +142,7 @@ def load_lm_reward_model(
     Args:
         path: folder or hub id of a policy, whose two new layers start at zero, or of such a reward model.
         scale: τ; the checkpoint's own if None.
-        dtype: of the body, see :func:`resolve_dtype`; the two new layers are always in float32.
+        dtype: of the body, see :func:`rlprm.models.precision.resolve_dtype`; the two new layers are always in float32.
         device: of the model; :func:`default_device` if None.
 
     Raises:
@@ -173,7 +160,7 @@ def load_lm_reward_model(
             folder,
             config=config,
             **options_of_loading(weights=True),
-            dtype=resolve_dtype(dtype),
+            dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
         )

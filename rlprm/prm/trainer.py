@@ -58,7 +58,7 @@ def prm_arguments(config: PRMConfig) -> TrainingArguments:
         ConfigError: for values the library refuses.
     """
     # The rows are indices of trajectories, whose column no model has.
-    return trainer_arguments(TrainingArguments, config, remove_unused_columns=False)
+    return trainer_arguments(TrainingArguments, config, config.model, remove_unused_columns=False)
 
 
 class PRMTrainer(Trainer):

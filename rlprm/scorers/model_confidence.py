@@ -41,7 +41,7 @@ def build(
         name: shown in tables.
         model: folder or hub id of a policy. Of a reward model with an lm head, the language model is read.
         per: ``action`` or ``token``, see :func:`rlprm.data.confidence.check_per`.
-        dtype: of the weights, see :func:`rlprm.models.loading.resolve_dtype`.
+        dtype: of the weights, see :func:`rlprm.models.precision.resolve_dtype`.
         token_budget: padded tokens of one forward.
 
     Raises:

@@ -75,6 +75,7 @@ def run(config: SFTStageConfig) -> None:
         # Rows already hold token ids and labels, so the trainer must not prepare them.
         SFTConfig,
         config,
+        None if config.model == "tiny" else config.model,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     base = None if config.model == "tiny" else revision_of(config.model)

@@ -212,7 +212,7 @@ def test_settings_of_the_library_arrive_there(tmp_path: Path) -> None:
     assert made.trainer_kwargs == {
         "optim": "sgd", "adam_beta2": 0.9, "lr_scheduler_kwargs": {"num_cycles": 2}, "use_cpu": True,
     }  # fmt: skip
-    arguments = trainer_arguments(TrainingArguments, made)
+    arguments = trainer_arguments(TrainingArguments, made, None)
     assert (arguments.optim, arguments.adam_beta2, arguments.seed) == ("sgd", 0.9, 0)
     assert arguments.lr_scheduler_kwargs == {"num_cycles": 2}
     for wrong, said in {
@@ -222,7 +222,7 @@ def test_settings_of_the_library_arrive_there(tmp_path: Path) -> None:
         "--optim=zebra": "zebra",
     }.items():
         with pytest.raises(ConfigError, match=said) as caught:
-            trainer_arguments(TrainingArguments, parse(settings_type("train-prm"), [*line, wrong]))
+            trainer_arguments(TrainingArguments, parse(settings_type("train-prm"), [*line, wrong]), None)
         assert "\n" not in str(caught.value)
 
 

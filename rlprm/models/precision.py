@@ -1,0 +1,101 @@
+"""The precision that ``auto`` stands for: bfloat16 where a processor computes faster in it, else float32."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import struct
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from rlprm.errors import ConfigError
+from rlprm.models.hub.download import model_folder
+from rlprm.models.hub.weight_files import weight_files
+
+__all__ = ["computes_in_bfloat16", "number_of_weights", "resolve_dtype"]
+
+log = logging.getLogger(__name__)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SMALL = 50_000_000
+"""Weights below which a CPU computes in float32: little time is to be won, and rounding stays out."""
+
+
+def resolve_dtype(name: str, path: str | None = None) -> torch.dtype:
+    """Return the torch dtype of a name; for ``"auto"`` see :func:`computes_in_bfloat16`.
+
+    Args:
+        name: of a dtype, or ``auto``.
+        path: folder or hub id of the model; None for a small one.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if computes_in_bfloat16(path) else torch.float32
+    if name not in _DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}; known: auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def computes_in_bfloat16(path: str | None) -> bool:
+    """Return whether a model computes in bfloat16 unless a setting says otherwise.
+
+    On a GPU that has bfloat16 every model does. On a CPU a model of 50 million weights or more does if the
+    processor has instructions for bfloat16 (AMX, AVX512-BF16, Arm's BF16); this is said once.
+
+    Args:
+        path: folder or hub id of the model; None for a small one that is yet to be made.
+    """
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    found = None if path is None else _instructions_for_bfloat16()
+    if path is None or found is None or (weights := number_of_weights(path)) < SMALL:
+        return False
+    _say_once(path, weights, found)
+    return True
+
+
+def number_of_weights(path: str) -> int:
+    """Return the number of weights in the files of a model; 0 if there are none.
+
+    Files of PyTorch's own format have no list of shapes; 4 bytes count as a weight there.
+    """
+    count = 0
+    for file in weight_files(model_folder(path)):
+        if file.suffix == ".safetensors":
+            count += sum(math.prod(shape) for shape in _shapes(file))
+        else:
+            count += file.stat().st_size // 4
+    return count
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    with file.open("rb") as stream:
+        try:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+            return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+            return []  # damaged; loading reports it
+
+
+def _instructions_for_bfloat16() -> str | None:
+    """Return the name of this processor's instructions for bfloat16; None without."""
+    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "BF16", "arm_bf16": "BF16"}
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+    else:
+        has = {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
+    return next((name for key, name in known.items() if has.get(key)), None)
+
+
+@lru_cache
+def _say_once(path: str, weights: int, instructions: str) -> None:
+    log.info(
+        "%s has %d million weights and computes in bfloat16, because this processor has %s; "
+        "dtype float32 (in training bf16 false) is exact and slower",
+        path, round(weights / 1e6), instructions,
+    )  # fmt: skip
