@@ -15,7 +15,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlprm import __version__
@@ -48,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if arguments[0] == "recipes":
-        return _print_recipes(arguments[1:])
+        return _print(recipes_command, arguments[1:])
+    if arguments[0] == "models":
+        return _print(_models_command, arguments[1:])
     arguments[0] = arguments[0].replace("_", "-")
     if arguments[0] not in _STAGES:
-        known = ", ".join((*_STAGES, "recipes"))
+        known = ", ".join((*_STAGES, "recipes", "models"))
         print(f"rlprm: unknown stage {arguments[0]!r}; known: {known}", file=sys.stderr)
         return 2
     _append_current_folder()
@@ -82,13 +84,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _print_recipes(words: Sequence[str]) -> int:
+def _print(command: Callable[[Sequence[str]], str], words: Sequence[str]) -> int:
+    """Print what a command that is no stage returns; returns the exit status."""
     try:
-        print(recipes_command(words))
+        print(command(words))
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _models_command(words: Sequence[str]) -> str:
+    from rlprm.models.hub.packaged import models_command
+
+    if words[:1] == ["get"]:
+        _silence_libraries()
+    return models_command(list(words))
 
 
 def _append_current_folder() -> None:
@@ -153,6 +164,7 @@ def _usage() -> str:
         "rlprm <stage> --help lists a stage's settings.\n"
         "rlprm <stage> --overwrite removes what an earlier run wrote into output_dir, and starts anew.\n"
         "rlprm recipes lists the shipped recipes; rlprm recipes copy ENVIRONMENT FOLDER copies some.\n"
+        "rlprm models lists pretrained models in Python packages; rlprm models get NAME writes one.\n"
         f"{', '.join(STAGES)}: --accelerate_config zero2 launches several processes, with the file of\n"
         "that name in ds_configs/ or a path of your own."
     )

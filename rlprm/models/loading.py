@@ -142,7 +142,8 @@ def load_lm_reward_model(
     Args:
         path: folder or hub id of a policy, whose two new layers start at zero, or of such a reward model.
         scale: τ; the checkpoint's own if None.
-        dtype: of the body, see :func:`rlprm.models.precision.resolve_dtype`; the two new layers are always in float32.
+        dtype: of the body, see :func:`rlprm.models.precision.resolve_dtype`; the two new layers are always
+            in float32.
         device: of the model; :func:`default_device` if None.
 
     Raises:

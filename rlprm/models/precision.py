@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rlprm.errors import ConfigError
+from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.hub.download import model_folder
 from rlprm.models.hub.weight_files import weight_files
 
@@ -51,10 +51,16 @@ def computes_in_bfloat16(path: str | None) -> bool:
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    found = None if path is None else _instructions_for_bfloat16()
-    if path is None or found is None or (weights := number_of_weights(path)) < SMALL:
+    instructions = _instructions_for_bfloat16()
+    if path is None or instructions is None:
         return False
-    _say_once(path, weights, found)
+    try:
+        weights = number_of_weights(path)
+    except ArtifactError:
+        return False  # loading reports it
+    if weights < SMALL:
+        return False
+    _say_once(path, weights, instructions)
     return True
 
 

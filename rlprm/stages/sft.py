@@ -36,7 +36,6 @@ from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.learned_tokens import IGNORED, LearnedTokensTrainer
 from rlprm.models.loading import load_causal_lm, revision_of
 from rlprm.models.lora import (
     FULL_PRECISION,
@@ -51,6 +50,7 @@ from rlprm.models.zero import size_of
 from rlprm.runtime.processes import local_count
 from rlprm.runtime.provenance import episode_settings, warn_of_differences
 from rlprm.runtime.record import is_finished, recorded
+from rlprm.sft.trainer import IGNORED, LearnedTokensTrainer
 from rlprm.stages.cloning import choose_trajectories, steps_over
 from rlprm.stages.settings import SFTStageConfig
 from rlprm.training import (

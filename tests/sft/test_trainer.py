@@ -21,8 +21,8 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from rlprm.models.learned_tokens import IGNORED, LearnedTokensTrainer, learned_tokens
 from rlprm.models.tokenizer import train_tokenizer
+from rlprm.sft.trainer import IGNORED, LearnedTokensTrainer, learned_tokens
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
