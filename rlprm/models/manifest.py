@@ -33,7 +33,7 @@ class Manifest:
     activation: str
     """From the head's output to a value, see ``rlprm.functional.activation``."""
     relabel: str
-    cold_start_epochs: int
+    cold_start_epochs: float
     value_reads: str
     """``"action"`` or ``"state_and_action"``: positions of the values (``rlprm.models.value_positions``)."""
     outcome: str

@@ -56,8 +56,11 @@ class PRMConfig(ChatConfig, TuningConfig, OptimisationConfig):
         "epoch", "When value-based labels are made anew: epoch (the paper's) or batch.",
         choices=("epoch", "batch"), group=_LABELS,
     )  # fmt: skip
-    cold_start_epochs: int = setting(
-        1, "First epochs that learn returns only, before values mean anything.", least=0, group=_LABELS
+    cold_start_epochs: float = setting(
+        1.0,
+        "First epochs, or a part of the first one, that learn returns only, before values mean anything.",
+        least=0,
+        group=_LABELS,
     )
     model: str = setting(
         "", "Weights to start from: a policy or a base model, folder or hub id.", required=True, group=_MODEL

@@ -37,13 +37,14 @@ class LabelTable:
 
     Attributes:
         epoch: the current epoch, counted from 1.
+        progress: epochs that are done, a part of the current one included.
         rows: labels of all trajectories to learn from; None if every batch gets labels of its own.
         resumed_from: folder of the checkpoint from which the next epoch resumes.
     """
 
     def __init__(self, settings: PRMConfig, stored: StoredLabels | None = None) -> None:
         self.settings, self.stored = settings, stored
-        self.epoch = 1
+        self.epoch, self.progress = 1, 0.0
         self.rows: LabelBatch | None = None if stored is None else stored.train
         self.resumed_from: Path | None = None
 
@@ -55,17 +56,21 @@ class LabelTable:
     @property
     def is_cold(self) -> bool:
         """Whether the cold start lasts, so that labels must not be made of values."""
-        return self.needs_values and self.epoch <= self.settings.cold_start_epochs
+        # Shares of an epoch are rounded numbers.
+        return self.needs_values and self.progress < self.settings.cold_start_epochs - 1e-6
 
     @property
     def is_due(self) -> bool:
-        """Whether the labels of this epoch must be made now, from the values at its start."""
+        """Whether the labels of this epoch must be made now, from the values of this moment.
+
+        That is the start of the epoch, or the end of a cold start within the epoch.
+        """
         by_epoch = self.settings.relabel == "epoch"
         return by_epoch and self.rows is None and self.needs_values and not self.is_cold
 
     def start(self, epoch: int) -> None:
         """Start an epoch (counted from 1); load its labels if the run resumes from a checkpoint within it."""
-        self.epoch = epoch
+        self.epoch, self.progress = epoch, max(self.progress, epoch - 1.0)
         folder, self.resumed_from = self.resumed_from, None
         if self.stored is None:
             self.rows = None if folder is None else _read(folder, epoch)

@@ -144,6 +144,10 @@ class PRMTrainer(Trainer):
         # A run that resumes within an epoch wraps the data loader, which then no longer sets the epoch.
         self._order.set_epoch(number - 1)
         self.label_table.start(number)
+        self.make_labels_if_due()
+
+    def make_labels_if_due(self) -> None:
+        """Make the labels of the rest of this epoch, if that is due; every process must call it."""
         if self.label_table.is_due:
             batch = self._batch(self.train_trajectories, tokens=False)
             values_BT1 = activate(self.predict_logits(self.train_trajectories), self.config.activation)
@@ -308,12 +312,20 @@ class _Labels(TrainerCallback):
     ) -> None:
         """Set the epoch, for a run that resumes from its last checkpoint and starts no further epoch."""
         self.trainer.label_table.epoch = _epoch_of(state)
+        self.trainer.label_table.progress = state.epoch or 0.0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the epoch."""
         self.trainer.start_epoch(_epoch_of(state))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make labels if the cold start has just ended within an epoch."""
+        self.trainer.label_table.progress = max(self.trainer.label_table.progress, state.epoch or 0.0)
+        self.trainer.make_labels_if_due()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -50,6 +50,19 @@ def test_a_cold_epoch_makes_returns_and_a_warm_one_what_the_estimator_says(table
     assert same(found[3][1], warm)
 
 
+def test_a_cold_start_may_end_within_an_epoch(table: Any) -> None:
+    t = table(cold_start_epochs=0.5)
+    t.start(1)
+    found = []
+    for t.progress in (0.0, 0.25, 0.1 + 0.2 + 0.2, 0.75):  # the sum is 0.5, rounded
+        found.append((t.is_cold, t.is_due))
+        if t.is_due:
+            t.fill(*BATCH)
+    assert found == [(True, False), (True, False), (False, True), (False, False)]
+    t.start(2)
+    assert (t.is_cold, t.is_due) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("settings", "due"),
     [

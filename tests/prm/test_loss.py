@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from rlprm import labels
 from rlprm.errors import ConfigError
 from rlprm.prm.trainer import PRMTrainer, collate
 from tests.prm import toy
@@ -133,6 +135,38 @@ def test_a_whole_run_refreshes_at_each_epoch(build: Build) -> None:
                 if parameter.grad is not None:
                     parameter -= rate * parameter.grad
     torch.testing.assert_close(toy.weights(trainer), toy.weights(twin), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("relabel", ["epoch", "batch"])
+def test_a_cold_start_of_half_an_epoch_learns_returns_in_its_first_half(build: Build, relabel: str) -> None:
+    """Three updates of one trajectory each; the cold start covers the first one."""
+    settings: dict[str, Any] = {
+        "num_train_epochs": 1, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1,
+        "cold_start_epochs": 0.3, "relabel": relabel,
+    }  # fmt: skip
+    trainer = agentprm(build, **settings)
+    seen = []
+
+    def watched(inputs: Any, values: Any, plain: Any = trainer.label_table.labels_of) -> Any:
+        seen.append(
+            (trainer.label_table.is_cold, int(inputs["index"]), chains(trainer), plain(inputs, values))
+        )
+        return seen[-1][-1]
+
+    trainer.label_table.labels_of = watched  # type: ignore[method-assign]
+    trainer.train()
+    assert [cold for cold, *_ in seen] == [True, False, False]
+    at_the_end_of_the_cold_start = seen[1][2]
+    for cold, index, values, found in seen:
+        outcome = OUTCOMES[index]
+        made_of = values if relabel == "batch" else at_the_end_of_the_cold_start
+        chain = torch.tensor([made_of[index]])
+        batch = (chain, torch.tensor([outcome]), torch.tensor([chain.shape[1] - 1]))
+        name, kwargs = (
+            ("returns", {}) if cold else ("td_gae", {"lam": trainer.config.label_estimator_kwargs["lam"]})
+        )
+        expected = labels.load(name).label(*batch, **kwargs)
+        torch.testing.assert_close(found.promise, expected.promise, atol=1e-5, rtol=0)
 
 
 def test_held_out_values_are_measured_against_returns_in_every_epoch(build: Build) -> None:
