@@ -27,6 +27,11 @@ class Arm:
     """Factor of the learning rate, beside :data:`RATES`."""
 
 
+SHARED = {"head": "lm", "label_estimator": "td_gae", "beta": 1.0, "eval_strategy": "no"}
+"""The reference on every environment; what else it has is in ``train_prm_tiny.yaml``."""
+REFERENCE_ARM = Arm("AgentPRM: lm head, TD-GAE with λ 0.95, β 1")
+
+
 @dataclass(frozen=True)
 class Search:
     """A strategy of ``rlprm.search`` with its settings."""
@@ -51,13 +56,10 @@ class Group:
     arms: Mapping[str, Arm]
     trainings: int = 2
     """Trainings of each reward model, with different seeds; their results are averaged first."""
+    reference: Arm = REFERENCE_ARM
     searches: Mapping[str, Search] = field(default_factory=dict)
     """On guidance tasks alone; elsewhere no beam is run that they could be compared with."""
 
-
-SHARED = {"head": "lm", "label_estimator": "td_gae", "beta": 1.0, "eval_strategy": "no"}
-"""The reference on every environment; what else it has is in ``train_prm_tiny.yaml``."""
-REFERENCE_ARM = Arm("AgentPRM: lm head, TD-GAE with λ 0.95, β 1")
 
 RATES: Mapping[str, float] = {"lm": 1.0, "scalar": 1.0, CLONE: 1.0}
 """Factor of the recipe's learning rate for each head and kind of loss, as the group ``rates`` found it."""
@@ -135,6 +137,20 @@ GROUPS: Mapping[str, Group] = {
                 by_transcript=True,
             ),
         },
+    ),
+    "pretrained": Group(
+        "the paper's scalar head and others on a model that knows language, in the order of cutting",
+        {
+            "lm": Arm("an lm head", {"head": "lm"}),
+            CLONE: Arm("a clone of the successes in its place", kind=CLONE),
+            "outcome": Arm("outcome labels (ORM)", {"label_estimator": "outcome", "head": "scalar"}),
+            "outcome_lm": Arm("outcome labels (ORM), an lm head", {"label_estimator": "outcome"}),
+            "returns_beta0": Arm(
+                "returns, β 0", {"label_estimator": "returns", "beta": 0.0, "head": "scalar"}
+            ),
+            "pvm": Arm("Monte-Carlo labels (PVM)", {"beta": 0.0, "head": "scalar"}, labels="labels.jsonl"),
+        },
+        reference=Arm("AgentPRM: scalar head, TD-GAE with λ 0.95, β 1", {"head": "scalar"}),
     ),
     "rates": Group(
         "three learning rates per head and loss, on a pilot seed",

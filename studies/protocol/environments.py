@@ -1,4 +1,4 @@
-"""What differs between the environments of the protocol; their settings are those of the tiny recipes."""
+"""What differs between the environments of the protocol; their settings are those of recipes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ class Environment:
     """Folder of its recipes."""
     goal: Callable[[Task], str] | None = None
     """Of an environment with finitely many goals: which one a task has."""
+    model: str = "tiny"
+    """End of the names of its recipes."""
+    test_tasks: int = 256
+    """Test tasks of a seed."""
+    dev_tasks: int = 192
+    """Dev tasks of a seed."""
 
     @property
     def endpoint(self) -> str:
@@ -43,5 +49,18 @@ ENVIRONMENTS = {
         Environment("textcraft", GUIDANCE, "recipes/textcraft", goal=_textcraft_goal),
         Environment("webshop", RERANKING, "recipes/webshop", goal=_webshop_goal),
         Environment("math", RERANKING, "recipes/math"),
+        # A real pretrained model: a pilot of one policy, with as many tasks as a CPU can do.
+        Environment(
+            "textcraft-smollm2",
+            GUIDANCE,
+            "recipes/textcraft",
+            goal=_textcraft_goal,
+            model="smollm2-135m",
+            test_tasks=64,
+            dev_tasks=24,
+        ),
+        Environment(
+            "math-smollm2", RERANKING, "recipes/math", model="smollm2-135m", test_tasks=128, dev_tasks=64
+        ),
     )
 }

@@ -74,16 +74,17 @@ def require_scale(file: Path, scale: float) -> None:
         raise MismatchError(f"{file}: got a record of scale {found:g}, allowed: {scale:g}; remove the file")
 
 
-def digest_of_recipes(folder: Path, stages: Iterable[str], **more: Any) -> str:
-    """Return a hash of what tiny recipes and their bases set; comments and layout do not count.
+def digest_of_recipes(folder: Path, stages: Iterable[str], model: str = "tiny", **more: Any) -> str:
+    """Return a hash of what recipes and their bases set; comments and layout do not count.
 
     Args:
         folder: of the recipes.
         stages: first parts of their file names; those without a recipe are skipped.
+        model: last part of their file names.
         more: what else counts.
     """
     found: dict[str, Any] = {}
-    files = [folder / f"{stage}_tiny.yaml" for stage in stages]
+    files = [folder / f"{stage}_{model}.yaml" for stage in stages]
     while files:
         file = files.pop()
         if file.is_file() and file.name not in found:

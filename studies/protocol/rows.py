@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from rlprm.evaluation.baselines import GUIDANCE
 from rlprm.evaluation.bon import until_accepted
 from rlprm.evaluation.equal_cost import COSTS
 from rlprm.evaluation.pool import Pool
@@ -55,8 +55,14 @@ _Maker = tuple[str, Callable[[], Scorer]]
 """Name of a file of measurements, and what makes the scorer."""
 
 
-def record_of(unit: Unit) -> records.Record:
-    """Make, train and measure everything of a unit; return its record."""
+def record_of(unit: Unit, until: float | None = None) -> records.Record:
+    """Make, train and measure everything of a unit; return its record.
+
+    Args:
+        unit: an environment, seed and group.
+        until: a time (``time.time``) from which on no reward model is begun. What is missing then is named in
+            the record's ``left``, in the order in which it will be made.
+    """
     watch = Stopwatch()
     with watch.time("policy"):
         make_policy(unit)
@@ -64,13 +70,20 @@ def record_of(unit: Unit) -> records.Record:
         make_rollouts(unit)
     with watch.time("pools and actions"):
         ground = Ground.of(unit)
-    trainings = range(unit.members.trainings)
-    steps = [(name, k) for name in unit.arms for k in trainings]
-    with watch.time("training"):
-        for name, k in tqdm(steps, desc=f"{unit.name}, reward models", unit="model"):
+    steps = [(name, k) for name in unit.arms for k in range(unit.members.trainings)]
+    done = 0
+    for name, k in tqdm(steps, desc=f"{unit.name}, reward models", unit="model"):
+        if _is_over(until):
+            break
+        with watch.time("training"):
             train(unit, name, k)
+        if _is_over(until):
+            break
+        with watch.time("measuring"):
+            _measured(ground, name, k)
+        done += 1
     with watch.time("measuring"):
-        rows = _rows(ground, steps)
+        rows = _rows(ground, steps[:done])
     tasks = sorted(ground.test.task_ids)
     goal = unit.environment.goal
     task_of = {candidates[0].task.id: candidates[0].task for candidates in ground.test.trajectories}
@@ -96,12 +109,26 @@ def record_of(unit: Unit) -> records.Record:
             name: {
                 "about": arm.about,
                 "settings": dict(arm.settings),
-                "training": [cost_of_training(unit, name, k) for k in trainings],
+                "training": [cost_of_training(unit, name, k) for other, k in steps[:done] if other == name],
             }
             for name, arm in unit.arms.items()
+            if (name, 0) in steps[:done]
         },
         **rows,
+        **({"left": [f"{name}-{k}" for name, k in steps[done:]]} if done < len(steps) else {}),
     }
+
+
+def _is_over(until: float | None) -> bool:
+    return until is not None and time.time() > until
+
+
+def _measured(ground: Ground, name: str, training: int) -> dict[str, Any]:
+    """Measure a reward model; what was measured is kept."""
+    # The first training chooses the rule of beams, which saves the others three beams on dev tasks.
+    return measured(
+        ground, f"{name}-{training}", lambda: train(ground.unit, name, training), chooses=training == 0
+    )
 
 
 def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -116,7 +143,6 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
     rows: dict[str, dict[str, Row]] = {"free": free_rows(ground), "best_of_n": {}, "beam": {}}
     quality: dict[str, Any] = {}
     for name, of_name in tqdm(makers.items(), desc=f"{unit.name}, scorers", unit="scorer"):
-        # The first training chooses the rule of beams, which saves the others three beams on dev tasks.
         every = [measured(ground, file, make, chooses=k == 0) for k, (file, make) in enumerate(of_name)]
         rule, on_dev = _chosen([found["best_of_n"] for found in every])
         curves = [found["best_of_n"][rule]["test"] for found in every]
@@ -137,7 +163,8 @@ def _rows(ground: Ground, steps: Sequence[tuple[str, int]]) -> dict[str, Any]:
         settings = {**BEAM, "aggregation": rule}
         beams = [searched(ground, f"{file}-beam", make, "beam", settings) for file, make in of_name]
         rows["beam"][name] = {**_averaged(beams), "dev": on_dev}
-    rows["search"] = _searches(ground, makers, rows["beam"][REFERENCE]) if rows["beam"] else {}
+    guided = REFERENCE in rows["beam"]
+    rows["search"] = _searches(ground, makers, rows["beam"][REFERENCE]) if guided else {}
     rows["equal_cost"] = _equal(ground.test, unit, rows)
     return {**rows, "quality": quality}
 
@@ -177,7 +204,7 @@ def search_settings(wanted: Search, beam: Row) -> dict[str, Any]:
 def _equal(test: Pool, unit: Unit, rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
     """Measure sampling until the transcript shows success, at equal tokens and at equal steps."""
     reader = next((s for s in free_scorers(unit) if s.name == TRANSCRIPT), None)
-    if reader is None or unit.environment.kind != GUIDANCE:
+    if reader is None or REFERENCE not in rows["beam"]:
         return {}
     rule = rows["best_of_n"][TRANSCRIPT]["aggregation"]
     curve = until_accepted(test.scored(reader), reader.name, rule, range(1, test.n + 1))

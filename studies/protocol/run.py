@@ -31,8 +31,14 @@ from studies.protocol.unit import Unit, digest_of_recipes
 log = logging.getLogger(__name__)
 
 
-def run(unit: Unit, file: Path, *, keep: bool = False) -> None:
-    """Run a unit and write its record; a unit with a record is done.
+def run(unit: Unit, file: Path, *, keep: bool = False, until: float | None = None) -> None:
+    """Run a unit and write its record; a unit whose record has nothing left is done.
+
+    Args:
+        unit: an environment, seed and group.
+        file: of the record.
+        keep: keep the unit's folder.
+        until: a time from which on no reward model is begun; the unit continues in its folder.
 
     Raises:
         ConfigError: for step searches in an environment whose endpoint is best of 16.
@@ -44,21 +50,22 @@ def run(unit: Unit, file: Path, *, keep: bool = False) -> None:
             f"group: got {unit.group} with {unit.environment.name}, allowed: with environments of guidance "
             "tasks, where a beam has been run"
         )
-    if file.exists():
+    if file.exists() and not _left(file):
         records.require_scale(file, unit.scale)
         log.info("%s is done%s: %s", unit.name, _other_recipes(unit, file), file)
         return
     started, clock = time.perf_counter(), unit.folder / "seconds.json"
     before = read_json(clock)["seconds"] if clock.exists() else 0.0  # of interrupted runs, as far as known
     try:
-        record = record_of(unit)
+        record = record_of(unit, until)
     finally:
         seconds = before + time.perf_counter() - started
         write_json(clock, {"seconds": seconds})
     record["seconds"]["total"] = round(seconds)
     records.write(file, record)
-    log.info("%s took %.0f minutes: %s", unit.name, seconds / 60, file)
-    if not keep:
+    left = ", ".join(record.get("left", []))
+    log.info("%s took %.0f minutes: %s%s", unit.name, seconds / 60, file, left and f"; left: {left}")
+    if not keep and not left:
         shutil.rmtree(unit.folder)
 
 
@@ -67,7 +74,7 @@ def plan(units: Sequence[Unit], folder: Path) -> list[str]:
     lines, minutes, unknown = [], 0.0, 0
     for unit in units:
         file = folder / f"{unit.name}.json"
-        if file.exists():
+        if file.exists() and not _left(file):
             records.require_scale(file, unit.scale)
             lines.append(f"{unit.name}: done{_other_recipes(unit, file)}")
             continue
@@ -81,6 +88,12 @@ def plan(units: Sequence[Unit], folder: Path) -> list[str]:
     left = sum(": left" in line for line in lines)
     summary = f"{len(lines) - left} units done, {left} left, {minutes:.0f} minutes left on one core"
     return [*lines, summary + (f", and {unknown} units of unknown duration" if unknown else "")]
+
+
+def _left(file: Path) -> list[str]:
+    """Return the reward models that a record misses."""
+    found: list[str] = read_json(file).get("left", [])
+    return found
 
 
 def _other_recipes(unit: Unit, file: Path) -> str:
@@ -119,6 +132,9 @@ def main() -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show units done, units left and minutes left")
     parser.add_argument("--keep", action="store_true", help="keep a unit's folder when it is done")
+    parser.add_argument(
+        "--minutes", type=float, help="begin no reward model after so many; the same command continues"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = arguments.folder if arguments.scale == 1.0 else arguments.folder / f"scale{arguments.scale:g}"
@@ -134,8 +150,9 @@ def main() -> None:
     if arguments.dry_run:
         print("\n".join(plan(units, target)))
         return
+    until = None if arguments.minutes is None else time.time() + 60 * arguments.minutes
     for unit in tqdm(units, desc="units", unit="unit", disable=len(units) == 1):
-        run(unit, target / f"{unit.name}.json", keep=arguments.keep)
+        run(unit, target / f"{unit.name}.json", keep=arguments.keep, until=until)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ with other units.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,10 +32,9 @@ from rlprm.stages.settings import (
 )
 from rlprm.types import Split
 from studies.protocol import records
-from studies.protocol.arms import CLONE, GROUPS, RATES, REFERENCE, REFERENCE_ARM, SHARED, Arm, Group
+from studies.protocol.arms import CLONE, GROUPS, RATES, REFERENCE, SHARED, Arm, Group
 from studies.protocol.environments import Environment
 
-TEST_TASKS, DEV_TASKS = 256, 192
 _TRAINING_SEEDS_APART = 1000
 _STAGES = ("pretrain", "sft", "clone", "collect", "train_prm", "probe_actions")
 _C = TypeVar("_C")
@@ -65,7 +65,7 @@ class Unit:
     @property
     def arms(self) -> dict[str, Arm]:
         """The reference and the group's arms."""
-        return {REFERENCE: REFERENCE_ARM, **self.members.arms}
+        return {REFERENCE: self.members.reference, **self.members.arms}
 
     @property
     def made(self) -> Path:
@@ -77,25 +77,29 @@ class Unit:
         return max(min(least, round(count)), round(count * self.scale))
 
     def has_recipe(self, stage: str) -> bool:
-        """Whether the environment has a tiny recipe of a stage."""
-        return (Path(self.environment.recipes) / f"{stage}_tiny.yaml").is_file()
+        """Whether the environment has a recipe of a stage."""
+        return self._recipe(stage).is_file()
+
+    def _recipe(self, stage: str) -> Path:
+        return Path(self.environment.recipes) / f"{stage}_{self.environment.model}.yaml"
 
     def config(self, kind: type[_C], recipe: str, changes: Mapping[str, Any]) -> _C:
         """Read a recipe of the environment with the unit's seed and folder, and some changes."""
-        path = str(Path(self.environment.recipes) / f"{recipe}_tiny.yaml")
         settings = {"root": str(self.made), "seed": self.seed, **changes}
         words = [
             word
             for name, value in settings.items()
             for word in (f"--{name}", value if isinstance(value, str) else json.dumps(value))
         ]
-        return parse(kind, ["--config", path, *words])
+        return parse(kind, ["--config", str(self._recipe(recipe)), *words])
 
 
 def digest_of_recipes(unit: Unit) -> str:
     """Return a hash of what the recipes set for the unit."""
     stages = [*_STAGES, *(("estimate",) if any(arm.labels for arm in unit.arms.values()) else ())]
-    return records.digest_of_recipes(Path(unit.environment.recipes), stages, budgets=budgets(unit))
+    return records.digest_of_recipes(
+        Path(unit.environment.recipes), stages, unit.environment.model, budgets=budgets(unit)
+    )
 
 
 def make_policy(unit: Unit) -> str:
@@ -127,7 +131,7 @@ def make_rollouts(unit: Unit) -> TrajectoryStore:
 
 def pool_config(unit: Unit, split: Split, samples: int) -> CollectConfig:
     """Return the settings of the candidates of the unit's own dev or test tasks."""
-    count = {Split.TEST: TEST_TASKS, Split.DEV: DEV_TASKS}[split]
+    count = {Split.TEST: unit.environment.test_tasks, Split.DEV: unit.environment.dev_tasks}[split]
     config = unit.config(CollectConfig, "collect", {"split": split.value})
     config.first_task, config.num_tasks = unit.seed * count, unit.scaled(count, 12)
     config.samples_per_task, config.output_dir = samples, str(unit.made / f"{split.value}-pool")
@@ -166,8 +170,8 @@ def prm_config(unit: Unit, name: str, training: int) -> PRMConfig:
     changes["model"] = str(unit.made / "policy")
     changes["output_dir"] = str(unit.made / "models" / f"{name}-{training}")
     config = unit.config(PRMConfig, "train_prm", changes)
-    # Two epochs at least: the first one is a cold start.
-    epochs = max(unit.scaled(int(config.num_train_epochs)), 2)
+    # At least one epoch behind the cold start.
+    epochs = max(unit.scaled(int(config.num_train_epochs)), math.floor(config.cold_start_epochs) + 1)
     rate = config.learning_rate * arm.rate * RATES[CLONE if arm.kind == CLONE else config.head]
     return unit.config(PRMConfig, "train_prm", {**changes, "num_train_epochs": epochs, "learning_rate": rate})
 
@@ -209,7 +213,7 @@ def clone_config(unit: Unit, config: PRMConfig) -> SFTStageConfig:
         field: getattr(config, field)
         for field in (
             "model", "trajectories", "output_dir", "seed", "held_out_fraction", "num_train_epochs",
-            "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+            "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lora_r",
             "lr_scheduler_type", "warmup_steps", "logging_steps",
         )
     }  # fmt: skip

@@ -44,7 +44,8 @@ def test_the_reference_is_agentprm_and_every_arm_differs_from_it_in_one_thing(
 ) -> None:
     unit = _unit(environment, group)
     reference = _settings(unit, REFERENCE)
-    assert (reference["head"], reference["label_estimator"], reference["beta"]) == ("lm", "td_gae", 1.0)
+    head = "scalar" if group == "pretrained" else "lm"
+    assert (reference["head"], reference["label_estimator"], reference["beta"]) == (head, "td_gae", 1.0)
     assert reference["label_estimator_kwargs"] == {"lam": 0.95}
     one_thing = {
         frozenset({"head"}), frozenset({"beta"}), frozenset({"lm_scale"}), frozenset({"learning_rate"}),
@@ -54,6 +55,8 @@ def test_the_reference_is_agentprm_and_every_arm_differs_from_it_in_one_thing(
         frozenset({"label_file", "beta"}),  # Monte-Carlo labels: plain regression
         frozenset(),  # a clone in the PRM's place
     }  # fmt: skip
+    if group == "pretrained":  # one thing of the arm `lm`
+        one_thing.add(frozenset({"head", "label_estimator", "label_estimator_kwargs"}))
     for name, arm in unit.members.arms.items():
         changed = {key for key, value in _settings(unit, name).items() if value != reference[key]} - {
             "output_dir"
@@ -70,7 +73,8 @@ def test_the_clone_differs_from_the_policys_training_as_its_recipe_says(environm
     different = {name for name in declarations(clone) if getattr(clone, name) != getattr(recipe, name)}
     assert different <= {"trajectories", "model", "output_dir"}
     assert (clone.learning_rate, clone.num_train_epochs) == (prm.learning_rate, prm.num_train_epochs)
-    assert clone.max_length == 2048  # the context of model and PRM: no trajectory is left out of one alone
+    context = {"tiny": 2048, "smollm2-135m": 8192}[unit.environment.model]
+    assert clone.max_length == context  # of model and PRM: no trajectory is left out of one alone
 
 
 def test_a_change_of_a_base_of_a_recipe_changes_the_digest(tmp_path: Path) -> None:
@@ -277,6 +281,31 @@ def test_a_unit_of_a_reranking_environment_has_no_beams(tmp_path: Path) -> None:
     }
     assert (tmp_path / "unit").exists()
     assert "### corridor, head: one run" in section([found])
+
+
+@pytest.mark.slow
+def test_a_unit_that_is_out_of_time_records_what_it_has_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Unit(toy.corridor(tmp_path / "recipes"), "head", 0, tmp_path / "unit", scale=0.05)
+    file = tmp_path / "records" / f"{unit.name}.json"
+    made = []
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "train", lambda *of, plain=rows.train: made.append(of[1:]) or plain(*of))
+        patch.setattr(rows, "_is_over", lambda until: ("tau0.03", 0) in made)  # is trained, and not measured
+        run(unit, file, until=0.0)
+        (found,) = records.read_all(file.parent)
+        assert found["left"] == ["tau0.03-0", "tau0.03-1", "tau0.3-0", "tau0.3-1"]
+        assert set(found["arms"]) == {REFERENCE}
+        assert len(found["best_of_n"][REFERENCE]["trainings"]) == 2
+        assert "left" in plan([unit], file.parent)[0]
+        assert "### corridor, head: one run" in section([found])
+    run(unit, file)
+    (found,) = records.read_all(file.parent)
+    assert set(found["arms"]) == {REFERENCE, "tau0.03", "tau0.3"}
+    assert "left" not in found
+    assert not unit.folder.exists()
+    assert "done" in plan([unit], file.parent)[0]
 
 
 @pytest.mark.slow
