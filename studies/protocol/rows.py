@@ -70,7 +70,7 @@ def record_of(unit: Unit, until: float | None = None) -> records.Record:
         make_rollouts(unit)
     with watch.time("pools and actions"):
         ground = Ground.of(unit)
-    steps = [(name, k) for name in unit.arms for k in range(unit.members.trainings)]
+    steps = [(name, k) for k in range(unit.members.trainings) for name in unit.arms]
     done = 0
     for name, k in tqdm(steps, desc=f"{unit.name}, reward models", unit="model"):
         if _is_over(until):

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from rlprm.cli import settings_of
+from rlprm.models.hub.packaged import PACKAGED
 from rlprm.runtime.accelerate import launch_of
 from rlprm.runtime.parsing.library import library_settings
 from rlprm.runtime.recipes import STAGE_SETTINGS, settings_type
@@ -71,6 +72,9 @@ def _check_rlprm(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("--help", "--version", "recipes"):
         return
     stage, *rest = arguments
+    if stage == "models":
+        assert rest == [] or (rest[0] == "get" and rest[1] in PACKAGED and len(rest) <= 3), rest
+        return
     if "--help" in rest or "--help-all" in rest:
         return
     launch = launch_of(stage, rest)

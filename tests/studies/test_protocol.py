@@ -295,9 +295,9 @@ def test_a_unit_that_is_out_of_time_records_what_it_has_and_continues(
         patch.setattr(rows, "_is_over", lambda until: ("tau0.03", 0) in made)  # is trained, and not measured
         run(unit, file, until=0.0)
         (found,) = records.read_all(file.parent)
-        assert found["left"] == ["tau0.03-0", "tau0.03-1", "tau0.3-0", "tau0.3-1"]
+        assert found["left"] == ["tau0.03-0", "tau0.3-0", "agentprm-1", "tau0.03-1", "tau0.3-1"]
         assert set(found["arms"]) == {REFERENCE}
-        assert len(found["best_of_n"][REFERENCE]["trainings"]) == 2
+        assert len(found["best_of_n"][REFERENCE]["trainings"]) == 1
         assert "left" in plan([unit], file.parent)[0]
         assert "### corridor, head: one run" in section([found])
     run(unit, file)
