@@ -11,6 +11,15 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.models.tokenizer import train_tokenizer
 from tests.toys import agents
 
+CHATML_SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face' }}"
+    "{{ '<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""SmolLM2's: ChatML with a system prompt of its own."""
+
 # Qwen2.5-Instruct's, without its tools.
 QWEN25 = (
     "{%- if messages[0]['role'] == 'system' %}"
