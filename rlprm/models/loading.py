@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models.causal import class_by_name, text_part
 from rlprm.models.heads import LM
 from rlprm.models.hub.download import commit_of, model_folder
 from rlprm.models.hub.options import options_of_loading
@@ -89,7 +90,10 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
     """
 
     def load(folder: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+        loads = AutoModelForCausalLM
+        if type(config := load_config(folder)) not in AutoModelForCausalLM._model_mapping:
+            loads = class_by_name(config) or loads
+        return loads.from_pretrained(
             folder,
             dtype=resolve_dtype(dtype),
             output_loading_info=True,
@@ -122,8 +126,7 @@ def load_scalar_model(
     """
 
     def load(folder: str) -> Any:
-        config = load_config(folder, num_labels=1)
-        config.classifier_dropout = dropout
+        config = _one_label(folder, dropout)
         return scalar_class(config).from_pretrained(
             folder,
             config=config,
@@ -164,8 +167,7 @@ def load_lm_reward_model(
     """
 
     def load(folder: str) -> Any:
-        config = load_config(folder, num_labels=1)
-        config.classifier_dropout = 0.0  # read by stock token classification, which loads V
+        config = _one_label(folder, dropout=0.0)  # read by stock token classification, which loads V
         setattr(config, SCALE, scale_of(config) if scale is None else scale)
         if getattr(config, SCALE) is None:
             raise ValueError(f"it has no lm head (no {SCALE} in its configuration)")
@@ -259,6 +261,12 @@ def _refuse_other_head(path: str, *, labels: int | None) -> None:
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     if config.num_labels != labels:
         raise ArtifactError(f"{path!r} does not fit a model with one label: it has {config.num_labels}")
+
+
+def _one_label(folder: str, dropout: float) -> Any:
+    config: Any = text_part(load_config(folder))
+    config.num_labels, config.classifier_dropout = 1, dropout
+    return config
 
 
 def _refuse_other_shapes(path: str, report: Mapping[str, Any]) -> None:

@@ -21,36 +21,45 @@ LARGEST = 12_000_000
 WINDOW = 16
 _SMALL: Mapping[str, int] = {
     name: size
-    for size, names in {
-        64: (
+    for size, names in (
+        (
+            64,
             "hidden_size n_embd d_model dim word_embed_proj_dim rnn_hidden_size hidden_dim "
             "emb_dim embedding_size lru_width attention_hidden_size intermediate_size ffn_dim "
-            "decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff"
+            "decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff",
         ),
-        4: (
+        (
+            4,
             "num_hidden_layers n_layer n_layers num_layers decoder_layers num_attention_heads "
             "n_head n_heads num_heads decoder_attention_heads encoder_attention_heads num_experts "
-            "num_local_experts n_routed_experts linear_num_value_heads num_image_tokens"
+            "num_local_experts n_routed_experts linear_num_value_heads linear_num_heads num_image_tokens",
         ),
-        1: ("encoder_layers topk_group first_k_dense_replace"),
-        2: ("num_key_value_heads num_experts_per_tok linear_num_key_heads n_group moe_topk"),
-        16: (
-            "head_dim d_kv kv_lora_rank q_lora_rank v_head_dim linear_key_head_dim "
+        (1, "encoder_layers topk_group first_k_dense_replace"),
+        (
+            2,
+            "num_key_value_heads num_experts_per_tok num_experts_per_token linear_num_key_heads n_group "
+            "num_expert_group moe_topk",
+        ),
+        (
+            16,
+            "head_dim d_kv kv_lora_rank q_lora_rank v_head_dim linear_key_head_dim linear_head_dim "
             "linear_value_head_dim hidden_size_per_layer_input mamba_d_head mamba_head_dim "
-            "mamba_chunk_size chunk_size"
+            "mamba_chunk_size chunk_size",
         ),
-        32: (
+        (
+            32,
             "moe_intermediate_size shared_expert_intermediate_size "
-            "moe_shared_expert_intermediate_size image_size"
+            "moe_shared_expert_intermediate_size image_size",
         ),
-        WINDOW: ("sliding_window attention_window_size attention_chunk_size"),
-        512: ("max_position_embeddings n_positions n_ctx"),
-        8: (
+        (WINDOW, "sliding_window attention_window_size attention_chunk_size"),
+        (512, "max_position_embeddings n_positions n_ctx"),
+        (
+            8,
             "state_size qk_rope_head_dim qk_nope_head_dim patch_size index_topk mamba_d_state "
-            "mamba_n_heads mamba_num_heads"
+            "mamba_n_heads mamba_num_heads",
         ),
-        300: ("vocab_size_per_layer_input"),
-    }.items()
+        (300, "vocab_size_per_layer_input"),
+    )
     for name in names.split()
 }
 """Numbers of a tiny configuration, by the names that architectures give them."""
@@ -73,6 +82,10 @@ FITTING: Mapping[str, Mapping[str, Any]] = {
     "nemotron": {"num_key_value_heads": 2},
     "reformer": {"is_decoder": True, "attn_layers": ["local", "local"], "attention_head_size": 16,
                  "axial_pos_shape": [16, 32], "axial_pos_embds_dim": [32, 32], "hidden_size": 64},
+    "bailing_hybrid": {"layer_group_size": 2},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "xlm": {"causal": True},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 
@@ -133,6 +146,8 @@ def _of_decoder(default: Mapping[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {"is_decoder": True} if "is_decoder" in default else {}
     if "kv_lora_rank" in default and "num_key_value_heads" in default:
         changes["num_key_value_heads"] = _SMALL["num_attention_heads"]
+    if "qk_rope_head_dim" in default and "head_dim" in default:
+        changes["head_dim"] = _SMALL["qk_rope_head_dim"]
     return changes
 
 
