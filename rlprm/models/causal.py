@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from rlprm.errors import ConfigError
 
-__all__ = ["body_of", "causal_class", "class_by_name", "text_part"]
+__all__ = ["body_of", "causal_class", "class_by_name", "text_part", "width_of"]
 
 _TOKEN_CLASSIFICATION = "ForTokenClassification"
 
@@ -53,6 +53,12 @@ def text_part(config: PretrainedConfig) -> PretrainedConfig:
         part.architectures = part.architectures or config.architectures
         return part
     return config
+
+
+def width_of(causal: Any) -> int:
+    """Return the width of hidden states: the configuration's, or what the output layer takes."""
+    named = getattr(causal.config.get_text_config(), "hidden_size", None)
+    return int(named or causal.get_output_embeddings().in_features)
 
 
 def body_of(causal: Any) -> Any:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlprm.models.causal import causal_class
+from rlprm.models.causal import causal_class, width_of
 from rlprm.models.sampled_tokens import body_states, read_tokens
 
 __all__ = ["HEAD", "SCALE", "LMHead", "lm_head_class", "scale_of"]
@@ -47,7 +47,7 @@ class LMHead(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        width = config.get_text_config().hidden_size
+        width = width_of(self)
         self.score = nn.Linear(width, 1)
         self.offset = nn.Linear(width, 1)
 

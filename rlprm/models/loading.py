@@ -23,9 +23,10 @@ from rlprm.models.hub.options import options_of_loading
 from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.positions import positions_of
-from rlprm.models.reading import compute_in_float32
+from rlprm.models.reading import compute_in_float32, read_logits, stack_positions
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.models.scalar_head import scalar_class
+from rlprm.models.value_positions import ValuePosition
 from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
@@ -147,7 +148,9 @@ def load_scalar_model(
             torch.nn.init.zeros_(parameter)
     for name in head_of(model):
         compute_in_float32(model.get_submodule(name))
-    return cast(PreTrainedModel, model.to(device or default_device()))
+    model.to(device or default_device())
+    _refuse_unreadable(model)
+    return cast(PreTrainedModel, model)
 
 
 def load_lm_reward_model(
@@ -193,6 +196,7 @@ def load_lm_reward_model(
     model.to(device or default_device())
     if not any(map(is_split, model.parameters())):  # ZeRO-3 runs no forward before training starts
         check_logits(model)
+    _refuse_unreadable(model)
     return cast(LMHead, model)
 
 
@@ -282,6 +286,22 @@ def _refuse_missing(path: str, missing: set[str]) -> None:
             f"{path!r} lacks weights of its model: {', '.join(sorted(missing)[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         )
+
+
+@torch.no_grad()
+def _refuse_unreadable(model: PreTrainedModel) -> None:
+    """Refuse an architecture whose hidden states do not fit a head; not under ZeRO-3, see check_logits."""
+    if any(map(is_split, model.parameters())):
+        return
+    try:
+        ids_BL = torch.arange(4, device=model.device)[None]
+        read_logits(model, ids_BL, stack_positions([[ValuePosition.at(3)]]).to(model.device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        family = model.config.model_type
+        raise ArtifactError(f"models of type {family} cannot be read with a head here: {reason}") from error
 
 
 def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from rlprm.models.causal import body_of, causal_class
+from rlprm.models.causal import body_of, causal_class, width_of
 
 __all__ = ["scalar_class"]
 
@@ -33,7 +33,7 @@ class _ScalarHead:
         setattr(self, model.base_model_prefix, getattr(causal, model.base_model_prefix))
         self._path = path
         self.dropout = nn.Dropout(getattr(config, "classifier_dropout", None) or 0.0)
-        self.score = nn.Linear(config.get_text_config().hidden_size, config.num_labels)
+        self.score = nn.Linear(width_of(causal), config.num_labels)
         model.post_init()
 
     def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> TokenClassifierOutput:
