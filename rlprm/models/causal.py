@@ -37,8 +37,8 @@ def class_by_name(config: PretrainedConfig) -> type[PreTrainedModel] | None:
     for name in config.architectures or ():
         stem = name.removesuffix(_TOKEN_CLASSIFICATION)
         kind: Any = getattr(transformers, name if stem == name else f"{stem}ForCausalLM", None)
-        writes = isinstance(kind, type) and issubclass(kind, PreTrainedModel) and kind.can_generate()
-        if writes and kind.config_class is type(config):
+        is_model = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
+        if is_model and kind.can_generate() and kind.config_class is type(config):
             found: type[PreTrainedModel] = kind
             return found
     return None
