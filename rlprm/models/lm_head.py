@@ -28,8 +28,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from rlprm.models.causal import causal_class, width_of
 from rlprm.models.sampled_tokens import body_states, read_tokens
 
 __all__ = ["HEAD", "SCALE", "LMHead", "lm_head_class", "scale_of"]
@@ -46,7 +47,7 @@ class LMHead(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        width = config.get_text_config().hidden_size
+        width = width_of(self)
         self.score = nn.Linear(width, 1)
         self.offset = nn.Linear(width, 1)
 
@@ -95,7 +96,7 @@ def lm_head_class(config: PretrainedConfig) -> type[LMHead]:
     Raises:
         ValueError: if transformers has no such class.
     """
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ValueError(f"models of type {config.model_type} are no causal language models")
-    causal: type[PreTrainedModel] = AutoModelForCausalLM._model_mapping[type(config)]
-    return cast(type[LMHead], type(causal.__name__, (LMHead, causal), {}))
+    causal = causal_class(config)
+    # A class of another module counts as custom code, whose weights transformers does not rename.
+    own = {"__module__": causal.__module__}
+    return cast(type[LMHead], type(causal.__name__, (LMHead, causal), own))

@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlprm.errors import ArtifactError
+from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models.causal import class_by_name, text_part
 from rlprm.models.heads import LM
 from rlprm.models.hub.download import commit_of, model_folder
 from rlprm.models.hub.options import options_of_loading
@@ -23,9 +24,10 @@ from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.positions import positions_of
 from rlprm.models.precision import resolve_dtype
-from rlprm.models.reading import compute_in_float32
+from rlprm.models.reading import compute_in_float32, read_logits, stack_positions
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.models.scalar_head import scalar_class
+from rlprm.models.value_positions import ValuePosition
 from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
@@ -76,7 +78,10 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
     """
 
     def load(folder: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+        loads = AutoModelForCausalLM
+        if type(config := load_config(folder)) not in AutoModelForCausalLM._model_mapping:
+            loads = class_by_name(config) or loads
+        return loads.from_pretrained(
             folder,
             dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
@@ -109,8 +114,7 @@ def load_scalar_model(
     """
 
     def load(folder: str) -> Any:
-        config = load_config(folder, num_labels=1)
-        config.classifier_dropout = dropout
+        config = _one_label(folder, dropout)
         return scalar_class(config).from_pretrained(
             folder,
             config=config,
@@ -131,7 +135,9 @@ def load_scalar_model(
             torch.nn.init.zeros_(parameter)
     for name in head_of(model):
         compute_in_float32(model.get_submodule(name))
-    return cast(PreTrainedModel, model.to(device or default_device()))
+    model.to(device or default_device())
+    _refuse_unreadable(model)
+    return cast(PreTrainedModel, model)
 
 
 def load_lm_reward_model(
@@ -152,8 +158,7 @@ def load_lm_reward_model(
     """
 
     def load(folder: str) -> Any:
-        config = load_config(folder, num_labels=1)
-        config.classifier_dropout = 0.0  # read by stock token classification, which loads V
+        config = _one_label(folder, dropout=0.0)  # read by stock token classification, which loads V
         setattr(config, SCALE, scale_of(config) if scale is None else scale)
         if getattr(config, SCALE) is None:
             raise ValueError(f"it has no lm head (no {SCALE} in its configuration)")
@@ -179,6 +184,7 @@ def load_lm_reward_model(
     model.to(device or default_device())
     if not any(map(is_split, model.parameters())):  # ZeRO-3 runs no forward before training starts
         check_logits(model)
+    _refuse_unreadable(model)
     return cast(LMHead, model)
 
 
@@ -249,6 +255,12 @@ def _refuse_other_head(path: str, *, labels: int | None) -> None:
         raise ArtifactError(f"{path!r} does not fit a model with one label: it has {config.num_labels}")
 
 
+def _one_label(folder: str, dropout: float) -> Any:
+    config: Any = text_part(load_config(folder))
+    config.num_labels, config.classifier_dropout = 1, dropout
+    return config
+
+
 def _refuse_other_shapes(path: str, report: Mapping[str, Any]) -> None:
     if report["mismatched_keys"]:
         names = ", ".join(sorted(name for name, *_ in report["mismatched_keys"])[:3])
@@ -262,6 +274,22 @@ def _refuse_missing(path: str, missing: set[str]) -> None:
             f"{path!r} lacks weights of its model: {', '.join(sorted(missing)[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         )
+
+
+@torch.no_grad()
+def _refuse_unreadable(model: PreTrainedModel) -> None:
+    """Refuse an architecture whose hidden states do not fit a head; not under ZeRO-3, see check_logits."""
+    if any(map(is_split, model.parameters())):
+        return
+    try:
+        ids_BL = torch.arange(4, device=model.device)[None]
+        read_logits(model, ids_BL, stack_positions([[ValuePosition.at(3)]]).to(model.device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        family = model.config.model_type
+        raise ArtifactError(f"models of type {family} cannot be read with a head here: {reason}") from error
 
 
 def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:

@@ -61,8 +61,11 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
         return model
     head = head_of(model)
     targets = config.lora_target_modules
-    # Their scan reads this weight itself, past any adapter; PEFT refuses adapters there.
-    unfit = ["out_proj"] if targets == [ALL_LINEAR] and model.config.model_type in _MAMBA else []
+    unfit: list[str] = []
+    if targets == [ALL_LINEAR]:
+        # Their scan reads this weight itself, past any adapter; PEFT refuses adapters there.
+        unfit = ["out_proj"] if model.config.model_type in _MAMBA else []
+        unfit += [name for name, part in model.named_modules() if _is_no_product(part)]
     lora = LoraConfig(
         task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS",
         r=config.lora_r,
@@ -79,6 +82,29 @@ def with_adapters(model: PreTrainedModel, config: TuningConfig, *, seed: int) ->
             return get_peft_model(model, lora, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
     except ValueError as error:
         raise ConfigError(f"lora_target_modules: {str(error).splitlines()[0]}") from error
+
+
+def _is_no_product(layer: nn.Module) -> bool:
+    """Whether a layer that an architecture derives from a linear one returns something else (a router).
+
+    An adapter adds its product to the layer's. Layers of other libraries, such as quantized ones, are theirs.
+    """
+    own = isinstance(layer, nn.Linear) and type(layer).forward is not nn.Linear.forward
+    if not own or not type(layer).__module__.startswith(("transformers.models.", "transformers_modules.")):
+        return False
+    with zero.with_full_weights(list(layer.parameters()), change=False), torch.no_grad():
+        weight = cast(Tensor, layer.weight)
+        some_1D = torch.linspace(-1, 1, weight.shape[1], device=weight.device, dtype=weight.dtype)[None]
+        try:
+            found = layer(some_1D)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return True
+        product = nn.functional.linear(some_1D, weight, cast("Tensor | None", layer.bias))
+    return (
+        not isinstance(found, Tensor)
+        or found.shape != product.shape
+        or not torch.allclose(found, product, rtol=1e-2, atol=1e-2)
+    )
 
 
 def save_trained(trainer: Trainer, folder: str, load_base: Callable[[], PreTrainedModel]) -> None:

@@ -7,7 +7,7 @@ that returns the given states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from rlprm.errors import ConfigError
+from rlprm.models.causal import body_of
 from rlprm.models.zero import is_split
 
 __all__ = ["find_own_logits", "own_logits"]
@@ -35,7 +36,9 @@ _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 class _States(BaseModelOutputWithPastAndCrossAttentions):
     """What the body of any architecture may return, with nothing but hidden states in it."""
 
-    router_logits: tuple[Tensor, ...] | None = None
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
 
 
 def own_logits(causal: Any, hidden_ND: Tensor) -> Tensor:
@@ -59,20 +62,15 @@ def find_own_logits(causal: Any) -> None:
         ConfigError: if neither does, naming the family.
     """
     ids_BL = torch.arange(4, device=causal.device).unsqueeze(0)
-    body = causal.get_decoder()(input_ids=ids_BL, use_cache=False)
-    hidden_ND = body.last_hidden_state[0]
+    hidden_ND = body_of(causal)(input_ids=ids_BL, use_cache=False).last_hidden_state[0]
     own = _logits_of(causal, ids_BL)[0]
     layer = causal.get_output_embeddings()
     # Small logits would hide a cap, and training may make them large.
-    if _has_plain_names(causal) and layer is not None and _agree(layer(hidden_ND), own):
+    if _has_plain_names(causal) and layer is not None and _gives(own, lambda: layer(hidden_ND)):
         _PLAIN[causal] = True
         return
     _PLAIN[causal] = False
-    try:
-        found = _agree(_by_own_forward(causal, hidden_ND), own)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
-        found = False
-    if not found:
+    if not _gives(own, lambda: _by_own_forward(causal, hidden_ND)):
         raise ConfigError(
             f"models of type {causal.config.model_type} change logits behind their output layer in a way "
             "that cannot be repeated: their probabilities cannot be read here"
@@ -97,6 +95,13 @@ def _has_plain_names(causal: Any) -> bool:
     return all(getattr(text, name, None) in (None, 1, 1.0) for name in _NAMES)
 
 
+def _gives(own_NV: Tensor, read: Callable[[], Tensor]) -> bool:
+    try:
+        return _agree(read(), own_NV)
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+        return False
+
+
 def _agree(ours_NV: Tensor, own_NV: Tensor) -> bool:
     rounding = max(_TOLERANCE, 2 * torch.finfo(own_NV.dtype).eps)
     return ours_NV.shape == own_NV.shape and torch.allclose(
@@ -106,7 +111,7 @@ def _agree(ours_NV: Tensor, own_NV: Tensor) -> bool:
 
 def _by_own_forward(causal: Any, hidden_ND: Tensor) -> Tensor:
     ids_1N = torch.zeros(1, len(hidden_ND), dtype=torch.long, device=hidden_ND.device)
-    with _returning(causal.get_decoder(), hidden_ND.unsqueeze(0)):
+    with _returning(body_of(causal), hidden_ND.unsqueeze(0)):
         return _logits_of(causal, ids_1N)[0]
 
 

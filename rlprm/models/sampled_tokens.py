@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlprm.functional.logprobs import entropy, token_logprobs
+from rlprm.models.causal import body_of
 from rlprm.models.own_logits import find_own_logits, own_logits
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.zero import is_split
@@ -27,7 +28,7 @@ _TOKENS_AT_ONCE = 1024
 
 def body_states(model: PreTrainedModel | PeftModel, token_ids_BL: Tensor) -> Tensor:
     """Return the last hidden states (B, L, D), adapters included."""
-    states: Tensor = _causal(model).get_decoder()(input_ids=token_ids_BL, use_cache=False).last_hidden_state
+    states: Tensor = body_of(_causal(model))(input_ids=token_ids_BL, use_cache=False).last_hidden_state
     return states
 
 

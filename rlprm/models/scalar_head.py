@@ -1,8 +1,9 @@
 """A scalar head for every architecture: stock token classification, or our own where transformers has none.
 
 Our own class has the layout of the stock classes, the body under its usual name and a linear layer ``score``.
-The class is registered, so that loading finds the class in every process that imports this module. Stock
-transformers, which does not know the class, loads the body of such a checkpoint with ``AutoModel``.
+The body is the causal model's. If a decoder was cut out of an encoder-decoder (Bart), ``AutoModel`` would add
+an encoder, whose weights no policy has. The class is registered, so that loading finds the class in every
+process that imports this module.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
+
+from rlprm.models.causal import body_of, causal_class, width_of
 
 __all__ = ["scalar_class"]
 
@@ -19,19 +22,24 @@ __all__ = ["scalar_class"]
 class _ScalarHead:
     """Mixed into an architecture's base class."""
 
-    base_model_prefix = "model"
-
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
         model: Any = self
-        setattr(self, self.base_model_prefix, AutoModel.from_config(config))
+        causal: Any = causal_class(config)(config)
+        body = body_of(causal)
+        path = next(name for name, part in causal.named_modules() if part is body)
+        # The body keeps the name that it has in the causal model, whose weights are loaded.
+        model.base_model_prefix = path.partition(".")[0]
+        setattr(self, model.base_model_prefix, getattr(causal, model.base_model_prefix))
+        self._path = path
         self.dropout = nn.Dropout(getattr(config, "classifier_dropout", None) or 0.0)
-        self.score = nn.Linear(config.get_text_config().hidden_size, config.num_labels)
+        self.score = nn.Linear(width_of(causal), config.num_labels)
         model.post_init()
 
     def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> TokenClassifierOutput:
         """Return the head's outputs (B, L, labels)."""
-        states = getattr(self, self.base_model_prefix)(input_ids, **kwargs).last_hidden_state
+        model: Any = self
+        states = model.get_submodule(self._path)(input_ids, **kwargs).last_hidden_state
         return TokenClassifierOutput(logits=self.score(self.dropout(states)))
 
 
@@ -39,20 +47,15 @@ def scalar_class(config: PretrainedConfig) -> Any:
     """Return what loads a model with one value at each token, ``from_pretrained`` included.
 
     Raises:
-        ValueError: if transformers has no body of this architecture.
+        ValueError: if transformers has no causal language model of this architecture.
     """
     if type(config) in AutoModelForTokenClassification._model_mapping:
         return AutoModelForTokenClassification
-    if type(config) not in AutoModel._model_mapping:
-        raise ValueError(f"models of type {config.model_type} have no body that a scalar head can be put on")
-    body: type[PreTrainedModel] = AutoModel._model_mapping[type(config)]
-    base: Any = next(kind for kind in body.__mro__[1:] if issubclass(kind, PreTrainedModel))
-    own = {
-        # The body keeps the name that it has in the causal model, whose weights are loaded.
-        "base_model_prefix": base.base_model_prefix or "model",
-        "config_class": type(config),
-        "__module__": body.__module__,
-    }
-    made = type(f"{body.__name__.removesuffix('Model')}ForTokenClassification", (_ScalarHead, base), own)
+    causal = causal_class(config)
+    base: Any = [kind for kind in causal.__mro__ if issubclass(kind, PreTrainedModel)][-2]
+    own = {"config_class": type(config), "__module__": causal.__module__}
+    made = type(
+        f"{causal.__name__.removesuffix('ForCausalLM')}ForTokenClassification", (_ScalarHead, base), own
+    )
     AutoModelForTokenClassification.register(type(config), made)
     return made

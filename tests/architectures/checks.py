@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from rlprm.errors import RlprmError
 from rlprm.models.kv_cache.support import reads_growing
-from rlprm.models.loading import load_lm_reward_model, load_scalar_model
+from rlprm.models.loading import head_of, load_lm_reward_model, load_scalar_model
 from rlprm.models.lora import with_adapters
 from rlprm.models.reading import read_sequences
 from rlprm.models.sampled_tokens import body_states, check_logits, read_tokens
@@ -114,7 +114,10 @@ def trains_with_adapters(model: PreTrainedModel) -> str:
 
 
 def heads_load_and_save(model: PreTrainedModel) -> str:
-    """An lm head and a scalar head: load from the policy, save with weights of their own, and load again."""
+    """An lm head and a scalar head: load from the policy, save with weights of their own, and load again.
+
+    Both read the policy's own hidden states.
+    """
     positions = [[ValuePosition.at(3), ValuePosition(3, 4, 9), ValuePosition.at(8)]]
     ids = _words(12, 9)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +128,8 @@ def heads_load_and_save(model: PreTrainedModel) -> str:
         }
         for head, of_folder in load.items():
             made = of_folder(str(Path(folder) / "policy"))
+            if not (largest := _differ_in_states(made, model, ids)) <= BOUND:
+                return f"{head} head: reads other hidden states than the policy's, by {largest:.1e}"
             for parameter in made.parameters():
                 if not parameter.any():
                     torch.nn.init.normal_(parameter, std=0.1)
@@ -142,6 +147,17 @@ CHECKS: Mapping[str, Callable[[PreTrainedModel], str]] = {
     "heads": heads_load_and_save,
     "LoRA": trains_with_adapters,
 }
+
+
+@torch.no_grad()
+def _differ_in_states(made: PreTrainedModel, policy: PreTrainedModel, ids: list[int]) -> float:
+    """Return the largest difference of what a reward model's head is given and the policy's hidden states."""
+    given: list[torch.Tensor] = []
+    layer = made.get_submodule(head_of(made)[-1])
+    hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    read_sequences(made, [ids], [[ValuePosition.at(i) for i in range(len(ids))]], [[0]])
+    hook.remove()
+    return float((given[0] - body_states(policy, torch.tensor([ids]))).abs().max())
 
 
 def _searching(model: PreTrainedModel) -> str:

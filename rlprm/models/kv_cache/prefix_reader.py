@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlprm.models.causal import body_of
 from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache, sequence_key
 from rlprm.models.lm_head import LMHead
 from rlprm.models.reading import stack_positions
@@ -111,7 +112,7 @@ class PrefixReader:
     ) -> Extended:
         was_training = self.model.training
         self.model.eval()
-        body = self.model.get_decoder() if isinstance(self.model, LMHead) else self.model
+        body = body_of(self.model) if isinstance(self.model, LMHead) else self.model
         try:
             return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id, owners=owners)
         finally:

@@ -17,7 +17,14 @@ from rlprm.models.reading import read_sequences
 from rlprm.models.unwrap import unwrapped
 from rlprm.models.value_positions import ValuePosition
 
-__all__ = ["config_of", "has_full_attention", "random_words", "reads_growing", "vocabulary_of"]
+__all__ = [
+    "config_of",
+    "has_full_attention",
+    "random_words",
+    "reads_growing",
+    "reason_against_keeping",
+    "vocabulary_of",
+]
 
 _BOUND = 1e-3
 _SHARE_OF_SPREAD = 0.02
@@ -31,27 +38,31 @@ def config_of(model: PreTrainedModel) -> Any:
 
 
 def has_full_attention(config: PretrainedConfig) -> bool:
-    """Whether every layer sees all earlier tokens, as far as a configuration says.
+    """Whether every layer sees all earlier tokens, as far as a configuration says."""
+    return not reason_against_keeping(config)
+
+
+def reason_against_keeping(config: PretrainedConfig) -> str:
+    """Return why a configuration forbids to keep keys and values across turns; empty if it does not.
 
     A window is assumed behind every name with ``window`` or ``chunk`` and a number below the model's context.
     LongRoPE turns keys by angles that depend on the length of the whole text, so kept keys grow wrong.
     """
     text = config.get_text_config(decoder=True)
     if length_of_steady_rope(config) is not None:
-        return False
+        return "the angles of its rope depend on the length of the text"
+    longest = 0 if getattr(text, "use_sliding_window", True) is False else positions_of(config)
+    for name, value in text.to_dict().items():
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if ("window" in name or "chunk" in name) and is_number and 0 < value < longest:
+            return f"{name} {value} is below the context of {longest} tokens"
     try:
         layers = DynamicCache(config=text).layers
     except (AttributeError, TypeError, ValueError, KeyError):
-        return False
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        return False
-    longest = 0 if getattr(text, "use_sliding_window", True) is False else positions_of(config)
-    windows = [
-        value
-        for name, value in text.to_dict().items()
-        if ("window" in name or "chunk" in name) and isinstance(value, int) and not isinstance(value, bool)
-    ]
-    return not any(0 < value < longest for value in windows)
+        return "transformers has no cache of keys and values for its configuration"
+    others = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
+    kinds = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention"}) or others
+    return f"layers of kind {', '.join(kinds)} keep something else" if others else ""
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:

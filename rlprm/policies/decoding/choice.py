@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.models.kv_cache.support import config_of, has_full_attention, random_words, vocabulary_of
+from rlprm.models.kv_cache.support import config_of, random_words, reason_against_keeping, vocabulary_of
 from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
 from rlprm.policies.decoding.kept import KeptCache
@@ -39,6 +39,11 @@ _SLOWER = {
     "turn": "every turn is encoded from its first token",
     "turn_by_length": "every turn is encoded from its first token, contexts of one length at a time",
     "whole": "every token costs a forward of all tokens before it",
+}
+_CACHES = {
+    "kept": "a cache kept across turns",
+    "turn": "the model's own cache",
+    "turn_by_length": "the model's own cache by length",
 }
 _BOUND = 1e-3
 _MEAN_OF_HALF = 0.08
@@ -64,26 +69,45 @@ def right_way(model: PreTrainedModel) -> str:
     """
     inner = unwrapped(model)
     if inner not in _FOUND:
-        _FOUND[inner] = _tried(model)
+        _FOUND[inner], reasons = _tried(model)
         if _FOUND[inner] in _SLOWER:
             log.warning(
-                "models of type %s decode more slowly here: %s (a cache kept across turns would give other "
-                "probabilities)", config_of(model).model_type, _SLOWER[_FOUND[inner]],
-            )  # fmt: skip
+                "models of type %s decode more slowly here: %s; %s",
+                config_of(model).model_type,
+                _SLOWER[_FOUND[inner]],
+                "; ".join(reasons),
+            )
     return _FOUND[inner]
 
 
-def _tried(model: PreTrainedModel) -> str:
+def _tried(model: PreTrainedModel) -> tuple[str, list[str]]:
+    """Return the fastest right way, and for each faster way why that way is wrong."""
     dtype = _refuse_other_directions(model)
+    reasons: list[str] = []
     for name in WAYS:
-        if name == "kept" and not has_full_attention(config_of(model)):
-            continue
         if name == "whole":
-            return name
-        differences = differences_of(model, way_by_name(name, closing_id=-1))
-        if differences is not None and _is_rounding(differences, dtype):
-            return name
+            return name, reasons
+        reason = reason_against_keeping(config_of(model)) if name == "kept" else ""
+        if not (reason := reason or _reason_when_tried(model, name, dtype)):
+            return name, reasons
+        reasons.append(f"{_CACHES[name]} is not used ({reason})")
     raise AssertionError("the last way is not tried")
+
+
+def _reason_when_tried(model: PreTrainedModel, name: str, dtype: torch.dtype) -> str:
+    try:
+        differences = differences_of(model, way_by_name(name, closing_id=-1))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
+        return f"it fails ({type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:100]})"
+    if _is_rounding(differences, dtype):
+        return ""
+    if dtype.itemsize >= 4:
+        return f"log-probabilities differed by up to {max(differences):.2g} nats when tried"
+    return (
+        f"log-probabilities differed by {sum(differences) / len(differences):.2g} nats on average when tried"
+    )
 
 
 def _refuse_other_directions(model: PreTrainedModel) -> torch.dtype:
@@ -130,8 +154,8 @@ def _is_rounding(differences: Sequence[float], dtype: torch.dtype) -> bool:
     return sum(differences) / len(differences) <= _MEAN_OF_HALF
 
 
-def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | None:
-    """Return the errors, in nats, of the log-probabilities of two turns; None if the way fails."""
+def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float]:
+    """Return the errors, in nats, of the log-probabilities of two turns."""
     first = _contexts(model)
     try:
         said = decoder.decode(model, Contexts(first, range(len(first)), [None] * len(first)), _draw(model, 1))
@@ -142,11 +166,6 @@ def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float] | No
         ]
         again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
         return [*errors, *_errors(model, second, again)]
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
-        log.debug("%s: %s", type(decoder).__name__, error)
-        return None
     finally:
         decoder.clear()
 
