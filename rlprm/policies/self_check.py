@@ -24,7 +24,7 @@ __all__ = ["Agreement", "FirstWaveCheck", "Reread", "Rereads", "compare_stored"]
 
 log = logging.getLogger(__name__)
 _EPISODES = 8
-_ALWAYS = 2
+_ALWAYS = 4
 _SHARE = 0.02
 """Of the wave's tokens, which may be read again beyond the first ``_ALWAYS`` episodes."""
 _TOKENS = 16_384
@@ -163,11 +163,11 @@ def _choose(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     usable.sort(key=lambda t: len(t.token_ids), reverse=True)
     count = min(_EPISODES, len(usable))
     spread = [usable[round(i * (len(usable) - 1) / max(1, count - 1))] for i in range(count)]
-    chosen = [*spread[:1], *spread[:0:-1][: _ALWAYS - 1]]
+    spread = [*spread[:1], *spread[:0:-1][:1], *spread[1:-1]]
+    chosen: list[Trajectory] = []
     left = min(_TOKENS, _SHARE * sum(len(t.token_ids) for t in usable))
-    left -= sum(len(t.token_ids) for t in chosen)
-    for trajectory in spread[1 : len(spread) - _ALWAYS + 1]:
-        if len(trajectory.token_ids) <= left:
+    for trajectory in spread:
+        if len(chosen) < _ALWAYS or len(trajectory.token_ids) <= left:
             chosen.append(trajectory)
             left -= len(trajectory.token_ids)
     return chosen
