@@ -297,7 +297,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         if parameters >= _SMALL:
             rate = 1e-6 if is_large and not self.lora_r else 1e-5
         corrects = (is_large or self.lora_r > 0) and self.old_logprobs == "trainer"
-        by_size = {
+        by_size: dict[str, Any] = {
             "learning_rate": rate,
             "max_new_tokens": _ACTION_TOKENS,
             # None is what runs of earlier versions have in their records.

@@ -30,4 +30,4 @@ def count_weights(path: str) -> int:
     except (OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"cannot load a model from {path!r}: {first_line}") from error
-    return sum(parameter.numel() for parameter in model.parameters())
+    return int(sum(parameter.numel() for parameter in model.parameters()))

@@ -61,7 +61,7 @@ class AccelerateEngine:
     def in_half(self) -> bool:
         """See :class:`Engine`."""
         weights = next(iter(self.model.policy.parameters()))  # adapters are float32, the first weight is not
-        return self.accelerator.mixed_precision != "no" or weights.dtype.itemsize < 4
+        return bool(self.accelerator.mixed_precision != "no" or weights.dtype.itemsize < 4)
 
     @property
     def device(self) -> torch.device:
