@@ -15,10 +15,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlprm.errors import ArtifactError, ConfigError
+from rlprm.errors import ArtifactError
 from rlprm.models.causal import class_by_name, text_part
 from rlprm.models.heads import LM
 from rlprm.models.hub.download import commit_of, model_folder
+from rlprm.models.hub.four_bits import options_of_4bit, require_4bit
 from rlprm.models.hub.options import options_of_loading
 from rlprm.models.hub.weight_files import weight_files, weights_hash
 from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
@@ -70,8 +71,16 @@ def load_config(path: str, **changes: Any) -> Any:
     return _load(path, "model", load)
 
 
-def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | None = None) -> PreTrainedModel:
+def load_causal_lm(
+    path: str, *, dtype: str = "auto", device: torch.device | None = None, four_bits: bool = False
+) -> PreTrainedModel:
     """Load a causal language model (a policy).
+
+    Args:
+        path: folder or hub id.
+        dtype: see :func:`resolve_dtype`.
+        device: of the model; :func:`default_device` if None.
+        four_bits: keep the weights of linear layers in 4 bits (:mod:`rlprm.models.hub.four_bits`).
 
     Raises:
         ArtifactError: if it cannot be loaded, is a PRM, or lacks some of its weights.
@@ -86,19 +95,23 @@ def load_causal_lm(path: str, *, dtype: str = "auto", device: torch.device | Non
             dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             **options_of_loading(weights=True),
+            **quantised,
         )
+
+    quantised = _quantised(dtype, device) if four_bits else {}
 
     _refuse_other_head(path, labels=None)
     model, report = _load(path, "model", load)
     if any(key.endswith(("score.weight", "classifier.weight")) for key in report["unexpected_keys"]):
         raise ArtifactError(f"{path!r} holds a model with a scalar head (a PRM), not a policy")
     _refuse_missing(path, set(report["missing_keys"]))
-    return cast(PreTrainedModel, model.to(device or default_device()))
+    return _placed(model, device, quantised)
 
 
 def load_scalar_model(
-    path: str, *, dtype: str = "auto", device: torch.device | None = None, dropout: float = 0.0
-) -> PreTrainedModel:
+    path: str, *, dtype: str = "auto", device: torch.device | None = None, dropout: float = 0.0,
+    four_bits: bool = False,
+) -> PreTrainedModel:  # fmt: skip
     """Load a model with a scalar head: a PRM, or a causal model under a new head.
 
     Args:
@@ -108,6 +121,7 @@ def load_scalar_model(
         device: of the model; :func:`default_device` if None.
         dropout: before the head. Stock token classification uses 0.1, which would shift regression
             outputs between training and evaluation.
+        four_bits: see :func:`load_causal_lm`.
 
     Raises:
         ArtifactError: if it cannot be loaded, has several labels, or lacks weights of its body.
@@ -122,8 +136,10 @@ def load_scalar_model(
             dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
+            **quantised,
         )
 
+    quantised = _quantised(dtype, device) if four_bits else {}
     _refuse_other_head(path, labels=1)
     model, report = _load(path, "model", load)
     _refuse_other_shapes(path, report)
@@ -135,14 +151,15 @@ def load_scalar_model(
             torch.nn.init.zeros_(parameter)
     for name in head_of(model):
         compute_in_float32(model.get_submodule(name))
-    model.to(device or default_device())
+    placed = _placed(model, device, quantised)
     _refuse_unreadable(model)
-    return cast(PreTrainedModel, model)
+    return placed
 
 
 def load_lm_reward_model(
-    path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None
-) -> LMHead:
+    path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None,
+    four_bits: bool = False,
+) -> LMHead:  # fmt: skip
     """Load a causal language model as a reward model with an lm head (``rlprm.models.lm_head``).
 
     Args:
@@ -151,6 +168,7 @@ def load_lm_reward_model(
         dtype: of the body, see :func:`rlprm.models.precision.resolve_dtype`; the two new layers are always
             in float32.
         device: of the model; :func:`default_device` if None.
+        four_bits: see :func:`load_causal_lm`.
 
     Raises:
         ArtifactError: if it cannot be loaded, lacks weights, or has no τ and ``scale`` is None.
@@ -169,8 +187,10 @@ def load_lm_reward_model(
             dtype=resolve_dtype(dtype, path),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below
+            **quantised,
         )
 
+    quantised = _quantised(dtype, device) if four_bits else {}
     model, report = _load(path, "reward model", load)
     _refuse_other_shapes(path, report)
     missing = set(report["missing_keys"])
@@ -181,7 +201,7 @@ def load_lm_reward_model(
             torch.nn.init.zeros_(parameter)
     for name in HEAD:
         compute_in_float32(model.get_submodule(name))
-    model.to(device or default_device())
+    _placed(model, device, quantised)
     if not any(map(is_split, model.parameters())):  # ZeRO-3 runs no forward before training starts
         check_logits(model)
     _refuse_unreadable(model)
@@ -233,6 +253,23 @@ def revision_of(path: str) -> str:
     if not files:
         raise ArtifactError(f"no weights in {path!r} (expected *.safetensors or pytorch_model*.bin)")
     return weights_hash(files)
+
+
+def _quantised(dtype: str, device: torch.device | None) -> dict[str, Any]:
+    """Return the options that load linear layers in 4 bits.
+
+    Raises:
+        ConfigError: if the machine cannot.
+    """
+    require_4bit()
+    return options_of_4bit(resolve_dtype(dtype), device or default_device())
+
+
+def _placed(
+    model: PreTrainedModel, device: torch.device | None, quantised: Mapping[str, Any]
+) -> PreTrainedModel:
+    """Put a model on its device; one with quantised weights has been loaded there."""
+    return model if quantised else cast(PreTrainedModel, model.to(device or default_device()))
 
 
 def _refuse_other_head(path: str, *, labels: int | None) -> None:

@@ -94,6 +94,8 @@ def is_split(parameter: nn.Parameter) -> bool:
 
 def size_of(parameter: nn.Parameter) -> int:
     """Return the number of elements of a parameter, over all processes."""
+    if hasattr(parameter, "quant_state"):  # bitsandbytes packs two weights into a byte
+        return 2 * parameter.numel() * parameter.element_size()
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 

@@ -22,6 +22,9 @@ from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
 from rlprm.policies.decoding.kept import KeptCache
+from rlprm.policies.decoding.whole import read_places
+from rlprm.policies.self_check import Reread
+from rlprm.types import Trajectory
 
 
 class HFPolicy:
@@ -109,6 +112,24 @@ class HFPolicy:
                 done.ids, done.logprobs, read, done.action_fed, strict=True
             )
         ]
+
+    @torch.inference_mode()
+    def reread(self, trajectories: Sequence[Trajectory]) -> Reread:
+        """Read stored episodes by one whole forward each; see :class:`rlprm.policies.self_check.Rereads`.
+
+        Keys and values of the episodes in progress are dropped first: memory need not hold both.
+        """
+        self.clear()
+        rows = [
+            read_places(
+                self.model,
+                trajectory.token_ids,
+                [place for place, sampled in enumerate(trajectory.action_mask) if sampled],
+                temperature=trajectory.temperature,
+            )
+            for trajectory in trajectories
+        ]
+        return Reread([logprobs for logprobs, _ in rows], rows[0][1])
 
     def clear(self) -> None:
         """Drop the kept keys and values."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlprm import envs
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RLConfig"]
 
+log = logging.getLogger(__name__)
+_SMALL, _LARGE = 10_000_000, 100_000_000
+"""Weights, from which on other defaults hold."""
+_ACTION_TOKENS = 32
+_UNSET: dict[str, Any] = {"learning_rate": None, "max_new_tokens": 0, "importance_cap": None}
 _CREDIT = "Reward and credit"
 _TASKS = "Tasks and iterations"
 _UPDATE = "Update (PPO)"
@@ -86,7 +92,18 @@ class RLConfig(TuningConfig, PolicyConfig):
     )  # fmt: skip
     temperature: float = setting(1.0, "Sampling temperature.", above=0, group="Policy")
     # The update
-    learning_rate: float = setting(1e-4, "Step size of the policy.", above=0, group=_UPDATE)
+    max_new_tokens: int = setting(
+        0,
+        "Longest action, in tokens, its closing token included; 0: 32 for models of less than 100 million "
+        "weights, no default for larger ones.",
+        least=0, group="Policy",
+    )  # fmt: skip
+    learning_rate: float | None = setting(
+        None,
+        "Step size of the policy; if unset 1e-4, from 10 million weights on 1e-5, from 100 million on 1e-6 "
+        "for all weights and 1e-5 for adapters.",
+        above=0, group=_UPDATE,
+    )  # fmt: skip
     lr_schedule: str = setting(
         "constant", "Step size over the iterations.", choices=LR_SCHEDULES, group=_UPDATE
     )
@@ -123,7 +140,15 @@ class RLConfig(TuningConfig, PolicyConfig):
         group=_UPDATE,
     )
     importance_cap: float | None = setting(
-        None, "Correct for a sampler that differs from the trainer, with weights cut here; 2 is common.",
+        None,
+        "Correct for a sampler that differs from the trainer, with weights cut here; 0: no correction; if "
+        "unset 2 with adapters and from 100 million weights on, else 0.",
+        least=0, group=_UPDATE,
+    )  # fmt: skip
+    max_sampler_mismatch: float | None = setting(
+        None,
+        "Largest mean difference of the log-probabilities of sampler and trainer, in nats; beyond it the run "
+        "stops. If unset 0.001 in float32 and 0.05 in half precision, divided by a temperature below 1.",
         above=0, group=_UPDATE,
     )  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's weight decay.", least=0, group=_UPDATE)
@@ -212,7 +237,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         """
         super().__post_init__()
         require_tracker(self.report_to)
-        if self.importance_cap is not None and self.old_logprobs == "sampler":
+        if self.importance_cap and self.old_logprobs == "sampler":
             raise ConfigError(
                 "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
                 "unset it, or set old_logprobs trainer"
@@ -252,6 +277,47 @@ class RLConfig(TuningConfig, PolicyConfig):
                 f"bootstrap_truncations: what is still to come is unknown under reward {self.reward}; count "
                 "truncations as ends"
             )
+
+    def settled(self, *, parameters: int) -> RLConfig:
+        """Return these settings with a value for each that depends on the size of the model.
+
+        Args:
+            parameters: weights of the policy.
+
+        Raises:
+            ConfigError: if a setting has no default for a model of this size.
+        """
+        is_large = parameters >= _LARGE
+        if is_large and not self.max_new_tokens:
+            raise ConfigError(
+                f"max_new_tokens: got nothing, and a policy of {parameters / 1e6:.0f} million weights has no "
+                "default; set it (actions alone: about 32, a thought and an action: 128 to 512)"
+            )
+        rate = 1e-4
+        if parameters >= _SMALL:
+            rate = 1e-6 if is_large and not self.lora_r else 1e-5
+        corrects = (is_large or self.lora_r > 0) and self.old_logprobs == "trainer"
+        by_size: dict[str, Any] = {
+            "learning_rate": rate,
+            "max_new_tokens": _ACTION_TOKENS,
+            # None is what runs of earlier versions have in their records.
+            "importance_cap": 2.0 if corrects else None,
+        }
+        chosen = {name: value for name, value in by_size.items() if getattr(self, name) == _UNSET[name]}
+        if chosen:
+            log.info(
+                "chosen for a policy of %s weights%s: %s",
+                f"{parameters:,}", " with adapters" if self.lora_r else "",
+                ", ".join(f"{name} {value or 0:g}" for name, value in chosen.items()),
+            )  # fmt: skip
+        return replace(self, **chosen)
+
+    @property
+    def step_size(self) -> float:
+        """The policy's learning rate, once it is settled."""
+        if self.learning_rate is None:
+            raise RuntimeError("the learning rate has not been settled yet")
+        return self.learning_rate
 
     @property
     def uses_prm(self) -> bool:

@@ -40,7 +40,10 @@ def load_model(config: RLConfig, *, on: torch.device, bf16: bool) -> ActorCritic
         MismatchError: if the critic's weights are of another vocabulary.
     """
     dtype = config.weights_dtype(bf16=bf16)
-    policy = with_adapters(load_causal_lm(config.model, dtype=dtype, device=on), config, seed=config.seed)
+    policy = with_adapters(
+        load_causal_lm(config.model, dtype=dtype, device=on, four_bits=config.load_in_4bit),
+        config, seed=config.seed,
+    )  # fmt: skip
     reference = None
     if config.kl_coef > 0 and not config.lora_r:
         reference = load_causal_lm(config.model, dtype=dtype, device=on)
@@ -83,7 +86,7 @@ def _critic_weights(config: RLConfig) -> str:
 
 def _load_critic(config: RLConfig, on: torch.device, dtype: str) -> PreTrainedModel | PeftModel:
     path = _critic_weights(config)
-    critic = load_scalar_model(path, dtype=dtype, device=on)
+    critic = load_scalar_model(path, dtype=dtype, device=on, four_bits=config.load_in_4bit)
     factor = rewards.critic_factor(config.reward, config.reward_kwargs)
     if path != config.prm or factor is None or not _has_values_of_states(Manifest.load(path)):
         factor = 0.0

@@ -113,7 +113,7 @@ def total_loss(
     from_sampler = config.old_logprobs == "sampler"
     old_N = targets.sampler_logprobs if from_sampler else targets.old_logprobs
     weights_N = None
-    if config.importance_cap is not None:
+    if config.importance_cap:
         weights_N = truncated_importance_weights(
             targets.old_logprobs, targets.sampler_logprobs, ones_N, cap=config.importance_cap
         )

@@ -6,6 +6,7 @@ The loop acts through a sampler only. After each update ``sync`` hands the sampl
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,8 @@ from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
+from rlprm.policies.merged import can_be_merged, merge_into, merged_copy
+from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
 from rlprm.rollouts.episode import rollout
@@ -27,6 +30,8 @@ from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 __all__ = ["LocalSampler", "Sampler", "run_distributed"]
+
+log = logging.getLogger(__name__)
 
 
 class Sampler(Protocol):
@@ -67,7 +72,7 @@ class LocalSampler:
         config: of the run.
         renderer: of the policy's tokenizer.
         processes: of the launch; they share the waves of a collection.
-        saved_dtype: dtype that saved policies are loaded in.
+        saved_dtype: dtype that saved policies are loaded in, and that merged adapters act in.
     """
 
     def __init__(
@@ -78,6 +83,9 @@ class LocalSampler:
         self._engine: Engine | None = None
         self._version = 0
         self._saved: HFPolicy | None = None
+        self._merged: PreTrainedModel | None = None
+        self._acts_unmerged = False
+        self._check = FirstWaveCheck()
 
     @property
     def policy(self) -> Policy:
@@ -86,8 +94,28 @@ class LocalSampler:
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
-        """See :class:`Sampler`; both share the weights, so no weights are copied."""
+        """See :class:`Sampler`.
+
+        A policy without adapters shares its weights with the sampler. Adapters are merged into a copy.
+        """
         self._engine, self._version = engine, version
+        if not isinstance(engine.model.policy, PeftModel):
+            return
+        with engine.acting() as policy:
+            if self._merged is not None:
+                merge_into(self._merged, policy)
+            elif can_be_merged(policy):
+                self._merged = merged_copy(policy, self._load_acting)
+            elif not self._acts_unmerged:
+                self._acts_unmerged = True
+                log.warning(
+                    "the policy acts through its adapters, which is slow: they lie beside quantised or tied "
+                    "weights and cannot be merged"
+                )
+
+    def _load_acting(self) -> PreTrainedModel:
+        with zero.loading_unsharded():
+            return load_causal_lm(self.config.model, dtype=self.saved_dtype)
 
     @collective
     @contextmanager
@@ -114,6 +142,7 @@ class LocalSampler:
                 wave_size=self.config.wave_size,
                 seed=self.config.seed,
                 processes=self.processes,
+                check=self._check,
             )
 
     @contextmanager
@@ -121,12 +150,15 @@ class LocalSampler:
         if self._saved is not None:
             yield self._saved
             return
+        if self._merged is not None:
+            yield self._synced_policy()
+            return
         with self._synced().acting():
             yield self._synced_policy()
 
     def _synced_policy(self) -> HFPolicy:
         revision = f"{Path(self.config.output_dir).name}-{self._version}"
-        return self._policy(self._synced().model.policy, revision)
+        return self._policy(self._merged or self._synced().model.policy, revision)
 
     def _policy(self, weights: PreTrainedModel | PeftModel, revision: str) -> HFPolicy:
         config = self.config
@@ -155,13 +187,19 @@ def run_distributed(
     wave_size: int,
     seed: int,
     processes: Processes,
+    check: FirstWaveCheck | None = None,
 ) -> list[Trajectory]:
     """Run episodes in waves that the processes share; every process gets all trajectories, in order.
 
-    Waves are smaller than ``wave_size`` if some processes would otherwise have none.
+    Waves are smaller than ``wave_size`` if some processes would otherwise have none. ``check`` is called with
+    each wave, before the next one is run.
     """
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
-    own = [rollout(wave, policy, setting, seed) for wave in processes.share(waves)]
+    own = []
+    for wave in processes.share(waves):
+        own.append(rollout(wave, policy, setting, seed))
+        if check is not None:
+            check(policy, own[-1])
     policy.clear()
     return [trajectory for wave in processes.gather(own) for trajectory in wave]

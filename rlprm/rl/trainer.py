@@ -28,6 +28,7 @@ from rlprm.rl.engine import Engine
 from rlprm.rl.monitor.alarm import alarms, undeclared_alarm
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
+from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.sampler import Sampler
@@ -85,6 +86,8 @@ class RLTrainer:
             self.num_tasks = envs.count_tasks(
                 config.environment, Split.TRAIN, config.first_task, config.num_tasks, config.env_kwargs
             )
+        self.newest: list[Trajectory] = []
+        """Episodes of the last iteration that was run, without the failed ones."""
         self._watch = Stopwatch()
         sampler.sync(engine, version=state.iteration)
 
@@ -93,7 +96,8 @@ class RLTrainer:
         """Run the remaining iterations.
 
         Raises:
-            TrainingError: if a number is not finite, or every episode of an iteration failed.
+            TrainingError: if a number is not finite, every episode of an iteration failed, or the sampler
+            acts with another policy than the one that is trained.
         """
         config, done = self.config, self.state.iteration
         bar = tqdm(
@@ -121,6 +125,7 @@ class RLTrainer:
         with self._watch.time("rollout"):
             trajectories = self.collect(iteration)
         usable, failed = split_failed(trajectories)
+        self.newest = usable
         if not usable:
             raise TrainingError(
                 f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
@@ -134,6 +139,10 @@ class RLTrainer:
                 self.engine, batch,
                 token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
             )  # fmt: skip
+        refuse_mismatch(
+            sampler_mismatch(batch, old), limit=config.max_sampler_mismatch, half=self.engine.in_half,
+            temperature=config.temperature, iteration=iteration,
+        )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())
         with self._watch.time("update"):
             stats = update(
@@ -154,7 +163,7 @@ class RLTrainer:
             ),
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
-            "ppo/learning_rate": config.learning_rate * self._rate_factor(iteration),
+            "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
         facts = replace(facts, signs=self._signs(row))
         is_last = (

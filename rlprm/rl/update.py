@@ -157,7 +157,7 @@ def _refuse_non_finite(numbers: Mapping[str, float], config: RLConfig) -> None:
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"{name} is {value}: lower learning_rate (now {config.learning_rate:g}); the last "
+                f"{name} is {value}: lower learning_rate (now {config.step_size:g}); the last "
                 "checkpoint is from before"
             )
 

@@ -11,6 +11,7 @@ from rlprm.data.failures import has_failed
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.policies.base import Policy
+from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rollouts.episode import rollout
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Task, Trajectory
@@ -40,8 +41,11 @@ def collect(
     which takes its share of the waves, come to it too. All of them return when all waves are there.
     Episodes that failed are run again.
 
+    Some log-probabilities of the first wave that a process runs are checked before the wave is stored.
+
     Raises:
-        MismatchError: if the folder holds trajectories collected with other settings.
+        MismatchError: if the folder holds trajectories collected with other settings, or the stored
+            log-probabilities are not those of the policy (:mod:`rlprm.policies.self_check`).
     """
     jobs = [(task, sample) for task in tasks for sample in range(samples_per_task)]
     store = TrajectoryStore.create(
@@ -71,10 +75,11 @@ def collect(
             "%s: %d of %d waves are there; collecting the rest", folder, len(own) - len(missing), len(own)
         )
     total, rest = (sum(len(waves[number]) for number in of) for of in (own, missing))
+    check = FirstWaveCheck()
     with tqdm(total=total, initial=total - rest, desc="rollouts", disable=not processes.is_main) as bar:
         for number in missing:
             before = store.read_wave(number) if store.has(number) else []
-            store.write(number, _run_wave(waves[number], before, policy, setting, seed))
+            store.write(number, _run_wave(waves[number], before, policy, setting, seed, check))
             bar.update(len(waves[number]))
     processes.wait()
     return store
@@ -105,9 +110,12 @@ def _run_wave(
     policy: Policy,
     setting: EpisodeSetting,
     seed: int,
+    check: FirstWaveCheck,
 ) -> list[Trajectory]:
     """Run the episodes of a wave that did not come to an end before."""
     done = {(t.task.id, t.sample): t for t in before if not has_failed(t)}
     rest = [(task, sample) for task, sample in jobs if (task.id, sample) not in done]
-    fresh = iter(rollout(rest, policy, setting, seed))
-    return [done[task.id, sample] if (task.id, sample) in done else next(fresh) for task, sample in jobs]
+    fresh = rollout(rest, policy, setting, seed)
+    check(policy, fresh)
+    ran = iter(fresh)
+    return [done[task.id, sample] if (task.id, sample) in done else next(ran) for task, sample in jobs]

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from rlprm.errors import ConfigError
 from rlprm.runtime.hub_names import with_revision
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tracking import TRACKERS, require_tracker
@@ -78,6 +79,12 @@ class TuningConfig(LoadingConfig):
         required=True,
         group=_WEIGHTS,
     )
+    load_in_4bit: bool = setting(
+        False,
+        "Keep the weights that LoRA freezes in 4 bits (QLoRA); needs a GPU and bitsandbytes.",
+        group=_WEIGHTS,
+        recorded="changed",
+    )
     dtype: str = setting(
         "auto",
         "Weights in training; auto: float32, or bfloat16 for weights that LoRA freezes if bf16 is on.",
@@ -92,6 +99,11 @@ class TuningConfig(LoadingConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        if self.load_in_4bit and not self.lora_r:
+            raise ConfigError(
+                "load_in_4bit: got true, allowed: with adapters only (lora_r above 0), since weights in 4 "
+                "bits cannot be trained"
+            )
         if not self.lora_r and self.dtype == "bfloat16":
             log.warning(
                 "all weights are trained in bfloat16: updates below 1/256 of a weight are lost; "

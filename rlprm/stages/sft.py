@@ -34,6 +34,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.envs.agentgym import environment_of, held_out
 from rlprm.errors import ConfigError, DataError
+from rlprm.models.hub.four_bits import require_4bit
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import load_causal_lm, revision_of
@@ -100,6 +101,8 @@ def run(config: SFTStageConfig) -> None:
         return
     if store is not None:
         warn_of_differences(str(store.folder), store.meta, episode_settings(config))
+    if config.load_in_4bit:
+        require_4bit()
     with recorded(config.output_dir, "sft", record) as results:
         if store is not None:
             tokenizer, model = _own_tokenizer_and_model(config, bf16=arguments.bf16)
@@ -296,6 +299,8 @@ def _tokenizer_and_model(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if config.model != "tiny":
         return _own_tokenizer_and_model(config, bf16=bf16)
+    if config.load_in_4bit:
+        raise ConfigError("load_in_4bit: got true, allowed: for a model that is loaded, not for tiny")
     corpus = (message["content"] for demonstration in demonstrations for message in demonstration.messages)
     phrases = getattr(envs.load(config.environment), "FIXED_PHRASES", ())
     tokenizer = config.with_chat_settings(
@@ -311,4 +316,4 @@ def _own_tokenizer_and_model(
     dtype = config.weights_dtype(bf16=bf16)
     # A policy may be trained to write in another template than it was saved with.
     tokenizer = config.load_tokenizer(config.model, replace=True)
-    return tokenizer, load_causal_lm(config.model, dtype=dtype)
+    return tokenizer, load_causal_lm(config.model, dtype=dtype, four_bits=config.load_in_4bit)

@@ -16,6 +16,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM, SCALAR
+from rlprm.models.hub.four_bits import require_4bit
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import context_length_of, load_reward_model, revision_of
@@ -68,6 +69,8 @@ def run(config: PRMConfig) -> None:
     if is_finished(config.output_dir, "train-prm", identity):
         log.info("%s holds the finished PRM of these settings; reusing it", config.output_dir)
         return
+    if config.load_in_4bit:
+        require_4bit()
     refuse_endless_cold_start(config, epochs=config.num_train_epochs, max_steps=config.max_steps)
     warn_of_differences(f"the model {config.model}", settings_of_model(config.model), store.meta)
     tokenizer = config.load_tokenizer(config.model)
@@ -78,7 +81,8 @@ def run(config: PRMConfig) -> None:
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
     manifest = _manifest(config, store, stored, train, renderer.template_hash)
     with recorded(config.output_dir, "train-prm", identity) as results:
-        model = load_base(config, dtype=config.weights_dtype(bf16=arguments.bf16))
+        dtype = config.weights_dtype(bf16=arguments.bf16)
+        model = load_base(config, dtype=dtype, four_bits=config.load_in_4bit)
         model = with_adapters(model, config, seed=config.seed)
         tables = None
         if stored is not None:

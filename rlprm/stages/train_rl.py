@@ -19,8 +19,10 @@ from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError
 from rlprm.models import zero
+from rlprm.models.hub.four_bits import require_4bit
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
+from rlprm.models.hub.size import count_weights
 from rlprm.models.loading import revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.sampled_tokens import check_logits
@@ -34,6 +36,7 @@ from rlprm.rl.monitor.alarm import undeclared_gain
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
+from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.refresh import FreshTrajectories, check_relabelling
 from rlprm.rl.sampler import LocalSampler
 from rlprm.rl.state import RunState
@@ -49,8 +52,16 @@ from rlprm.stages.train_prm import refuse_endless_cold_start
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
+_EPISODES_TO_READ = 8
 _TRIES_OF_A_PROBE = 4  # episodes run for each one that the probe needs
-_NOT_IDENTITY = ("save_every", "keep_checkpoints", "table_every", "log_artifacts", "micro_batch_tokens")
+_NOT_IDENTITY = (
+    "save_every",
+    "keep_checkpoints",
+    "table_every",
+    "log_artifacts",
+    "micro_batch_tokens",
+    "max_sampler_mismatch",
+)
 """Settings that do not change the result."""
 _COMPARED = ("before", "after", "difference")
 _COUNTED_BY = {
@@ -64,7 +75,8 @@ _COUNTED_BY = {
 def run(config: RLConfig) -> dict[str, Any]:
     """Train a policy by RL and save it; returns the summary.
 
-    Several processes share all work; they give the result of one.
+    Settings that depend on the size of the model are chosen first. Several processes share all work; they
+    give the result of one.
 
     Raises:
         ArtifactError: if the policy or the PRM is missing.
@@ -73,11 +85,14 @@ def run(config: RLConfig) -> dict[str, Any]:
         TrainingError: if something is not finite.
     """
     folder = Path(config.output_dir)
+    config = config.settled(parameters=count_weights(config.model))
     identity = _identity(config)
     if is_finished(folder, "train-rl", identity):
         log.info("%s holds the finished policy of these settings; reusing it", folder)
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
+    if config.load_in_4bit:
+        require_4bit()
     config.require_positions()
     warn_of_policy(config)
     check_relabelling(config)
@@ -130,7 +145,7 @@ def run(config: RLConfig) -> dict[str, Any]:
                 tracker.log_artifact(folder, folder.name)
         tracker.finish()
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
-        results.update({k: summary[k] for k in _COMPARED if k in summary})
+        results.update({k: summary[k] for k in (*_COMPARED, "bf16_load") if k in summary})
     return summary
 
 
@@ -251,6 +266,9 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         "seconds": dict(state.seconds),
         "alarm": list(state.alarms.values()),
     }
+    rounding = _rounding(trainer)
+    if rounding is not None:
+        summary["bf16_load"] = asdict(rounding)
     if probe is not None:
         summary["repeat_probe"] = {**asdict(probe), "is_hackable": probe.is_hackable}
     if before is not None:
@@ -267,6 +285,18 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
             for text in summary["alarm"][len(state.alarms) :]:
                 log.warning("reward hacking alarm, %s", text)
     return summary
+
+
+@collective
+def _rounding(trainer: RLTrainer) -> LoadRounding | None:
+    """Measure what a bfloat16 load of the saved policy loses; every process gets the result."""
+    # A run that was resumed behind its last iteration has no episodes at hand.
+    episodes = trainer.newest or split_failed(trainer.collect(0, at_most=_EPISODES_TO_READ))[0]
+    found = None
+    if trainer.processes.is_main:
+        found = measure_rounding(str(trainer.folder), trainer.config.model, episodes)
+    from_first: LoadRounding | None = trainer.processes.gather_all(found)[0]
+    return from_first
 
 
 def _undeclared(before: TaskResults, after: TaskResults) -> list[str]:

@@ -44,7 +44,7 @@ def config(**settings: Any) -> RLConfig:
         "dtype": "float32",
         "seed": 3,
     }
-    return RLConfig(**{**defaults, **settings})
+    return RLConfig(**{**defaults, **settings}).settled(parameters=400_000)
 
 
 def actor_critic(weights: Path, *, head_seed: int = 0, **settings: Any) -> ActorCritic:

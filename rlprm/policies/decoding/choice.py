@@ -22,6 +22,7 @@ from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
 from rlprm.policies.decoding.kept import KeptCache
 from rlprm.policies.decoding.per_turn import TurnCache
+from rlprm.policies.decoding.rounding import exceeds_rounding
 from rlprm.policies.decoding.whole import Whole, teacher_forced
 
 __all__ = ["WAYS", "differences_of", "right_way", "way_by_name"]
@@ -45,8 +46,6 @@ _CACHES = {
     "turn": "the model's own cache",
     "turn_by_length": "the model's own cache by length",
 }
-_BOUND = 1e-3
-_MEAN_OF_HALF = 0.08
 _CONTEXTS = (5, 11, 8, 19)
 _LATER = (4, 1, 9, 3)
 _LENGTH = 6
@@ -101,7 +100,7 @@ def _reason_when_tried(model: PreTrainedModel, name: str, dtype: torch.dtype) ->
         raise
     except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
         return f"it fails ({type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:100]})"
-    if _is_rounding(differences, dtype):
+    if not exceeds_rounding(differences, dtype):
         return ""
     if dtype.itemsize >= 4:
         return f"log-probabilities differed by up to {max(differences):.2g} nats when tried"
@@ -134,24 +133,13 @@ def _refuse_other_directions(model: PreTrainedModel) -> torch.dtype:
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"models of type {family} cannot be read here: {reason}") from error
-    if not _is_rounding(differences, found[0].dtype):
+    if exceeds_rounding(differences, found[0].dtype):
         raise ConfigError(
             f"models of type {family} do not write from left to right: later tokens change "
             f"the probabilities of earlier ones by {max(differences):.2g} nats"
         )
     dtype: torch.dtype = found[0].dtype
     return dtype
-
-
-def _is_rounding(differences: Sequence[float], dtype: torch.dtype) -> bool:
-    """Whether rounding explains differences of log-probabilities, in nats.
-
-    In half precision single numbers differ by more than some mistakes make of them, so the mean counts there.
-    Tiny random models in bfloat16 have means of 0.01 where the way is right, and 0.1 to 0.7 where it is not.
-    """
-    if dtype.itemsize >= 4:
-        return max(differences) <= _BOUND
-    return sum(differences) / len(differences) <= _MEAN_OF_HALF
 
 
 def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float]:

@@ -12,9 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
+from rlprm.errors import ConfigError
+from rlprm.models.own_logits import own_logits
+from rlprm.models.sampled_tokens import body_states, read_tokens
+from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Draw, sample_actions
 
-__all__ = ["Whole", "teacher_forced"]
+__all__ = ["Whole", "read_places", "teacher_forced"]
 
 
 class Whole:
@@ -74,3 +78,38 @@ def teacher_forced(
         chosen = torch.tensor(list(action), device=logprobs_KV.device)
         found.append(logprobs_KV.gather(1, chosen[:, None]).squeeze(1).tolist())
     return found
+
+
+@torch.no_grad()
+def read_places(
+    model: PreTrainedModel, ids: Sequence[int], places: Sequence[int], *, temperature: float
+) -> tuple[list[float], torch.dtype]:
+    """Return the log-probabilities of some tokens of one sequence, by one whole forward.
+
+    Logits are computed at these tokens only, if the model's own can be computed from its hidden states.
+
+    Args:
+        model: causal language model.
+        ids: the sequence.
+        places: of the tokens, each at least 1.
+        temperature: of the sampling distribution; 0 gives the model's own, as greedy decoding does.
+
+    Returns:
+        The log-probabilities, and the lowest precision that was computed in. Under autocast that is not the
+        precision of the weights.
+    """
+    ids_1L = torch.tensor([list(ids)], device=model.device)
+    places_N = torch.tensor(list(places), device=model.device)
+    hidden_ND = body_states(model, ids_1L)[0, places_N - 1]
+    try:
+        logits_dtype = own_logits(unwrapped(model), hidden_ND[:1]).dtype
+        logprobs_N, _ = read_tokens(model, hidden_ND, ids_1L[0, places_N], temperature=temperature or 1.0)
+    except ConfigError:  # its logits cannot be computed apart
+        logits_dtype = model(input_ids=ids_1L[:, :1], use_cache=False).logits.dtype
+        (found,) = teacher_forced(model, [ids[: places[0]]], [ids[places[0] :]], temperature=temperature)
+        return [found[place - places[0]] for place in places], _lower(logits_dtype, model.dtype)
+    return logprobs_N.tolist(), _lower(logits_dtype, model.dtype)
+
+
+def _lower(a: torch.dtype, b: torch.dtype) -> torch.dtype:
+    return a if a.itemsize <= b.itemsize else b

@@ -58,6 +58,12 @@ class AccelerateEngine:
         return unwrapped
 
     @property
+    def in_half(self) -> bool:
+        """See :class:`Engine`."""
+        weights = next(iter(self.model.policy.parameters()))  # adapters are float32, the first weight is not
+        return bool(self.accelerator.mixed_precision != "no" or weights.dtype.itemsize < 4)
+
+    @property
     def device(self) -> torch.device:
         """See :class:`Engine`."""
         device: torch.device = self.accelerator.device
@@ -77,7 +83,7 @@ class AccelerateEngine:
         """See :class:`Engine`."""
         for group in self.optimizer.param_groups:
             is_frozen = critic_only and group["of_policy"]
-            group["lr"] = 0.0 if is_frozen else self.config.learning_rate * group["factor"] * factor
+            group["lr"] = 0.0 if is_frozen else self.config.step_size * group["factor"] * factor
         self._wrapped.train()
         if not critic_only:
             yield
@@ -196,5 +202,5 @@ def _group(
     parameters: list[nn.Parameter], config: RLConfig, *, factor: float, of_policy: bool
 ) -> dict[str, Any]:
     return {
-        "params": parameters, "lr": factor * config.learning_rate, "factor": factor, "of_policy": of_policy,
+        "params": parameters, "lr": factor * config.step_size, "factor": factor, "of_policy": of_policy,
     }  # fmt: skip

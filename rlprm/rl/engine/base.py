@@ -38,6 +38,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def in_half(self) -> bool:
+        """Whether the policy computes in less than float32."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Device that tensors go to before a forward pass."""
         ...

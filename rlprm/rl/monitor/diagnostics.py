@@ -14,6 +14,7 @@ from rlprm.functional.metrics import auc
 from rlprm.functional.moments import explained_variance, moment_sums
 from rlprm.rl.batch import Batch, PRMValues
 from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.monitor.mismatch import sampler_mismatch
 from rlprm.rl.update import UpdateStats
 from rlprm.types import End, StepScores, StopReason, Trajectory
 
@@ -133,9 +134,7 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
     if old.ref_logprobs_BL is not None:
         kl_BL = kl_values(old.logprobs_BL, old.ref_logprobs_BL, sampled)
         metrics["ppo/kl_to_reference"] = float(kl_BL[sampled].mean())
-    metrics["ppo/sampler_mismatch"] = float(
-        (old.logprobs_BL - batch.sampler_logprobs_BL)[sampled].abs().mean()
-    )
+    metrics["ppo/sampler_mismatch"] = sampler_mismatch(batch, old)
     if bool(credit.has_return_BL.any()):
         errors = credit.returns_BL - old.values_BL
         explained = explained_variance(

@@ -1,0 +1,37 @@
+"""Whether differences of log-probabilities are rounding, or a mistake: the bounds, by precision.
+
+Measured on right ways of decoding against one whole forward (``docs/big_models.md``). In float32 the largest
+difference counts. In half precision single numbers differ by more than some mistakes make of them, so the
+mean counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["LARGEST_OF_FLOAT32", "MEAN_OF_HALF", "bound_of", "exceeds_rounding"]
+
+LARGEST_OF_FLOAT32 = 1e-3
+"""Nats."""
+MEAN_OF_HALF = 0.05
+"""Nats; of bfloat16 and float16."""
+
+
+def exceeds_rounding(differences: Sequence[float], dtype: torch.dtype) -> bool:
+    """Whether rounding does not explain differences.
+
+    Args:
+        differences: of log-probabilities, in nats, none negative; at least one. A number that is not finite
+            is no rounding.
+        dtype: the lowest precision that was computed in.
+    """
+    if dtype.itemsize >= 4:
+        return not all(difference <= LARGEST_OF_FLOAT32 for difference in differences)
+    return not sum(differences) / len(differences) <= MEAN_OF_HALF
+
+
+def bound_of(dtype: torch.dtype) -> str:
+    """Return the bound in words, for messages."""
+    return f"{LARGEST_OF_FLOAT32:g} (largest)" if dtype.itemsize >= 4 else f"{MEAN_OF_HALF:g} (mean)"
