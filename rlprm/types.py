@@ -191,7 +191,8 @@ class Trajectory:
     """The conversation as text, for people and for models with another tokenizer."""
     token_ids: tuple[int, ...]
     action_mask: tuple[int, ...]
-    """1 for sampled tokens; 0 for the prompt, observations and forced closing tokens."""
+    """1 for sampled tokens; 0 for the prompt, observations, and forced tokens, which are closing tokens and
+    the ends of thoughts (``max_thinking_tokens``)."""
     logprobs: tuple[float, ...]
     """Log-probability of each sampled token under the sampling distribution; 0.0 for the other tokens."""
     steps: tuple[Step, ...]
@@ -219,6 +220,16 @@ class Trajectory:
         Other chains and heads: ``rlprm.models.value_positions.chain_positions``.
         """
         return (self.prompt_length - 1, *(step.end for step in self.steps))
+
+    def message_end(self, step: Step) -> int:
+        """Return one past the last token of a message; a closing token that was forced is left out."""
+        return step.end + self.action_mask[step.end]
+
+    def forced_end(self, step: Step) -> range:
+        """Return where the end of a step's thought was forced; empty if it was not."""
+        places = range(step.start, self.message_end(step))
+        forced = [i for i in places if not self.action_mask[i]]
+        return range(forced[0], forced[-1] + 1) if forced else range(0)
 
     @property
     def action_tokens(self) -> int:

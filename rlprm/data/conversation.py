@@ -34,15 +34,20 @@ class Conversation:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def act(self, ids: Sequence[int], logprobs: Sequence[float]) -> str:
+    def act(self, ids: Sequence[int], logprobs: Sequence[float], mask: Sequence[int] = ()) -> str:
         """Append a sampled action and return its text.
+
+        Args:
+            ids: of the message.
+            logprobs: one for each; 0 for a forced token.
+            mask: 1 for each sampled token, 0 for one that was forced; empty if all were sampled.
 
         Where the length limit or another token ended the action, the closing token is
         added with mask 0: it was not sampled, but the next turn needs it, and
         the step's value is read there.
         """
         start = len(self.token_ids)
-        self._append(ids, [1] * len(ids), logprobs)
+        self._append(ids, mask or [1] * len(ids), logprobs)
         closing = self.renderer.closing_id
         if not ids or ids[-1] != closing:
             self._append([closing], [0], [0.0])

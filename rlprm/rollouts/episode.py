@@ -86,7 +86,7 @@ class Episode:
 
     def append_action(self, completion: Completion) -> Parsed:
         """First part of ``advance``: append the action to the conversation, and parse it."""
-        text = self.conversation.act(completion.ids, completion.logprobs)
+        text = self.conversation.act(completion.ids, completion.logprobs, completion.mask)
         return self.format.parse(self.policy.renderer.without_thought(text))
 
     def read_action(self, completion: Completion) -> Parsed:

@@ -32,9 +32,7 @@ def skeleton_of(template: Template, shape: Shape) -> Skeleton:
     Raises:
         ChatTemplateError: if the template drops, repeats or moves a content.
     """
-    contents = [
-        f"content-{i}-of-message" if blank is None else blank for i, (_, blank) in enumerate(shape)
-    ]
+    contents = [f"content-{i}-of-message" if blank is None else blank for i, (_, blank) in enumerate(shape)]
     messages = [Message(role=role, content=c) for (role, _), c in zip(shape, contents, strict=True)]
     rest = template.render(messages)
     pieces = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import copy
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +15,7 @@ from rlprm.data.rendering.identity import hash_of
 from rlprm.data.rendering.prompts import Shape, Skeleton, parts_of, shape_of, skeleton_of
 from rlprm.data.rendering.settings import stored_settings
 from rlprm.data.rendering.template import Template
+from rlprm.data.rendering.thoughts import Thoughts, thoughts_of
 from rlprm.data.thoughts import CLOSE, OPEN, split_thought
 from rlprm.errors import ChatTemplateError
 from rlprm.types import Message
@@ -36,6 +38,7 @@ class ChatRenderer:
             are no part of the text, and the closing token follows as it does where a message was cut off.
         template_hash: identifies template and vocabulary; artifacts with different hashes do not mix.
         thinks: whether the template or the vocabulary has markers of thoughts.
+        thoughts: what stands around a thought, or as a text the reason for which there is none.
         default_system: the system prompt that the template writes by itself; empty if there is none.
         date: the date that the template takes for today's; None if it asks for none.
         history: ``"append"`` or ``"strict"``.
@@ -65,6 +68,7 @@ class ChatRenderer:
         self.default_system = self.pieces.default_system
         self.date = self._template.date
         self.thinks = CLOSE in self._template.source or OPEN in tokenizer.get_added_vocab()
+        self.thoughts: Thoughts | str = thoughts_of(self._template, self.pieces, self._encoder)
         self._prompt_shapes: dict[Shape, tuple[Skeleton, list[int]]] = {}
         self._of_observation = self._controls_of(self._around_observation(_NEUTRAL))
         self._of_action = self._controls_of(self._around_action(_NEUTRAL))
@@ -113,6 +117,23 @@ class ChatRenderer:
         body = ids[:-1] if ids and ids[-1] == self.closing_id else ids
         body = body[:-1] if body and body[-1] in self.stop_ids else body
         return str(self.tokenizer.decode(list(body), skip_special_tokens=False))
+
+    @property
+    def marks_thoughts(self) -> bool:
+        """Whether thoughts have markers of their own, so that their tokens can be told from the action's."""
+        return isinstance(self.thoughts, Thoughts)
+
+    def thought_tokens(self, ids: Sequence[int]) -> range | None:
+        """Return where the thought stands in the ids of a message, without its markers; None without one."""
+        if isinstance(self.thoughts, str):
+            return None
+        return self.thoughts.tokens_of(ids, self.blank_tokens)
+
+    @cached_property
+    def blank_tokens(self) -> frozenset[int]:
+        """The tokens that are nothing but white space."""
+        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        return frozenset(i for i, text in enumerate(texts) if not text.strip())
 
     def without_thought(self, text: str) -> str:
         """Return the part of a message's text that the action is read from."""

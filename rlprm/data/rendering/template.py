@@ -77,7 +77,7 @@ class Template:
     def _as_dict(self, message: Message) -> dict[str, Any]:
         if not self.in_parts:
             return dict(message)
-        return {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}
+        return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def _stopped_clock(day: date) -> str:
