@@ -93,6 +93,7 @@ def load_policy(
     *,
     temperature: float = 1.0,
     max_new_tokens: int = 32,
+    max_thinking_tokens: int | None = None,
     context_length: int | None = None,
     dtype: str = "auto",
 ) -> HFPolicy:
@@ -102,6 +103,7 @@ def load_policy(
         path: folder of a causal language model with its tokenizer, for instance made by ``rlprm sft``.
         temperature: of the sampling distribution; 0 is greedy.
         max_new_tokens: the most tokens of one action, the closing token included.
+        max_thinking_tokens: the most tokens of a thought, after which its end is forced; no limit if None.
         context_length: the most tokens of one conversation; the model's own limit if it is not given.
         dtype: of the weights: ``"auto"`` (bfloat16 on a GPU, else float32), ``"float32"``, ``"bfloat16"`` or
             ``"float16"``.
@@ -120,6 +122,7 @@ def load_policy(
         model=str(path),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        max_thinking_tokens=max_thinking_tokens,
         context_length=context_length,
         dtype=dtype,
     )

@@ -34,15 +34,20 @@ class Conversation:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def act(self, ids: Sequence[int], logprobs: Sequence[float]) -> str:
+    def act(self, ids: Sequence[int], logprobs: Sequence[float], mask: Sequence[int] = ()) -> str:
         """Append a sampled action and return its text.
+
+        Args:
+            ids: of the message.
+            logprobs: one for each; 0 for a forced token.
+            mask: 1 for each sampled token, 0 for one that was forced; empty if all were sampled.
 
         Where the length limit or another token ended the action, the closing token is
         added with mask 0: it was not sampled, but the next turn needs it, and
         the step's value is read there.
         """
         start = len(self.token_ids)
-        self._append(ids, [1] * len(ids), logprobs)
+        self._append(ids, mask or [1] * len(ids), logprobs)
         closing = self.renderer.closing_id
         if not ids or ids[-1] != closing:
             self._append([closing], [0], [0.0])
@@ -56,16 +61,26 @@ class Conversation:
         newest = self.steps[-1]
         self.steps[-1] = Step(newest.start, newest.end, action, reward, valid)
 
-    def observe(self, observation: str) -> None:
-        """Append the environment's answer; half a surrogate pair, which is no text, becomes ``?``."""
-        observation = _encodable(observation)
-        ids = self.renderer.observation_ids(observation)
-        self._append(ids, [0] * len(ids), [0.0] * len(ids))
-        self.messages.append({"role": "user", "content": observation})
+    def observe(self, *observations: str) -> None:
+        """Append the environment's answer: one message each, the first ones as answers of called tools.
 
-    def note(self, observation: str) -> None:
+        Half a surrogate pair, which is no text, becomes ``?``.
+        """
+        messages = self._answers(observations)
+        ids = self.renderer.observations_ids(messages)
+        self._append(ids, [0] * len(ids), [0.0] * len(ids))
+        self.messages += messages
+
+    def note(self, *observations: str) -> None:
         """Keep the closing answer of a finished episode as text only: no model ever reads it."""
-        self.messages.append({"role": "user", "content": _encodable(observation)})
+        self.messages += self._answers(observations)
+
+    def _answers(self, observations: Sequence[str]) -> list[Message]:
+        calls = len(self.messages[-1].get("tool_calls") or ()) if self.steps else 0
+        return [
+            Message(role="tool" if i < calls else "user", content=_encodable(text))
+            for i, text in enumerate(observations)
+        ]
 
     def fork(self) -> Conversation:
         """Return an independent copy."""

@@ -84,7 +84,8 @@ def _turns(trajectory: Trajectory) -> Iterator[tuple[Hashable, int, int]]:
     known = hashed = 0
     context = hashlib.sha256(f"{trajectory.task.environment}\n{trajectory.task.id}\n".encode())
     for step in trajectory.steps:
-        sampled = max(sum(trajectory.action_mask[step.start : step.end + 1]) - 1, 0)
+        # A forced end of a thought goes through the forward, too.
+        sampled = max(trajectory.message_end(step) - step.start - 1, 0)
         context.update(array("I", trajectory.token_ids[hashed : step.start]).tobytes())
         yield context.digest(), step.start - known, sampled
         known, hashed = step.start + sampled, step.start

@@ -10,20 +10,20 @@ An invalid action (``Step.valid`` is false) is of one kind, the first that holds
 Two counts do not depend on whether the action was valid: messages that were cut, and messages that go on with
 an observation that the model invented (:func:`rlprm.data.formats.without_continuation`).
 
-A message was cut if the policy sampled ``max_new_tokens`` tokens of it and no closing token. The closing
-token was then forced, with mask 0. Another token that ends a text forces a closing token, too. Such a message
-counts as cut only if that token was the last one allowed.
+A message was cut if it has ``max_new_tokens`` tokens and no closing token among them. A forced end of a
+thought counts among the tokens. The closing token was then forced, with mask 0. Another token that ends a
+text forces a closing token, too. Such a message counts as cut only if that token was the last one allowed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rlprm.data.formats import TWO_ACTIONS, without_continuation
 from rlprm.types import Step, Trajectory
 
-__all__ = ["COUNTED", "message_counts", "message_shares"]
+__all__ = ["COUNTED", "message_counts", "message_shares", "thought_shares"]
 
 _KINDS = ("several_actions", "cut", "no_action", "refused")
 COUNTED = (*(f"invalid_{kind}" for kind in _KINDS), "cut_messages", "invented_observations")
@@ -59,6 +59,45 @@ def message_shares(trajectories: Sequence[Trajectory], max_new_tokens: int) -> d
     return {name: count / messages if messages else 0.0 for name, count in counts.items()}
 
 
+def thought_shares(
+    trajectories: Sequence[Trajectory], thought_tokens: Callable[[Sequence[int]], range | None]
+) -> dict[str, float]:
+    """Measure the thoughts of messages.
+
+    Args:
+        trajectories: of any tasks, in the tokens of one model.
+        thought_tokens: returns where the thought stands in the ids of a message, see
+            :meth:`rlprm.data.rendering.ChatRenderer.thought_tokens`.
+
+    Returns:
+        ``thought_rate``: share of messages with a thought. ``cut_thought_rate``: share of the thoughts that
+        were ended at ``max_thinking_tokens``. ``open_thought_rate``: share of those that were never closed.
+        ``thought_tokens``: mean length of a thought in tokens, without its markers. 0 without a thought.
+    """
+    messages = cut = left_open = 0
+    lengths: list[int] = []
+    for trajectory in trajectories:
+        messages += len(trajectory.steps)
+        for step in trajectory.steps:
+            ids = trajectory.token_ids[step.start : trajectory.message_end(step)]
+            place = thought_tokens(ids)
+            if place is None:
+                continue
+            forced = trajectory.forced_end(step)
+            # A forced end may begin with a line break, which is no part of the thought.
+            stop = min(place.stop, forced.start - step.start) if forced else place.stop
+            lengths.append(stop - place.start)
+            cut += bool(forced)
+            left_open += place.stop == len(ids)
+    thoughts = len(lengths)
+    return {
+        "thought_rate": thoughts / max(messages, 1),
+        "cut_thought_rate": cut / max(thoughts, 1),
+        "open_thought_rate": left_open / max(thoughts, 1),
+        "thought_tokens": sum(lengths) / max(thoughts, 1),
+    }
+
+
 def _kind(step: Step, answer: str, was_cut: bool) -> str:
     if answer == TWO_ACTIONS:  # first: more tokens would not mend it
         return "several_actions"
@@ -68,8 +107,7 @@ def _kind(step: Step, answer: str, was_cut: bool) -> str:
 
 
 def _was_cut(trajectory: Trajectory, step: Step, max_new_tokens: int) -> bool:
-    sampled = sum(trajectory.action_mask[step.start : step.end + 1])
-    return trajectory.action_mask[step.end] == 0 and sampled >= max_new_tokens
+    return trajectory.action_mask[step.end] == 0 and step.end - step.start >= max_new_tokens
 
 
 def _messages(trajectory: Trajectory) -> list[tuple[str, str]]:

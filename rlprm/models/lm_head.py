@@ -56,7 +56,7 @@ class LMHead(PreTrainedModel):
 
         Args:
             input_ids: (B, L), padded on the right with any token.
-            positions: (B, P, 3), each a ``rlprm.models.value_positions.ValuePosition``.
+            positions: (B, P, 5), each a ``rlprm.models.value_positions.ValuePosition``.
             **unused: arguments that wrappers add for other models.
         """
         return self.values_at(body_states(self, input_ids), input_ids, positions)
@@ -66,13 +66,13 @@ class LMHead(PreTrainedModel):
         logits_BLV: Tensor = super().forward(input_ids=token_ids_BL, use_cache=False).logits
         return logits_BLV
 
-    def values_at(self, hidden_BLD: Tensor, token_ids_BL: Tensor, positions_BP3: Tensor) -> Tensor:
+    def values_at(self, hidden_BLD: Tensor, token_ids_BL: Tensor, positions_BP5: Tensor) -> Tensor:
         """Return the values (B, P) at the positions, given the last hidden states of all tokens."""
-        place_BP, start_BP, stop_BP = positions_BP3.unbind(-1)
+        place_BP, start_BP, stop_BP, skip_start_BP, skip_stop_BP = positions_BP5.unbind(-1)
         rows_B1 = torch.arange(len(place_BP), device=place_BP.device).unsqueeze(1)
         place_BPD = hidden_BLD[rows_B1, place_BP]
         index_L = torch.arange(token_ids_BL.shape[1], device=place_BP.device)
-        counts_BPL = (index_L >= start_BP.unsqueeze(-1)) & (index_L < stop_BP.unsqueeze(-1))
+        counts_BPL = _within(index_L, start_BP, stop_BP) & ~_within(index_L, skip_start_BP, skip_stop_BP)
         rows_N, positions_N, tokens_N = counts_BPL.nonzero(as_tuple=True)
         logprobs_N, _ = read_tokens(self, hidden_BLD[rows_N, tokens_N - 1], token_ids_BL[rows_N, tokens_N])
         value_BP = self.score(place_BPD).squeeze(-1).float()
@@ -82,6 +82,11 @@ class LMHead(PreTrainedModel):
         action_BP = offset_BP + getattr(self.config, SCALE) * logprob_BP
         values_BP: Tensor = value_BP + action_BP * is_action_BP
         return values_BP
+
+
+def _within(index_L: Tensor, start_BP: Tensor, stop_BP: Tensor) -> Tensor:
+    """Return (B, P, L), boolean: the indices from start to before stop."""
+    return (index_L >= start_BP.unsqueeze(-1)) & (index_L < stop_BP.unsqueeze(-1))
 
 
 def scale_of(config: PretrainedConfig) -> float | None:

@@ -39,7 +39,7 @@ def compute_in_float32(head: nn.Module) -> None:
         head.__class__ = _Float32Linear
 
 
-def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BP3: Tensor) -> Tensor:
+def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BP5: Tensor) -> Tensor:
     """Return the head's raw outputs at P positions of each row.
 
     One causal forward serves all positions of a row. No attention mask is needed: rows are padded on
@@ -50,21 +50,21 @@ def read_logits(model: nn.Module, token_ids_BL: Tensor, positions_BP3: Tensor) -
     Args:
         model: a token classification model with one label, or one with an lm head.
         token_ids_BL: (B, L), padded on the right.
-        positions_BP3: (B, P, 3), each a ``ValuePosition``; the padding may be any position.
+        positions_BP5: (B, P, 5), each a ``ValuePosition``; the padding may be any position.
 
     Returns:
         (B, P) in at least float32.
     """
     if isinstance(unwrapped(model), LMHead):
-        values_BP: Tensor = model(input_ids=token_ids_BL, positions=positions_BP3)
+        values_BP: Tensor = model(input_ids=token_ids_BL, positions=positions_BP5)
         return values_BP
     logits_BL = model(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
-    logits_BP: Tensor = logits_BL.gather(1, positions_BP3[..., 0])
+    logits_BP: Tensor = logits_BL.gather(1, positions_BP5[..., 0])
     return logits_BP.to(torch.promote_types(logits_BP.dtype, torch.float32))
 
 
 def stack_positions(rows: Sequence[Sequence[ValuePosition]]) -> Tensor:
-    """Stack the positions of B sequences into (B, P, 3), padded with the position of the first token."""
+    """Stack the positions of B sequences into (B, P, 5), padded with the position of the first token."""
     width = max(map(len, rows))
     return torch.tensor(
         [[*row, *[ValuePosition.at(0)] * (width - len(row))] for row in rows], dtype=torch.long

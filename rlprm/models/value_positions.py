@@ -57,6 +57,10 @@ class ValuePosition(NamedTuple):
     """First token whose log-probability counts; the token after ``place``."""
     stop: int
     """One past the last token whose log-probability counts; equal to ``start`` if none counts."""
+    skip_start: int = 0
+    """First token between ``start`` and ``stop`` that does not count: the forced end of a thought."""
+    skip_stop: int = 0
+    """One past the last token that does not count; equal to ``skip_start`` if all count."""
 
     @classmethod
     def at(cls, place: int) -> ValuePosition:
@@ -75,10 +79,17 @@ def chain_positions(
         state = ValuePosition.at(step.start - 1)
         if t == 0 or value_reads == STATE_AND_ACTION:
             positions.append(state)
-        # A forced closing token, always the last one, was not chosen. An action of that one token keeps it.
-        sampled = max(1, sum(trajectory.action_mask[step.start : step.end + 1]))
+        if head == SCALAR:
+            positions.append(ValuePosition.at(step.end))
+            continue
+        # Forced tokens were not chosen. An action of nothing but a forced closing token keeps it.
+        skip = trajectory.forced_end(step)
         positions.append(
-            ValuePosition.at(step.end) if head == SCALAR else state._replace(stop=step.start + sampled)
+            state._replace(
+                stop=max(step.start + 1, trajectory.message_end(step)),
+                skip_start=skip.start,
+                skip_stop=skip.stop,
+            )
         )
     return tuple(positions)
 

@@ -18,13 +18,21 @@ class Completion:
     """One sampled action."""
 
     ids: tuple[int, ...]
-    """Sampled token ids; the closing token is among them unless another token or the limit ended it."""
+    """Token ids; the closing token is among them unless another token or the limit ended the action."""
     logprobs: tuple[float, ...]
-    """Log-probability of each under the sampling distribution (the model's own where decoding is greedy)."""
+    """Log-probability of each under the sampling distribution (the model's own where decoding is greedy); 0
+    for a forced token."""
     fed_tokens: int = 0
     """Tokens that went through the policy's forward for this action: the part of the context whose keys and
     values were not kept, and the sampled tokens that were fed back. A context that several conversations of
     one task share counts for the first of them. 0 if no model acted."""
+    mask: tuple[int, ...] = ()
+    """1 for each sampled token, 0 for one that was forced to end a thought. Empty if all were sampled."""
+
+    @property
+    def sampled(self) -> int:
+        """Number of sampled tokens."""
+        return sum(self.mask) if self.mask else len(self.ids)
 
 
 class Policy(Protocol):

@@ -82,6 +82,11 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
     max_new_tokens: int = setting(
         32, "Longest action, in tokens, its closing token included.", least=1, group=_POLICY
     )
+    max_thinking_tokens: int | None = setting(
+        None,
+        "Longest thought, in tokens, after which its end is written for the model; no limit if unset.",
+        least=1, group=_POLICY, recorded="changed",
+    )  # fmt: skip
     context_length: int | None = setting(
         None, "Longest conversation in tokens; the model's own if unset.", least=1, group=_POLICY
     )
@@ -112,7 +117,10 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
 
     def collection_meta(self, policy: HFPolicy) -> dict[str, object]:
         """Return what is stored with this policy's episodes beside what :func:`collect` knows itself."""
+        # Collections from before the setting have no such entry.
+        limit = self.max_thinking_tokens
         return {
+            **({} if limit is None else {"max_thinking_tokens": limit}),
             "environment": self.environment,
             "env_kwargs": self.env_kwargs,
             **self.environment_sources(),
@@ -138,7 +146,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         Raises:
             ArtifactError: if it is missing.
             ChatTemplateError: if its chat template cannot be used.
-            ConfigError: see :meth:`require_positions`.
+            ConfigError: see :meth:`require_positions`; for a limit of thoughts that does not fit the model.
         """
         # Imported here, so that settings are parsed and checked without torch.
         from rlprm.data.rendering import ChatRenderer
@@ -154,4 +162,5 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             max_new_tokens=self.max_new_tokens,
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
+            max_thinking_tokens=self.max_thinking_tokens,
         )

@@ -22,6 +22,7 @@ from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
 from rlprm.policies.decoding.kept import KeptCache
+from rlprm.policies.decoding.thoughts import thought_limit
 from rlprm.policies.decoding.whole import read_places
 from rlprm.policies.self_check import Reread
 from rlprm.types import Trajectory
@@ -39,6 +40,10 @@ class HFPolicy:
         max_new_tokens: length limit of one action, closing token included.
         context_length: limit of a conversation in tokens; the model's own where None.
         reuse_cache: keep keys and values across turns.
+        max_thinking_tokens: length limit of a thought, after which its end is forced; no limit where None.
+
+    Raises:
+        ConfigError: for a limit of thoughts that the model or ``max_new_tokens`` does not allow.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class HFPolicy:
         max_new_tokens: int = 32,
         context_length: int | None = None,
         reuse_cache: bool = True,
+        max_thinking_tokens: int | None = None,
     ) -> None:
         self.model = model.eval()
         self.renderer = renderer.stopping_at(_ends_of(model))
@@ -60,6 +66,12 @@ class HFPolicy:
         self.max_new_tokens = max_new_tokens
         self.context_length = context_length or positions_of(config_of(model))
         self.reuse_cache = reuse_cache
+        self.max_thinking_tokens = max_thinking_tokens
+        self._thoughts = (
+            None
+            if max_thinking_tokens is None
+            else thought_limit(renderer, max_thinking_tokens, max_new_tokens)
+        )
         self.tokens_encoded = 0
         """Tokens fed through the model so far, prompts and observations included."""
         self._decoder: Decoder | None = None
@@ -74,6 +86,7 @@ class HFPolicy:
             max_new_tokens=self.max_new_tokens,
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
+            max_thinking_tokens=self.max_thinking_tokens,
         )
 
     @torch.inference_mode()
@@ -96,6 +109,7 @@ class HFPolicy:
             self.temperature,
             self._ends,
             self.renderer.pad_id,
+            self._thoughts,
         )
         decoder = self._way()
         done = decoder.decode(self.model, contexts, draw)
@@ -107,9 +121,9 @@ class HFPolicy:
             self.tokens_encoded += sum(read)
         self.tokens_encoded += sum(done.action_fed)
         return [
-            Completion(tuple(ids), tuple(logprobs), before + after)
-            for ids, logprobs, before, after in zip(
-                done.ids, done.logprobs, read, done.action_fed, strict=True
+            Completion(tuple(ids), tuple(logprobs), before + after, () if all(mask) else tuple(mask))
+            for ids, logprobs, mask, before, after in zip(
+                done.ids, done.logprobs, done.mask, read, done.action_fed, strict=True
             )
         ]
 

@@ -360,7 +360,7 @@ def collate(
         tokens: False leaves the token ids out.
 
     Returns:
-        ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1, 3), ``lengths`` (B,) T of each row,
+        ``token_ids`` (B, L) padded on the right, ``positions`` (B, T+1, 5), ``lengths`` (B,) T of each row,
         ``outcomes`` (B,) in [0, 1].
 
     Raises:

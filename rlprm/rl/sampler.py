@@ -170,6 +170,7 @@ class LocalSampler:
             max_new_tokens=config.max_new_tokens,
             context_length=config.context_length,
             reuse_cache=config.reuse_cache,
+            max_thinking_tokens=config.max_thinking_tokens,
         )
 
     def _synced(self) -> Engine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rlprm import envs
+from rlprm.data.message_counts import thought_shares
 from rlprm.errors import TrainingError
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, prm_values, split_failed
@@ -119,6 +120,13 @@ class RLTrainer:
                 if config.save_every and (iteration + 1) % config.save_every == 0:
                     self._save()
 
+    def _thought_metrics(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+        renderer = self.sampler.policy.renderer
+        if not renderer.marks_thoughts:
+            return {}
+        found = thought_shares(trajectories, renderer.thought_tokens)
+        return {f"rollout/{name}": value for name, value in found.items()}
+
     def _iterate(self, iteration: int) -> tuple[dict[str, Any], bool]:
         """Run one iteration; returns its metrics, and whether it is the last."""
         config = self.config
@@ -161,6 +169,7 @@ class RLTrainer:
             **iteration_metrics(
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
+            **self._thought_metrics(usable),
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),

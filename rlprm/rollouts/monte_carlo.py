@@ -17,7 +17,7 @@ from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollouts.episode import Episode, finish_episodes, start_episode
-from rlprm.types import EpisodeSetting, Task, Trajectory
+from rlprm.types import EpisodeSetting, Step, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> l
         raise DataError(f"{what}: {episode.error}")
     states = [episode.fork()]
     for step in trajectory.steps:
-        episode.advance(_sampled(trajectory, step.start, step.end))
+        episode.advance(_sampled(trajectory, step))
         states.append(episode.fork())
     over = next((state for state in states[:-1] if state.stop is not None), None)
     if over is not None:
@@ -160,9 +160,9 @@ def _branch_seed(state: Episode, number: int) -> int:
     return action_seed(state.seed, state.turn, number + 1)
 
 
-def _sampled(trajectory: Trajectory, start: int, end: int) -> Completion:
+def _sampled(trajectory: Trajectory, step: Step) -> Completion:
     """Return a step's action as the policy gave it: without a closing token that was forced."""
-    kept = [i for i in range(start, end + 1) if trajectory.action_mask[i]]
+    place = slice(step.start, trajectory.message_end(step))
     return Completion(
-        tuple(trajectory.token_ids[i] for i in kept), tuple(trajectory.logprobs[i] for i in kept)
+        trajectory.token_ids[place], trajectory.logprobs[place], mask=trajectory.action_mask[place]
     )

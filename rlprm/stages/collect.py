@@ -8,7 +8,7 @@ from collections import Counter
 from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
 from rlprm.data.fed_tokens import fed_tokens
-from rlprm.data.message_counts import message_counts
+from rlprm.data.message_counts import message_counts, thought_shares
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
@@ -72,6 +72,8 @@ def run(config: CollectConfig) -> TrajectoryStore:
             **counts,
             cut_rate=counts["cut_messages"] / messages if messages else 0.0,
         )
+        if policy.renderer.marks_thoughts:
+            results.update(thought_shares(trajectories, policy.renderer.thought_tokens))
         answer = getattr(envs.load(config.environment), "answer", None)
         if answer is not None:
             results["unanswered"] = sum(answer(t) is None for t in trajectories if not has_failed(t))

@@ -76,6 +76,11 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "An action is read from the whole message of a model that thinks first.",
             "The environment is given the thought. No action is valid, and every reward is 0.",
         ),
+        "forced tokens trained": Trap(
+            "A thought is cut at a limit, and the tokens that end the thought are stored as sampled.",
+            "The model learns to end every thought at that length. Their log-probabilities are those of a "
+            "text that it would not have written, so ratios and confidences are wrong.",
+        ),
         "date in the prompt": Trap(
             "A chat template writes today's date.",
             "The prompts of a run that goes on tomorrow have other tokens than today's.",

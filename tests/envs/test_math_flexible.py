@@ -335,3 +335,13 @@ def test_answers_of_the_strict_rule_are_what_they_were() -> None:
     assert answers.is_right("#### 18 ducks", "18.0")
     assert not answers.is_right("\\boxed{18}", "18")
     assert not answers.is_right("no answer", "18")
+
+
+def test_digits_of_other_scripts_are_no_number() -> None:
+    arabic, wide = "\u0661\u0668", "\uff11\uff18"  # 18
+    for digits in (arabic, wide):
+        assert values.exact(digits) is None
+        assert values.written_number(digits) is None
+        assert flexible.extract(f"\\boxed{{{digits}}}") is None
+        assert flexible.extract(f"The answer is {digits}.") is None
+    assert flexible.extract("\\boxed{18}") == "18"

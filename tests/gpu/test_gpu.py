@@ -75,10 +75,10 @@ def test_keeping_the_cache_changes_no_token(
 
 def test_values_are_those_of_the_cpu(models: Path) -> None:
     ids_BL = torch.randint(5, 300, (8, 90), generator=torch.Generator().manual_seed(0))
-    positions_BP3 = stack_positions([[ValuePosition.at(place) for place in range(10, 90, 10)]] * 8)
+    positions_BP5 = stack_positions([[ValuePosition.at(place) for place in range(10, 90, 10)]] * 8)
     there, here = (
         read_logits(load_scalar_model(str(models / "prm"), dtype="float32", device=on).eval(),
-                    ids_BL.to(on), positions_BP3.to(on)).detach().cpu()
+                    ids_BL.to(on), positions_BP5.to(on)).detach().cpu()
         for on in (GPU, CPU)
     )  # fmt: skip
     torch.testing.assert_close(there, here, atol=1e-4, rtol=0)

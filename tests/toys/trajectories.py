@@ -34,8 +34,8 @@ def trajectory(
     """An episode from a picture of its tokens.
 
     Args:
-        tokens: ``.`` of the environment, ``a`` sampled; ``c`` closes an action and was sampled, ``f`` closes
-            one and was forced. Token ``i``, from 1, has the id ``i``.
+        tokens: ``.`` of the environment, ``a`` sampled, ``t`` forced at the end of a thought; ``c`` closes an
+            action and was sampled, ``f`` closes one and was forced. Token ``i``, from 1, has the id ``i``.
         success: of the outcome.
         score: of the outcome, if not 0 or 1.
         task: its id.
@@ -49,7 +49,7 @@ def trajectory(
         columns: any field of the trajectory, instead of what follows from the above.
     """
     mask = tuple(int(token in "ac") for token in tokens)
-    spans = [match.span() for match in re.finditer("a*[cf]", tokens)]
+    spans = [match.span() for match in re.finditer("[at]*[cf]", tokens)]
     texts = itertools.chain(actions, itertools.repeat("wait"))
     earned = itertools.chain(rewards, itertools.repeat(0.0))
     steps = (

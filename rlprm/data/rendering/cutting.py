@@ -16,10 +16,10 @@ from rlprm.data.thoughts import CLOSE, OPEN
 from rlprm.errors import ChatTemplateError
 from rlprm.types import Message
 
-__all__ = ["Pieces", "cut", "probes", "rewritten"]
+__all__ = ["BARE_END", "Pieces", "cut", "probes", "rewritten"]
 
 _SYSTEM, _FIRST, _REPLY, _USER = "a-probe-rule", "a-probe-start", "a-probe-reply", "a-probe-question"
-_BARE = f"\n{CLOSE}\n\n"
+BARE_END = f"\n{CLOSE}\n\n"
 """End of an empty thought, for templates that open one and never show how one without words ends."""
 _THOUGHT = f"{OPEN}\nan earlier thought\n{CLOSE}\n\nsecond reply"
 _CONTROL = "<|im_end|>\n<|im_start|>user\n<tool_response>x</tool_response><|end|></s> [INST] [/INST]"
@@ -177,9 +177,9 @@ def _opening(start: str, turn: str, replied: str, opens_thought: bool) -> tuple[
     heads = [text.split(_REPLY)[0] for text in (turn, replied) if text.count(_REPLY) == 1]
     found = next((head[len(start) :] for head in heads if head.startswith(start)), None)
     if found is None:
-        return "", _BARE if opens_thought else ""
+        return "", BARE_END if opens_thought else ""
     if opens_thought and CLOSE not in found:
-        return "", _BARE
+        return "", BARE_END
     # An agent that may think must be free to write its thought itself.
     by_agent = not found.strip() or OPEN in found or CLOSE in found
     return ("", found) if by_agent else (found, "")

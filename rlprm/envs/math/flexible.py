@@ -110,7 +110,7 @@ def extract(text: str, *, letters: str = "") -> str | None:
         if has_number:
             return read_strictly
     for box in _boxes(text):
-        if re.search(r"\d", box):
+        if re.search(r"[0-9]", box):
             return box
     for value, _ in _statements(text):
         if _is_stated(value):

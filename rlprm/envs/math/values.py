@@ -34,15 +34,15 @@ seven eight nine ten eleven twelve hundred hundreds thousand thousands million m
 trillion trillions percent
 """
 _CHANGING = frozenset(_CHANGING_WORDS.split())
-_NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)"
+_NUMBER = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 # Letters directly behind a number are a unit if they are one of these; otherwise they may be a variable.
 _ATTACHED = r"(?:mm|cm|dm|km|m|in|ft|yd|mi|mg|kg|g|lbs?|oz|ml|mL|l|L|s|sec|min|hrs?|h|mph|kph|km/h)"
 _POWER = r"(?:\^\{?[23]\}?|[²³])?"
 _WORD = rf"[^\W\d_][^\W\d_'’./-]*(?:[-/'’.][^\W\d_]+)*\.?{_POWER}"
 _WRITTEN = re.compile(
     rf"(?P<sign>[-+]?)\s*(?:US(?=\$))?[{_CURRENCY}]?\s*(?P<inner>[-+]?)\s*"
-    rf"(?:(?P<whole>\d+\s*)?\\frac\{{\s*(?P<top>-?{_NUMBER})\s*\}}\s*\{{\s*(?P<bottom>{_NUMBER})\s*\}}"
-    rf"|(?P<base>\d+\s+)?(?P<left>{_NUMBER})\s*/\s*(?P<right>{_NUMBER})"
+    rf"(?:(?P<whole>[0-9]+\s*)?\\frac\{{\s*(?P<top>-?{_NUMBER})\s*\}}\s*\{{\s*(?P<bottom>{_NUMBER})\s*\}}"
+    rf"|(?P<base>[0-9]+\s+)?(?P<left>{_NUMBER})\s*/\s*(?P<right>{_NUMBER})"
     rf"|(?P<number>{_NUMBER}))"
     r"(?:\s*(?P<percent>%|percent\b|percentage points?\b))?"
     rf"(?:\s+(?P<scale>{'|'.join(name for name in _SCALES if name.isalpha())}))?"
@@ -56,14 +56,14 @@ _STANDS_FOR = (  # what a pattern is replaced by
         re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|math(?:rm|bf|it|sf)|operatorname)\s*\{([^{}]*)\}"),
         r" \1 ",
     ),
-    (re.compile(r"\{,\}|,\\!|\\,(?=\s*\d{3})"), ","),
+    (re.compile(r"\{,\}|,\\!|\\,(?=\s*[0-9]{3})"), ","),
     (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\!"), ""),
     (re.compile(r"\\[,;: ]|\\q?quad(?![A-Za-z])|~|[\u00a0\u2009\u202f]"), " "),
     (re.compile(r"\\\$"), ""),  # a currency sign; a bare one may delimit a formula
     (re.compile(r"\\([%#&])"), r"\1"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))"), "°"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s*([0-9])\s*([0-9])"), r"\\frac{\1}{\2}"),
     (re.compile("[\u2212\u2013]"), "-"),
     (re.compile(r"≈|\\approx(?![A-Za-z])"), "="),
     (re.compile("×"), r"\\times "),
@@ -134,7 +134,7 @@ def written_number(text: str) -> Written | None:
 def exact(number: str) -> Fraction | None:
     """Return a decimal number exactly; None if the text is none, or is longer than :data:`LONGEST`."""
     # No exponent: that of 1e999999999 would be written out.
-    is_number = len(number) <= LONGEST and re.fullmatch(r"-?(?:\d+\.?\d*|\.\d+)", number)
+    is_number = len(number) <= LONGEST and re.fullmatch(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)", number)
     return Fraction(number) if is_number else None
 
 

@@ -142,8 +142,8 @@ class PrefixReader:
         width = done.logits.shape[1] + 1
         # Column of token i: i + shift. One column more than was fed, for the token before.
         shift_B = torch.tensor([width - length for length in lengths], device=done.logits.device)
-        positions_BP3 = stack_positions(new).to(done.logits.device)
-        shifted_BP3 = (positions_BP3 + shift_B[:, None, None]).clamp(min=0)
+        positions_BP5 = stack_positions(new).to(done.logits.device)
+        shifted_BP5 = (positions_BP5 + shift_B[:, None, None]).clamp(min=0)
         columns_BKD = nn.functional.pad(done.logits, (0, 0, 1, 0))
         if states_BD is not None:
             before_B = [width - fed - 1 for fed in done.fed_B]
@@ -152,9 +152,9 @@ class PrefixReader:
             rows = [[0] * (width - length) + list(b.ids[max(0, length - width) : length])
                     for b, length in zip(branches, lengths, strict=True)]  # fmt: skip
             ids_BK = torch.tensor(rows, device=columns_BKD.device)
-            values_BP = self.model.values_at(columns_BKD, ids_BK, shifted_BP3)
+            values_BP = self.model.values_at(columns_BKD, ids_BK, shifted_BP5)
         else:
-            values_BP = columns_BKD.squeeze(-1).gather(1, shifted_BP3[..., 0])
+            values_BP = columns_BKD.squeeze(-1).gather(1, shifted_BP5[..., 0])
         return [
             dict(zip(positions, values, strict=False))
             for positions, values in zip(new, values_BP.float().tolist(), strict=True)

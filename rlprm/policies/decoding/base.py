@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprm.errors import DataError
+from rlprm.policies.decoding.thoughts import ThoughtEnding, ThoughtLimit
 
-__all__ = ["Contexts", "Decoded", "Decoder", "Draw", "sample", "sample_actions"]
+__all__ = ["Contexts", "Decoded", "Decoder", "Draw", "Drawn", "sample", "sample_actions"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Draw:
     ends: Tensor
     """Ids that end an action."""
     pad_id: int
+    thoughts: ThoughtLimit | None = None
+    """When a thought is ended; None never ends one."""
 
     def next_tokens(self, logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Draw the k-th tokens; return ids and log-probabilities, both (B,)."""
@@ -52,6 +55,9 @@ class Decoded(NamedTuple):
     ids: list[list[int]]
     """Of each action, the end included."""
     logprobs: list[list[float]]
+    """0 for a forced token."""
+    mask: list[list[int]]
+    """1 for a token that was drawn, 0 for one that was forced."""
     context_fed: list[int]
     """Tokens of each unique context that went through a forward."""
     action_fed: list[int]
@@ -101,9 +107,57 @@ def sample(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Te
     return ids_B, logprobs_BV.gather(1, ids_B[:, None]).squeeze(1)
 
 
+class Drawn:
+    """The tokens of a batch of actions while they are written, column by column.
+
+    Args:
+        draw: how tokens are drawn.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+        self.ids: list[Tensor] = []
+        self.logprobs: list[Tensor] = []
+        self.forced: list[Tensor] = []
+        self._ending: ThoughtEnding | None = None
+
+    def next(self, logits_BV: Tensor) -> Tensor:
+        """Return the next token (B,) of each row: one that is drawn, or one that ends a thought."""
+        ids_B, logprobs_B = self.draw.next_tokens(logits_BV, len(self.ids))
+        if self.draw.thoughts is not None:
+            if self._ending is None:
+                self._ending = ThoughtEnding(self.draw.thoughts, len(ids_B), ids_B.device)
+            ids_B, forced_B = self._ending.next(ids_B)
+            logprobs_B = logprobs_B.where(~forced_B, 0.0)
+        else:
+            forced_B = torch.zeros_like(ids_B, dtype=torch.bool)
+        self.ids.append(ids_B)
+        self.logprobs.append(logprobs_B)
+        self.forced.append(forced_B)
+        return ids_B
+
+    def rows(self, counts_B: Tensor) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
+        """Return ids, log-probabilities and mask of the first tokens of each row, as many as counted.
+
+        Raises:
+            DataError: if the model's output is not finite.
+        """
+        mask_BK = (~torch.stack(self.forced, 1)).long()
+        columns = (torch.stack(self.ids, 1), torch.stack(self.logprobs, 1), mask_BK)
+        counts = counts_B.tolist()
+        ids, logprobs, mask = (
+            [row[:n] for row, n in zip(x_BK.tolist(), counts, strict=True)] for x_BK in columns
+        )
+        if not all(map(math.isfinite, chain.from_iterable(logprobs))):
+            raise DataError(
+                "the policy's logits are not finite: its weights are damaged, or need dtype float32"
+            )
+        return ids, logprobs, mask
+
+
 def sample_actions(
     logits_BV: Tensor, step: Callable[[Tensor, Tensor], Tensor], draw: Draw
-) -> tuple[list[list[int]], list[list[float]]]:
+) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
     """Draw tokens until every row has ended its action or reached the limit.
 
     Args:
@@ -111,39 +165,22 @@ def sample_actions(
         step: takes the tokens just drawn (B,) and which rows go on (B,), returns the next logits.
         draw: how tokens are drawn.
 
+    Returns:
+        Ids, log-probabilities and mask of each row, see :class:`Decoded`.
+
     Raises:
         DataError: if the model's output is not finite.
     """
     rows, limit = draw.uniforms_BK.shape
     alive_B = torch.ones(rows, dtype=torch.bool, device=logits_BV.device)
     ends = draw.ends.to(logits_BV.device)
-    ids: list[Tensor] = []
-    logprobs: list[Tensor] = []
+    drawn = Drawn(draw)
     counts_B = torch.zeros(rows, dtype=torch.long, device=logits_BV.device)
     for k in range(limit):
-        next_B, logprob_B = draw.next_tokens(logits_BV, k)
-        ids.append(next_B)
-        logprobs.append(logprob_B)
+        next_B = drawn.next(logits_BV)
         counts_B += alive_B
         alive_B = alive_B & ~torch.isin(next_B, ends)
         if k + 1 == limit or not bool(alive_B.any()):
             break
         logits_BV = step(next_B, alive_B)
-    return cut_rows(torch.stack(ids, 1), torch.stack(logprobs, 1), counts_B)
-
-
-def cut_rows(
-    ids_BK: Tensor, logprobs_BK: Tensor, counts_B: Tensor
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Return the first tokens of each row, as many as counted.
-
-    Raises:
-        DataError: if the model's output is not finite.
-    """
-    ids, logprobs, counts = ids_BK.tolist(), logprobs_BK.tolist(), counts_B.tolist()
-    if not all(map(math.isfinite, chain.from_iterable(logprobs))):
-        raise DataError("the policy's logits are not finite: its weights are damaged, or need dtype float32")
-    return (
-        [row[:n] for row, n in zip(ids, counts, strict=True)],
-        [row[:n] for row, n in zip(logprobs, counts, strict=True)],
-    )
+    return drawn.rows(counts_B)

@@ -53,14 +53,14 @@ class KeptCache:
             lengths_B = lengths_B + alive_B
             return logits_BV
 
-        ids, logprobs = sample_actions(done.logits[expand, -1], step, draw)
+        ids, logprobs, mask = sample_actions(done.logits[expand, -1], step, draw)
         if self.keeps:
             sequences = [
                 [*contexts.unique[row], *self._without_closing(said)]
                 for row, said in zip(contexts.row_of, ids, strict=True)
             ]
             self._prefixes.keep(done.cache, mask_BL, sequences)
-        return Decoded(ids, logprobs, list(done.fed_B), [len(said) - 1 for said in ids])
+        return Decoded(ids, logprobs, mask, list(done.fed_B), [len(said) - 1 for said in ids])
 
     def clear(self) -> None:
         """Drop the kept keys and values."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from rlprm.models.unwrap import unwrapped
-from rlprm.policies.decoding.base import Contexts, Decoded, Draw, cut_rows
+from rlprm.policies.decoding.base import Contexts, Decoded, Draw, Drawn
 
 __all__ = ["TurnCache"]
 
@@ -39,35 +40,34 @@ class TurnCache:
         groups = [list(range(len(rows)))] if self.padded else _by_length(rows)
         ids: list[list[int]] = [[] for _ in rows]
         logprobs: list[list[float]] = [[] for _ in rows]
+        mask: list[list[int]] = [[] for _ in rows]
         for group in groups:
             found = _generate(model, [rows[i] for i in group], _of_rows(draw, group))
-            for i, said, of_said in zip(group, *found, strict=True):
-                ids[i], logprobs[i] = said, of_said
-        return Decoded(ids, logprobs, [len(c) for c in contexts.unique], [len(said) - 1 for said in ids])
+            for i, said, of_said, drawn in zip(group, *found, strict=True):
+                ids[i], logprobs[i], mask[i] = said, of_said, drawn
+        return Decoded(
+            ids, logprobs, mask, [len(c) for c in contexts.unique], [len(said) - 1 for said in ids]
+        )
 
     def clear(self) -> None:
         """Nothing is kept."""
 
 
 class _Drawing(LogitsProcessor):
-    """Draws a token and leaves no other; keeps log-probabilities."""
+    """Draws a token and leaves no other."""
 
     def __init__(self, draw: Draw) -> None:
-        self.draw = draw
-        self.ids: list[Tensor] = []
-        self.logprobs: list[Tensor] = []
+        self.drawn = Drawn(draw)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ids_B, logprobs_B = self.draw.next_tokens(scores, len(self.ids))
-        self.ids.append(ids_B)
-        self.logprobs.append(logprobs_B)
+        ids_B = self.drawn.next(scores)
         only_BV = torch.full_like(scores, -torch.inf)
         return only_BV.scatter_(1, ids_B[:, None], 0.0)
 
 
 def _generate(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], draw: Draw
-) -> tuple[list[list[int]], list[list[float]]]:
+) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
     width = max(map(len, rows))
     ids_BL = torch.tensor([[draw.pad_id] * (width - len(row)) + list(row) for row in rows])
     mask_BL = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -84,10 +84,10 @@ def _generate(
             do_sample=False,
             use_cache=True,
         )
-    ids_BK = torch.stack(drawing.ids, 1)
+    ids_BK = torch.stack(drawing.drawn.ids, 1)
     ended_BK = torch.isin(ids_BK, draw.ends.to(ids_BK.device))
     before_BK = ended_BK.long().cumsum(1) - ended_BK.long()  # ends before each token
-    return cut_rows(ids_BK, torch.stack(drawing.logprobs, 1), (before_BK == 0).sum(1))
+    return drawing.drawn.rows((before_BK == 0).sum(1))
 
 
 @contextmanager
@@ -110,4 +110,4 @@ def _by_length(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _of_rows(draw: Draw, rows: Sequence[int]) -> Draw:
-    return Draw(draw.uniforms_BK[list(rows)], draw.temperature, draw.ends, draw.pad_id)
+    return replace(draw, uniforms_BK=draw.uniforms_BK[list(rows)])

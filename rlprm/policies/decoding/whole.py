@@ -37,8 +37,8 @@ class Whole:
                 fed[index] += len(rows[index]) * alive
             return _logits_after(model, rows)
 
-        ids, logprobs = sample_actions(_logits_after(model, rows), step, draw)
-        return Decoded(ids, logprobs, [len(c) for c in contexts.unique], fed)
+        ids, logprobs, mask = sample_actions(_logits_after(model, rows), step, draw)
+        return Decoded(ids, logprobs, mask, [len(c) for c in contexts.unique], fed)
 
     def clear(self) -> None:
         """Nothing is kept."""

@@ -106,8 +106,10 @@ def probe_repeats(
 def _repeated(episode: Episode) -> Trajectory | None:
     """Do the last action again; None unless the episode goes on and every answer is the same."""
     step = episode.conversation.steps[-1]
-    ids = episode.conversation.token_ids[step.start : step.end + 1]
-    again = Completion(tuple(ids), (0.0,) * len(ids))
+    place = slice(step.start, step.end + 1)
+    ids, mask = episode.conversation.token_ids[place], episode.conversation.action_mask[place]
+    # A closing token that was forced counts as said: the message is said again in full.
+    again = Completion(tuple(ids), (0.0,) * len(ids), mask=(*mask[:-1], 1))
     seen = episode.conversation.messages[-1]["content"]
     for _ in range(_TIMES):
         if episode.stop is not None or episode.turn + 1 >= episode.round_limit:
