@@ -257,7 +257,7 @@ class Trajectory:
     def value_positions(self) -> tuple[int, ...]:
         """Token indices at which a scalar head reads ``[v_0, v_1, ..., v_T]``, the paper's chain.
 
-        Other chains and heads: ``rlprm.models.value_positions.chain_positions``.
+        Other chains and heads: ``rlprm.models.heads.value_positions.chain_positions``.
         """
         return (self.prompt_length - 1, *(step.end for step in self.steps))
 

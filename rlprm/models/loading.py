@@ -18,17 +18,17 @@ from transformers import (
 from rlprm.errors import ArtifactError
 from rlprm.models.causal import class_by_name, text_part
 from rlprm.models.heads import LM
+from rlprm.models.heads.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
+from rlprm.models.heads.reading import compute_in_float32, read_logits, stack_positions
+from rlprm.models.heads.scalar_head import scalar_class
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.hub.download import commit_of, model_folder
 from rlprm.models.hub.four_bits import options_of_4bit, require_4bit
 from rlprm.models.hub.options import options_of_loading
 from rlprm.models.hub.weight_files import weight_files, weights_hash
-from rlprm.models.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
 from rlprm.models.positions import positions_of
 from rlprm.models.precision import resolve_dtype
-from rlprm.models.reading import compute_in_float32, read_logits, stack_positions
 from rlprm.models.sampled_tokens import check_logits
-from rlprm.models.scalar_head import scalar_class
-from rlprm.models.value_positions import ValuePosition
 from rlprm.models.zero import is_split, with_full_weights, zero_stage
 
 _T = TypeVar("_T")
@@ -160,7 +160,7 @@ def load_lm_reward_model(
     path: str, *, scale: float | None = None, dtype: str = "auto", device: torch.device | None = None,
     four_bits: bool = False,
 ) -> LMHead:  # fmt: skip
-    """Load a causal language model as a reward model with an lm head (``rlprm.models.lm_head``).
+    """Load a causal language model as a reward model with an lm head (``rlprm.models.heads.lm_head``).
 
     Args:
         path: folder or hub id of a policy, whose two new layers start at zero, or of such a reward model.

@@ -35,7 +35,7 @@ class Manifest:
     relabel: str
     cold_start_epochs: float
     value_reads: str
-    """``"action"`` or ``"state_and_action"``: positions of the values (``rlprm.models.value_positions``)."""
+    """``"action"`` or ``"state_and_action"``: where values are read (``rlprm.models.heads.value_positions``)."""
     outcome: str
     """``"success"`` or ``"score"``: which number the labels were made of."""
     outcome_definition: str
@@ -52,7 +52,7 @@ class Manifest:
     policy: str
     """Revision of the policy that sampled the trajectories."""
     head: str = SCALAR
-    """``"scalar"`` or ``"lm"``, see ``rlprm.models.value_positions``."""
+    """``"scalar"`` or ``"lm"``, see ``rlprm.models.heads.value_positions``."""
     lm_scale: float | None = None
     """τ of an lm head."""
     last_step_weight: float = 1.0

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from rlprm.errors import ConfigError
 from rlprm.models.heads import HEADS, LM
-from rlprm.models.value_positions import VALUE_READS
+from rlprm.models.heads.value_positions import VALUE_READS
 from rlprm.policies.chat import ChatConfig
 from rlprm.runtime.settings import setting
 from rlprm.runtime.tuning import OptimisationConfig, TuningConfig

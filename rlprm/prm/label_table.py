@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlprm import labels
 from rlprm.labels.base import LabelBatch
-from rlprm.models.value_positions import links_per_action
+from rlprm.models.heads.value_positions import links_per_action
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.stored import StoredLabels
 

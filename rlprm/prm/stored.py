@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rlprm.data.label_files import LabelFile
 from rlprm.errors import DataError, MismatchError
 from rlprm.labels.base import LabelBatch, from_step_labels
-from rlprm.models.value_positions import chain_labels
+from rlprm.models.heads.value_positions import chain_labels
 from rlprm.types import Trajectory
 
 __all__ = ["StoredLabels", "labelled_trajectories"]

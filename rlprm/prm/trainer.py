@@ -33,8 +33,8 @@ from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
 from rlprm.labels.base import LabelBatch
 from rlprm.models.heads import SCALAR
-from rlprm.models.reading import read_logits, read_sequences, stack_positions
-from rlprm.models.value_positions import ACTION, action_values, chain_positions
+from rlprm.models.heads.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.heads.value_positions import ACTION, action_values, chain_positions
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.label_table import LabelTable
 from rlprm.prm.stored import StoredLabels
@@ -354,7 +354,7 @@ def collate(
     Args:
         trajectories: B trajectories.
         outcome: ``"success"`` or ``"score"``.
-        value_reads: positions of the values, see ``rlprm.models.value_positions``. T below is the number
+        value_reads: where values are, see ``rlprm.models.heads.value_positions``. T below is the number
             of links of a chain: the steps, or 2 steps - 1 with ``state_and_action``.
         head: a name of ``rlprm.models.heads``.
         tokens: False leaves the token ids out.

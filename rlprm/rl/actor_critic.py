@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.errors import ConfigError
-from rlprm.models.reading import compute_in_float32
+from rlprm.models.heads.reading import compute_in_float32
 from rlprm.models.sampled_tokens import body_states, read_tokens
 
 __all__ = ["ActorCritic", "Reading", "without_dropout"]

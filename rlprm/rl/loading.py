@@ -14,10 +14,10 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import MismatchError
 from rlprm.models import zero
 from rlprm.models.heads import SCALAR
+from rlprm.models.heads.value_positions import STATE_AND_ACTION
 from rlprm.models.loading import head_of, load_causal_lm, load_scalar_model, load_tokenizer
 from rlprm.models.lora import with_adapters
 from rlprm.models.manifest import Manifest
-from rlprm.models.value_positions import STATE_AND_ACTION
 from rlprm.rl import rewards
 from rlprm.rl.actor_critic import ActorCritic, without_dropout
 from rlprm.rl.config import RLConfig

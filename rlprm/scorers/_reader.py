@@ -19,12 +19,12 @@ from rlprm.data.batching import budget_batches
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import ValuePosition, chain_positions
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
 from rlprm.models.kv_cache.support import reads_growing
 from rlprm.models.loading import load_tokenizer
 from rlprm.models.positions import positions_of
-from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import ValuePosition, chain_positions
 from rlprm.types import Trajectory
 
 __all__ = ["Reading", "TrajectoryReader"]
@@ -50,7 +50,7 @@ class TrajectoryReader:
         name: of the scorer, for messages.
         model: token classification model with one label, or one with an lm head.
         template: hash of the chat template and tokenizer that the model was trained with.
-        value_reads: the chain's kind, see ``rlprm.models.value_positions``.
+        value_reads: the chain's kind, see ``rlprm.models.heads.value_positions``.
         head: ``scalar`` or ``lm``.
         tokenizer: folder of the model's tokenizer, with which trajectories of other tokenizers are rendered
             again; they are refused if it is None.

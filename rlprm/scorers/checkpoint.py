@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from rlprm.errors import DataError
 from rlprm.functional.activation import activate
+from rlprm.models.heads.value_positions import step_scores
 from rlprm.models.loading import load_reward_model
 from rlprm.models.manifest import Manifest
-from rlprm.models.value_positions import step_scores
 from rlprm.scorers._reader import TrajectoryReader
 from rlprm.types import StepScores, Trajectory
 

@@ -21,9 +21,9 @@ from rlprm.data.confidence import check_per
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ArtifactError, DataError
 from rlprm.models.heads import LM
-from rlprm.models.lm_head import HEAD, LMHead
+from rlprm.models.heads.lm_head import HEAD, LMHead
+from rlprm.models.heads.value_positions import ACTION
 from rlprm.models.loading import load_config, load_lm_reward_model, load_tokenizer
-from rlprm.models.value_positions import ACTION
 from rlprm.scorers._reader import Reading, TrajectoryReader
 from rlprm.types import StepScores, Trajectory
 

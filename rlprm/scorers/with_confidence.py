@@ -2,7 +2,7 @@
 
 A reward model and the policy make different errors. In the comparisons of docs/results.md, best-of-N
 by the product is better than by a scalar reward model, at the same cost. The ``lm`` head
-(:mod:`rlprm.models.lm_head`) contains such probabilities already.
+(:mod:`rlprm.models.heads.lm_head`) contains such probabilities already.
 
 The probabilities are those stored with the trajectory (:mod:`rlprm.data.confidence`).
 """

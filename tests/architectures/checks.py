@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.errors import RlprmError
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.support import reads_growing
 from rlprm.models.loading import head_of, load_lm_reward_model, load_scalar_model
 from rlprm.models.lora import with_adapters
-from rlprm.models.reading import read_sequences
 from rlprm.models.sampled_tokens import body_states, check_logits, read_tokens
-from rlprm.models.value_positions import ValuePosition
 from rlprm.policies.decoding.base import Contexts, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
 from rlprm.policies.decoding.whole import teacher_forced

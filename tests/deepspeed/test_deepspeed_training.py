@@ -11,10 +11,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import chain_positions
 from rlprm.models.loading import load_lm_reward_model, load_scalar_model
 from rlprm.models.lora import save_trained
-from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import chain_positions
 from rlprm.prm.trainer import PRMTrainer
 from tests.deepspeed import jobs
 from tests.deepspeed.conftest import needs_deepspeed

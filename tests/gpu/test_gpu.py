@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
+from rlprm.models.heads.reading import read_logits, stack_positions
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.loading import load_causal_lm, load_scalar_model
-from rlprm.models.reading import read_logits, stack_positions
-from rlprm.models.value_positions import ValuePosition
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.episode import rollout
 from rlprm.scorers.checkpoint import CheckpointScorer

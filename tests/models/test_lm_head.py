@@ -17,10 +17,10 @@ from transformers import (
 from rlprm.errors import ArtifactError
 from rlprm.models import loading
 from rlprm.models.heads import LM
-from rlprm.models.lm_head import HEAD, LMHead
+from rlprm.models.heads.lm_head import HEAD, LMHead
+from rlprm.models.heads.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.heads.value_positions import STATE_AND_ACTION, VALUE_READS, ValuePosition, chain_positions
 from rlprm.models.loading import head_of, load_causal_lm, load_lm_reward_model, load_scalar_model
-from rlprm.models.reading import read_logits, read_sequences, stack_positions
-from rlprm.models.value_positions import STATE_AND_ACTION, VALUE_READS, ValuePosition, chain_positions
 from tests.prm.toy import separable
 from tests.toys.trajectories import of_words
 

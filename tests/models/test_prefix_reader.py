@@ -9,10 +9,10 @@ import pytest
 from transformers import PreTrainedModel
 
 from rlprm.models.heads import HEADS, LM, SCALAR
+from rlprm.models.heads.lm_head import LMHead
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
-from rlprm.models.lm_head import LMHead
-from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import ValuePosition
 from tests.toys.heads import with_random_head
 
 

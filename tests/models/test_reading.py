@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import budget_batches, sized_batches
+from rlprm.models.heads.reading import read_logits, read_sequences, stack_positions
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.loading import load_scalar_model
-from rlprm.models.reading import read_logits, read_sequences, stack_positions
-from rlprm.models.value_positions import ValuePosition
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlprm.errors import MismatchError
 from rlprm.models.heads import HEADS
-from rlprm.models.value_positions import (
+from rlprm.models.heads.value_positions import (
     ACTION,
     STATE_AND_ACTION,
     VALUE_READS,

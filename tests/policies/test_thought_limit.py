@@ -20,7 +20,7 @@ from rlprm.data.store import from_row, to_row
 from rlprm.errors import ConfigError
 from rlprm.functional.tokens import token_layout
 from rlprm.models.heads import LM
-from rlprm.models.value_positions import chain_positions
+from rlprm.models.heads.value_positions import chain_positions
 from rlprm.policies.base import Completion
 from rlprm.policies.decoding import choice
 from rlprm.policies.decoding.thoughts import ThoughtEnding, ThoughtLimit

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rlprm.errors import MismatchError, TrainingError
 from rlprm.models.heads import HEADS
-from rlprm.models.value_positions import VALUE_READS
+from rlprm.models.heads.value_positions import VALUE_READS
 from rlprm.prm import trainer as trainer_module
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.trainer import PRMTrainer, prm_arguments

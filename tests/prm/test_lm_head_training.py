@@ -13,12 +13,12 @@ from peft import PeftModel
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.heads import LM
-from rlprm.models.lm_head import HEAD
+from rlprm.models.heads.lm_head import HEAD
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import VALUE_READS, chain_positions
 from rlprm.models.loading import load_lm_reward_model, load_scalar_model
 from rlprm.models.lora import FULL_PRECISION, save_trained
 from rlprm.models.manifest import Manifest
-from rlprm.models.reading import read_sequences
-from rlprm.models.value_positions import VALUE_READS, chain_positions
 from rlprm.runtime.record import read_record
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.stages import train_prm as stage

@@ -12,11 +12,11 @@ import torch
 from rlprm import envs
 from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
+from rlprm.models.heads.reading import read_logits, stack_positions
+from rlprm.models.heads.value_positions import chain_positions
 from rlprm.models.loading import load_causal_lm, load_scalar_model, revision_of
 from rlprm.models.manifest import Manifest
-from rlprm.models.reading import read_logits, stack_positions
 from rlprm.models.tiny import tiny_model
-from rlprm.models.value_positions import chain_positions
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic

@@ -9,7 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from rlprm.errors import ConfigError
-from rlprm.models.lm_head import HEAD
+from rlprm.models.heads.lm_head import HEAD
 from rlprm.models.zero import zero_stage
 
 __all__ = ["options_of_4bit", "require_4bit"]

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.models.causal import body_of
+from rlprm.models.heads.lm_head import LMHead
+from rlprm.models.heads.reading import stack_positions
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache, sequence_key
-from rlprm.models.lm_head import LMHead
-from rlprm.models.reading import stack_positions
-from rlprm.models.value_positions import ValuePosition
 
 
 class Branch(NamedTuple):

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from rlprm.models.heads.reading import read_sequences
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
 from rlprm.models.positions import length_of_steady_rope, positions_of
-from rlprm.models.reading import read_sequences
 from rlprm.models.unwrap import unwrapped
-from rlprm.models.value_positions import ValuePosition
 
 __all__ = [
     "config_of",

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprm.data.batching import pad_right
-from rlprm.models.lm_head import LMHead
+from rlprm.models.heads.lm_head import LMHead
+from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.unwrap import unwrapped
-from rlprm.models.value_positions import ValuePosition
 from rlprm.models.zero import is_split
 
 

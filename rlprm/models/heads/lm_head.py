@@ -56,7 +56,7 @@ class LMHead(PreTrainedModel):
 
         Args:
             input_ids: (B, L), padded on the right with any token.
-            positions: (B, P, 5), each a ``rlprm.models.value_positions.ValuePosition``.
+            positions: (B, P, 5), each a ``rlprm.models.heads.value_positions.ValuePosition``.
             **unused: arguments that wrappers add for other models.
         """
         return self.values_at(body_states(self, input_ids), input_ids, positions)

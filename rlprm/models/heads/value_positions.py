@@ -19,7 +19,7 @@ outcome away.
 
 ``scalar``: a state's last token, or an action's last token.
 ``lm``: a state's last token. An action's value adds the log-probability of the action's sampled
-    tokens to the number read at the state before, see ``rlprm.models.lm_head``.
+    tokens to the number read at the state before, see ``rlprm.models.heads.lm_head``.
 """
 
 from __future__ import annotations
