@@ -21,7 +21,8 @@ from rlprm.data import batching, text
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.functional import logprobs, losses, masking, moments, ppo, returns, tokens
-from rlprm.models import reading, tiny, tokenizer, value_positions
+from rlprm.models import tiny, tokenizer
+from rlprm.models.heads import reading, value_positions
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.advantages import AdvantageInputs, prm_critic
 from rlprm.rl.batch import Batch, prm_values

@@ -28,7 +28,7 @@ FLOORS = (
     {"types", "errors", "functional"},
     {"components", "runtime", "envs", "data", "models", "training"},
     {"policies", "labels", "scorers"},
-    {"rollouts", "prm"},
+    {"rollouts", "sft", "prm"},
     {"search", "evaluation", "rl"},
     {"stages"},
     {"api", "cli"},

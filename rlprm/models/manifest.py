@@ -35,7 +35,7 @@ class Manifest:
     relabel: str
     cold_start_epochs: float
     value_reads: str
-    """``"action"`` or ``"state_and_action"``: where values are read (``rlprm.models.heads.value_positions``)."""
+    """``"action"`` or ``"state_and_action"``, see ``rlprm.models.heads.value_positions``."""
     outcome: str
     """``"success"`` or ``"score"``: which number the labels were made of."""
     outcome_definition: str

@@ -80,7 +80,7 @@ def known_options() -> frozenset[str]:
         "--parts",
         "--variants",
     }
-    found |= {"--config_file", "--baseline", "--host", "--port", "--groups", "--seeds"}
+    found |= {"--config_file", "--baseline", "--host", "--port", "--groups", "--seeds", "--minutes"}
     for stage in STAGE_SETTINGS:
         found |= {f"--{name}" for name in commands.settings_named(stage)}
     return frozenset(found)
