@@ -68,8 +68,7 @@ def test_the_page_is_made_of_the_record() -> None:
 
 
 def test_most_are_right() -> None:
-    made = [row for row in ROWS.values() if not row["verdict"].startswith("no tiny model")]
-    assert sum(row["verdict"] == RIGHT for row in made) >= 0.78 * len(made)
+    assert sum(row["verdict"] == RIGHT for row in ROWS.values()) >= 0.95 * len(ROWS)
 
 
 def test_a_model_that_reads_later_tokens_is_refused() -> None:
