@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import struct
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
 from rlprm.errors import ArtifactError, ConfigError
-from rlprm.models.hub.download import model_folder
-from rlprm.models.hub.weight_files import weight_files
+from rlprm.models.hub.size import count_weights
 
-__all__ = ["computes_in_bfloat16", "number_of_weights", "resolve_dtype"]
+__all__ = ["SMALL", "computes_in_bfloat16", "resolve_dtype"]
 
 log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,37 +50,13 @@ def computes_in_bfloat16(path: str | None) -> bool:
     if path is None or instructions is None:
         return False
     try:
-        weights = number_of_weights(path)
+        weights = count_weights(path)
     except ArtifactError:
         return False  # loading reports it
     if weights < SMALL:
         return False
     _say_once(path, weights, instructions)
     return True
-
-
-def number_of_weights(path: str) -> int:
-    """Return the number of weights in the files of a model; 0 if there are none.
-
-    Files of PyTorch's own format have no list of shapes; 4 bytes count as a weight there.
-    """
-    count = 0
-    for file in weight_files(model_folder(path)):
-        if file.suffix == ".safetensors":
-            count += sum(math.prod(shape) for shape in _shapes(file))
-        else:
-            count += file.stat().st_size // 4
-    return count
-
-
-def _shapes(file: Path) -> list[list[int]]:
-    with file.open("rb") as stream:
-        try:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-            return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
-            return []  # damaged; loading reports it
 
 
 def _instructions_for_bfloat16() -> str | None:

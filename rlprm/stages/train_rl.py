@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
@@ -25,6 +27,7 @@ from rlprm.models.hub.options import with_loading_options
 from rlprm.models.hub.size import count_weights
 from rlprm.models.loading import revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
+from rlprm.models.precision import computes_in_bfloat16
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.batch import split_failed
@@ -86,6 +89,8 @@ def run(config: RLConfig) -> dict[str, Any]:
     """
     folder = Path(config.output_dir)
     config = config.settled(parameters=count_weights(config.model))
+    if config.bf16 is None and not torch.cuda.is_available() and computes_in_bfloat16(config.model):
+        config = replace(config, bf16=True)  # recorded: another processor would compute in float32
     identity = _identity(config)
     if is_finished(folder, "train-rl", identity):
         log.info("%s holds the finished policy of these settings; reusing it", folder)
@@ -98,7 +103,9 @@ def run(config: RLConfig) -> dict[str, Any]:
     check_relabelling(config)
     _check_refresh(config)
     _check_tasks(config)
-    accelerator = start_accelerator(bf16=config.bf16)
+    accelerator = start_accelerator(
+        bf16=computes_in_bfloat16(config.model) if config.bf16 is None else config.bf16
+    )
     computes_in_bf16 = accelerator.mixed_precision == "bf16"
     with recorded(folder, "train-rl", identity) as results:
         tokenizer = config.load_tokenizer(config.model)

@@ -11,8 +11,9 @@ from rlprm import cli
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.models.hub import packaged
 from rlprm.models.hub.packaged import PACKAGED, get_model, missing_packages, models_command
+from rlprm.models.hub.size import count_weights
 from rlprm.models.loading import load_causal_lm, load_tokenizer
-from rlprm.models.precision import SMALL, number_of_weights
+from rlprm.models.precision import SMALL
 
 NAME = "smollm2-135m"
 needs_packages = pytest.mark.skipif(
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_packages
 def test_the_model_that_is_written_knows_language(folder: Path) -> None:
     tokenizer, model = load_tokenizer(str(folder)), load_causal_lm(str(folder), dtype="float32")
-    assert number_of_weights(str(folder)) > SMALL
+    assert count_weights(str(folder)) > SMALL
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         (best,) = model(input_ids=ids).logits[:, -1].argmax(-1).tolist()

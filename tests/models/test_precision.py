@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 
 from rlprm.errors import ConfigError
 from rlprm.models import precision
+from rlprm.models.hub import size
+from rlprm.models.hub.size import count_weights
 from rlprm.models.loading import load_causal_lm
-from rlprm.models.precision import computes_in_bfloat16, number_of_weights, resolve_dtype
+from rlprm.models.precision import computes_in_bfloat16, resolve_dtype
 from rlprm.prm.config import PRMConfig
 from rlprm.prm.trainer import prm_arguments
 from rlprm.runtime.config import parse
@@ -31,7 +33,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def big(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A folder of a few weights that says that they are many."""
     save_file({"head": torch.zeros(4)}, tmp_path / "model.safetensors")
-    monkeypatch.setattr(precision, "_shapes", lambda file: list(map(list, BIG.values())))
+    monkeypatch.setattr(size, "_shapes", lambda file: list(map(list, BIG.values())))
     return str(tmp_path)
 
 
@@ -41,15 +43,15 @@ def processor(patch: pytest.MonkeyPatch, **has: bool) -> None:
 
 def test_weights_are_counted_in_files_without_loading_them(tiny_folder: Path, tmp_path: Path) -> None:
     policy = load_causal_lm(str(tiny_folder), dtype="float32")
-    assert number_of_weights(str(tiny_folder)) == sum(p.numel() for p in policy.parameters())
+    assert count_weights(str(tiny_folder)) == sum(p.numel() for p in policy.parameters())
     torch.save({"a": torch.zeros(1000)}, tmp_path / "pytorch_model.bin")
-    assert number_of_weights(str(tmp_path)) == pytest.approx(1000, rel=0.5)
+    assert count_weights(str(tmp_path)) == pytest.approx(1000, rel=0.5)
 
 
 def test_a_damaged_file_counts_nothing_and_is_left_to_loading(tmp_path: Path) -> None:
     for content in (b"", b"1234567", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0[]", b'\x08\0\0\0\0\0\0\0{"a": 1}'):
         (tmp_path / "model.safetensors").write_bytes(content)
-        assert number_of_weights(str(tmp_path)) == 0
+        assert count_weights(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,43 @@
-"""How many weights a model has, read off its configuration alone."""
+"""How many weights a model has, read off the lists of shapes in its files; no weight is loaded."""
 
 from __future__ import annotations
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+import json
+import math
+import struct
+from pathlib import Path
 
-from rlprm.errors import ArtifactError
 from rlprm.models.hub.download import model_folder
-from rlprm.models.hub.options import options_of_loading
+from rlprm.models.hub.weight_files import weight_files
 
 __all__ = ["count_weights"]
 
 
 def count_weights(path: str) -> int:
-    """Return the number of weights of a causal language model, tied ones once; no weight is loaded.
+    """Return the number of weights in the files of a model, tied ones once; 0 if there are no files.
+
+    Files of PyTorch's own format have no list of shapes. Four bytes count as a weight there.
 
     Args:
         path: folder or hub id.
 
     Raises:
-        ArtifactError: if the configuration cannot be loaded.
+        ArtifactError: if there is no such model.
     """
-    folder = str(model_folder(path, "model"))
-    options = options_of_loading(weights=False)
-    try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, **options)
-    except (OSError, ValueError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ArtifactError(f"cannot load a model from {path!r}: {first_line}") from error
-    return int(sum(parameter.numel() for parameter in model.parameters()))
+    count = 0
+    for file in weight_files(model_folder(path)):
+        if file.suffix == ".safetensors":
+            count += sum(math.prod(shape) for shape in _shapes(file))
+        else:
+            count += file.stat().st_size // 4
+    return count
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    with file.open("rb") as stream:
+        try:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+            return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+            return []  # damaged; loading reports it

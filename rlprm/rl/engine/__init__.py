@@ -25,14 +25,15 @@ from rlprm.runtime.processes import TIMEOUT
 __all__ = ["Engine", "GradientNorms", "make_engine", "start_accelerator"]
 
 
-def start_accelerator(*, bf16: bool | None) -> Accelerator:
+def start_accelerator(*, bf16: bool) -> Accelerator:
     """Meet the other processes of the launch and take this process's device.
+
+    Args:
+        bf16: whether training computes in bfloat16.
 
     Raises:
         TrainingError: if the launched processes do not see one another: each would train by itself.
     """
-    if bf16 is None:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     accelerator = zero.start_accelerator(
         on_cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if bf16 else "no",
