@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from rlprm.errors import ConfigError, DataError
+from rlprm.models.hub.packaged import get_model, missing_packages
 from rlprm.models.kv_cache.support import has_full_attention, reads_growing
+from rlprm.models.loading import load_causal_lm
 from rlprm.models.positions import NO_LIMIT, positions_of
 from rlprm.policies.decoding import choice
 from rlprm.policies.decoding.base import Contexts, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
+from rlprm.policies.decoding.rounding import exceeds_rounding
 from rlprm.policies.decoding.whole import teacher_forced
 from tests.architectures.tiny import tiny_model
 
@@ -35,6 +40,29 @@ def draw(rows: int, *, ends: list[int], limit: int = 6, temperature: float = 1.0
 @pytest.mark.parametrize("model_type", RIGHT)
 def test_rounding_is_told_from_a_mistake(model_type: str, dtype: torch.dtype) -> None:
     assert right_way(tiny_model(model_type, VOCABULARY).to(dtype)) == RIGHT[model_type]
+
+
+def test_the_noise_of_a_precision_moves_the_bound_of_half_precision_alone() -> None:
+    half = torch.bfloat16
+    assert not exceeds_rounding([0.04, 0.06], half)
+    assert exceeds_rounding([0.06, 0.06], half)
+    assert not exceeds_rounding([0.06, 0.06], half, noise=0.03)  # a real model on words that make no text
+    assert exceeds_rounding([0.1, 0.1], half, noise=0.03)
+    assert exceeds_rounding([0.3, 0.3], half, noise=1.0)  # whatever the noise
+    assert exceeds_rounding([2e-3], torch.float32, noise=1.0)
+
+
+def test_noise_is_that_of_the_precision() -> None:
+    model = tiny_model("llama", VOCABULARY)
+    in_full, in_half = choice.noise_of(model), choice.noise_of(deepcopy(model).to(torch.bfloat16))
+    assert in_full < 1e-5
+    assert 1e-5 < in_half < 0.05
+
+
+@pytest.mark.skipif(bool(missing_packages("smollm2-135m")), reason="SmolLM2 is not installed")
+def test_a_real_model_keeps_its_cache_in_half_precision(tmp_path: Path) -> None:
+    model = load_causal_lm(str(get_model("smollm2-135m", tmp_path / "model")), dtype="bfloat16")
+    assert right_way(model) == "kept"
 
 
 def test_autocast_has_the_precision_of_its_logits() -> None:
