@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from rlprm.errors import ConfigError
 
@@ -31,6 +31,8 @@ __all__ = [
     "StepScores",
     "StopReason",
     "Task",
+    "Tool",
+    "ToolCall",
     "Trajectory",
     "Turn",
 ]
@@ -88,11 +90,47 @@ class StopReason(StrEnum):
         )
 
 
+class ToolCall(TypedDict):
+    """A call of a tool in a message of the agent."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
 class Message(TypedDict):
-    """One chat message."""
+    """One chat message.
+
+    With ``thought`` or ``tool_calls`` the content is the rest of the message. Without them the content is the
+    whole message, in which markers of thoughts and calls are plain text.
+    """
 
     role: str
+    """``system``, ``user``, ``assistant`` (the agent) or ``tool`` (the answer to a call)."""
     content: str
+    thought: NotRequired[str]
+    """What the agent thought before the rest, without markers; empty for a thought without words."""
+    tool_calls: NotRequired[list[ToolCall]]
+    """Calls that end the message."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that an environment offers to models that call tools."""
+
+    name: str
+    description: str
+    """What the model is told about the tool."""
+    parameters: Mapping[str, str]
+    """Name → description. All of them are texts, and required."""
+    action: str
+    """The action that a call stands for, with each parameter in braces: ``"search[{keywords}]"``."""
+
+    def schema(self) -> dict[str, Any]:
+        """Return the tool as chat templates take one: a function with a JSON schema of its parameters."""
+        properties = {name: {"type": "string", "description": text} for name, text in self.parameters.items()}
+        parameters = {"type": "object", "properties": properties, "required": list(properties)}
+        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True)
@@ -132,6 +170,8 @@ class Turn:
     """Set when this action ended the episode."""
     valid: bool = True
     """False if the action could not be parsed or carried out. Reported, never rewarded."""
+    more: tuple[str, ...] = ()
+    """Further observations of the same turn; each is a message of its own."""
 
 
 @dataclass(frozen=True)

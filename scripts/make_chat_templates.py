@@ -12,9 +12,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the tokenizers with the templates' tokens are the tests' own
 
 from rlprm.data.rendering import ChatRenderer  # noqa: E402
-from rlprm.errors import ChatTemplateError  # noqa: E402
+from rlprm.errors import ChatTemplateError, ConfigError  # noqa: E402
+from rlprm.types import Tool  # noqa: E402
 from tests.data import hub_templates as hub  # noqa: E402
 
+_TOOL = Tool("act", "Take an action.", {"action": "The action."}, "{action}")
 PAGE = ROOT / "docs/chat_templates.md"
 _INTRODUCTION = """# Chat templates that were tried
 
@@ -30,9 +32,11 @@ tokens of the template's text. [big_models.md](big_models.md#chat-templates) say
   is written for the model, which therefore has no choice of a channel or recipient. *Action*: the model
   writes it, and actions that are given as text begin with it.
 * **date**: the template writes today's date, which stands still here (`chat_date`).
+* **calls**: the action format `tool_call` can be used. TRL knows the syntax of the model's calls, and a
+  message with a call ends as one without. A tokenizer may also carry a `response_template` of its own.
 
-| template | rewritten | closing | trims | added | date |
-| --- | --- | --- | --- | --- | --- |
+| template | rewritten | closing | trims | added | date | calls |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -43,7 +47,7 @@ def page() -> str:
         try:
             rows.append(_row(name, ChatRenderer(hub.tokenizer_of(name))))
         except ChatTemplateError as error:
-            refused.append(f"| {name} | refused: {_code(str(error))} | | | | |")
+            refused.append(f"| {name} | refused: {_code(str(error))} | | | | | |")
     names = f", {len(refused)} refused" if refused else ""
     head = _INTRODUCTION.format(version=hub.TRL, all=len(hub.TEMPLATES), accepted=len(rows), refused=names)
     return head + "\n".join([*rows, *refused]) + "\n"
@@ -55,9 +59,17 @@ def _row(name: str, renderer: ChatRenderer) -> str:
     added = f"action: {_code(pieces.prefix)}" if pieces.prefix else added
     cells = [
         name, "yes" if renderer.rewrites else "", _code(pieces.closing), "yes" if pieces.trims else "", added,
-        "yes" if renderer.date else "",
+        "yes" if renderer.date else "", "yes" if _calls_tools(renderer) else "",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
+
+
+def _calls_tools(renderer: ChatRenderer) -> bool:
+    try:
+        renderer.with_tools([_TOOL])
+    except ConfigError:
+        return False
+    return True
 
 
 def _code(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, TypeVar
 
-from rlprm.data.formats import load_format
+from rlprm.data.formats import check_format
 from rlprm.errors import ConfigError, refuse_unknown
 from rlprm.runtime.config import from_mapping
 from rlprm.types import End, EpisodeSetting
@@ -44,7 +44,7 @@ def episode_setting(kwargs: EpisodeKwargs) -> EpisodeSetting:
     if end not in set(End):
         raise ConfigError(f"end: got {end!r}, allowed: {', '.join(End)}")
     setting = EpisodeSetting(End(end), **given)
-    load_format(setting.action_format)
+    check_format(setting.action_format)
     if setting.round_limit is not None:
         check_at_least_one(round_limit=setting.round_limit)
     return setting

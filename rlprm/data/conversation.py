@@ -61,16 +61,26 @@ class Conversation:
         newest = self.steps[-1]
         self.steps[-1] = Step(newest.start, newest.end, action, reward, valid)
 
-    def observe(self, observation: str) -> None:
-        """Append the environment's answer; half a surrogate pair, which is no text, becomes ``?``."""
-        observation = _encodable(observation)
-        ids = self.renderer.observation_ids(observation)
-        self._append(ids, [0] * len(ids), [0.0] * len(ids))
-        self.messages.append({"role": "user", "content": observation})
+    def observe(self, *observations: str) -> None:
+        """Append the environment's answer: one message each, the first ones as answers of called tools.
 
-    def note(self, observation: str) -> None:
+        Half a surrogate pair, which is no text, becomes ``?``.
+        """
+        messages = self._answers(observations)
+        ids = self.renderer.observations_ids(messages)
+        self._append(ids, [0] * len(ids), [0.0] * len(ids))
+        self.messages += messages
+
+    def note(self, *observations: str) -> None:
         """Keep the closing answer of a finished episode as text only: no model ever reads it."""
-        self.messages.append({"role": "user", "content": _encodable(observation)})
+        self.messages += self._answers(observations)
+
+    def _answers(self, observations: Sequence[str]) -> list[Message]:
+        calls = len(self.messages[-1].get("tool_calls") or ()) if self.steps else 0
+        return [
+            Message(role="tool" if i < calls else "user", content=_encodable(text))
+            for i, text in enumerate(observations)
+        ]
 
     def fork(self) -> Conversation:
         """Return an independent copy."""

@@ -10,9 +10,10 @@ from functools import partial
 from multiprocessing.pool import Pool
 
 from rlprm import envs
-from rlprm.data.formats import load_format
+from rlprm.data.formats import TOOL_CALL, load_format
+from rlprm.data.formats.tool_call import call_of
 from rlprm.errors import DemonstrationError
-from rlprm.types import End, Message, Task
+from rlprm.types import End, Message, Task, Tool
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -27,12 +28,16 @@ class Demonstration:
     """Index of the first action among the messages."""
     unlearned: frozenset[int] = frozenset()
     """Indices of later actions that are shown and not to be learned (an expert's are all to be)."""
+    tools: tuple[Tool, ...] = ()
+    """What the agent may call; its actions are calls then."""
 
 
 def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Demonstration | None:
     """Let the expert of a task's environment solve it; None where it fails."""
     module = envs.of_task(task)
-    write = load_format(action_format).write
+    tools: tuple[Tool, ...] = ()
+    if action_format == TOOL_CALL:
+        tools = envs.tools_of(module, task.environment, end)
     try:
         actions = module.demonstrate(task, end=end)
     except DemonstrationError:
@@ -43,9 +48,18 @@ def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Dem
     first_action = len(messages)
     for action in actions:
         turn = env.step(action)
-        messages.append(Message(role="assistant", content=write(action)))
-        messages.append(Message(role="user", content=turn.observation))
-    return Demonstration(task, tuple(messages[:-1]), first_action)
+        messages.append(_said(action, action_format, tools))
+        role = "tool" if tools else "user"
+        answers = [Message(role=role, content=turn.observation)]
+        messages += [*answers, *(Message(role="user", content=text) for text in turn.more)]
+    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+    return Demonstration(task, tuple(messages[: last + 1]), first_action, tools=tools)
+
+
+def _said(action: str, action_format: str, tools: Sequence[Tool]) -> Message:
+    if tools:
+        return Message(role="assistant", content="", tool_calls=[call_of(action, tools)])
+    return Message(role="assistant", content=load_format(action_format).write(action))
 
 
 def _start_pool(workers: int, names: Sequence[str]) -> Pool:

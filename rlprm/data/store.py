@@ -20,14 +20,17 @@ from typing import Any, Literal, Self
 import yaml
 
 from rlprm import envs
+from rlprm.data.formats import TOOL_CALL
 from rlprm.data.shards import FORMAT, Shards
 from rlprm.errors import MismatchError
 from rlprm.runtime.files import write_atomically
-from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Trajectory
+from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, ToolCall, Trajectory
 
 __all__ = ["FORMAT", "TrajectoryStore", "from_row", "to_row"]
 
 _CARD = "README.md"
+_STRUCTURE = ("thought", "tool_calls")
+"""Parts of a message that the rows of text formats do not have; null where a message has none."""
 
 
 class TrajectoryStore(Shards):
@@ -44,7 +47,7 @@ class TrajectoryStore(Shards):
         """
         store = super().create(folder, meta)
         if not (store.folder / _CARD).exists():
-            write_atomically(store.folder / _CARD, _card())
+            write_atomically(store.folder / _CARD, _card(meta.get("action_format") == TOOL_CALL))
         return store
 
     def write(self, wave: int, trajectories: Sequence[Trajectory]) -> None:
@@ -87,7 +90,7 @@ class TrajectoryStore(Shards):
         return self.read_wave_rows(wave, from_row)
 
 
-def _card() -> str:
+def _card(has_calls: bool) -> str:
     """Return a dataset card that tells ``datasets`` the shards and the types of their columns."""
     plain = {
         "string": "environment task_id split task_spec outcome_definition stop end policy template error",
@@ -101,10 +104,11 @@ def _card() -> str:
         "float64": "logprobs rewards",
         "bool": "valid",
     }
+    parts = ("role", "content", *(_STRUCTURE if has_calls else ()))
     columns: list[dict[str, Any]] = [
         *({"name": name, "dtype": kind} for kind, names in plain.items() for name in names.split()),
         *({"name": name, "list": kind} for kind, names in listed.items() for name in names.split()),
-        {"name": "messages", "list": [{"name": n, "dtype": "string"} for n in ("role", "content")]},
+        {"name": "messages", "list": [{"name": n, "dtype": "string"} for n in parts]},
     ]
     configs = [{"config_name": "default", "data_files": "wave-*.jsonl", "features": columns}]
     front = yaml.safe_dump({"configs": configs}, sort_keys=False)
@@ -120,7 +124,7 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
         "task_spec": json.dumps(dict(trajectory.task.spec), sort_keys=True),
         "sample": trajectory.sample,
         "seed": trajectory.seed,
-        "messages": [dict(message) for message in trajectory.messages],
+        "messages": _message_rows(trajectory.messages),
         "token_ids": list(trajectory.token_ids),
         "action_mask": list(trajectory.action_mask),
         "logprobs": list(trajectory.logprobs),
@@ -139,6 +143,30 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
         "template": trajectory.template,
         "error": trajectory.error or "",
     }
+
+
+def _message_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    if not any("tool_calls" in message or "thought" in message for message in messages):
+        return [dict(message) for message in messages]
+    return [
+        {
+            "role": message["role"],
+            "content": message["content"],
+            "thought": message.get("thought"),
+            "tool_calls": json.dumps(message["tool_calls"]) if "tool_calls" in message else None,
+        }
+        for message in messages
+    ]
+
+
+def _message(row: Mapping[str, Any]) -> Message:
+    message = Message(role=row["role"], content=row["content"])
+    if row.get("thought") is not None:
+        message["thought"] = str(row["thought"])
+    if row.get("tool_calls") is not None:
+        calls = json.loads(row["tool_calls"])
+        message["tool_calls"] = [ToolCall(name=c["name"], arguments=dict(c["arguments"])) for c in calls]
+    return message
 
 
 def from_row(row: Mapping[str, Any]) -> Trajectory:
@@ -163,7 +191,7 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
         task=Task(row["environment"], row["task_id"], Split(row["split"]), json.loads(row["task_spec"])),
         sample=int(row["sample"]),
         seed=int(row["seed"]),
-        messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
+        messages=tuple(map(_message, row["messages"])),
         token_ids=tuple(row["token_ids"]),
         action_mask=tuple(row["action_mask"]),
         logprobs=tuple(row["logprobs"]),

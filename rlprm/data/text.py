@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlprm.types import StepScores, Trajectory
+from rlprm.types import Message, StepScores, Trajectory
 
 __all__ = ["episode_text"]
 
@@ -30,7 +30,7 @@ def episode_text(trajectory: Trajectory, scores: StepScores | None = None) -> st
     if scores is not None:
         lines.append(f"promise of the task: {scores.initial:.2f}")
     for message in trajectory.messages:
-        text = message["content"].strip().partition("\n")[0]
+        text = _words_of(message).strip().partition("\n")[0]
         if message["role"] == "assistant":
             lines.append(f"    > {text:<24} {next(remaining)}".rstrip())
         else:
@@ -39,3 +39,12 @@ def episode_text(trajectory: Trajectory, scores: StepScores | None = None) -> st
     ending = "goes on" if trajectory.stop is None else f"stopped: {trajectory.stop.value}"
     lines.append(f"({ending}, {'success' if outcome.success else 'no success'}, score {outcome.score:.2f})")
     return "\n".join(lines)
+
+
+def _words_of(message: Message) -> str:
+    """Return a message's text, or its calls if it has no other text."""
+    calls = (
+        f"{call['name']}({', '.join(map(str, call['arguments'].values()))})"
+        for call in message.get("tool_calls", [])
+    )
+    return message["content"].strip() or ", ".join(calls)

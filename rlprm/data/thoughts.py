@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSE", "OPEN", "split_thought"]
+__all__ = ["CLOSE", "OPEN", "has_thought", "split_thought", "with_thought"]
 
 OPEN, CLOSE = "<think>", "</think>"
+
+
+def has_thought(text: str) -> bool:
+    """Whether a text begins with a thought between both markers, as the messages of other frameworks do."""
+    return text.lstrip().startswith(OPEN) and CLOSE in text
+
+
+def with_thought(thought: str, rest: str) -> str:
+    """Write a thought and the rest of a message as one text, which :func:`split_thought` splits again."""
+    return f"{OPEN}\n{thought}\n{CLOSE}\n\n{rest}"
 
 
 def split_thought(text: str, *, opened: bool = False) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from rlprm.components import available_in, canonical, check_call, check_defined, is_built_in, load_component
 from rlprm.envs.base import Environment, EnvironmentModule
 from rlprm.errors import ConfigError, MismatchError
-from rlprm.types import Split, Task
+from rlprm.types import End, Split, Task, Tool
 
 __all__ = [
     "REQUIRED",
@@ -25,6 +25,7 @@ __all__ = [
     "missing",
     "of_task",
     "tasks",
+    "tools_of",
 ]
 
 _NOT_ENVIRONMENTS = frozenset({"base"})
@@ -133,6 +134,24 @@ def of_task(task: Task) -> EnvironmentModule:
         f"task {task.id!r} names the environment {name!r}, whose code is not loaded: a run loads the code "
         "that its settings name, never what stored data names"
     )
+
+
+def tools_of(module: EnvironmentModule, name: str, end: End) -> tuple[Tool, ...]:
+    """Return the tools of an environment.
+
+    Args:
+        module: of the environment.
+        name: of the environment, for the message.
+        end: of its episodes.
+
+    Raises:
+        ConfigError: if it declares none.
+    """
+    if not callable(getattr(module, "tools", None)):
+        raise ConfigError(
+            f"action_format: got tool_call, allowed: a text format, because {name} declares no tools"
+        )
+    return tuple(module.tools(end=end))
 
 
 def belongs_to(task: Task, environment: str) -> bool:

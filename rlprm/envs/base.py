@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
-from rlprm.types import End, Message, Outcome, Split, Task, Trajectory, Turn
+from rlprm.types import End, Message, Outcome, Split, Task, Tool, Trajectory, Turn
 
 
 class Environment(Protocol):
@@ -45,8 +45,9 @@ class EnvironmentModule(Protocol):
 
     Required are ``ROUND_LIMIT``, ``tasks``, ``make`` and ``opening``. Optional are ``FIXED_PHRASES`` (no
     phrases if it is missing), ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
-    trajectories), ``read_transcript`` (the scorer ``transcript`` needs it) and ``answer`` (the baseline
-    ``majority`` needs it). A task that ``tasks`` makes has ``environment=__name__``.
+    trajectories), ``tools`` (the action format ``tool_call`` needs it), ``read_transcript`` (the scorer
+    ``transcript`` needs it) and ``answer`` (the baseline ``majority`` needs it). A task that ``tasks``
+    makes has ``environment=__name__``.
 
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
@@ -78,6 +79,13 @@ class EnvironmentModule(Protocol):
         """Return the messages that precede the first observation.
 
         ``style`` is ``"none"`` (no instructions), ``"short"`` or ``"agentgym"`` (AgentGym's own).
+        """
+        ...
+
+    def tools(self, *, end: End) -> list[Tool]:
+        """Optional: return the tools that a model may call instead of writing actions as text.
+
+        Every action of the environment can be written as one call of one tool.
         """
         ...
 

@@ -18,10 +18,11 @@ import numpy as np
 
 from rlprm import envs
 from rlprm.data.conversation import Conversation
-from rlprm.data.formats import Format, Parsed, load_format
+from rlprm.data.formats import Parsed
 from rlprm.envs import Environment
 from rlprm.errors import ConfigError, ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
+from rlprm.rollouts.messages import message_reader
 from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory, Turn
 
 _T = TypeVar("_T")
@@ -52,12 +53,12 @@ class Episode:
     ) -> None:
         module = envs.of_task(task)
         self.task, self.sample, self.seed, self.setting, self.policy = task, sample, seed, setting, policy
-        self.format: Format = load_format(setting.action_format)
+        self.reader = message_reader(task, setting, policy.renderer)
         self.round_limit = setting.round_limit or module.ROUND_LIMIT
         self.env, observation = begun or _begin(task, setting)
         opening = module.opening(end=setting.end, style=setting.prompt)
         self.conversation = Conversation(
-            policy.renderer,
+            self.reader.renderer,
             [*opening, {"role": "user", "content": observation}],
             owner=(task.environment, task.id),
         )
@@ -87,12 +88,12 @@ class Episode:
     def append_action(self, completion: Completion) -> Parsed:
         """First part of ``advance``: append the action to the conversation, and parse it."""
         text = self.conversation.act(completion.ids, completion.logprobs, completion.mask)
-        return self.format.parse(self.policy.renderer.without_thought(text))
+        parsed, self.conversation.messages[-1] = self.reader.read(text)
+        return parsed
 
     def read_action(self, completion: Completion) -> Parsed:
         """Return the action that a sampled message stands for, without taking it."""
-        renderer = self.policy.renderer
-        return self.format.parse(renderer.without_thought(renderer.action_text(completion.ids)))
+        return self.reader.read(self.policy.renderer.action_text(completion.ids))[0]
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
         """Second part: return the answer of the environment, or its error. Changes the environment only."""
@@ -114,9 +115,9 @@ class Episode:
         if stop is None and self.turn >= self.round_limit:
             stop = StopReason.ROUND_LIMIT
         if stop is not None:
-            self.conversation.note(answer.observation)
+            self.conversation.note(answer.observation, *answer.more)
         else:
-            self.conversation.observe(answer.observation)
+            self.conversation.observe(answer.observation, *answer.more)
             if not self._fits():
                 stop = StopReason.CONTEXT_LIMIT
         self.stop = stop

@@ -25,9 +25,10 @@ upstream's "Next >" and lost the lines for what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from rlprm import envs
-from rlprm.data.rerender import split_messages
+from rlprm.data.rerender import split_messages, text_of
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.types import StepScores, StopReason, Trajectory
 
@@ -103,8 +104,8 @@ def turns_of(trajectory: Trajectory) -> tuple[str, list[tuple[str, str]]]:
         trajectory: with at least one step, finished or not.
     """
     prompt, turns = split_messages(trajectory)
-    last = trajectory.messages[-1]
-    is_hidden = trajectory.stop is StopReason.DECLARED or last["role"] != "user"
-    answers = [*(seen or "" for seen, _ in turns[1:]), "" if is_hidden else last["content"]]
+    closing = takewhile(lambda message: message["role"] != "assistant", reversed(trajectory.messages))
+    last = "" if trajectory.stop is StopReason.DECLARED else text_of([*closing][::-1])
+    answers = [*(seen or "" for seen, _ in turns[1:]), last]
     actions = [step.action for step in trajectory.steps]
     return prompt[-1]["content"], list(zip(actions, answers, strict=True))

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -269,25 +270,29 @@ def _rows(
 
 def render(demonstration: Demonstration, renderer: ChatRenderer) -> Conversation:
     """Build the conversation of a demonstration, token by token as a rollout would."""
+    if demonstration.tools:
+        renderer = renderer.with_tools(demonstration.tools)
     opening = demonstration.messages[: demonstration.first_action]
     conversation = Conversation(renderer, opening)
-    for message in demonstration.messages[demonstration.first_action :]:
-        if message["role"] == "assistant":
-            ids = renderer.action_ids(message["content"])
+    turns = groupby(demonstration.messages[demonstration.first_action :], lambda m: m["role"] == "assistant")
+    for by_agent, messages in turns:
+        if by_agent:
+            (message,) = messages
+            ids = renderer.message_ids(message)
             conversation.act(ids, [0.0] * len(ids))
+            if "thought" in message or "tool_calls" in message:
+                conversation.messages[-1] = message  # its calls decide who answers
         else:
-            conversation.observe(message["content"])
+            conversation.observe(*(message["content"] for message in messages))
     for step in _unlearned_steps(demonstration, conversation):
         conversation.action_mask[step.start : step.end + 1] = [0] * (step.end + 1 - step.start)
     return conversation
 
 
 def _unlearned_steps(demonstration: Demonstration, conversation: Conversation) -> list[Step]:
-    return [
-        step
-        for turn, step in enumerate(conversation.steps)
-        if demonstration.first_action + 2 * turn in demonstration.unlearned
-    ]
+    first = demonstration.first_action
+    said = (i for i, m in enumerate(demonstration.messages) if i >= first and m["role"] == "assistant")
+    return [step for i, step in zip(said, conversation.steps, strict=True) if i in demonstration.unlearned]
 
 
 def _tokenizer_and_model(

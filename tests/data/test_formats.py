@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprm.data.formats import FORMATS, TWO_ACTIONS, Parsed, load_format, without_continuation
+from rlprm.data.formats import FORMATS, TEXT_FORMATS, TWO_ACTIONS, Parsed, load_format, without_continuation
 from rlprm.errors import UnknownComponentError
 from tests.data.strategies import texts
 
@@ -32,26 +32,27 @@ HOSTILE = (
 
 
 def test_the_formats_are_the_modules_of_the_package() -> None:
-    assert set(FORMATS) >= {"action_only", "react", "react_lenient"}
+    assert set(FORMATS) >= {"action_only", "react", "react_lenient", "tool_call"}
     assert "base" not in FORMATS
-    assert [load_format(name).name for name in FORMATS] == list(FORMATS)
+    assert set(FORMATS) - set(TEXT_FORMATS) == {"tool_call"}
+    assert [load_format(name).name for name in TEXT_FORMATS] == list(TEXT_FORMATS)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_what_a_format_writes_of_a_real_action_it_reads_again(name: str, action: str) -> None:
     chosen = load_format(name)
     assert chosen.parse(chosen.write(action)) == Parsed(action)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @given(action=plain)
 def test_what_a_format_writes_it_reads_again(name: str, action: str) -> None:
     chosen = load_format(name)
     assert chosen.parse(chosen.write(action)) == Parsed(action)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @given(text=texts() | st.lists(st.sampled_from([*HOSTILE, "a", "\n"])).map("".join))
 def test_any_text_is_read_and_a_refusal_comes_without_an_action(name: str, text: str) -> None:
     parsed = load_format(name).parse(text)
@@ -59,7 +60,7 @@ def test_any_text_is_read_and_a_refusal_comes_without_an_action(name: str, text:
     assert not (parsed.refusal and parsed.action)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_long_messages_are_read_in_linear_time(name: str, piece: str) -> None:
     text = piece * (100_000 // len(piece))

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlprm import envs
+from rlprm.data.formats import Parsed
+from rlprm.data.formats.tool_call import action_of, call_of
 from rlprm.errors import ConfigError, DemonstrationError
 from rlprm.rollouts.episode import rollout
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
@@ -265,3 +267,22 @@ def test_fixed_phrases_are_distinct_and_not_empty(name: str) -> None:
     phrases = load(name).FIXED_PHRASES
     assert all(phrases)
     assert len(set(phrases)) == len(phrases)
+
+
+@both_ends
+def test_every_action_of_the_expert_is_a_call_of_one_tool(name: str, end: End) -> None:
+    module = load(name)
+    if not hasattr(module, "tools"):
+        with pytest.raises(
+            ConfigError, match="action_format: got tool_call, allowed: a text format, because"
+        ):
+            envs.tools_of(module, name, end)
+        return
+    tools = envs.tools_of(module, name, end)
+    for tool in tools:
+        parameters = tool.schema()["function"]["parameters"]
+        assert parameters["required"] == list(parameters["properties"]) == list(tool.parameters)
+        assert all(f"{{{parameter}}}" in tool.action for parameter in tool.parameters)
+    for _, actions in solvable(name, end):
+        for action in actions:
+            assert action_of([call_of(action, tools)], tools) == Parsed(action)

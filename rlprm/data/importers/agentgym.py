@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.demonstrations import Demonstration
-from rlprm.data.formats import FORMATS, load_format
-from rlprm.data.rerender import split_messages
+from rlprm.data.formats import TEXT_FORMATS, load_format
+from rlprm.data.rerender import split_turns, text_of
+from rlprm.data.thoughts import has_thought, split_thought, with_thought
 from rlprm.envs.agentgym.items import index_in, read_items
 from rlprm.errors import ConfigError, DataError
 from rlprm.runtime.files import write_atomically
@@ -93,14 +94,21 @@ def to_item(trajectory: Trajectory) -> dict[str, Any]:
     Raises:
         DataError: if its messages do not hold its steps, or it has none.
     """
-    prompt, turns = split_messages(trajectory)
+    prompt, turns = split_turns(trajectory)
     if not turns:
         raise DataError(f"task {trajectory.task.id}, sample {trajectory.sample}: a trajectory without a step")
     conversation = [_entry(m["role"], m["content"], False) for m in prompt]
-    for observation, action in turns:
-        if observation is not None:
-            conversation.append(_entry("user", observation, False))
-        conversation.append(_entry("assistant", action, True))
+    for observations, message in turns:
+        if message.get("tool_calls"):
+            raise DataError(
+                f"task {trajectory.task.id}, sample {trajectory.sample}: calls of tools cannot be written in "
+                "AgentGym's format, which has text alone"
+            )
+        if observations:
+            conversation.append(_entry("user", text_of(observations), False))
+        text = message["content"]
+        said = with_thought(message["thought"], text) if "thought" in message else text
+        conversation.append(_entry("assistant", said, True))
     name = trajectory.task.environment.rpartition(".")[2]
     identity = trajectory.task.id
     return {
@@ -157,7 +165,7 @@ def require_format(demonstrations: Sequence[Demonstration], action_format: str) 
     said = [
         d.messages[i]["content"] for d in demonstrations for i in range(d.first_action, len(d.messages), 2)
     ]
-    marked = (load_format(name) for name in FORMATS if name != "action_only")
+    marked = (load_format(name) for name in TEXT_FORMATS if name != "action_only")
     fitting = [f.name for f in marked if sum(bool(f.parse(text).action) for text in said) > len(said) / 2]
     if action_format not in (fitting or ["action_only"]):
         allowed = ", ".join(fitting or ["action_only"])
@@ -204,7 +212,11 @@ def _message(entry: Any, where: str) -> Message:
         raise DataError(
             f"{where}: loss: got true for {sender}, allowed: null, false (only replies are learned)"
         )
-    return Message(role=_ROLES[sender], content=value.encode("utf-8", "replace").decode("utf-8"))
+    text = value.encode("utf-8", "replace").decode("utf-8")
+    if sender == "gpt" and has_thought(text):
+        thought, rest = split_thought(text)
+        return Message(role="assistant", content=rest, thought=thought)
+    return Message(role=_ROLES[sender], content=text)
 
 
 def _require_turns(messages: Sequence[Message], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from copy import copy
 from functools import cached_property
@@ -16,14 +17,16 @@ from rlprm.data.rendering.prompts import Shape, Skeleton, parts_of, shape_of, sk
 from rlprm.data.rendering.settings import stored_settings
 from rlprm.data.rendering.template import Template
 from rlprm.data.rendering.thoughts import Thoughts, thoughts_of
-from rlprm.data.thoughts import CLOSE, OPEN, split_thought
+from rlprm.data.rendering.tools import ToolSyntax, around_observations, tool_syntax
+from rlprm.data.thoughts import CLOSE, OPEN, split_thought, with_thought
 from rlprm.errors import ChatTemplateError
-from rlprm.types import Message
+from rlprm.types import Message, Tool
 
 __all__ = ["ChatRenderer"]
 
 STRICT = "strict"
 _NEUTRAL = "x"
+_PROBE_REPLY = Message(role="assistant", content="a-probe-reply")
 
 
 class ChatRenderer:
@@ -69,6 +72,9 @@ class ChatRenderer:
         self.date = self._template.date
         self.thinks = CLOSE in self._template.source or OPEN in tokenizer.get_added_vocab()
         self.thoughts: Thoughts | str = thoughts_of(self._template, self.pieces, self._encoder)
+        self.tools: ToolSyntax | None = None
+        self._with_tools: dict[str, ChatRenderer] = {}
+        self._around: dict[tuple[str, ...], list[str]] = {}
         self._prompt_shapes: dict[Shape, tuple[Skeleton, list[int]]] = {}
         self._of_observation = self._controls_of(self._around_observation(_NEUTRAL))
         self._of_action = self._controls_of(self._around_action(_NEUTRAL))
@@ -77,7 +83,23 @@ class ChatRenderer:
         """Return a renderer of messages that may end with any of these tokens, too."""
         other = copy(self)
         other.stop_ids = self.stop_ids | (set(ids) - {self.closing_id})
+        other._with_tools = {}
         return self if other.stop_ids == self.stop_ids else other
+
+    def with_tools(self, tools: Sequence[Tool]) -> ChatRenderer:
+        """Return a renderer that shows the model tools in its prompts.
+
+        Raises:
+            ConfigError: if the model has no known syntax of calls, or its template cannot be cut.
+        """
+        key = json.dumps([(tool.schema(), tool.action) for tool in tools])
+        if key not in self._with_tools:
+            other = copy(self)
+            other.tools = tool_syntax(self._template, self.pieces, self._encoder, tools)
+            other._template = other.tools.template
+            other._with_tools, other._around, other._prompt_shapes = {}, {}, {}
+            self._with_tools[key] = other
+        return self._with_tools[key]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of everything up to the point where the assistant starts to write.
@@ -104,6 +126,94 @@ class ChatRenderer:
     def observation_ids(self, observation: str) -> list[int]:
         """Ids between an action's closing token (exclusive) and the start of the next action."""
         return self._encode(self._around_observation(observation), self._of_observation)
+
+    def observations_ids(self, observations: Sequence[Message]) -> list[int]:
+        """Ids between an action's closing token (exclusive) and the start of the next action.
+
+        Args:
+            observations: one or several, of the roles ``user`` and ``tool``. An answer of a tool follows a
+                message with calls.
+
+        Raises:
+            ChatTemplateError: if the template does not take them.
+        """
+        roles = tuple(message["role"] for message in observations)
+        if roles == ("user",):
+            return self.observation_ids(observations[0]["content"])
+        if roles not in self._around:
+            self._around[roles] = (
+                around_observations(
+                    self._template, self.pieces, roles, [_PROBE_REPLY], _PROBE_REPLY["content"]
+                )
+                if self.tools is None
+                else self.tools.around(roles)
+            )
+        first, *behind = self._around[roles]
+        parts = [Part(first, is_template=True)]
+        for message, literal in zip(observations, behind, strict=True):
+            text = message["content"]
+            written = (
+                self.tools.answer(message["role"], text) if self.tools else self.pieces.observation(text)
+            )
+            parts += [Part(written), Part(literal, is_template=True)]
+        return self._encoder.encode(parts)
+
+    def message_ids(self, message: Message, *, is_closed: bool = True) -> list[int]:
+        """Ids of a message of the agent given as text, closing token included.
+
+        The markers of its thought and its calls get their tokens. What the texts hold is never control. If
+        the template does not think, the markers of a thought are text, too.
+
+        Args:
+            message: of the agent.
+            is_closed: whether its thought came to an end.
+
+        Raises:
+            ChatTemplateError: if the template ends the thought itself, or does not write the calls.
+        """
+        calls, content = message.get("tool_calls") or [], message["content"]
+        if "thought" not in message and not calls:
+            return self.action_ids(content)
+        parts = self._thought_parts(message.get("thought"), is_closed)
+        if not is_closed:
+            return [*self._encoder.encode(parts), self.closing_id]
+        if not calls:
+            parts.append(Part(content))
+        elif self.tools is None:
+            raise ChatTemplateError("calls of tools cannot be written without the tools")
+        else:
+            parts += self.tools.message_parts(content, calls)
+        return [*self._encoder.encode(parts), self.closing_id]
+
+    def _thought_parts(self, thought: str | None, is_closed: bool) -> list[Part]:
+        is_ended = CLOSE in self.pieces.after  # by the generation prompt
+        if thought is None or (is_closed and not thought and (self.pieces.prefix or is_ended)):
+            return [Part(self.pieces.prefix, is_template=True)]
+        around = self.thoughts
+        if isinstance(around, str):
+            if is_ended:
+                raise ChatTemplateError(f"a message has a thought, but {around}")
+            return [Part(self.pieces.prefix, is_template=True), Part(with_thought(thought, ""))]
+        end = [Part(around.after, is_template=True)] if is_closed else []
+        return [Part(around.before, is_template=True), Part(thought), *end]
+
+    def read_message(self, text: str) -> Message:
+        """Return what the agent wrote as thought, calls and the rest.
+
+        Args:
+            text: of the message, without the closing token.
+
+        Raises:
+            ValueError: if the message holds a call that cannot be read.
+        """
+        rest = self.without_thought(text)
+        if rest != text and CLOSE not in text:  # a thought that was cut has no markers of its own to keep
+            return Message(role="assistant", content=text, tool_calls=[])
+        content, calls = self.tools.read(text) if self.tools is not None else (rest, [])
+        message = Message(role="assistant", content=content, tool_calls=calls)
+        if rest != text:
+            message["thought"] = split_thought(text, opened=self.pieces.opens_thought)[0]
+        return message
 
     def action_ids(self, text: str) -> list[int]:
         """Ids of an action given as text (a demonstration), closing token included.

@@ -28,6 +28,7 @@ class Template:
         source: the template's text; if it asks for the date, with a clock that stands still.
         variables: what the template reads beside the messages.
         date: that the template takes for today's; None if it asks for none.
+        tools: JSON schemas of the tools that the model may call; None if there are none.
         in_parts: whether contents are handed over as lists of parts, as templates for images expect them.
 
     Raises:
@@ -49,6 +50,7 @@ class Template:
             self.date = settings.date or CLOCK_STOPS_AT
             self.source = _stopped_clock(date.fromisoformat(self.date)) + self.source
         self.in_parts = False
+        self.tools: list[dict[str, Any]] | None = None
 
     def render(self, messages: Sequence[Message], *, generate: bool = True) -> str:
         """Return the text of a conversation.
@@ -66,6 +68,7 @@ class Template:
                 tokenize=False,
                 add_generation_prompt=generate,
                 chat_template=self.source,
+                **({} if self.tools is None else {"tools": self.tools}),
                 **self.variables,
             )
         except Exception as error:  # a template is a program: it may raise anything
@@ -75,9 +78,13 @@ class Template:
         return text
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
-        if not self.in_parts:
-            return dict(message)
-        return {**message, "content": [{"type": "text", "text": message["content"]}]}
+        given: dict[str, Any] = dict(message)
+        if self.in_parts:
+            given["content"] = [{"type": "text", "text": message["content"]}]
+        if "tool_calls" in message:
+            calls = [{"type": "function", "function": dict(call)} for call in message["tool_calls"]]
+            given["tool_calls"] = calls
+        return given
 
 
 def _stopped_clock(day: date) -> str:

@@ -11,7 +11,7 @@ from rlprm.envs.babyai.expert import demonstrate
 from rlprm.envs.babyai.levels import DEFAULT_LEVELS, LEVELS, tasks
 from rlprm.envs.babyai.rules import ROUND_LIMIT
 from rlprm.envs.babyai.transcript import read_transcript
-from rlprm.envs.babyai.wording import FIXED_PHRASES, opening
+from rlprm.envs.babyai.wording import FIXED_PHRASES, opening, tools
 
 __all__ = [
     "DEFAULT_LEVELS",
@@ -24,4 +24,5 @@ __all__ = [
     "opening",
     "read_transcript",
     "tasks",
+    "tools",
 ]

@@ -9,7 +9,7 @@ from rlprm.envs import _openings
 from rlprm.envs._instructions import BABYAI
 from rlprm.envs.babyai.view import View, name_of, steps_to
 from rlprm.envs.babyai.world import VIEW
-from rlprm.types import End, Message
+from rlprm.types import End, Message, Tool
 
 __all__ = [
     "CHECK",
@@ -25,6 +25,7 @@ __all__ = [
     "goal_line",
     "opening",
     "possible_actions",
+    "tools",
 ]
 
 CHECK = "check available actions"
@@ -175,3 +176,16 @@ def opening(*, end: End, style: str) -> list[Message]:
         ConfigError: for another style.
     """
     return _openings.opening(BABYAI, end=end, style=style)
+
+
+def tools(*, end: End) -> list[Tool]:
+    """Return what a model may call; see :class:`rlprm.envs.base.EnvironmentModule`."""
+    declared = " The action finish ends the episode." if end is End.DECLARED else ""
+    return [
+        Tool(
+            "act",
+            f"Take one of the available actions, which every observation lists.{declared}",
+            {"action": "The action, word for word."},
+            "{action}",
+        )
+    ]

@@ -11,7 +11,7 @@ from rlprm.envs.textcraft.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.textcraft.goals import DEFAULT_DEPTHS, tasks
 from rlprm.envs.textcraft.recipes import Recipe, Slot
 from rlprm.envs.textcraft.transcript import read_transcript
-from rlprm.envs.textcraft.wording import FIXED_PHRASES, opening
+from rlprm.envs.textcraft.wording import FIXED_PHRASES, opening, tools
 
 __all__ = [
     "DEFAULT_DEPTHS",
@@ -27,4 +27,5 @@ __all__ = [
     "opening",
     "read_transcript",
     "tasks",
+    "tools",
 ]

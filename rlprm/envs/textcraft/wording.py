@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from rlprm.envs import _openings
 from rlprm.envs._instructions import TEXTCRAFT
-from rlprm.types import End, Message
+from rlprm.types import End, Message, Tool
 
 __all__ = [
     "FINISH",
@@ -19,6 +19,7 @@ __all__ = [
     "inventory",
     "opening",
     "shortened",
+    "tools",
 ]
 
 FINISH = "finish"
@@ -96,3 +97,17 @@ def opening(*, end: End, style: str) -> list[Message]:
         ConfigError: for another style.
     """
     return _openings.opening(TEXTCRAFT, end=end, style=style)
+
+
+def tools(*, end: End) -> list[Tool]:
+    """Return what a model may call; see :class:`rlprm.envs.base.EnvironmentModule`."""
+    declared = ", or finish once the goal is crafted" if end is End.DECLARED else ""
+    return [
+        Tool(
+            "act",
+            "Do one thing in the world: craft something with a given command, get an item that lies around, "
+            f"look into the inventory{declared}.",
+            {"action": "The action, such as: get 2 oak log, craft 4 oak planks using 1 oak log, inventory."},
+            "{action}",
+        )
+    ]

@@ -10,7 +10,7 @@ from rlprm.envs.webshop.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.webshop.shop.product import Option, Product, Review
 from rlprm.envs.webshop.tasks import make, tasks
 from rlprm.envs.webshop.transcript import read_transcript
-from rlprm.envs.webshop.wording import FIXED_PHRASES, opening
+from rlprm.envs.webshop.wording import FIXED_PHRASES, opening, tools
 
 __all__ = [
     "FIXED_PHRASES",
@@ -24,4 +24,5 @@ __all__ = [
     "opening",
     "read_transcript",
     "tasks",
+    "tools",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rlprm.envs import _openings
 from rlprm.envs._instructions import WEBSHOP
 from rlprm.envs.webshop.shop.generated_products import ASIN_PARTS
-from rlprm.types import End, Message
+from rlprm.types import End, Message, Tool
 
-__all__ = ["FIXED_PHRASES", "opening"]
+__all__ = ["FIXED_PHRASES", "opening", "tools"]
 
 FIXED_PHRASES: tuple[str, ...] = (
     # start page
@@ -65,3 +65,25 @@ def opening(*, end: End, style: str) -> list[Message]:
         ConfigError: for another style.
     """
     return _openings.opening(WEBSHOP, end=end, style=style)
+
+
+def tools(*, end: End) -> list[Tool]:
+    """Return what a model may call; see :class:`rlprm.envs.base.EnvironmentModule`.
+
+    Args:
+        end: makes no difference, because the purchase ends an episode.
+    """
+    return [
+        Tool(
+            "search",
+            "Search the shop for products. Possible on the page with the search bar only.",
+            {"keywords": "The words to search for."},
+            "search[{keywords}]",
+        ),
+        Tool(
+            "click",
+            "Click a button of the current page: a product, an option, a sub-page, or Buy Now.",
+            {"item": "The text of the button, as the page shows it."},
+            "click[{item}]",
+        ),
+    ]
