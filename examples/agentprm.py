@@ -3,10 +3,9 @@
 Offline, under a minute on one core: python examples/agentprm.py [--seed 0] [--scale 0.5]
 
 The agent looks for a goal in a corridor (corridor.py). A sign beside the start names the goal, but most
-demonstrators walk away from the sign and guess, and are right in a quarter of the tasks. The policy learns to
-guess, too. Nothing rewards it for reading the sign. The process reward model (PRM) only sees how episodes
-end, and learns that reading the sign is worth a lot. Search and RL then use the PRM. The task is small enough
-to follow. It has four goals, the same in every split, and says nothing about large models or unseen tasks.
+demonstrators walk away from the sign and guess, and are right in a quarter of the tasks. So does the policy
+that learns from them. The process reward model (PRM) only sees how episodes end, and learns that reading the
+sign is worth a lot. Search and RL then use the PRM. The task has four goals and says nothing about others.
 Tensor names end in their shape: B episodes, T actions (T1: and the prompt), L tokens, N sampled tokens.
 """
 

@@ -15,6 +15,7 @@ Score such a trajectory or train a reward model on it. Never update a policy wit
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +29,7 @@ from rlprm.types import Message, Step, Trajectory
 
 __all__ = ["Rerenderer", "split_messages", "split_turns", "text_of"]
 
+log = logging.getLogger(__name__)
 _PIECES = 8192
 """Size of the caches of rendered messages; a beam's candidates share most of their messages."""
 
@@ -43,6 +45,7 @@ class Rerenderer:
         self.renderer = renderer
         self._plain = _Pieces(renderer)
         self._with_tools: dict[int, _Pieces] = {}
+        self._has_warned = False
 
     def render(self, trajectory: Trajectory) -> Trajectory:
         """Return a trajectory in this renderer's tokens; the same object if its template is the same.
@@ -77,10 +80,7 @@ class Rerenderer:
                     f"another chat template, because {self.renderer.thoughts}; give this stage the chat "
                     "template and its settings that the policy had"
                 )
-            try:
-                action_ids = pieces.message(_key([said]), is_closed)
-            except ChatTemplateError as error:
-                raise DataError(f"trajectory of task {trajectory.task.id}: {error}") from error
+            action_ids = self._message(pieces, said, is_closed, trajectory)
             steps.append(replace(step, start=len(ids), end=len(ids) + len(action_ids) - 1))
             ids += action_ids
             of_action = [*[1] * (len(action_ids) - 1), trajectory.action_mask[step.end]]
@@ -96,6 +96,28 @@ class Rerenderer:
             steps=tuple(steps),
             template=self.renderer.template_hash,
         )
+
+    def _message(
+        self, pieces: _Pieces, said: Message, is_closed: bool, trajectory: Trajectory
+    ) -> Sequence[int]:
+        """Return the ids of a message; a call that this template cannot write is written as text."""
+        try:
+            return pieces.message(_key([said]), is_closed)
+        except ChatTemplateError as error:
+            if not said.get("tool_calls"):
+                raise DataError(f"trajectory of task {trajectory.task.id}: {error}") from error
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "a call of task %s is written as text for another chat template: %s; later ones, too",
+                    trajectory.task.id, error,
+                )  # fmt: skip
+        calls = json.dumps(said["tool_calls"], ensure_ascii=False)
+        text = "\n".join(part for part in (said["content"], calls) if part)
+        plain = Message(role="assistant", content=text)
+        if "thought" in said:
+            plain["thought"] = said["thought"]
+        return pieces.message(_key([plain]), is_closed)
 
     def _pieces_of(self, trajectory: Trajectory) -> _Pieces:
         if not any("tool_calls" in message for message in trajectory.messages):

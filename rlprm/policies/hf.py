@@ -13,11 +13,13 @@ from collections.abc import Hashable, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.kv_cache.prefix_cache import sequence_key
 from rlprm.models.kv_cache.support import config_of
 from rlprm.models.positions import positions_of
+from rlprm.models.sampled_tokens import body_states, read_tokens
 from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
 from rlprm.policies.decoding.choice import right_way, way_by_name
@@ -143,7 +145,21 @@ class HFPolicy:
             )
             for trajectory in trajectories
         ]
-        return Reread([logprobs for logprobs, _ in rows], rows[0][1])
+        logprobs, dtype = [logprobs for logprobs, _ in rows], rows[0][1]
+        return Reread(logprobs, dtype, None if dtype.itemsize >= 4 else self._read_together(trajectories))
+
+    def _read_together(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """Read the sampled tokens of episodes by one forward of all: sums are rounded in another order."""
+        ids_BL = pad_right([t.token_ids for t in trajectories], 0).to(self.model.device)
+        hidden_BLD = body_states(self.model, ids_BL)
+        found = []
+        for hidden_LD, ids_L, t in zip(hidden_BLD, ids_BL, trajectories, strict=True):
+            places_N = torch.tensor([i for i, sampled in enumerate(t.action_mask) if sampled])
+            logprobs_N, _ = read_tokens(
+                self.model, hidden_LD[places_N - 1], ids_L[places_N], temperature=t.temperature or 1.0
+            )
+            found.append(logprobs_N.tolist())
+        return found
 
     def clear(self) -> None:
         """Drop the kept keys and values."""

@@ -6,6 +6,7 @@ token. The copy has neither. It takes over the weights after each update.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,9 +18,18 @@ from transformers import PreTrainedModel
 
 __all__ = ["can_be_merged", "merge_into", "merged_copy"]
 
+_ADAPTERS = re.compile(r"\.lora_(embedding_)?[AB]\b")
+"""Names of the weights of plain adapters."""
+
 
 def can_be_merged(policy: PeftModel) -> bool:
-    """Whether every adapter lies beside one weight of its own: no quantised weight, and no tied one."""
+    """Whether the policy is its base and plain adapters, each beside one weight of its own.
+
+    A quantised or tied weight is none of its own. Beside plain adapters (LoRA, rsLoRA) nothing is trained: no
+    bias, no whole layer, no magnitude (DoRA).
+    """
+    if any(p.requires_grad and not _ADAPTERS.search(n) for n, p in policy.named_parameters()):
+        return False
     base: Any = policy.get_base_model()
     embedding = base.get_input_embeddings()
     shared = getattr(embedding, "base_layer", embedding).weight

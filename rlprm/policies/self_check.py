@@ -38,6 +38,9 @@ class Reread(NamedTuple):
     """Of the sampled tokens of each episode, in order, under its own sampling distribution."""
     dtype: torch.dtype
     """The lowest precision that was computed in."""
+    noise: list[list[float]] | None = None
+    """The same log-probabilities by another computation that is right, too; None in float32. How far the two
+    differ is what the precision alone makes of these episodes."""
 
 
 @runtime_checkable
@@ -117,9 +120,10 @@ def compare_stored(policy: Policy, trajectories: Sequence[Trajectory]) -> Agreem
             parts[part].append(scale * abs(trajectory.logprobs[place] - value))
     differences = [difference for part in parts.values() for difference in part]
     found = Agreement(len(differences), fmean(differences), max(differences))
-    if exceeds_rounding(differences, again.dtype):
+    noise = _noise(trajectories, again)
+    if exceeds_rounding(differences, again.dtype, noise):
         worst = next(
-            (name for name, part in parts.items() if part and exceeds_rounding(part, again.dtype)), ""
+            (name for name, part in parts.items() if part and exceeds_rounding(part, again.dtype, noise)), ""
         )
         raise MismatchError(
             f"self-check: stored log-probabilities differ from one whole forward by {found.mean:.2g} nats "
@@ -128,6 +132,18 @@ def compare_stored(policy: Policy, trajectories: Sequence[Trajectory]) -> Agreem
             f"{_CAUSES.get(worst, _UNKNOWN)}"
         )
     return found
+
+
+def _noise(trajectories: Sequence[Trajectory], again: Reread) -> float:
+    """Return the mean difference between the two right computations, in nats of the model's own logits."""
+    found = [
+        (trajectory.temperature or 1.0) * abs(a - b)
+        for trajectory, one, other in zip(
+            trajectories, again.logprobs, again.noise or again.logprobs, strict=True
+        )
+        for a, b in zip(one, other, strict=True)
+    ]
+    return fmean(found)
 
 
 _CAUSES = {

@@ -312,7 +312,9 @@ class _Labels(TrainerCallback):
     ) -> None:
         """Set the epoch, for a run that resumes from its last checkpoint and starts no further epoch."""
         self.trainer.label_table.epoch = _epoch_of(state)
-        self.trainer.label_table.progress = state.epoch or 0.0
+        # An uninterrupted run has seen the start of its last update, and no later moment.
+        an_update = state.num_train_epochs / max(state.max_steps, 1)
+        self.trainer.label_table.progress = max(0.0, (state.epoch or 0.0) - an_update)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

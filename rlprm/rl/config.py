@@ -148,7 +148,7 @@ class RLConfig(TuningConfig, PolicyConfig):
     max_sampler_mismatch: float | None = setting(
         None,
         "Largest mean difference of the log-probabilities of sampler and trainer, in nats; beyond it the run "
-        "stops. If unset 0.001 in float32 and 0.05 in half precision, divided by a temperature below 1.",
+        "stops. If unset 0.001 in float32 and 0.15 in half precision, divided by a temperature below 1.",
         above=0, group=_UPDATE,
     )  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's weight decay.", least=0, group=_UPDATE)

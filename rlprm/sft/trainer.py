@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trl import SFTTrainer
 
 from rlprm.functional.logprobs import entropy, token_logprobs
+from rlprm.models.causal import body_of
 from rlprm.models.own_logits import find_own_logits, own_logits
 from rlprm.models.sampled_tokens import in_parts
 from rlprm.models.unwrap import unwrapped
@@ -62,8 +63,8 @@ class LearnedTokensTrainer(SFTTrainer):
         if not self._reads_learned:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         logprobs_N, entropies_N, is_first_N = model(**inputs, read_learned=True)
-        count = max(len(logprobs_N), 1) if num_items_in_batch is None else num_items_in_batch
-        loss = -logprobs_N.sum() / count
+        count = len(logprobs_N) if num_items_in_batch is None else num_items_in_batch
+        loss = -logprobs_N.sum() / max(int(count), 1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages, the number is of all
         if model.training:
@@ -75,8 +76,9 @@ class LearnedTokensTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of learned tokens that were most probable, and the mean entropy at learned tokens."""
         if "loss" in logs and self._sums is not None:
-            tokens, first, entropies = self.accelerator.reduce(self._sums, reduction="sum").tolist()
-            logs = {**logs, "mean_token_accuracy": first / tokens, "entropy": entropies / tokens}
+            tokens, *sums = self.accelerator.reduce(self._sums, reduction="sum").tolist()
+            first, entropy_of_all = (total / max(tokens, 1) for total in sums)
+            logs = {**logs, "mean_token_accuracy": first, "entropy": entropy_of_all}
             self._sums = None
         super().log(logs, start_time)
 
@@ -87,18 +89,14 @@ def learned_tokens(causal: Any, labels: Tensor, **inputs: Any) -> tuple[Tensor, 
     Args:
         causal: language model, adapters inside, without engine.
         labels: (B, L), :data:`IGNORED` where a token is not learned.
-        **inputs: of the body. A mask that only hides padding on the right is left out, because causal
-            attention never looks there, and is faster without.
+        **inputs: of the body.
 
     Returns:
         Three values of each of N learned tokens, row by row, each (N,) and in at least float32. The first is
         the log-probability. The others have no gradient: the entropy of the distribution, and 1 if the token
         is its most probable one. The first token of a row is predicted by nothing and left out.
     """
-    mask_BL = inputs.pop("attention_mask", None)
-    if mask_BL is not None and not bool((mask_BL[:, 1:] <= mask_BL[:, :-1]).all()):
-        inputs["attention_mask"] = mask_BL
-    hidden_BLD = causal.get_decoder()(**{**inputs, "use_cache": False}).last_hidden_state
+    hidden_BLD = body_of(causal)(**{**inputs, "use_cache": False}).last_hidden_state
     is_learned_BL = labels[:, 1:] != IGNORED
 
     def read(part_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,7 +120,6 @@ def _is_plain_likelihood(trainer: SFTTrainer) -> bool:
         and trainer.label_smoother is None
         and not trainer.aux_loss_enabled
         and not (parallel is not None and (parallel.sp_enabled or parallel.cp_enabled or parallel.tp_enabled))
-        and hasattr(unwrapped(trainer.model), "get_decoder")
     )
 
 

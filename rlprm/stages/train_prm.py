@@ -121,7 +121,7 @@ def refuse_endless_cold_start(config: PRMConfig, *, epochs: float, max_steps: in
         return
     if config.cold_start_epochs >= epochs:
         raise ConfigError(
-            f"cold_start_epochs: got {config.cold_start_epochs} with num_train_epochs {epochs:g}, allowed: "
+            f"cold_start_epochs: got {config.cold_start_epochs:g} with num_train_epochs {epochs:g}, allowed: "
             f"fewer; all epochs would learn returns and none {config.label_estimator} labels (to train "
             "that, choose label_estimator returns with beta 0)"
         )

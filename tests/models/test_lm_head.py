@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,21 @@ def test_a_closing_token_that_was_forced_does_not_count() -> None:
     mask = tuple(0 if i == step.end else m for i, m in enumerate(t.action_mask))
     forced = type(t)(**{**vars(t), "action_mask": mask})
     assert chain_positions(t, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.end + 1)
-    assert chain_positions(forced, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.end)
-    # Where nothing else is left it has to do: every action has a value of its own.
+    without = chain_positions(forced, head=LM)[1]
+    assert (without.place, counted(without)) == (step.start - 1, set(range(step.start, step.end)))
+    # A message in which nothing was sampled has the value of the state before it.
     silent = type(t)(**{**vars(t), "action_mask": (0,) * len(t.action_mask)})
-    assert chain_positions(silent, head=LM)[1] == ValuePosition(step.start - 1, step.start, step.start + 1)
+    assert counted(chain_positions(silent, head=LM)[1]) == set()
+    # A closing token alone has to do: every action has a value of its own.
+    alone = replace(step, start=step.end)
+    closed = type(t)(**{**vars(forced), "steps": (alone,)})
+    assert counted(chain_positions(closed, head=LM)[1]) == {step.end}
+
+
+def counted(position: ValuePosition) -> set[int]:
+    """Return the tokens whose log-probabilities count."""
+    inside = set(range(position.start, position.stop))
+    return inside - set(range(position.skip_start, position.skip_stop))
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: LMHead) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlprm.errors import ArtifactError, ConfigError
-from rlprm.models.hub.size import count_weights
+from rlprm.errors import ConfigError
 from rlprm.models.loading import load_causal_lm
 from rlprm.rl.config import RLConfig
 from rlprm.rl.monitor.rounding import measure_rounding
@@ -60,14 +59,6 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ConfigError, match=name):
         config(**wrong)
-
-
-def test_weights_are_counted_without_loading_them(tiny_folder: Path, tmp_path: Path) -> None:
-    model = load_causal_lm(str(tiny_folder), dtype="float32", device=torch.device("cpu"))
-    assert count_weights(str(tiny_folder)) == sum(p.numel() for p in model.parameters())
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="cannot load a model"):
-        count_weights(str(tmp_path))
 
 
 def test_a_run_says_and_records_what_was_chosen(

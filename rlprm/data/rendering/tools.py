@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -87,11 +87,14 @@ class ToolSyntax:
     def message_parts(self, content: str, calls: Sequence[ToolCall]) -> list[Part]:
         """Return the parts of a message with calls, without a thought and without the closing token.
 
-        Names and values of the calls are content: they never become control tokens.
+        Values that are texts are content: they never become control tokens. Control text elsewhere in a call
+        (in a list, a key, a name) is refused, because the template writes these parts as its own.
 
         Raises:
             ChatTemplateError: if the template does not write the calls.
         """
+        if any(self.encoder.controls(self.encoder.raw(text)) for text in _inner_texts(calls)):
+            raise ChatTemplateError("a call holds control text outside of its arguments that are texts")
         values = {
             (i, name): value
             for i, call in enumerate(calls)
@@ -184,13 +187,32 @@ class ToolSyntax:
             name, arguments = (function or {}).get("name"), (function or {}).get("arguments")
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise ValueError("a call needs a name and arguments")
-            calls.append(ToolCall(name=name, arguments=arguments))
+            calls.append(ToolCall(name=_storable(name), arguments=_storable(arguments)))
         content = found.get("content") or ""
         return content if isinstance(content, str) else "", calls
 
     def _call(self, argument: str) -> ToolCall:
         tool = self.tools[0]
         return ToolCall(name=tool.name, arguments=dict.fromkeys(tool.parameters, argument))
+
+
+def _inner_texts(calls: Sequence[ToolCall]) -> Iterator[str]:
+    """Yield the texts of calls that a template writes in its own way: names, keys, containers."""
+    for call in calls:
+        yield call["name"]
+        for name, value in call["arguments"].items():
+            yield name
+            if not isinstance(value, str):
+                yield json.dumps(value, ensure_ascii=False)
+
+
+def _storable(value: Any) -> Any:
+    """Replace halves of surrogate pairs, which an escape in JSON may write and no file can hold."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    return [_storable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def around_observations(

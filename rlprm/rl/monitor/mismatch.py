@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from rlprm.errors import TrainingError
-from rlprm.policies.decoding.rounding import MEAN_OF_HALF
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import OldLogprobs
 
-__all__ = ["MEAN_OF_FLOAT32", "refuse_mismatch", "sampler_mismatch"]
+__all__ = ["MEAN_OF_FLOAT32", "MEAN_OF_HALF", "refuse_mismatch", "sampler_mismatch"]
 
 MEAN_OF_FLOAT32 = 1e-3
 """Nats; where sampler and trainer compute in float32."""
+MEAN_OF_HALF = 0.15
+"""Nats; where one of them computes in less. SmolLM2-135M in bfloat16 reaches 0.01 on its own texts and 0.05 if
+it knows nothing of the task. Samplers with other weights reached 0.6 to 0.9."""
 
 
 def sampler_mismatch(batch: Batch, old: OldLogprobs) -> float:
