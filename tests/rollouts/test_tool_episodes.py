@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
+import pyarrow as pa
 import pytest
 
 from rlprm import envs
@@ -159,3 +160,34 @@ def test_several_observations_of_a_text_environment_are_messages_of_their_own() 
     assert [m["content"] for m in conversation.messages[-2:]] == ["one", "two"]
     text = conversation.renderer.tokenizer.decode(conversation.token_ids)
     assert text.endswith("user\none<|im_end|>\n<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n")
+
+
+def call(arguments: str) -> str:
+    return f'<tool_call>\n{{"name": "act", "arguments": {arguments}}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        call('{"action": ["<|eot_id|>"]}'),
+        call('{"action": {"<|eot_id|>": 1}}'),
+        call('{"<|eot_id|>": "x"}'),
+        call('{"action": "x"}') + "\n" + call('{"action": "y"}'),
+        call('{"action": 3}'),
+    ],
+    ids=["control in a list", "control in a key", "control as a name", "two calls", "a number"],
+)
+@pytest.mark.parametrize("other", ["llama3_1", "qwen3_6", "lfm2_2_5"])
+def test_an_odd_call_is_rendered_for_another_template_as_one_message(said: str, other: str) -> None:
+    to = renderer(other)
+    found = Rerenderer(to).render(played("qwen2_5", [said]))
+    (step,) = found.steps
+    ids = found.token_ids[step.start : step.end + 1]
+    assert ids.count(to.closing_id) == 1
+    assert ids[-1] == to.closing_id
+
+
+def test_half_a_surrogate_pair_in_a_call_can_be_stored() -> None:
+    trajectory = played("qwen2_5", [call(r'{"action": "\ud83d"}')])
+    assert trajectory.steps[0].action == "?"
+    pa.Table.from_pylist([to_row(trajectory)])

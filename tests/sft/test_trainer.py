@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlprm.models.tokenizer import train_tokenizer
 from rlprm.sft.trainer import IGNORED, LearnedTokensTrainer, learned_tokens
+from tests.architectures.tiny import tiny_model
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -52,7 +53,13 @@ def rows(count: int = 6) -> Dataset:
 
 
 def trained(
-    kind: type[SFTTrainer], folder: Path, of: str = "qwen2", rank: int = 0, **settings: Any
+    kind: type[SFTTrainer],
+    folder: Path,
+    of: str = "qwen2",
+    rank: int = 0,
+    *,
+    data: Dataset | None = None,
+    **settings: Any,
 ) -> SFTTrainer:
     arguments = SFTConfig(
         output_dir=str(folder), use_cpu=True, bf16=False, max_steps=3, per_device_train_batch_size=3,
@@ -67,7 +74,10 @@ def trained(
             policy, LoraConfig(r=rank, task_type="CAUSAL_LM", target_modules="all-linear")
         )
     trainer = kind(
-        model=policy, args=arguments, train_dataset=rows(), processing_class=train_tokenizer(["a wall"])
+        model=policy,
+        args=arguments,
+        train_dataset=data or rows(),
+        processing_class=train_tokenizer(["a wall"]),
     )
     trainer.train()
     return trainer
@@ -135,3 +145,21 @@ def test_what_goes_beyond_the_likelihood_is_left_to_trl(tmp_path: Path) -> None:
     ours = trained(LearnedTokensTrainer, tmp_path / "ours", **settings)
     assert losses(ours) == losses(whole)
     assert losses(ours) != losses(trained(LearnedTokensTrainer, tmp_path / "plain"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama4_text", "modernbert-decoder", "mamba", "gemma3_text"])
+def test_tokens_of_any_decoder_have_its_own_probabilities(kind: str) -> None:
+    policy = tiny_model(kind, 300)
+    ids = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(12) % 3 == 0, ids, torch.tensor(IGNORED))
+    found, _, _ = learned_tokens(policy, labels, input_ids=ids)
+    logprobs = policy(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1)
+    chosen = labels[:, 1:] != IGNORED
+    expected = logprobs.gather(2, ids[:, 1:, None]).squeeze(2)[chosen]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_batch_without_learned_tokens_adds_nothing(tmp_path: Path) -> None:
+    silent = [{"input_ids": [5, 6, 7, 8], "labels": [IGNORED] * 4}]
+    trainer = trained(LearnedTokensTrainer, tmp_path, data=Dataset.from_list(silent))
+    assert losses(trainer) == [0.0] * 3
