@@ -37,7 +37,7 @@ def walker_prm(walker_policy: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def settings(walker_policy: Path, walker_prm: Path) -> dict[str, Any]:
     """Of a small run that learns quickly and measures nothing beside."""
     return walker.settings(walker_policy, walker_prm)

@@ -62,11 +62,10 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_run_says_and_records_what_was_chosen(
-    run: Run, settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    del settings["learning_rate"]
     with caplog.at_level(logging.INFO):
-        run(**BASELINE, iterations=1)
+        run(**BASELINE, iterations=1, learning_rate=None)
     (line,) = [r.message for r in caplog.records if r.message.startswith("chosen for a policy of")]
     assert "learning_rate 0.0001, importance_cap 0" in line
     assert read_record(tmp_path / "rl")["config"]["learning_rate"] == 1e-4
