@@ -37,9 +37,9 @@ def walker_prm(walker_policy: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(walker_policy: Path, walker_prm: Path) -> dict[str, Any]:
-    """Of a small run that learns quickly and measures nothing beside."""
+    """Of a small run that learns quickly and measures nothing beside; never to be changed."""
     return walker.settings(walker_policy, walker_prm)
 
 
