@@ -1,8 +1,7 @@
 """Supervised fine-tuning whose logits are computed at learned tokens only.
 
 Most tokens of an agent's conversation are observations, which are not learned. Away from GPUs, TRL projects
-every token onto the vocabulary, which is most of the work of a small model with a large vocabulary. The loss
-is the same.
+every token onto the vocabulary, which is a large part of the work of a small model. The loss is the same.
 """
 
 from __future__ import annotations
