@@ -80,7 +80,17 @@ def known_options() -> frozenset[str]:
         "--parts",
         "--variants",
     }
-    found |= {"--config_file", "--baseline", "--host", "--port", "--groups", "--seeds", "--minutes"}
+    found |= {
+        "--config_file",
+        "--baseline",
+        "--host",
+        "--port",
+        "--groups",
+        "--seeds",
+        "--minutes",
+        "--rows",
+        "--updates",
+    }
     for stage in STAGE_SETTINGS:
         found |= {f"--{name}" for name in commands.settings_named(stage)}
     return frozenset(found)
