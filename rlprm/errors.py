@@ -45,6 +45,11 @@ class MismatchError(RlprmError, ValueError):
     """Two artifacts that must agree (template, `end` mode, outcome definition, ...) do not."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for a message of one line; its class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 _WAYS_OUT = "choose another output_dir, delete this one, or give --overwrite"
 
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlprm.errors import ArtifactError
+from rlprm.errors import ArtifactError, first_line
 from rlprm.models.causal import class_by_name, text_part
 from rlprm.models.heads import LM
 from rlprm.models.heads.lm_head import HEAD, SCALE, LMHead, lm_head_class, scale_of
@@ -324,7 +324,7 @@ def _refuse_unreadable(model: PreTrainedModel) -> None:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         family = model.config.model_type
         raise ArtifactError(f"models of type {family} cannot be read with a head here: {reason}") from error
 
@@ -334,9 +334,7 @@ def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:
     try:
         return load(folder)
     except (OSError, ValueError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "contains custom code" in first_line:
-            first_line = (
-                "it has code of its own; read the code in that folder, then set trust_remote_code true"
-            )
-        raise ArtifactError(f"cannot load a {what} from {path!r}: {first_line}") from error
+        reason = first_line(error)
+        if "contains custom code" in reason:
+            reason = "it has code of its own; read the code in that folder, then set trust_remote_code true"
+        raise ArtifactError(f"cannot load a {what} from {path!r}: {reason}") from error

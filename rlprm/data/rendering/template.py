@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlprm.data.rendering.settings import CLOCK_STOPS_AT, stored_settings
-from rlprm.errors import ChatTemplateError
+from rlprm.errors import ChatTemplateError, first_line
 from rlprm.types import Message
 
 __all__ = ["Template"]
@@ -72,7 +72,7 @@ class Template:
                 **self.variables,
             )
         except Exception as error:  # a template is a program: it may raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             roles = ", ".join(message["role"] for message in messages)
             raise ChatTemplateError(f"the chat template fails on messages of {roles}: {reason}") from error
         return text

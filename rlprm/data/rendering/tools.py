@@ -19,7 +19,7 @@ from rlprm.data.rendering.control import Encoder, Part
 from rlprm.data.rendering.cutting import Pieces
 from rlprm.data.rendering.template import Template
 from rlprm.data.thoughts import CLOSE, OPEN
-from rlprm.errors import ChatTemplateError, ConfigError
+from rlprm.errors import ChatTemplateError, ConfigError, first_line
 from rlprm.types import Message, Tool, ToolCall
 
 __all__ = ["ToolSyntax", "around_observations", "tool_syntax"]
@@ -180,7 +180,7 @@ class ToolSyntax:
                 tools=[tool.schema() for tool in self.tools],
             )
         except Exception as error:  # a parser of what a model wrote: it may raise anything
-            raise ValueError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+            raise ValueError(first_line(error)) from error
         calls = []
         for call in found.get("tool_calls") or ():
             function = call.get("function") if isinstance(call, dict) else None

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from rlprm.errors import ArtifactError
+from rlprm.errors import ArtifactError, first_line
 from rlprm.models.hub.weight_files import missing_shards, weight_files
 from rlprm.runtime.hub_names import is_hub_id
 
@@ -117,7 +117,7 @@ def _reason(error: Exception, repository: str, revision: str) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         where = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub does not answer"
         return f"{where}, and the cache {constants.HF_HUB_CACHE} does not hold {_complete(error)}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def _complete(error: Exception) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlprm.errors import ConfigError
+from rlprm.errors import ConfigError, first_line
 from rlprm.models.kv_cache.support import config_of, random_words, reason_against_keeping, vocabulary_of
 from rlprm.models.unwrap import unwrapped
 from rlprm.policies.decoding.base import Contexts, Decoded, Decoder, Draw
@@ -132,7 +132,7 @@ def _refuse_other_directions(model: PreTrainedModel) -> torch.dtype:
         one_V, other_V = (torch.log_softmax(logits[0, len(first) - 1].float(), -1) for logits in found)
         differences = (one_V - other_V).abs().tolist()
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"models of type {family} cannot be read here: {reason}") from error
     if exceeds_rounding(differences, found[0].dtype):
         raise ConfigError(
