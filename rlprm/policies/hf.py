@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ConfigError
 from rlprm.models.kv_cache.prefix_cache import sequence_key
 from rlprm.models.kv_cache.support import config_of
 from rlprm.models.positions import positions_of
@@ -148,16 +149,23 @@ class HFPolicy:
         logprobs, dtype = [logprobs for logprobs, _ in rows], rows[0][1]
         return Reread(logprobs, dtype, None if dtype.itemsize >= 4 else self._read_together(trajectories))
 
-    def _read_together(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """Read the sampled tokens of episodes by one forward of all: sums are rounded in another order."""
+    def _read_together(self, trajectories: Sequence[Trajectory]) -> list[list[float]] | None:
+        """Read the sampled tokens of episodes by one forward of all: sums are rounded in another order.
+
+        Returns:
+            None if the model's logits cannot be computed from its hidden states.
+        """
         ids_BL = pad_right([t.token_ids for t in trajectories], 0).to(self.model.device)
         hidden_BLD = body_states(self.model, ids_BL)
         found = []
         for hidden_LD, ids_L, t in zip(hidden_BLD, ids_BL, trajectories, strict=True):
             places_N = torch.tensor([i for i, sampled in enumerate(t.action_mask) if sampled])
-            logprobs_N, _ = read_tokens(
-                self.model, hidden_LD[places_N - 1], ids_L[places_N], temperature=t.temperature or 1.0
-            )
+            try:
+                logprobs_N, _ = read_tokens(
+                    self.model, hidden_LD[places_N - 1], ids_L[places_N], temperature=t.temperature or 1.0
+                )
+            except ConfigError:
+                return None
             found.append(logprobs_N.tolist())
         return found
 

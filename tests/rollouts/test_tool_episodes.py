@@ -175,7 +175,7 @@ def call(arguments: str) -> str:
         call('{"action": "x"}') + "\n" + call('{"action": "y"}'),
         call('{"action": 3}'),
     ],
-    ids=["control in a list", "control in a key", "control as a name", "two calls", "a number"],
+    ids=["control in a list", "control in a nested key", "control in a key", "two calls", "a number"],
 )
 @pytest.mark.parametrize("other", ["llama3_1", "qwen3_6", "lfm2_2_5"])
 def test_an_odd_call_is_rendered_for_another_template_as_one_message(said: str, other: str) -> None:
