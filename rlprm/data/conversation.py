@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from copy import copy
 
+from rlprm.data.encodable import encodable
 from rlprm.data.rendering import ChatRenderer
 from rlprm.types import Message, Step
 
@@ -78,7 +79,7 @@ class Conversation:
     def _answers(self, observations: Sequence[str]) -> list[Message]:
         calls = len(self.messages[-1].get("tool_calls") or ()) if self.steps else 0
         return [
-            Message(role="tool" if i < calls else "user", content=_encodable(text))
+            Message(role="tool" if i < calls else "user", content=encodable(text))
             for i, text in enumerate(observations)
         ]
 
@@ -93,7 +94,3 @@ class Conversation:
         self.token_ids.extend(ids)
         self.action_mask.extend(mask)
         self.logprobs.extend(logprobs)
-
-
-def _encodable(text: str) -> str:
-    return text.encode(errors="replace").decode()

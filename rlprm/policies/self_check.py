@@ -39,8 +39,8 @@ class Reread(NamedTuple):
     dtype: torch.dtype
     """The lowest precision that was computed in."""
     noise: list[list[float]] | None = None
-    """The same log-probabilities by another computation that is right, too; None in float32, or without one. How far the two
-    differ is what the precision alone makes of these episodes."""
+    """The same log-probabilities by another computation that is right, too; None in float32, or if
+    there is none. How far the two differ is what the precision alone makes of these episodes."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.demonstrations import Demonstration
+from rlprm.data.encodable import encodable
 from rlprm.data.formats import TEXT_FORMATS, load_format
 from rlprm.data.rerender import split_turns, text_of
 from rlprm.data.thoughts import has_thought, split_thought, with_thought
@@ -212,7 +213,7 @@ def _message(entry: Any, where: str) -> Message:
         raise DataError(
             f"{where}: loss: got true for {sender}, allowed: null, false (only replies are learned)"
         )
-    text = value.encode("utf-8", "replace").decode("utf-8")
+    text = encodable(value)
     if sender == "gpt" and has_thought(text):
         thought, rest = split_thought(text)
         return Message(role="assistant", content=rest, thought=thought)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+from rlprm.data.encodable import encodable
 from rlprm.data.rendering.control import Encoder, Part
 from rlprm.data.rendering.cutting import Pieces
 from rlprm.data.rendering.template import Template
@@ -209,7 +210,7 @@ def _inner_texts(calls: Sequence[ToolCall]) -> Iterator[str]:
 def _storable(value: Any) -> Any:
     """Replace halves of surrogate pairs, which an escape in JSON may write and no file can hold."""
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()
+        return encodable(value)
     if isinstance(value, dict):
         return {_storable(key): _storable(inner) for key, inner in value.items()}
     return [_storable(inner) for inner in value] if isinstance(value, list) else value
