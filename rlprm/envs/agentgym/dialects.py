@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlprm.data.encodable import encodable
 from rlprm.envs.agentgym.connection import Repeat, Server, ServerError
 
 __all__ = [
@@ -157,7 +156,7 @@ def text(value: Any, where: str) -> str:
     """
     if not isinstance(value, str):
         raise ServerError(f"{where}: observation: got {_shown(value)}, allowed: text")
-    return encodable(value)
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def flag_in(answer: Mapping[str, Any], name: str, where: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlprm.data.encodable import encodable
 from rlprm.envs import _openings
 from rlprm.envs._instructions import WEBSHOP
 from rlprm.envs.agentgym.connection import Repeat, Server, ServerError
@@ -53,7 +52,7 @@ def _read(message: str) -> Request:
     _, marker, action = said.rpartition("Action:")
     if not marker and "search[" not in said and "click[" not in said:
         return Request("")
-    return Request(encodable(action.strip()))
+    return Request(action.strip().encode("utf-8", "replace").decode("utf-8"))
 
 
 DIALECT = Dialect(
