@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -172,12 +173,11 @@ class ToolSyntax:
         Raises:
             ValueError: if the message holds a call that cannot be read.
         """
-        prompt = self.template.render([_message("user", _USER)]).rpartition(_USER)[2]
         try:
             found = self.template.tokenizer.parse_response(
                 text + self.pieces.closing,
                 dict(self.response),
-                prefix=prompt,
+                prefix=self._prompt,
                 tools=[tool.schema() for tool in self.tools],
             )
         except Exception as error:  # a parser of what a model wrote: it may raise anything
@@ -191,6 +191,11 @@ class ToolSyntax:
             calls.append(ToolCall(name=_storable(name), arguments=_storable(arguments)))
         content = found.get("content") or ""
         return content if isinstance(content, str) else "", calls
+
+    @cached_property
+    def _prompt(self) -> str:
+        """What the template writes before a message of the agent; the same for every message that is read."""
+        return self.template.render([_message("user", _USER)]).rpartition(_USER)[2]
 
     def _call(self, argument: str) -> ToolCall:
         tool = self.tools[0]
