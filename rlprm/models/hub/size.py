@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from rlprm.models.hub.download import model_folder
 from rlprm.models.hub.weight_files import weight_files
@@ -43,10 +44,8 @@ def _bytes_of_a_weight(folder: Path) -> int:
 
 
 def _shapes(file: Path) -> list[list[int]]:
-    with file.open("rb") as stream:
-        try:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-            return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
-            return []  # damaged; loading reports it
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return [stored.get_slice(name).get_shape() for name in stored.keys()]  # noqa: SIM118
+    except SafetensorError:
+        return []  # damaged; loading reports it
