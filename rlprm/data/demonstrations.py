@@ -32,8 +32,18 @@ class Demonstration:
     """What the agent may call; its actions are calls then."""
 
 
-def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Demonstration | None:
-    """Let the expert of a task's environment solve it; None where it fails."""
+def demonstrate(
+    task: Task, *, end: End, prompt: str, action_format: str, thoughts: bool = False
+) -> Demonstration | None:
+    """Let the expert of a task's environment solve it; None where it fails.
+
+    Args:
+        task: to solve.
+        end: who ends the episode.
+        prompt: style of the instructions.
+        action_format: how actions are written.
+        thoughts: whether a short thought of the environment's ``explain`` stands before each action.
+    """
     module = envs.of_task(task)
     tools: tuple[Tool, ...] = ()
     if action_format == TOOL_CALL:
@@ -46,9 +56,10 @@ def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Dem
     messages = module.opening(end=end, style=prompt)
     messages = [*messages, Message(role="user", content=env.reset())]
     first_action = len(messages)
-    for action in actions:
+    reasons = module.explain(task, actions) if thoughts else [""] * len(actions)
+    for action, reason in zip(actions, reasons, strict=True):
         turn = env.step(action)
-        messages.append(_said(action, action_format, tools))
+        messages.append(_said(action, reason, action_format, tools))
         role = "tool" if tools else "user"
         answers = [Message(role=role, content=turn.observation)]
         messages += [*answers, *(Message(role="user", content=text) for text in turn.more)]
@@ -56,10 +67,11 @@ def demonstrate(task: Task, *, end: End, prompt: str, action_format: str) -> Dem
     return Demonstration(task, tuple(messages[: last + 1]), first_action, tools=tools)
 
 
-def _said(action: str, action_format: str, tools: Sequence[Tool]) -> Message:
+def _said(action: str, thought: str, action_format: str, tools: Sequence[Tool]) -> Message:
     if tools:
         return Message(role="assistant", content="", tool_calls=[call_of(action, tools)])
-    return Message(role="assistant", content=load_format(action_format).write(action))
+    write = load_format(action_format).write
+    return Message(role="assistant", content=write(action, thought) if thought else write(action))
 
 
 def _start_pool(workers: int, names: Sequence[str]) -> Pool:
@@ -85,10 +97,16 @@ def _load_all(names: Sequence[str]) -> None:
 
 
 def demonstrate_all(
-    tasks: Sequence[Task], *, end: End, prompt: str, action_format: str, workers: int
+    tasks: Sequence[Task],
+    *,
+    end: End,
+    prompt: str,
+    action_format: str,
+    workers: int,
+    thoughts: bool = False,
 ) -> Iterator[Demonstration | None]:
     """Demonstrate many tasks; yields one result per task, in order."""
-    work = partial(demonstrate, end=end, prompt=prompt, action_format=action_format)
+    work = partial(demonstrate, end=end, prompt=prompt, action_format=action_format, thoughts=thoughts)
     if workers <= 1:
         yield from map(work, tasks)
         return

@@ -45,9 +45,9 @@ class EnvironmentModule(Protocol):
 
     Required are ``ROUND_LIMIT``, ``tasks``, ``make`` and ``opening``. Optional are ``FIXED_PHRASES`` (no
     phrases if it is missing), ``demonstrate`` (``rlprm sft`` needs it, unless it learns from given
-    trajectories), ``tools`` (the action format ``tool_call`` needs it), ``read_transcript`` (the scorer
-    ``transcript`` needs it) and ``answer`` (the baseline ``majority`` needs it). A task that ``tasks``
-    makes has ``environment=__name__``.
+    trajectories), ``explain`` (the setting ``expert_thoughts`` needs it), ``tools`` (the action format
+    ``tool_call`` needs it), ``read_transcript`` (the scorer ``transcript`` needs it) and ``answer`` (the
+    baseline ``majority`` needs it). A task that ``tasks`` makes has ``environment=__name__``.
 
     One that needs more than the package (an optional dependency, a server) also has a function
     ``requirements() -> str | None`` without arguments: why it cannot run here, in one line that says how to
@@ -94,6 +94,13 @@ class EnvironmentModule(Protocol):
 
         Raises:
             DemonstrationError: where the expert does not solve the task.
+        """
+        ...
+
+    def explain(self, task: Task, actions: Sequence[str]) -> list[str]:
+        """Optional: return a short thought for each action that ``demonstrate`` returned for a task.
+
+        A thought says in a sentence why the action comes next, and never what the agent cannot know.
         """
         ...
 

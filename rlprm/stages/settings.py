@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rlprm.data.formats import THOUGHT_FORMATS
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.policies.chat import ChatConfig
 from rlprm.policies.config import PolicyConfig, TaskConfig
@@ -88,6 +89,12 @@ class SFTStageConfig(ChatConfig, TaskConfig, TuningConfig, OptimisationConfig):
     num_demonstrations: int = setting(
         2000, "Number of tasks to demonstrate; or of trajectories to learn.", least=1, group=_DATA
     )
+    expert_thoughts: bool = setting(
+        False,
+        "The expert writes a short thought before each action, in an action_format that has a place for one "
+        "(react, react_lenient) and an environment that defines explain (textcraft).",
+        group=_DATA,
+    )
     learn_observations: float = setting(
         0.0,
         "Share of the environment's tokens (drawn at random) to learn to predict, beside all tokens of "
@@ -119,6 +126,11 @@ class SFTStageConfig(ChatConfig, TaskConfig, TuningConfig, OptimisationConfig):
             raise ConfigError("trajectories: got a folder beside demonstrations, allowed: one of the two")
         if self.trajectories and self.model == "tiny":
             raise ConfigError("model: got tiny, allowed with trajectories: a folder or hub id")
+        if self.expert_thoughts and self.action_format not in THOUGHT_FORMATS:
+            raise ConfigError(
+                f"expert_thoughts: got true with action_format {self.action_format}, allowed: with "
+                f"{' or '.join(THOUGHT_FORMATS)}, which have a place for a thought"
+            )
         if self.model == "tiny":
             if self.lora_r:
                 raise ConfigError(
@@ -134,9 +146,11 @@ class SFTStageConfig(ChatConfig, TaskConfig, TuningConfig, OptimisationConfig):
         else:
             found |= {"max_length": "model tiny"}
         if self.demonstrations is not None:
-            found |= {"workers": "demonstrations is set"}
+            found |= dict.fromkeys(("workers", "expert_thoughts"), "demonstrations is set")
         if self.trajectories:
-            found |= dict.fromkeys(("first_task", "num_demonstrations", "workers"), "trajectories is set")
+            found |= dict.fromkeys(
+                ("first_task", "num_demonstrations", "workers", "expert_thoughts"), "trajectories is set"
+            )
             if self.max_steps > 0:
                 found |= {"epochs_of": "max_steps above 0"}
         else:

@@ -89,6 +89,8 @@ def run(config: SFTStageConfig) -> None:
     record.update(config.environment_sources())
     record.update({} if base is None else model_files(base=config.model))
     del record["workers"]  # how fast, not what
+    if not config.expert_thoughts:  # records from before this setting do not have it
+        del record["expert_thoughts"]
     given = import_demonstrations(config) if config.demonstrations is not None else []
     if given:
         record["data"] = digest(given)
@@ -156,10 +158,16 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
     Raises:
         DataError: if it solves none.
     """
-    if not hasattr(envs.load(config.environment), "demonstrate"):
+    environment = envs.load(config.environment)
+    if not hasattr(environment, "demonstrate"):
         raise ConfigError(
             f"the environment {config.environment} does not define demonstrate, the expert that sft learns "
             "from; name trajectories to learn from with --demonstrations"
+        )
+    if config.expert_thoughts and not hasattr(environment, "explain"):
+        raise ConfigError(
+            f"expert_thoughts: got true, allowed: false, because the environment {config.environment} does "
+            "not define explain"
         )
     episode = config.episode_setting()
     tasks = envs.tasks(
@@ -171,6 +179,7 @@ def collect_demonstrations(config: SFTStageConfig) -> list[Demonstration]:
         prompt=episode.prompt,
         action_format=episode.action_format,
         workers=config.workers or _useful_workers(len(tasks)),
+        thoughts=config.expert_thoughts,
     )
     found = [d for d in tqdm(solved, total=len(tasks), desc="demonstrations", unit="task") if d is not None]
     if not found:

@@ -43,6 +43,17 @@ def test_opening_and_format_are_those_asked_for() -> None:
     assert made.messages[made.first_action]["content"].endswith("Action:\nright")
 
 
+def test_a_thought_stands_before_each_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        corridor, "explain", lambda task, actions: [f"why {a}?" for a in actions], raising=False
+    )
+    made = solve(1, action_format="react", thoughts=True)
+    assert [m["content"] for m in made.messages if m["role"] == "assistant"] == [
+        "Thought:\nwhy right?\n\nAction:\nright",
+        "Thought:\nwhy finish?\n\nAction:\nfinish",
+    ]
+
+
 def test_a_task_the_expert_fails_is_none_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     expert = corridor.demonstrate
 

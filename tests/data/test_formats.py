@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprm.data.formats import FORMATS, TEXT_FORMATS, TWO_ACTIONS, Parsed, load_format, without_continuation
+from rlprm.data.formats import (
+    FORMATS,
+    TEXT_FORMATS,
+    THOUGHT_FORMATS,
+    TWO_ACTIONS,
+    Parsed,
+    load_format,
+    without_continuation,
+)
 from rlprm.errors import UnknownComponentError
 from tests.data.strategies import texts
 
@@ -50,6 +58,19 @@ def test_what_a_format_writes_of_a_real_action_it_reads_again(name: str, action:
 def test_what_a_format_writes_it_reads_again(name: str, action: str) -> None:
     chosen = load_format(name)
     assert chosen.parse(chosen.write(action)) == Parsed(action)
+
+
+def test_react_formats_have_a_place_for_thoughts_and_bare_actions_have_none() -> None:
+    assert set(THOUGHT_FORMATS) == {"react", "react_lenient"}
+
+
+@pytest.mark.parametrize("name", THOUGHT_FORMATS)
+@given(action=plain, thought=plain)
+def test_an_action_is_read_behind_a_thought(name: str, action: str, thought: str) -> None:
+    chosen = load_format(name)
+    written = chosen.write(action, thought)
+    assert chosen.parse(written) == Parsed(action)
+    assert thought in written
 
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)

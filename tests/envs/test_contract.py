@@ -223,6 +223,17 @@ def test_a_rule_reads_success_off_the_texts_of_the_experts_episode(name: str) ->
         assert module.read_transcript("nothing", [("nothing", "nothing")]) == [0]
 
 
+@both_ends
+def test_an_expert_that_explains_itself_has_a_thought_for_every_action(name: str, end: End) -> None:
+    module = load(name)
+    if not hasattr(module, "explain"):
+        pytest.skip(f"{name} has no thoughts")
+    for task, actions in solvable(name, end, count=8):
+        thoughts = module.explain(task, actions)
+        assert len(thoughts) == len(actions)
+        assert all(thought and "\n" not in thought for thought in thoughts)
+
+
 def test_observations_are_bounded_along_demonstrations(name: str) -> None:
     end = ends_of(name)[0]
     for task, actions in solvable(name, end, count=8):

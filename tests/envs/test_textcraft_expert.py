@@ -71,3 +71,43 @@ def test_a_plan_that_needs_too_many_rounds_is_a_demonstration_error() -> None:
     assert len(textcraft.demonstrate(pink, end=End.ON_SUCCESS)) == 20
     with pytest.raises(DemonstrationError, match="21"):
         textcraft.demonstrate(pink, end=End.DECLARED)
+
+
+def test_thoughts_count_what_an_item_is_for() -> None:
+    bed = Task("textcraft", "lime bed", Split.TRAIN, {"goal": "white bed", "seed": 0})
+    actions = textcraft.demonstrate(bed, end=End.DECLARED)
+    assert list(zip(textcraft.explain(bed, actions), actions, strict=True)) == [
+        ("oak planks takes 1.", "get 1 oak log"),
+        ("white wool takes 4, 3 times: 12.", "get 12 string"),
+        ("I have what oak planks takes, for white bed.", "craft 4 oak planks using 1 oak log"),
+        ("I have what white wool takes, for white bed.", "craft 1 white wool using 4 string"),
+        ("Once more, 2 of 3.", "craft 1 white wool using 4 string"),
+        ("Once more, 3 of 3.", "craft 1 white wool using 4 string"),
+        ("I have what white bed takes, the goal.", "craft 1 white bed using 3 white wool, 3 oak planks"),
+        ("The goal is crafted.", "finish"),
+    ]
+
+
+def test_an_item_of_several_recipes_is_counted_in_all() -> None:
+    actions = [
+        "get 3 stick",
+        "craft 1 lever using 1 stick, 1 cobblestone",
+        "craft 1 ladder using 2 stick",
+        "craft 1 tower using 1 ladder, 1 lever",
+    ]
+    thoughts = textcraft.explain(Task("textcraft", "tower", Split.TRAIN, {}), actions)
+    assert thoughts[0] == "lever and more take 3 in all."
+    assert thoughts[-1] == "I have what tower takes, the goal."
+
+
+def test_every_action_of_every_goal_gets_a_short_thought() -> None:
+    book = load_book()
+    for number, goal in enumerate(book.recipes):
+        t = Task("textcraft", goal, Split.TRAIN, {"goal": goal, "seed": number})
+        try:
+            actions = textcraft.demonstrate(t, end=End.DECLARED)
+        except DemonstrationError:
+            continue
+        thoughts = textcraft.explain(t, actions)
+        assert len(thoughts) == len(actions)
+        assert all(0 < len(thought.split()) <= 16 for thought in thoughts)

@@ -338,6 +338,10 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         config(tmp_path, lora_r=4)
     with pytest.raises(ConfigError, match=r"lora_dropout: got 1\.5"):
         config(tmp_path, model="m", lora_r=4, lora_dropout=1.5)
+    with pytest.raises(ConfigError, match=r"expert_thoughts: got true with action_format action_only"):
+        config(tmp_path, expert_thoughts=True)
+    with pytest.raises(ConfigError, match=r"expert_thoughts: got true, .* does not define explain"):
+        sft.run(config(tmp_path, expert_thoughts=True, action_format="react"))
 
 
 # --- trajectories in AgentGym's format instead of an expert's

@@ -15,6 +15,7 @@ __all__ = [
     "FORMATS",
     "REQUIRED",
     "TEXT_FORMATS",
+    "THOUGHT_FORMATS",
     "TOOL_CALL",
     "TWO_ACTIONS",
     "Format",
@@ -55,3 +56,7 @@ def load_format(name: str) -> Format:
         raise UnknownComponentError(f"unknown action format {name!r}; known: {', '.join(TEXT_FORMATS)}")
     module = load_component(__name__, name, "action format", needs=REQUIRED)
     return Format(name, module.parse, module.write)
+
+
+THOUGHT_FORMATS = tuple(name for name in TEXT_FORMATS if load_format(name).holds_thoughts)
+"""Names of the formats whose messages have a place for a thought."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,13 +38,19 @@ class Format:
     name: str
     parse: Callable[[str], Parsed]
     """Message text → action. Never raises."""
-    write: Callable[[str], str]
-    """Action → message text, for demonstrations. ``parse`` reads the same action out of that text."""
+    write: Callable[..., str]
+    """Action → message text, for demonstrations. ``parse`` reads the same action out of that text. A format
+    that has a place for thoughts takes ``thought`` as a second argument."""
+
+    @property
+    def holds_thoughts(self) -> bool:
+        """Whether a message has a place for a thought."""
+        return "thought" in inspect.signature(self.write).parameters
 
 
-def write_react(action: str) -> str:
+def write_react(action: str, thought: str = "") -> str:
     """Write an action as AgentGym's demonstrations do: a thought, then ``Action:``."""
-    return f"Thought:\nMy next action is: {action}.\n\nAction:\n{action}"
+    return f"Thought:\n{thought or f'My next action is: {action}.'}\n\nAction:\n{action}"
 
 
 def without_continuation(text: str) -> str:

@@ -10,6 +10,7 @@ from rlprm.envs.textcraft.environment import TextCraft, make
 from rlprm.envs.textcraft.expert import ROUND_LIMIT, demonstrate
 from rlprm.envs.textcraft.goals import DEFAULT_DEPTHS, tasks
 from rlprm.envs.textcraft.recipes import Recipe, Slot
+from rlprm.envs.textcraft.thoughts import explain
 from rlprm.envs.textcraft.transcript import read_transcript
 from rlprm.envs.textcraft.wording import FIXED_PHRASES, opening, tools
 
@@ -22,6 +23,7 @@ __all__ = [
     "Slot",
     "TextCraft",
     "demonstrate",
+    "explain",
     "load_book",
     "make",
     "opening",
