@@ -1,4 +1,4 @@
-"""Write the tables of pages that come from records: README's, the quickstart's and the protocol's.
+"""Write the tables of pages that come from records: README's, the quickstart's, the protocol's, SmolLM2's.
 
 python scripts/make_pages.py      a test compares the pages with what this script would write
 """
@@ -16,6 +16,9 @@ from studies import quickstart  # noqa: E402
 from studies.pages import between  # noqa: E402
 from studies.protocol import records, report  # noqa: E402
 
+PRETRAINED = Path("docs/results/smollm2")
+"""Records of the pilots on a real pretrained model."""
+
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """Return every page with tables from records, as it should read.
@@ -23,7 +26,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     A table whose record does not exist yet is left as it is.
     """
     readme, results, times = (root / page for page in ("README.md", "docs/results.md", "docs/performance.md"))
-    found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times)}
+    pretrained = root / "docs/pretrained.md"
+    found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times, pretrained)}
     if (root / quickstart.RECORD).exists():
         recorded = read_json(root / quickstart.RECORD)
         found[readme] = between(found[readme], "quickstart", quickstart.short_table(recorded))
@@ -31,6 +35,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         found[times] = between(found[times], "quickstart", quickstart.seconds_table(recorded))
     section = report.section(records.read_all(root / records.FOLDER))
     found[results] = between(found[results], "protocol", section)
+    pilots = report.section(records.read_all(root / PRETRAINED))
+    found[pretrained] = between(found[pretrained], "pilots", pilots)
     return found
 
 

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rlprm.evaluation.baselines import GUIDANCE
 from studies.protocol import records
@@ -48,9 +49,9 @@ def section(found: Sequence[Record]) -> str:
 def _tables(same: Sequence[Record]) -> Iterable[str]:
     yield _about(same)
     yield _success_table(same)
-    about = {name: arm["about"] for name, arm in same[0]["arms"].items() if name != REFERENCE}
+    about = {name: arm["about"] for name, arm in _in_all(same, "arms").items() if name != REFERENCE}
     if same[0]["group"] == "primary":
-        arms = REDUCED.get(same[0]["environment"], PRIMARY)
+        arms = [name for name in REDUCED.get(same[0]["environment"], PRIMARY) if name in about]
         yield "Primary comparisons" + _over(same)
         yield _primary_table(primary(same, {name: about[name] for name in arms}))
         about = {name: text for name, text in about.items() if name not in arms}
@@ -71,12 +72,12 @@ def _of_arms(same: Sequence[Record], about: Mapping[str, str]) -> list[Differenc
 
 def _of_searches(same: Sequence[Record]) -> list[Difference]:
     """Compare searches with the beam 4×4, and with sampling until success shows, at equal cost."""
-    searches = same[0]["search"].items()
+    searches = _in_all(same, "search").items()
     found = [
         difference(same, f"{row['about']} − beam 4×4", ("search", name), ("beam", REFERENCE))
         for name, row in searches
     ]
-    for name in same[0]["equal_cost"]:
+    for name in _in_all(same, "equal_cost"):
         ks = _mean([record["equal_cost"][name]["n"] for record in same])
         cost = f"at equal {_cost(name)}"
         if any(record["equal_cost"][name]["beyond_pool"] for record in same):
@@ -101,7 +102,10 @@ def _about(same: Sequence[Record]) -> str:
     minutes = [record["seconds"]["total"] / 60 for record in same]
     steps = [record["rollouts"]["env_steps"] for record in same]
     count = len(first["tasks"])
-    trainings = len(next(iter(first["arms"].values()))["training"])
+    trainings = sorted({len(arm["training"]) for record in same for arm in record["arms"].values()})
+    many = trainings[-1] > 1
+    left = ", ".join(sorted({name for record in same for name in record.get("left", [])}))
+    not_made = f"Not made yet: {left}. " if left else ""
     estimates = [
         r["estimates"]["env_steps"] for r in same if r["estimates"] and "env_steps" in r["estimates"]
     ]
@@ -109,7 +113,9 @@ def _about(same: Sequence[Record]) -> str:
     trained = sorted({t["steps"] for r in same for arm in r["arms"].values() for t in arm["training"]})
     return (
         f"Endpoint: success of {_ENDPOINTS[first['endpoint']]}. {count} test tasks per seed, "
-        f"{trainings} training{'s' if trainings > 1 else ''} of each reward model, averaged first. "
+        f"{' or '.join(map(str, trainings))} training{'s' if many else ''} of each reward model"
+        f"{', averaged first' if many else ''}. "
+        f"{not_made}"
         f"The rollouts that trained them took {_mean(steps):,.0f} steps{labels}. "
         f"Optimiser steps of each reward model: {' or '.join(f'{steps:,}' for steps in trained)}. "
         f"{_closed(same)}"
@@ -132,8 +138,8 @@ def _closed(same: Sequence[Record]) -> str:
 def _success_table(same: Sequence[Record]) -> str:
     rows = [(text, ("free", name)) for name, text in _FREE.items() if name in same[0]["free"]]
     for part, title in (("best_of_n", "best of 16"), ("beam", "beam 4×4")):
-        rows += [(f"{title}, {_named(name)}", (part, name)) for name in same[0][part]]
-    rows += [(row["about"], ("search", name)) for name, row in same[0]["search"].items()]
+        rows += [(f"{title}, {_named(name)}", (part, name)) for name in _in_all(same, part)]
+    rows += [(row["about"], ("search", name)) for name, row in _in_all(same, "search").items()]
     header = ["success in %", "mean", "each seed", "rule", "on dev", "tokens per task", "steps per task"]
     return _table(header, [_success_row(same, text, place) for text, place in rows])
 
@@ -195,7 +201,7 @@ def _quality_table(same: Sequence[Record]) -> str:
         *("rank correlation", "pairs in order", "gain of choosing"),
     ]
     rows = []
-    for name in same[0]["quality"]:
+    for name in _in_all(same, "quality"):
         of_scorer = [record["quality"][name] for record in same]
         cells = [
             _average([auc[q]["within_tasks"] for quality in of_scorer for auc in quality[part]], "{:.2f}")
@@ -221,6 +227,12 @@ def _baselines(same: Sequence[Record]) -> list[tuple[str, Place]]:
     if first["kind"] == GUIDANCE and "transcript" in first["best_of_n"]:
         found.append(("best of 16 by `transcript`", ("best_of_n", "transcript")))
     return found
+
+
+def _in_all(same: Sequence[Record], part: str) -> dict[str, Any]:
+    """Return the entries of a record's part that every record has; a unit may have stopped before an arm."""
+    first: dict[str, Any] = same[0][part]
+    return {name: row for name, row in first.items() if all(name in record[part] for record in same)}
 
 
 def _place(name: str) -> Place:

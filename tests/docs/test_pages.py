@@ -17,7 +17,7 @@ from tests.toys import protocol as toy
 from tests.toys.quickstart import run_of
 
 BLOCKS = re.compile(r"<!-- (\w+): begin.*?-->\n.*?<!-- \1: end -->", re.DOTALL)
-PAGES = ("README.md", "docs/results.md", "docs/performance.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def test_a_new_record_changes_the_pages_between_the_markers_only(script: ModuleT
     assert "| ORM | 40.0 [" in after["README.md"]
     assert "| greedy | 12.5 [" in after["docs/results.md"]
     assert "| `all` | 540 |" in after["docs/performance.md"]
+    assert "No unit has been recorded yet." in after["docs/pretrained.md"]
     for name in PAGES:
         assert BLOCKS.sub("", before[name]) == BLOCKS.sub("", after[name])
         assert len(BLOCKS.findall(before[name])) == len(BLOCKS.findall(after[name])) > 0

@@ -217,6 +217,23 @@ def test_the_tables_show_every_seed(seeds: int, said: str) -> None:
     assert text.count(header) == 1, "p values belong to the primary comparisons only"
 
 
+def test_a_unit_that_stopped_early_says_what_is_not_made() -> None:
+    whole, stopped = (toy.record(seed, {REFERENCE: [1, 0], "scalar": [0, 0]}) for seed in (0, 1))
+    for part in ("arms", "best_of_n", "beam", "quality"):
+        del stopped[part]["scalar"]
+    for arm in stopped["arms"].values():
+        arm["training"] = arm["training"][:1]
+    for record in (whole, stopped):
+        record["group"] = "pretrained"
+    stopped["left"] = ["scalar-0", "agentprm-1"]
+    assert "Not made yet: agentprm-1, scalar-0." in section([stopped])
+    assert " 1 training of each reward model. " in section([stopped])
+    both = section([whole, stopped])
+    assert " 1 or 2 trainings of each reward model, averaged first. " in both
+    assert "scalar |" not in both
+    assert "about scalar − AgentPRM" in section([whole])
+
+
 def test_no_record_is_said() -> None:
     assert section([]) == "No unit has been recorded yet."
 
