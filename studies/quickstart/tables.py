@@ -132,14 +132,15 @@ def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
 
 def _about(runs: Sequence[Run]) -> str:
     processors = "; ".join(dict.fromkeys(run["made"]["processor"] for run in runs))
-    minutes = sum(run["seconds"] for run in runs) / len(runs) / 60
+    minutes = sorted({round(run["seconds"] / 60) for run in runs})
+    taken = f"{minutes[0]} to {minutes[-1]}" if len(minutes) > 1 else str(minutes[0])
     seeds = ", ".join(str(run["seed"]) for run in runs)
     single, name = len(runs) == 1, runs[0]["environment"]
     number = f"one run (seed {seeds})" if single else f"{len(runs)} seeds ({seeds})"
     shown = "Success in %, 95 % intervals over tasks." if single else "Success in %, mean (each seed)."
     return (
         f"{_ENVIRONMENTS.get(name, name)}, {runs[0]['test_tasks']} test tasks, {number}, "
-        f"{minutes:.0f} minutes{'' if single else ' each'} on {processors}. {shown}"
+        f"{taken} minutes{'' if single else ' each'} on {processors}. {shown}"
     )
 
 
