@@ -30,7 +30,10 @@ POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
 RECIPES = Path("recipes/babyai")
 CONTROLS = "controls"
-"""Folder of a run with what else could explain its figures; a run may lack it."""
+BESIDE = {CONTROLS: "control", "searches": "search"}
+"""Evaluations beside the quickstart's own, and the words for their rows: what else could explain its figures
+(``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). Not every run has them.
+"""
 _RL_CONTROLS = {
     "filtered": "after learning own successes as long as RL",
     "filtered_of_clone": "after the clone learned own successes as long as RL",
@@ -74,7 +77,7 @@ def headline(folder: Path) -> Run:
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
         figures[f"one sample, {name} RL"] = _rl_figure(summary["rl"], part)
-    controls = _controls(folder)
+    beside = {part: found for part in BESIDE if (found := _beside(folder, part))}
     return {
         "seed": evaluation["seed"],
         "environment": evaluation["environment"],
@@ -84,7 +87,7 @@ def headline(folder: Path) -> Run:
         "seconds_of": {name: summary["seconds"][name] for name in _STAGES if name in summary["seconds"]},
         "made": _made(folder),
         "figures": figures,
-        **({CONTROLS: controls} if controls else {}),
+        **beside,
     }
 
 
@@ -108,15 +111,15 @@ def _rl_figure(of_rl: Mapping[str, Any], part: str) -> Figure:
     }
 
 
-def _controls(folder: Path) -> dict[str, Figure]:
-    """Return what the quickstart itself does not run: ``evaluate_controls_tiny.yaml``, RL's controls."""
+def _beside(folder: Path, part: str) -> dict[str, Figure]:
+    """Return the searches of an evaluation that the quickstart does not run; RL's controls are controls."""
     found: dict[str, Figure] = {}
-    searches = folder / CONTROLS
+    searches = folder / part
     if (searches / "summary.json").exists():
         config = read_record(searches)["config"]
         rows = [EvaluationRecord(**row) for row in read_json(searches / "summary.json")["evaluation"]]
         found |= {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
-    for name, text in _RL_CONTROLS.items():
+    for name, text in _RL_CONTROLS.items() if part == CONTROLS else ():
         if (folder / name / "summary.json").exists():
             of_rl = read_json(folder / name / "summary.json")
             if name == "filtered_of_clone":

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlprm.errors import MismatchError
 from rlprm.functional.statistics.seeds import seed_interval
-from studies.quickstart.record import CONTROLS, Figure, Run
+from studies.quickstart.record import BESIDE, Figure, Run
 
 _NOT_IN_README = ("_x_policy", "shortest", "declared")
 _ENVIRONMENTS = {"babyai": "BabyAI"}
@@ -31,7 +31,7 @@ def table(recorded: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     rows = [("figures", name, "") for name in runs[0]["figures"]]
-    rows += [(CONTROLS, name, "control: ") for name in runs[0].get(CONTROLS, {})]
+    rows += [(part, name, f"{word}: ") for part, word in BESIDE.items() for name in runs[0].get(part, {})]
     for part, name, prefix in rows:
         of_runs = [run[part][name] for run in runs]
         shown = _rate(of_runs, "+" if name.startswith("one sample, gain") else "")
@@ -121,7 +121,7 @@ def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
         for name, before, now in (
             ("recipes", runs[0]["recipes"], run["recipes"]),
             ("figures", sorted(runs[0]["figures"]), sorted(run["figures"])),
-            (CONTROLS, sorted(runs[0].get(CONTROLS, {})), sorted(run.get(CONTROLS, {}))),
+            *((part, sorted(runs[0].get(part, {})), sorted(run.get(part, {}))) for part in BESIDE),
         ):
             if before != now:
                 raise MismatchError(

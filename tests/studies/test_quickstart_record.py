@@ -144,16 +144,19 @@ def test_the_seconds_of_stages_are_those_of_the_runs(finished: Path) -> None:
     ]  # fmt: skip
 
 
-def test_controls_stand_in_the_table_and_are_not_compared(finished: Path) -> None:
+@pytest.mark.parametrize(("part", "word"), [("controls", "control"), ("searches", "search")])
+def test_other_evaluations_stand_in_the_table_and_are_not_compared(
+    finished: Path, part: str, word: str
+) -> None:
     row = _evaluated("search", 0.65, scorer="transcript") | {"search": "cold"}
-    write_json(finished / "controls/summary.json", {"evaluation": [_evaluated("greedy", 0.2), row]})
+    write_json(finished / part / "summary.json", {"evaluation": [_evaluated("greedy", 0.2), row]})
     config = {"searches": {"cold": {"strategy": "sample_until_accepted", "temperature": 0.7}}}
-    write_json(finished / "controls/stage.json", {"seconds": 1.0, "results": {}, "config": config})
+    write_json(finished / part / "stage.json", {"seconds": 1.0, "results": {}, "config": config})
     run = quickstart.headline(finished)
-    assert "| control: cold, transcript | 65.0 [55, 75] | 30 | 3.0 |" in quickstart.table({"runs": [run]})
-    without = {name: value for name, value in run.items() if name != "controls"}
+    assert f"| {word}: cold, transcript | 65.0 [55, 75] | 30 | 3.0 |" in quickstart.table({"runs": [run]})
+    without = {name: value for name, value in run.items() if name != part}
     assert quickstart.compare(without, {"runs": [run]})[1] == []
-    with pytest.raises(MismatchError, match="different controls"):
+    with pytest.raises(MismatchError, match=f"different {part}"):
         quickstart.table({"runs": [run, without | {"seed": 5}]})
 
 
