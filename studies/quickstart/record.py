@@ -32,7 +32,7 @@ RECIPES = Path("recipes/babyai")
 CONTROLS = "controls"
 BESIDE = {CONTROLS: "control", "searches": "search"}
 """Evaluations beside the quickstart's own, and the words for their rows: what else could explain its figures
-(``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). Not every run has them.
+(``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). A run may lack both.
 """
 _RL_CONTROLS = {
     "filtered": "after learning own successes as long as RL",
