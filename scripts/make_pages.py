@@ -32,6 +32,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         recorded = read_json(root / quickstart.RECORD)
         found[readme] = between(found[readme], "quickstart", quickstart.short_table(recorded))
         found[results] = between(found[results], "quickstart", quickstart.table(recorded))
+        found[results] = between(found[results], "searches", quickstart.searches_table(recorded))
         found[times] = between(found[times], "quickstart", quickstart.seconds_table(recorded))
     section = report.section(records.read_all(root / records.FOLDER))
     found[results] = between(found[results], "protocol", section)

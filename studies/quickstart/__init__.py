@@ -7,6 +7,15 @@ python -m studies.quickstart compare runs/quickstart      # exit status 1 if a f
 from __future__ import annotations
 
 from studies.quickstart.record import RECORD, compare, headline, record
-from studies.quickstart.tables import seconds_table, short_table, table
+from studies.quickstart.tables import searches_table, seconds_table, short_table, table
 
-__all__ = ["RECORD", "compare", "headline", "record", "seconds_table", "short_table", "table"]
+__all__ = [
+    "RECORD",
+    "compare",
+    "headline",
+    "record",
+    "searches_table",
+    "seconds_table",
+    "short_table",
+    "table",
+]

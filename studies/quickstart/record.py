@@ -29,11 +29,12 @@ RECORD = Path("docs/results/quickstart.json")
 POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
 RECIPES = Path("recipes/babyai")
-CONTROLS = "controls"
-BESIDE = {CONTROLS: "control", "searches": "search"}
-"""Evaluations beside the quickstart's own, and the words for their rows: what else could explain its figures
+CONTROLS, SEARCHES = "controls", "searches"
+"""Folders of a run with evaluations beside the quickstart's own: what else could explain its figures
 (``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). A run may lack both.
 """
+UNTIL = "until"
+"""Entry of a search's figure: cost -> success of sampling until success shows, at as much of the cost."""
 _RL_CONTROLS = {
     "filtered": "after learning own successes as long as RL",
     "filtered_of_clone": "after the clone learned own successes as long as RL",
@@ -77,7 +78,7 @@ def headline(folder: Path) -> Run:
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
         figures[f"one sample, {name} RL"] = _rl_figure(summary["rl"], part)
-    beside = {part: found for part in BESIDE if (found := _beside(folder, part))}
+    beside = {part: found for part in (CONTROLS, SEARCHES) if (found := _beside(folder, part))}
     return {
         "seed": evaluation["seed"],
         "environment": evaluation["environment"],
@@ -116,9 +117,12 @@ def _beside(folder: Path, part: str) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     searches = folder / part
     if (searches / "summary.json").exists():
-        config = read_record(searches)["config"]
-        rows = [EvaluationRecord(**row) for row in read_json(searches / "summary.json")["evaluation"]]
+        config, summary = read_record(searches)["config"], read_json(searches / "summary.json")
+        rows = [EvaluationRecord(**row) for row in summary["evaluation"]]
         found |= {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
+        for equal in summary.get("equal_cost", ()) if part == SEARCHES else ():
+            until = found[equal["search"]].setdefault(UNTIL, {})
+            until[equal["cost"]] = round(100 * equal["success_rate"], 2)
     for name, text in _RL_CONTROLS.items() if part == CONTROLS else ():
         if (folder / name / "summary.json").exists():
             of_rl = read_json(folder / name / "summary.json")

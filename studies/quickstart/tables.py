@@ -8,12 +8,14 @@ from typing import Any
 
 from rlprm.errors import MismatchError
 from rlprm.functional.statistics.seeds import seed_interval
-from studies.quickstart.record import BESIDE, Figure, Run
+from studies.quickstart.record import CONTROLS, SEARCHES, UNTIL, Figure, Run
 
 _NOT_IN_README = ("_x_policy", "shortest", "declared")
 _ENVIRONMENTS = {"babyai": "BabyAI"}
 _NAMES = {"agentprm": "AgentPRM", "orm": "ORM", "clone": "a clone of the successes"}
 _MAIN = "agentprm"
+_BESIDE = (CONTROLS, SEARCHES)
+_COSTS = {"total_tokens": "tokens", "env_steps": "environment steps"}
 
 
 def table(recorded: Mapping[str, Any]) -> str:
@@ -31,7 +33,7 @@ def table(recorded: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     rows = [("figures", name, "") for name in runs[0]["figures"]]
-    rows += [(part, name, f"{word}: ") for part, word in BESIDE.items() for name in runs[0].get(part, {})]
+    rows += [(CONTROLS, name, "control: ") for name in runs[0].get(CONTROLS, {})]
     for part, name, prefix in rows:
         of_runs = [run[part][name] for run in runs]
         shown = _rate(of_runs, "+" if name.startswith("one sample, gain") else "")
@@ -57,12 +59,8 @@ def _differences(runs: Sequence[Run]) -> list[str]:
                 found.append((f"{main} − {name}", seeds))
     rows = []
     for name, seeds in found:
-        interval = seed_interval(seeds)
-        if interval is not None:
-            each = ", ".join(f"{seed:+.1f}" for seed in seeds)
-            rows.append(
-                f"| {name} | {interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] ({each}) |"
-            )
+        if len(seeds) > 1:
+            rows.append(f"| {name} | {_difference(seeds)} |")
     head = ["", "| difference in points | mean [95 %, t over seeds] (each seed) |", "| --- | --- |"]
     return [*head, *rows] if rows else []
 
@@ -93,6 +91,26 @@ def short_table(recorded: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join(sentences)])
 
 
+def searches_table(recorded: Mapping[str, Any]) -> str:
+    """Return the other searches beside sampling until success shows, at each search's own cost.
+
+    Raises:
+        MismatchError: for runs with other recipes or figures.
+    """
+    runs = _same(recorded)
+    head = ["search", "success in %, mean (each seed)", "tokens", "steps"]
+    head += [f"− until `transcript` shows success, at its {cost}" for cost in _COSTS.values()]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for name in runs[0].get(SEARCHES, {}):
+        of_runs = [run[SEARCHES][name] for run in runs]
+        cells = [name, _rate(of_runs), _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
+        for cost in _COSTS:
+            seeds = [f["success"] - f[UNTIL][cost] for f in of_runs if cost in f.get(UNTIL, {})]
+            cells.append(_difference(seeds) if seeds else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "No other search has been recorded yet."
+
+
 def seconds_table(recorded: Mapping[str, Any]) -> str:
     """Return the seconds of each stage as a Markdown table.
 
@@ -121,7 +139,7 @@ def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
         for name, before, now in (
             ("recipes", runs[0]["recipes"], run["recipes"]),
             ("figures", sorted(runs[0]["figures"]), sorted(run["figures"])),
-            *((part, sorted(runs[0].get(part, {})), sorted(run.get(part, {}))) for part in BESIDE),
+            *((part, sorted(runs[0].get(part, {})), sorted(run.get(part, {}))) for part in _BESIDE),
         ):
             if before != now:
                 raise MismatchError(
@@ -184,6 +202,15 @@ def _of_rl(figures: Mapping[str, Sequence[Figure]]) -> list[str]:
     before, after, gain = (figure or [] for figure in of_rl)
     return [f"Agent RL, one sample on all its test tasks: {_rate(before)} before, {_rate(after)} after, "
             f"{_rate(gain, '+')} gained."]  # fmt: skip
+
+
+def _difference(seeds: Sequence[float]) -> str:
+    """Return a mean over seeds with its t interval, if there are several, and every seed."""
+    interval, mean = seed_interval(seeds), sum(seeds) / len(seeds)
+    if interval is None:
+        return f"{mean:+.1f}"
+    each = ", ".join(f"{seed:+.1f}" for seed in seeds)
+    return f"{mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] ({each})"
 
 
 def _rate(of_runs: Sequence[Figure], sign: str = "") -> str:

@@ -144,20 +144,48 @@ def test_the_seconds_of_stages_are_those_of_the_runs(finished: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "word"), [("controls", "control"), ("searches", "search")])
-def test_other_evaluations_stand_in_the_table_and_are_not_compared(
-    finished: Path, part: str, word: str
-) -> None:
+def _beside(finished: Path, part: str) -> dict[str, Any]:
+    """Write an evaluation beside the quickstart's own; return the run's figures."""
     row = _evaluated("search", 0.65, scorer="transcript") | {"search": "cold"}
-    write_json(finished / part / "summary.json", {"evaluation": [_evaluated("greedy", 0.2), row]})
+    equal = {"search": "cold, transcript", "reference": "until transcript, at most N"}
+    equal_cost = [
+        equal | {"cost": "total_tokens", "success_rate": 0.6},
+        equal | {"cost": "env_steps", "success_rate": 0.7},
+    ]
+    evaluation = {"evaluation": [_evaluated("greedy", 0.2), row], "equal_cost": equal_cost}
+    write_json(finished / part / "summary.json", evaluation)
     config = {"searches": {"cold": {"strategy": "sample_until_accepted", "temperature": 0.7}}}
     write_json(finished / part / "stage.json", {"seconds": 1.0, "results": {}, "config": config})
-    run = quickstart.headline(finished)
-    assert f"| {word}: cold, transcript | 65.0 [55, 75] | 30 | 3.0 |" in quickstart.table({"runs": [run]})
+    return quickstart.headline(finished)
+
+
+def test_controls_stand_in_the_table(finished: Path) -> None:
+    run = _beside(finished, "controls")
+    assert "| control: cold, transcript | 65.0 [55, 75] | 30 | 3.0 |" in quickstart.table({"runs": [run]})
+
+
+def test_other_searches_stand_beside_sampling_until_success_at_their_cost(finished: Path) -> None:
+    run = _beside(finished, "searches")
+    one = quickstart.searches_table({"runs": [run]})
+    assert one.splitlines()[2:] == ["| cold, transcript | 65.0 [55, 75] | 30 | 3.0 | +5.0 | -5.0 |"]
+    # Differences 5 and 5 have no deviation.
+    both = quickstart.searches_table({"runs": [run, run | {"seed": 5}]})
+    assert "| +5.0 [+5.0, +5.0] (+5.0, +5.0) | -5.0 [-5.0, -5.0] (-5.0, -5.0) |" in both
+    assert "cold" not in quickstart.table({"runs": [run]})
+
+
+@pytest.mark.parametrize("part", ["controls", "searches"])
+def test_other_evaluations_are_not_compared_and_stand_in_every_run(finished: Path, part: str) -> None:
+    run = _beside(finished, part)
     without = {name: value for name, value in run.items() if name != part}
     assert quickstart.compare(without, {"runs": [run]})[1] == []
     with pytest.raises(MismatchError, match=f"different {part}"):
         quickstart.table({"runs": [run, without | {"seed": 5}]})
+
+
+def test_a_record_without_other_searches_says_so(finished: Path) -> None:
+    run = quickstart.headline(finished)
+    assert quickstart.searches_table({"runs": [run]}) == "No other search has been recorded yet."
 
 
 def test_rls_controls_are_the_policies_after_it_and_the_clone_before(finished: Path) -> None:
