@@ -34,7 +34,8 @@ CONTROLS, SEARCHES = "controls", "searches"
 (``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). A run may lack both.
 """
 UNTIL = "until"
-"""Entry of a search's figure: cost -> success of sampling until success shows, at as much of the cost."""
+"""Entry of a search's figure: cost -> success of sampling until success shows, at as much of the cost. If all
+candidates cost less (``beyond_pool``), it is the success of all."""
 _RL_CONTROLS = {
     "filtered": "after learning own successes as long as RL",
     "filtered_of_clone": "after the clone learned own successes as long as RL",
@@ -122,7 +123,10 @@ def _beside(folder: Path, part: str) -> dict[str, Figure]:
         found |= {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
         for equal in summary.get("equal_cost", ()) if part == SEARCHES else ():
             until = found[equal["search"]].setdefault(UNTIL, {})
-            until[equal["cost"]] = round(100 * equal["success_rate"], 2)
+            until[equal["cost"]] = {
+                "success": round(100 * equal["success_rate"], 2),
+                "beyond_pool": equal["beyond_pool"],
+            }
     for name, text in _RL_CONTROLS.items() if part == CONTROLS else ():
         if (folder / name / "summary.json").exists():
             of_rl = read_json(folder / name / "summary.json")

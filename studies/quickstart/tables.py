@@ -105,8 +105,10 @@ def searches_table(recorded: Mapping[str, Any]) -> str:
         of_runs = [run[SEARCHES][name] for run in runs]
         cells = [name, _rate(of_runs), _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
         for cost in _COSTS:
-            seeds = [f["success"] - f[UNTIL][cost] for f in of_runs if cost in f.get(UNTIL, {})]
-            cells.append(_difference(seeds) if seeds else "")
+            pairs = [(figure["success"], figure[UNTIL][cost]) for figure in of_runs if UNTIL in figure]
+            beyond = " †" if any(until["beyond_pool"] for _, until in pairs) else ""
+            seeds = [success - until["success"] for success, until in pairs]
+            cells.append(f"{_difference(seeds)}{beyond}" if seeds else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "No other search has been recorded yet."
 

@@ -149,8 +149,8 @@ def _beside(finished: Path, part: str) -> dict[str, Any]:
     row = _evaluated("search", 0.65, scorer="transcript") | {"search": "cold"}
     equal = {"search": "cold, transcript", "reference": "until transcript, at most N"}
     equal_cost = [
-        equal | {"cost": "total_tokens", "success_rate": 0.6},
-        equal | {"cost": "env_steps", "success_rate": 0.7},
+        equal | {"cost": "total_tokens", "success_rate": 0.6, "beyond_pool": True},
+        equal | {"cost": "env_steps", "success_rate": 0.7, "beyond_pool": False},
     ]
     evaluation = {"evaluation": [_evaluated("greedy", 0.2), row], "equal_cost": equal_cost}
     write_json(finished / part / "summary.json", evaluation)
@@ -167,10 +167,10 @@ def test_controls_stand_in_the_table(finished: Path) -> None:
 def test_other_searches_stand_beside_sampling_until_success_at_their_cost(finished: Path) -> None:
     run = _beside(finished, "searches")
     one = quickstart.searches_table({"runs": [run]})
-    assert one.splitlines()[2:] == ["| cold, transcript | 65.0 [55, 75] | 30 | 3.0 | +5.0 | -5.0 |"]
+    assert one.splitlines()[2:] == ["| cold, transcript | 65.0 [55, 75] | 30 | 3.0 | +5.0 † | -5.0 |"]
     # Differences 5 and 5 have no deviation.
     both = quickstart.searches_table({"runs": [run, run | {"seed": 5}]})
-    assert "| +5.0 [+5.0, +5.0] (+5.0, +5.0) | -5.0 [-5.0, -5.0] (-5.0, -5.0) |" in both
+    assert "| +5.0 [+5.0, +5.0] (+5.0, +5.0) † | -5.0 [-5.0, -5.0] (-5.0, -5.0) |" in both
     assert "cold" not in quickstart.table({"runs": [run]})
 
 
