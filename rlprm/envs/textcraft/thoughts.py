@@ -15,7 +15,8 @@ from rlprm.types import Task
 __all__ = ["explain"]
 
 _CRAFT = re.compile(r"craft \d+ (?P<item>.+?) using (?P<inputs>.+)")
-_COUNTED = re.compile(r"(?P<count>\d+) (?P<item>.+)")
+_INPUT = re.compile(r"(\d+) ([^,]+)")
+_GET = re.compile(r"get (?P<count>\d+) (?P<item>.+)")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def explain(task: Task, actions: Sequence[str]) -> list[str]:
 def _thought(at: int, action: str, crafts: Sequence[_Craft | None]) -> str:
     craft = crafts[at]
     if craft is None:
-        found = re.fullmatch(r"get (\d+ .+)", action)
-        return _why_get(*_counted(found[1]), crafts) if found else "The goal is crafted."
+        found = _GET.fullmatch(action)
+        return _why_get(found["item"], int(found["count"]), crafts) if found else "The goal is crafted."
     same = [i for i, other in enumerate(crafts) if other == craft]
     if at > same[0]:
         return f"Once more, {same.index(at) + 1} of {len(same)}."
@@ -57,10 +58,4 @@ def _craft(action: str) -> _Craft | None:
     found = _CRAFT.fullmatch(action)
     if found is None:
         return None
-    return _Craft(found["item"], dict(map(_counted, found["inputs"].split(", "))))
-
-
-def _counted(text: str) -> tuple[str, int]:
-    found = _COUNTED.fullmatch(text)
-    assert found is not None, text  # the expert's own commands
-    return found["item"], int(found["count"])
+    return _Craft(found["item"], {item: int(count) for count, item in _INPUT.findall(found["inputs"])})
