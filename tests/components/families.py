@@ -33,7 +33,7 @@ FAMILIES = {
         "environment",
         EnvironmentModule,
         corridor,
-        frozenset({"FIXED_PHRASES", "tools", "demonstrate", "read_transcript", "answer"}),
+        frozenset({"FIXED_PHRASES", "tools", "demonstrate", "explain", "read_transcript", "answer"}),
     ),
     "labels": Family(labels, "label estimator", EstimatorModule, labels.load("returns")),  # type: ignore[arg-type]
     "search": Family(search, "search strategy", SearchModule, search.load("greedy")),  # type: ignore[arg-type]
