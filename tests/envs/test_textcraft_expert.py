@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,17 +15,22 @@ from rlprm.types import End, Split, Task
 from tests.toys.textcraft import recipe, small_book
 
 
+def solved_goals() -> Iterator[tuple[Task, list[str]]]:
+    """The goals that the expert solves, with its actions."""
+    for number, goal in enumerate(load_book().recipes):
+        t = Task("textcraft", goal, Split.TRAIN, {"goal": goal, "seed": number})
+        try:
+            yield t, textcraft.demonstrate(t, end=End.DECLARED)
+        except DemonstrationError:
+            continue
+
+
 def test_the_expert_solves_nearly_all_goals() -> None:
     book = load_book()
     solved: Counter[int] = Counter()
-    for number, goal in enumerate(book.recipes):
-        t = Task("textcraft", goal, Split.TRAIN, {"goal": goal, "seed": number})
-        try:
-            actions = textcraft.demonstrate(t, end=End.DECLARED)
-        except DemonstrationError:
-            continue
+    for t, actions in solved_goals():
         assert len(actions) <= textcraft.ROUND_LIMIT
-        solved[book.depth[goal]] += 1
+        solved[book.depth[t.spec["goal"]]] += 1
     assert solved == {1: 147, 2: 275, 3: 104, 4: 7}  # of 147, 275, 114, 11; the others are coloured banners
 
 
@@ -101,13 +107,7 @@ def test_an_item_of_several_recipes_is_counted_in_all() -> None:
 
 
 def test_every_action_of_every_goal_gets_a_short_thought() -> None:
-    book = load_book()
-    for number, goal in enumerate(book.recipes):
-        t = Task("textcraft", goal, Split.TRAIN, {"goal": goal, "seed": number})
-        try:
-            actions = textcraft.demonstrate(t, end=End.DECLARED)
-        except DemonstrationError:
-            continue
+    for t, actions in solved_goals():
         thoughts = textcraft.explain(t, actions)
         assert len(thoughts) == len(actions)
         assert all(0 < len(thought.split()) <= 16 for thought in thoughts)

@@ -45,9 +45,7 @@ def _thought(at: int, action: str, crafts: Sequence[_Craft | None]) -> str:
 
 def _why_get(item: str, count: int, crafts: Sequence[_Craft | None]) -> str:
     uses = [craft for craft in crafts if craft is not None and item in craft.inputs]
-    if not uses:
-        return f"The goal is {count} {item}."
-    first = uses[0]
+    first = uses[0]  # a plan gets nothing that it does not use
     if any(craft != first for craft in uses):
         return f"{first.item} and more take {count} in all."
     times = f", {len(uses)} times: {count}" if len(uses) > 1 else ""
