@@ -25,8 +25,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
     A table whose record does not exist yet is left as it is.
     """
-    readme, results, times = (root / page for page in ("README.md", "docs/results.md", "docs/performance.md"))
-    pretrained = root / "docs/pretrained.md"
+    names = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md")
+    readme, results, times, pretrained = (root / name for name in names)
     found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times, pretrained)}
     if (root / quickstart.RECORD).exists():
         recorded = read_json(root / quickstart.RECORD)

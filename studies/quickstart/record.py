@@ -29,7 +29,7 @@ RECORD = Path("docs/results/quickstart.json")
 POINTS = 6.0
 """How far a headline figure may be from the record: another kind of processor moves figures, too."""
 RECIPES = Path("recipes/babyai")
-CONTROLS, SEARCHES = "controls", "searches"
+BESIDE = CONTROLS, SEARCHES = ("controls", "searches")
 """Folders of a run with evaluations beside the quickstart's own: what else could explain its figures
 (``evaluate_controls_tiny.yaml``), and other searches (``evaluate_searches_tiny.yaml``). A run may lack both.
 """
@@ -42,7 +42,8 @@ _RL_CONTROLS = {
 }
 """Folders of ``train_rl_filtered_tiny.yaml``, from the policy and from the clone."""
 _STAGES = ("pretrain", "sft", "collect", "train_prm", "train_orm", "clone", "evaluate", "train_rl")
-_COSTS = {"env_steps": "environment steps", "total_tokens": "tokens"}
+COSTS = {"total_tokens": "tokens", "env_steps": "environment steps"}
+"""Field of a record and its words, for the costs at which a search is compared."""
 
 Figure = dict[str, Any]
 Run = dict[str, Any]
@@ -70,7 +71,7 @@ def headline(folder: Path) -> Run:
         if not equal["search"].endswith(f", {evaluation['main_scorer']}"):
             continue
         reference = re.sub(r"\bN\b", "k", equal["reference"]).replace("majority of k", "best of k, majority")
-        figures[f"{reference}, at the {_COSTS[equal['cost']]} of {equal['search']}"] = {
+        figures[f"{reference}, at the {COSTS[equal['cost']]} of {equal['search']}"] = {
             "success": round(100 * equal["success_rate"], 2),
             "k": round(equal["n"], 1),
             **({"tokens": round(equal["spent"])} if equal["cost"] == "total_tokens" else {}),
@@ -79,7 +80,7 @@ def headline(folder: Path) -> Run:
         }
     for name, part in (("before", "before"), ("after", "after"), ("gain by", "difference")):
         figures[f"one sample, {name} RL"] = _rl_figure(summary["rl"], part)
-    beside = {part: found for part in (CONTROLS, SEARCHES) if (found := _beside(folder, part))}
+    beside = {CONTROLS: _controls(folder), SEARCHES: _other_searches(folder / SEARCHES)}
     return {
         "seed": evaluation["seed"],
         "environment": evaluation["environment"],
@@ -89,7 +90,7 @@ def headline(folder: Path) -> Run:
         "seconds_of": {name: summary["seconds"][name] for name in _STAGES if name in summary["seconds"]},
         "made": _made(folder),
         "figures": figures,
-        **beside,
+        **{part: found for part, found in beside.items() if found},
     }
 
 
@@ -113,27 +114,35 @@ def _rl_figure(of_rl: Mapping[str, Any], part: str) -> Figure:
     }
 
 
-def _beside(folder: Path, part: str) -> dict[str, Figure]:
-    """Return the searches of an evaluation that the quickstart does not run; RL's controls are controls."""
-    found: dict[str, Figure] = {}
-    searches = folder / part
-    if (searches / "summary.json").exists():
-        config, summary = read_record(searches)["config"], read_json(searches / "summary.json")
-        rows = [EvaluationRecord(**row) for row in summary["evaluation"]]
-        found |= {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
-        for equal in summary.get("equal_cost", ()) if part == SEARCHES else ():
-            until = found[equal["search"]].setdefault(UNTIL, {})
-            until[equal["cost"]] = {
-                "success": round(100 * equal["success_rate"], 2),
-                "beyond_pool": equal["beyond_pool"],
-            }
-    for name, text in _RL_CONTROLS.items() if part == CONTROLS else ():
+def _controls(folder: Path) -> dict[str, Figure]:
+    """Return what else could explain the figures: other policies and rules, and RL without a reward model."""
+    found = _searches(folder / CONTROLS)
+    for name, text in _RL_CONTROLS.items():
         if (folder / name / "summary.json").exists():
             of_rl = read_json(folder / name / "summary.json")
             if name == "filtered_of_clone":
                 found["one sample of the clone"] = _rl_figure(of_rl, "before")
             found[f"one sample, {text}"] = _rl_figure(of_rl, "after")
     return found
+
+
+def _other_searches(folder: Path) -> dict[str, Figure]:
+    """Return the figures of searches, each with those of sampling until success shows at its costs."""
+    found = _searches(folder)
+    for equal in read_json(folder / "summary.json").get("equal_cost", ()) if found else ():
+        until = found[equal["search"]].setdefault(UNTIL, {})
+        success = round(100 * equal["success_rate"], 2)
+        until[equal["cost"]] = {"success": success, "beyond_pool": equal["beyond_pool"]}
+    return found
+
+
+def _searches(folder: Path) -> dict[str, Figure]:
+    """Return the figures of an evaluation's searches; none if there is no evaluation."""
+    if not (folder / "summary.json").exists():
+        return {}
+    config = read_record(folder)["config"]
+    rows = [EvaluationRecord(**row) for row in read_json(folder / "summary.json")["evaluation"]]
+    return {row.name: _figure(row, config) for row in rows if row.strategy == SEARCH}
 
 
 def _made(folder: Path) -> dict[str, Any]:

@@ -8,14 +8,12 @@ from typing import Any
 
 from rlprm.errors import MismatchError
 from rlprm.functional.statistics.seeds import seed_interval
-from studies.quickstart.record import CONTROLS, SEARCHES, UNTIL, Figure, Run
+from studies.quickstart.record import BESIDE, CONTROLS, COSTS, SEARCHES, UNTIL, Figure, Run
 
 _NOT_IN_README = ("_x_policy", "shortest", "declared")
 _ENVIRONMENTS = {"babyai": "BabyAI"}
 _NAMES = {"agentprm": "AgentPRM", "orm": "ORM", "clone": "a clone of the successes"}
 _MAIN = "agentprm"
-_BESIDE = (CONTROLS, SEARCHES)
-_COSTS = {"total_tokens": "tokens", "env_steps": "environment steps"}
 
 
 def table(recorded: Mapping[str, Any]) -> str:
@@ -99,12 +97,12 @@ def searches_table(recorded: Mapping[str, Any]) -> str:
     """
     runs = _same(recorded)
     head = ["search", "success in %, mean (each seed)", "tokens", "steps"]
-    head += [f"− until `transcript` shows success, at its {cost}" for cost in _COSTS.values()]
+    head += [f"− until `transcript` shows success, at its {cost}" for cost in COSTS.values()]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for name in runs[0].get(SEARCHES, {}):
         of_runs = [run[SEARCHES][name] for run in runs]
         cells = [name, _rate(of_runs), _mean(of_runs, "tokens"), _mean(of_runs, "steps", 1)]
-        for cost in _COSTS:
+        for cost in COSTS:
             pairs = [(figure["success"], figure[UNTIL][cost]) for figure in of_runs if UNTIL in figure]
             beyond = " †" if any(until["beyond_pool"] for _, until in pairs) else ""
             seeds = [success - until["success"] for success, until in pairs]
@@ -141,7 +139,7 @@ def _same(recorded: Mapping[str, Any]) -> Sequence[Run]:
         for name, before, now in (
             ("recipes", runs[0]["recipes"], run["recipes"]),
             ("figures", sorted(runs[0]["figures"]), sorted(run["figures"])),
-            *((part, sorted(runs[0].get(part, {})), sorted(run.get(part, {}))) for part in _BESIDE),
+            *((part, sorted(runs[0].get(part, {})), sorted(run.get(part, {}))) for part in BESIDE),
         ):
             if before != now:
                 raise MismatchError(
