@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except OSError as error:
         if error.filename is None:  # a bug, or of a library's own making
             raise

@@ -2,8 +2,8 @@
 
 Each also derives from the standard exception a caller would expect, so that
 ``except ValueError`` works without importing this module. The command line
-prints any of them as one line and exits with status 2; whatever else is raised
-is a bug and keeps its traceback.
+prints any of them as one line and exits with status 2, or 1 if the user did nothing
+wrong and the same command may go on later. Whatever else is raised is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ configurations (:mod:`rlprm.models.hub.identity`)."""
 
 class RlprmError(Exception):
     """Base of all errors whose message is meant for the user."""
+
+    exit_status = 2
+    """Of the command line."""
 
 
 class ConfigError(RlprmError, ValueError):
@@ -150,6 +153,12 @@ class DemonstrationError(RlprmError, RuntimeError):
 
 class EpisodesFailedError(RlprmError, RuntimeError):
     """No episode of several worked: there is nothing to go on with."""
+
+
+class ServersGoneError(RlprmError, ConnectionError):
+    """No server answers any more; what is stored so far is kept, and the same command goes on from there."""
+
+    exit_status = 1
 
 
 class TrainingError(RlprmError, RuntimeError):

@@ -12,10 +12,9 @@ from rlprm.api.settings import EpisodeKwargs, build_config, check_at_least_one, 
 from rlprm.components import check_kwargs
 from rlprm.envs.base import EnvironmentModule
 from rlprm.errors import ConfigError
-from rlprm.policies.base import Policy
+from rlprm.policies.base import LoadedPolicy, Policy
 from rlprm.policies.config import PolicyConfig
-from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search import SearchResult, beam
@@ -96,7 +95,7 @@ def load_policy(
     max_thinking_tokens: int | None = None,
     context_length: int | None = None,
     dtype: str = "auto",
-) -> HFPolicy:
+) -> LoadedPolicy:
     """Load a policy from a folder.
 
     Args:

@@ -26,6 +26,8 @@ class Conversation:
     def __init__(self, renderer: ChatRenderer, opening: Sequence[Message], *, owner: Hashable = None) -> None:
         self.renderer = renderer
         self.owner = owner
+        self.home: object = None
+        """Where a policy keeps what it has read of the conversation, such as a server; copies begin there."""
         self.messages: list[Message] = list(opening)
         self.token_ids: list[int] = renderer.prompt_ids(opening)
         self.action_mask: list[int] = [0] * len(self.token_ids)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Completion:
     one task share counts for the first of them. 0 if no model acted."""
     mask: tuple[int, ...] = ()
     """1 for each sampled token, 0 for one that was forced to end a thought. Empty if all were sampled."""
+    error: str | None = None
+    """Why the policy could not act. The episode ends as an error; there are no tokens."""
 
     @property
     def sampled(self) -> int:
@@ -51,6 +56,39 @@ class Policy(Protocol):
 
         The result of a row depends on its conversation and its seed only, not on the other rows.
         """
+        ...
+
+
+class LoadedPolicy(Policy, Protocol):
+    """A policy that a stage has loaded, in this process or on servers."""
+
+    model: Any
+    """The model, for its sizes; without weights if these are on servers."""
+
+    @property
+    def backend(self) -> Mapping[str, str]:
+        """What computes, and in which precision; episodes of several ones do not mix in a folder."""
+        ...
+
+    def at_temperature(self, temperature: float) -> LoadedPolicy:
+        """Return a policy of the same weights that samples at another temperature."""
+        ...
+
+    def clear(self) -> None:
+        """Drop whatever is kept from one call to the next."""
+        ...
+
+
+@runtime_checkable
+class AsyncPolicy(Protocol):
+    """A policy that acts in one conversation while others wait for their environments."""
+
+    async def act_one(self, conversation: Conversation, seed: int) -> Completion:
+        """Sample one action, as ``act`` does; runs in a coroutine given to :meth:`submit`."""
+        ...
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Start a coroutine that calls ``act_one``."""
         ...
 
 

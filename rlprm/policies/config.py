@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from rlprm.types import End, EpisodeSetting
 
 if TYPE_CHECKING:
     from rlprm.data.shards import Shards
-    from rlprm.policies.hf import HFPolicy
+    from rlprm.policies.base import LoadedPolicy
 
 __all__ = ["PolicyConfig", "TaskConfig"]
 
 _ENVIRONMENT = "Environment"
 _POLICY = "Policy"
+_SERVER = "Policy on a server"
 
 
 @dataclass
@@ -101,6 +103,19 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         group=_POLICY,
     )
     seed: int = setting(0, "Seed of all sampling.", least=0, group=_POLICY)
+    server: list[str] = setting(
+        [],
+        "Addresses of vLLM servers that hold the model, such as http://127.0.0.1:8000; the model is loaded "
+        "here if unset. An API key is read from the environment variable VLLM_API_KEY.",
+        group=_SERVER, recorded="whether",
+    )  # fmt: skip
+    server_timeout: float = setting(
+        600.0, "Seconds that a server has for one answer.", above=0, group=_SERVER, recorded="never"
+    )
+    server_patience: float = setting(
+        300.0, "Seconds without any server after which the stage ends; it can be resumed.",
+        above=0, group=_SERVER, recorded="never",
+    )  # fmt: skip
 
     def require_setting_of(self, store: Shards) -> None:
         """Refuse episodes, or states of them, of another setting than this one.
@@ -115,7 +130,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             raise MismatchError(f"{store.folder} was made in another setting ({details})")
         refuse_other_code(f"{store.folder} was made", store.meta, self.environment_sources())
 
-    def collection_meta(self, policy: HFPolicy) -> dict[str, object]:
+    def collection_meta(self, policy: LoadedPolicy) -> dict[str, object]:
         """Return what is stored with this policy's episodes beside what :func:`collect` knows itself."""
         # Collections from before the setting have no such entry.
         limit = self.max_thinking_tokens
@@ -124,8 +139,8 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             "environment": self.environment,
             "env_kwargs": self.env_kwargs,
             **self.environment_sources(),
-            # Waves of several precisions would be of several policies.
-            "dtype": str(policy.model.dtype).removeprefix("torch."),
+            # Waves of several engines or precisions would be of several policies.
+            **policy.backend,
         }
 
     def require_positions(self) -> None:
@@ -140,13 +155,16 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         if self.context_length is not None and self.context_length > own:
             raise ConfigError(f"context_length: got {self.context_length}, allowed: up to the model's {own}")
 
-    def load_policy(self) -> HFPolicy:
-        """Load the policy.
+    def load_policy(self) -> LoadedPolicy:
+        """Load the policy, or look for it on its servers.
 
         Raises:
             ArtifactError: if it is missing.
             ChatTemplateError: if its chat template cannot be used.
-            ConfigError: see :meth:`require_positions`; for a limit of thoughts that does not fit the model.
+            ConfigError: see :meth:`require_positions`; for a limit of thoughts that does not fit the model;
+                for a server that cannot be used.
+            MismatchError: if a server has other weights.
+            ServersGoneError: if no server answers.
         """
         # Imported here, so that settings are parsed and checked without torch.
         from rlprm.data.rendering import ChatRenderer
@@ -154,6 +172,8 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         from rlprm.policies.hf import HFPolicy
 
         self.require_positions()
+        if self.server:
+            return self._connect()
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
             ChatRenderer(self.load_tokenizer(self.model)),
@@ -162,5 +182,26 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             max_new_tokens=self.max_new_tokens,
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
+            max_thinking_tokens=self.max_thinking_tokens,
+        )
+
+    def _connect(self) -> LoadedPolicy:
+        from rlprm.data.rendering import ChatRenderer
+        from rlprm.models.generation import ends_of, model_without_weights
+        from rlprm.models.loading import context_length_of, revision_of
+        from rlprm.policies.server.client import Patience, Servers
+        from rlprm.policies.server.policy import connect
+
+        model = model_without_weights(self.model)
+        patience = Patience(timeout=self.server_timeout, without_server=self.server_patience)
+        return connect(
+            Servers(self.server, key=os.environ.get("VLLM_API_KEY"), patience=patience),
+            self.model,
+            ChatRenderer(self.load_tokenizer(self.model)).stopping_at(ends_of(model)),
+            model=model,
+            revision=revision_of(self.model),
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            context_length=self.context_length or context_length_of(self.model),
             max_thinking_tokens=self.max_thinking_tokens,
         )

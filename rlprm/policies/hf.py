@@ -8,7 +8,7 @@ model that such a cache is wrong for is decoded in another way (:mod:`rlprm.poli
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +17,7 @@ from rlprm.data.batching import pad_right
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError
+from rlprm.models.generation import ends_of
 from rlprm.models.kv_cache.prefix_cache import sequence_key
 from rlprm.models.kv_cache.support import config_of
 from rlprm.models.positions import positions_of
@@ -62,7 +63,7 @@ class HFPolicy:
         max_thinking_tokens: int | None = None,
     ) -> None:
         self.model = model.eval()
-        self.renderer = renderer.stopping_at(_ends_of(model))
+        self.renderer = renderer.stopping_at(ends_of(model))
         self._ends = torch.tensor([renderer.closing_id, *sorted(self.renderer.stop_ids)])
         self.revision = revision
         self.temperature = temperature
@@ -78,6 +79,11 @@ class HFPolicy:
         self.tokens_encoded = 0
         """Tokens fed through the model so far, prompts and observations included."""
         self._decoder: Decoder | None = None
+
+    @property
+    def backend(self) -> Mapping[str, str]:
+        """See :class:`rlprm.policies.base.LoadedPolicy`."""
+        return {"dtype": str(self.model.dtype).removeprefix("torch.")}
 
     def at_temperature(self, temperature: float) -> HFPolicy:
         """Return a policy of the same weights that samples at another temperature."""
@@ -183,12 +189,6 @@ class HFPolicy:
             else:
                 self._decoder = way_by_name(name, self.renderer.closing_id)
         return self._decoder
-
-
-def _ends_of(model: PreTrainedModel) -> set[int]:
-    """Return the tokens that end a text, as the model's generation config has them."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return {ends} if isinstance(ends, int) else set(ends or ())
 
 
 def _deduplicate(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[int]]:

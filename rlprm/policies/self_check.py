@@ -34,11 +34,12 @@ _TOKENS = 16_384
 class Reread(NamedTuple):
     """Log-probabilities of stored episodes, read again."""
 
-    logprobs: list[list[float]]
-    """Of the sampled tokens of each episode, in order, under its own sampling distribution."""
+    logprobs: Sequence[Sequence[float | None]]
+    """Of the sampled tokens of each episode, in order, under its own sampling distribution. None for a token
+    that was not read."""
     dtype: torch.dtype
     """The lowest precision that was computed in."""
-    noise: list[list[float]] | None = None
+    noise: Sequence[Sequence[float]] | None = None
     """The same log-probabilities by another computation that is right, too; None in float32, or if
     there is none. How far the two differ is what the precision alone makes of these episodes."""
 
@@ -47,7 +48,7 @@ class Reread(NamedTuple):
 class Rereads(Protocol):
     """A policy that can read stored episodes again, in another way than it wrote them.
 
-    A policy behind a server would ask the server for the log-probabilities of a finished episode's tokens.
+    A policy behind a server asks the server for the log-probabilities of a finished episode's tokens.
     """
 
     def reread(self, trajectories: Sequence[Trajectory]) -> Reread | None:
@@ -116,6 +117,8 @@ def compare_stored(policy: Policy, trajectories: Sequence[Trajectory]) -> Agreem
         scale = trajectory.temperature or 1.0
         sampled = [i for i, mask in enumerate(trajectory.action_mask) if mask]
         for place, value in zip(sampled, reread, strict=True):
+            if value is None:
+                continue
             part = _part_of(trajectory, place, sampled[0])
             parts[part].append(scale * abs(trajectory.logprobs[place] - value))
     differences = [difference for part in parts.values() for difference in part]
@@ -142,6 +145,7 @@ def _noise(trajectories: Sequence[Trajectory], again: Reread) -> float:
             trajectories, again.logprobs, again.noise or again.logprobs, strict=True
         )
         for a, b in zip(one, other, strict=True)
+        if a is not None and b is not None
     ]
     return fmean(found)
 

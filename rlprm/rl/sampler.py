@@ -25,7 +25,7 @@ from rlprm.policies.merged import can_be_merged, merge_into, merged_copy
 from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
@@ -12,7 +12,9 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.policies.base import Policy
 from rlprm.policies.self_check import FirstWaveCheck
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.episode import episode_seed
+from rlprm.rollouts.free_running import episodes_as_they_end
+from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -77,12 +79,53 @@ def collect(
     total, rest = (sum(len(waves[number]) for number in of) for of in (own, missing))
     check = FirstWaveCheck()
     with tqdm(total=total, initial=total - rest, desc="rollouts", disable=not processes.is_main) as bar:
-        for number in missing:
-            before = store.read_wave(number) if store.has(number) else []
-            store.write(number, _run_wave(waves[number], before, policy, setting, seed, check))
-            bar.update(len(waves[number]))
+        wanted = [_Wave(number, waves[number], store) for number in missing]
+        run = _run_freely if free_policy(policy) else _run_in_turn
+        for wave, trajectories in run(wanted, policy, setting, seed, wave_size):
+            check(policy, trajectories)
+            store.write(wave.number, wave.with_kept(trajectories))
+            bar.update(len(wave.jobs))
     processes.wait()
     return store
+
+
+class _Wave:
+    """A wave that is not complete, and the episodes that are there already."""
+
+    def __init__(self, number: int, jobs: Sequence[tuple[Task, int]], store: TrajectoryStore) -> None:
+        self.number, self.jobs = number, jobs
+        before = store.read_wave(number) if store.has(number) else []
+        self._kept = {(t.task.id, t.sample): t for t in before if not has_failed(t)}
+        self.missing = [(task, sample) for task, sample in jobs if (task.id, sample) not in self._kept]
+
+    def with_kept(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return all episodes of the wave, given the missing ones."""
+        found = self._kept | {(t.task.id, t.sample): t for t in trajectories}
+        return [found[task.id, sample] for task, sample in self.jobs]
+
+
+def _run_in_turn(
+    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int, wave_size: int
+) -> Iterator[tuple[_Wave, list[Trajectory]]]:
+    """Run one wave after the other, each in lock step."""
+    for wave in waves:
+        yield wave, rollout(wave.missing, policy, setting, seed)
+
+
+def _run_freely(
+    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int, wave_size: int
+) -> Iterator[tuple[_Wave, list[Trajectory]]]:
+    """Run the episodes of all waves, as many at one time as a wave has, and yield each complete wave."""
+    free = free_policy(policy)
+    assert free is not None
+    owners = [(wave, job) for wave in waves for job in wave.missing]
+    jobs = [(task, sample, episode_seed(seed, task, sample)) for _, (task, sample) in owners]
+    done: dict[int, list[Trajectory]] = {wave.number: [] for wave in waves}
+    for number, trajectory in episodes_as_they_end(jobs, free, setting, in_flight=wave_size):
+        wave, _ = owners[number]
+        done[wave.number].append(trajectory)
+        if len(done[wave.number]) == len(wave.missing):
+            yield wave, done.pop(wave.number)
 
 
 def _is_complete(store: TrajectoryStore, number: int, jobs: Sequence[tuple[Task, int]]) -> bool:
@@ -102,20 +145,3 @@ def _is_complete(store: TrajectoryStore, number: int, jobs: Sequence[tuple[Task,
                 f"{', '.join(map(repr, sorted(own)))}"
             )
     return not any(map(has_failed, stored))
-
-
-def _run_wave(
-    jobs: Sequence[tuple[Task, int]],
-    before: Sequence[Trajectory],
-    policy: Policy,
-    setting: EpisodeSetting,
-    seed: int,
-    check: FirstWaveCheck,
-) -> list[Trajectory]:
-    """Run the episodes of a wave that did not come to an end before."""
-    done = {(t.task.id, t.sample): t for t in before if not has_failed(t)}
-    rest = [(task, sample) for task, sample in jobs if (task.id, sample) not in done]
-    fresh = rollout(rest, policy, setting, seed)
-    check(policy, fresh)
-    ran = iter(fresh)
-    return [done[task.id, sample] if (task.id, sample) in done else next(ran) for task, sample in jobs]

@@ -1,4 +1,4 @@
-"""Many environments at once, one policy: tasks become trajectories.
+"""One episode, and steps of several ones: environments and conversations advance together.
 
 An :class:`Episode` joins an environment and a conversation. It applies the round limit
 and the context limit, sets the stop reason, and records failures as data. Rollouts, beam
@@ -22,6 +22,7 @@ from rlprm.data.formats import Parsed
 from rlprm.envs import Environment
 from rlprm.errors import ConfigError, ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
+from rlprm.rollouts.acting import cause_of
 from rlprm.rollouts.messages import message_reader
 from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory, Turn
 
@@ -86,13 +87,21 @@ class Episode:
         self.append_answer(parsed, self.query_environment(parsed))
 
     def append_action(self, completion: Completion) -> Parsed:
-        """First part of ``advance``: append the action to the conversation, and parse it."""
+        """First part of ``advance``: append the action to the conversation, and parse it.
+
+        If the policy could not act, the episode stops.
+        """
+        if completion.error is not None:
+            self.stop, self.error = StopReason.ERROR, completion.error
+            return self.read_action(completion)
         text = self.conversation.act(completion.ids, completion.logprobs, completion.mask)
         parsed, self.conversation.messages[-1] = self.reader.read(text)
         return parsed
 
     def read_action(self, completion: Completion) -> Parsed:
         """Return the action that a sampled message stands for, without taking it."""
+        if completion.error is not None:
+            return Parsed("", refusal=completion.error)
         return self.reader.read(self.policy.renderer.action_text(completion.ids))[0]
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
@@ -106,8 +115,10 @@ class Episode:
 
     def append_answer(self, parsed: Parsed, answer: Turn | Exception) -> None:
         """Third part: append the answer to the conversation; sets ``stop`` if the episode is over."""
+        if self.stop is not None:
+            return
         if isinstance(answer, Exception):
-            self.stop, self.error = StopReason.ERROR, _cause(answer)
+            self.stop, self.error = StopReason.ERROR, cause_of(answer)
             self.conversation.record(parsed.action, 0.0)
             return
         self.conversation.record(parsed.action, answer.reward, valid=answer.valid)
@@ -167,7 +178,7 @@ class Episode:
             try:
                 return self.env.outcome()
             except Exception as error:  # a failed judgement is data, too
-                self.stop, self.error = StopReason.ERROR, _cause(error)
+                self.stop, self.error = StopReason.ERROR, cause_of(error)
         return _FAILED
 
     def _fits(self) -> bool:
@@ -236,38 +247,6 @@ def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) 
         episode.append_answer(parsed, answer)
 
 
-def finish_episodes(
-    episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
-) -> None:
-    """Advance all episodes together, turn by turn, until each has stopped.
-
-    Args:
-        episodes: in any state; finished ones stay as they are.
-        policy: acts for all of them.
-        on_turn: called after each turn with the number of episodes still running.
-    """
-    running = [episode for episode in episodes if episode.stop is None]
-    while running:
-        completions = policy.act([e.conversation for e in running], [e.next_seed() for e in running])
-        advance_all(running, completions)
-        running = [episode for episode in running if episode.stop is None]
-        if on_turn is not None:
-            on_turn(len(running))
-
-
-def rollout(
-    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
-) -> list[Trajectory]:
-    """Run one wave: an episode for each (task, sample number), all advanced together.
-
-    If an environment fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an error.
-    """
-    seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
-    episodes = start_episodes(seeded, setting, policy)
-    finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)
-    return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
-
-
 def _begin(task: Task, setting: EpisodeSetting) -> tuple[Environment, str]:
     env = envs.of_task(task).make(task, end=setting.end)
     return env, env.reset()
@@ -300,10 +279,6 @@ def _started(
         return _failed_start(task, sample, seed, setting, policy, error)
 
 
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def _failed_start(
     task: Task, sample: int, seed: int, setting: EpisodeSetting, policy: Policy, error: Exception
 ) -> Trajectory:
@@ -322,5 +297,5 @@ def _failed_start(
         temperature=policy.temperature,
         policy=policy.revision,
         template=policy.renderer.template_hash,
-        error=_cause(error),
+        error=cause_of(error),
     )

@@ -16,7 +16,8 @@ import numpy as np
 from rlprm.data.failures import has_failed
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
-from rlprm.rollouts.episode import Episode, finish_episodes, start_episode
+from rlprm.rollouts.episode import Episode, start_episode
+from rlprm.rollouts.waves import finish_episodes
 from rlprm.types import EpisodeSetting, Step, Task, Trajectory
 
 

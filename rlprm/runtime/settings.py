@@ -78,8 +78,9 @@ class Declaration:
     """Whether the trainer's library has a setting of the same name, which gets this value."""
     group: str = "Settings"
     recorded: str = "always"
-    """When the setting belongs to the record of a result: ``always``, ``never``, or ``changed`` (not at its
-    default, so that records from before the setting stay valid)."""
+    """When the setting belongs to the record of a result: ``always``, ``never``, ``changed`` (not at its
+    default, so that records from before the setting stay valid), or ``whether`` (not at its default either,
+    and as ``True``: what it is set to changes no result)."""
 
 
 def setting(
@@ -115,7 +116,7 @@ def setting(
         required: refuse an empty value.
         library: the value is passed on to the trainer's library under the same name.
         group: heading under which ``--help`` shows it.
-        recorded: ``always``, ``changed`` or ``never``, see :class:`Declaration`.
+        recorded: ``always``, ``changed``, ``whether`` or ``never``, see :class:`Declaration`.
     """
     declaration = Declaration(
         description,
@@ -202,7 +203,7 @@ def own_settings(config: Any) -> dict[str, Any]:
     out of records.
     """
     return {
-        field.name: getattr(config, field.name)
+        field.name: True if declaration_of(field).recorded == "whether" else getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.init and field.name not in DESTINATIONS and _is_recorded(config, field)
     }
@@ -210,7 +211,7 @@ def own_settings(config: Any) -> dict[str, Any]:
 
 def _is_recorded(config: Any, field: dataclasses.Field[Any]) -> bool:
     declared = declaration_of(field)
-    if declared.recorded == "changed":
+    if declared.recorded in ("changed", "whether"):
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
         return bool(getattr(config, field.name) != default)

@@ -81,7 +81,9 @@ class Candidate:
         episode = copy(self.episode)
         episode.conversation = episode.conversation.fork()
         child = Candidate(episode, self.number)
-        episode.conversation.record(episode.append_action(completion).action, 0.0)
+        action = episode.append_action(completion).action
+        if episode.stop is None:
+            episode.conversation.record(action, 0.0)
         return child
 
     def adopt(self, preview: Candidate) -> None:

@@ -230,7 +230,12 @@ def _sample_ends(walks: Sequence[_Walk], settings: _Settings) -> Plan[None]:
 
 def _priors(candidate: Candidate, completions: Sequence[Completion], per: str) -> list[float]:
     """Return the policy's probability of each distinct action, over its sampled messages; they sum to 1."""
-    logs = {c.ids: math.fsum(c.logprobs) / (c.sampled if per == "token" else 1) for c in completions}
+    if all(c.error is not None for c in completions):
+        return [1.0]  # one action, which fails
+    logs = {
+        c.ids: -math.inf if c.error else math.fsum(c.logprobs) / (c.sampled if per == "token" else 1)
+        for c in completions
+    }
     highest = max(logs.values())
     weights: dict[object, dict[tuple[int, ...], float]] = {}
     for c in completions:

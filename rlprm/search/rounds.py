@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rlprm.data.formats import Parsed
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion, Policy
+from rlprm.rollouts.acting import act
 from rlprm.rollouts.episode import advance_all, episode_seed, start_episodes
 from rlprm.scorers.base import Scorer, searching
 from rlprm.search.base import EPISODES, SearchResult, check_budget, rank_score, score_all
@@ -270,7 +271,8 @@ def _start(
 def _sample(ledgers: Sequence[Ledger], requests: Sequence[Sample], policy: Policy) -> list[list[Completion]]:
     flat = [branch for request in requests for branch in request.branches]
     completions = iter(
-        policy.act(
+        act(
+            policy,
             [parent.episode.conversation for parent, _ in flat],
             [parent.episode.next_seed(branch) for parent, branch in flat],
         )

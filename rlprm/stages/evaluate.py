@@ -43,7 +43,7 @@ from rlprm.evaluation.summary import Findings, summarize
 from rlprm.evaluation.table import TABLE_WIDTH, all_tables
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.policies.hf import HFPolicy
+from rlprm.policies.base import LoadedPolicy
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.files import write_json
 from rlprm.runtime.processes import Processes, is_first, start_processes
@@ -157,7 +157,7 @@ def _scored_pools(
     config: EvaluateConfig,
     scored_by: Sequence[Scorer],
     products: Sequence[WithConfidence],
-    policy: HFPolicy,
+    policy: LoadedPolicy,
     processes: Processes,
     meter: Meter,
 ) -> tuple[Pool, Pool, list[Task]]:
@@ -186,7 +186,7 @@ def _run_searches(
     config: EvaluateConfig,
     used: Scorers,
     rules: Mapping[str, str],
-    policies: Mapping[str, HFPolicy],
+    policies: Mapping[str, LoadedPolicy],
     processes: Processes,
     tasks: Sequence[Task],
     revisions: Mapping[str, str],
@@ -255,7 +255,7 @@ def _tasks(config: EvaluateConfig, split: Split, first: int, count: int) -> list
 
 def _pool(
     config: EvaluateConfig,
-    policy: HFPolicy,
+    policy: LoadedPolicy,
     processes: Processes,
     tasks: Sequence[Task],
     folder: Path,

@@ -24,6 +24,7 @@ from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
 from rlprm.models.loading import revision_of
 from rlprm.policies.base import Completion, Policy, action_seed
+from rlprm.rollouts.acting import act
 from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import estimate, replay, state_key, state_seed, waves
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
@@ -189,7 +190,8 @@ def find_candidates(
     with tqdm(total=config.num_states, desc="states", unit="state", disable=not shown) as bar:
         while drawn := list(islice(chosen, max(1, config.wave_size // samples))):
             states = [_state(trajectory, turn, setting, policy, config.seed) for trajectory, turn in drawn]
-            sampled = policy.act(
+            sampled = act(
+                policy,
                 [state.conversation for state in states for _ in range(samples)],
                 [state.next_seed(branch) for state in states for branch in range(samples)],
             )

@@ -17,7 +17,7 @@ from rlprm.models.loading import revision_of
 from rlprm.policies.hf import HFPolicy
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.config import RLConfig
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search import beam
 from rlprm.search import best_of_n as sampling

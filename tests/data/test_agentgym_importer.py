@@ -29,7 +29,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.envs.agentgym import textcraft
 from rlprm.envs.agentgym.items import data_index, read_items
 from rlprm.errors import ArtifactError, ConfigError, DataError, RlprmError
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.stages.sft import render, to_dataset
 from rlprm.types import End, EpisodeSetting, Message, Split, Task, Trajectory
 from tests.data.strategies import json_values, texts

@@ -12,7 +12,7 @@ from rlprm.evaluation.bon import best_of_n, sample_mean
 from rlprm.evaluation.pool import Pool
 from rlprm.evaluation.table import results_tables
 from rlprm.rl.monitor.measure import measure
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.random import Random
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.rl.toy import PolicySampler

@@ -15,7 +15,7 @@ from rlprm.data.formats import TWO_ACTIONS
 from rlprm.data.message_counts import COUNTED, message_counts, message_shares
 from rlprm.data.store import from_row, to_row
 from rlprm.policies.base import Completion
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Message, Split, Step, Trajectory
 from tests.data.strategies import trajectories
 from tests.toys import agents

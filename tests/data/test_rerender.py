@@ -14,7 +14,8 @@ from rlprm.data.conversation import Conversation
 from rlprm.data.formats import load_format
 from rlprm.data.rerender import Rerenderer, split_messages
 from rlprm.errors import DataError
-from rlprm.rollouts.episode import Episode, rollout, start_episode
+from rlprm.rollouts.episode import Episode, start_episode
+from rlprm.rollouts.waves import rollout
 from rlprm.types import End, EpisodeSetting, Message, Split, StopReason, Trajectory
 from tests.data import templates
 from tests.data.strategies import nfc, texts

@@ -15,7 +15,7 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.envs.agentgym import NoServerError, sessions
 from rlprm.errors import RlprmError
 from rlprm.rollouts.collection import collect
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import End, EpisodeSetting, StopReason
 from tests.toys.agentgym_episodes import Fault, policy, tasks
 from tests.toys.agentgym_server import (

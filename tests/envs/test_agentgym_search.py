@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rlprm.errors import DataError
-from rlprm.rollouts.episode import rollout
 from rlprm.rollouts.monte_carlo import estimate, replay
+from rlprm.rollouts.waves import rollout
 from rlprm.search import beam
 from rlprm.types import End, EpisodeSetting, StopReason, Task
 from tests.toys.agentgym_episodes import policy, solution, tasks

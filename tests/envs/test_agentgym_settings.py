@@ -11,7 +11,7 @@ import pytest
 from rlprm import envs
 from rlprm.envs import agentgym
 from rlprm.errors import ConfigError, DemonstrationError
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import End, EpisodeSetting, Split, Task
 from tests.toys.agentgym_episodes import tasks
 from tests.toys.agentgym_server import PROTOCOLS, AgentGymServer, serving

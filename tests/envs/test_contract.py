@@ -14,7 +14,7 @@ from rlprm import envs
 from rlprm.data.formats import Parsed
 from rlprm.data.formats.tool_call import action_of, call_of
 from rlprm.errors import ConfigError, DemonstrationError
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task
 from tests.envs.given import GIVEN, ends_of, environment_of, load
 from tests.envs.shared import any_value, one_line_at_most

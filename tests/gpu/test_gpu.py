@@ -27,7 +27,7 @@ from rlprm.models.heads.reading import read_logits, stack_positions
 from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.loading import load_causal_lm, load_scalar_model
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.rl import walker

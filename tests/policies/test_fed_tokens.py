@@ -18,7 +18,7 @@ from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion
 from rlprm.policies.decoding.choice import right_way
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.trajectories import trajectory

@@ -14,7 +14,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import DataError
 from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 

@@ -21,7 +21,7 @@ from rlprm.policies import hf as hf_module
 from rlprm.policies.hf import HFPolicy
 from rlprm.policies.self_check import FirstWaveCheck, Reread, compare_stored
 from rlprm.rollouts.collection import collect
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.architectures.tiny import tiny_model
 from tests.toys import corridor

@@ -26,8 +26,8 @@ from rlprm.policies.decoding import choice
 from rlprm.policies.decoding.thoughts import ThoughtEnding, ThoughtLimit
 from rlprm.policies.decoding.whole import teacher_forced
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
 from rlprm.rollouts.monte_carlo import replay
+from rlprm.rollouts.waves import rollout
 from rlprm.stages.sft import trajectories_to_dataset
 from rlprm.types import EpisodeSetting, Message, Split, Trajectory
 from tests.architectures.tiny import tiny_model

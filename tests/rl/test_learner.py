@@ -18,7 +18,7 @@ from rlprm.errors import TrainingError
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import Credit, OldLogprobs
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.runtime.processes import Processes
 from rlprm.types import EpisodeSetting, Split
 from tests.rl import toy

@@ -21,7 +21,7 @@ from rlprm.policies.base import Completion
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.batch import Batch
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, Trajectory
 from tests.toys import agents, manifests
 

@@ -17,7 +17,8 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import ConfigError, ContextLengthError, UnknownComponentError
 from rlprm.policies.base import Completion
-from rlprm.rollouts.episode import Episode, episode_seed, finish_episodes, rollout, start_episode
+from rlprm.rollouts.episode import Episode, episode_seed, start_episode
+from rlprm.rollouts.waves import finish_episodes, rollout
 from rlprm.types import End, EpisodeSetting, Outcome, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import ScriptedPolicy, SeededPolicy

@@ -9,8 +9,9 @@ from functools import cache
 import pytest
 
 from rlprm.errors import ConfigError, DataError, MismatchError
-from rlprm.rollouts.episode import Episode, episode_seed, rollout
+from rlprm.rollouts.episode import Episode, episode_seed
 from rlprm.rollouts.monte_carlo import estimate, replay, state_seed, waves
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import corridor
 from tests.toys.agents import SeededPolicy

@@ -19,7 +19,7 @@ from rlprm.errors import ArtifactError, ConfigError, DataError, MismatchError
 from rlprm.models.heads import LM, SCALAR
 from rlprm.models.loading import load_causal_lm, load_lm_reward_model
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.model_confidence import ModelConfidence
 from rlprm.scorers.policy_confidence import PolicyConfidence

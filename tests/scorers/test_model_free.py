@@ -9,7 +9,7 @@ import pytest
 
 from rlprm.errors import ConfigError
 from rlprm.functional.best_of_n import oracle_at_k
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers import Scorer
 from rlprm.scorers.declared import Declared
 from rlprm.scorers.policy_confidence import PolicyConfidence

@@ -18,7 +18,7 @@ from minigrid.envs.babyai.core.verifier import (
 from rlprm import envs, scorers
 from rlprm.envs import babyai, textcraft, webshop
 from rlprm.errors import ConfigError, MismatchError
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.transcript import Transcript, turns_of
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Trajectory
 from tests.toys.agents import ScriptedPolicy

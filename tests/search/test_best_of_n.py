@@ -9,7 +9,7 @@ import pytest
 
 from rlprm.errors import ConfigError, DataError
 from rlprm.evaluation.pool import Pool
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.scorers.random import Random
 from rlprm.scorers.shortest import Shortest
 from rlprm.search import best_of_n

@@ -14,8 +14,8 @@ import pytest
 from rlprm.data.conversation import Conversation
 from rlprm.errors import ConfigError, DataError
 from rlprm.policies.base import Completion
-from rlprm.rollouts.episode import rollout
 from rlprm.rollouts.monte_carlo import Estimate
+from rlprm.rollouts.waves import rollout
 from rlprm.stages.estimate import EstimateStore, Prefix, estimate_states, monte_carlo_labels, prefixes, select
 from rlprm.stages.settings import EstimateConfig
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory

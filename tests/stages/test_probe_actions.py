@@ -17,7 +17,7 @@ from rlprm.data.probes import ActionProbe, ProbedAction
 from rlprm.errors import ArtifactError, ConfigError, DataError, MismatchError
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.policies.base import Completion
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.runtime.record import recorded
 from rlprm.stages.probe_actions import choose_states, find_candidates, probe_actions
 from rlprm.stages.settings import ProbeActionsConfig

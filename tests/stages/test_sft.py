@@ -19,7 +19,7 @@ from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.models.loading import load_causal_lm, load_tokenizer, revision_of
 from rlprm.policies.hf import HFPolicy
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.runtime.config import parse
 from rlprm.runtime.record import read_record
 from rlprm.stages import sft

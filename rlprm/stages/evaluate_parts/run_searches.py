@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from rlprm import search
 from rlprm.evaluation.records import BEAM, GREEDY, SEARCH, Measurement, measure_results
 from rlprm.evaluation.search_store import SearchStore
+from rlprm.policies.base import LoadedPolicy
 from rlprm.policies.config import PolicyConfig
-from rlprm.policies.hf import HFPolicy
 from rlprm.runtime.processes import Processes
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.settings import own_settings
@@ -28,7 +28,7 @@ from rlprm.types import Task
 __all__ = ["decode_greedily", "load_policies", "measure_search", "run_search"]
 
 
-def load_policies(config: EvaluateConfig, policy: HFPolicy) -> dict[str, HFPolicy]:
+def load_policies(config: EvaluateConfig, policy: LoadedPolicy) -> dict[str, LoadedPolicy]:
     """Return the policy of every search, which may have a policy or a temperature of its own.
 
     Args:
@@ -56,7 +56,7 @@ def load_policies(config: EvaluateConfig, policy: HFPolicy) -> dict[str, HFPolic
 
 
 def decode_greedily(
-    config: EvaluateConfig, policy: HFPolicy, processes: Processes, tasks: Sequence[Task]
+    config: EvaluateConfig, policy: LoadedPolicy, processes: Processes, tasks: Sequence[Task]
 ) -> Measurement:
     """Decode in portions of tasks that fit into one wave."""
     greedy, setting = search.load("greedy"), config.episode_setting()
@@ -75,7 +75,7 @@ def run_search(
     wanted: Search,
     scorer: Scorer,
     rule: str | None,
-    policy: HFPolicy,
+    policy: LoadedPolicy,
     processes: Processes,
     tasks: Sequence[Task],
     revisions: Mapping[str, str],

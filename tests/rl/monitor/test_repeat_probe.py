@@ -9,7 +9,7 @@ import pytest
 from rlprm import envs
 from rlprm.rl.credit import CreditSetting
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
-from rlprm.rollouts.episode import rollout
+from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.toys.agents import FunctionScorer, ScriptedPolicy
 

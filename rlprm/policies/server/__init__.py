@@ -1,0 +1,1 @@
+"""A policy whose model stands on one or several inference servers (vLLM)."""

@@ -1,0 +1,303 @@
+"""Requests to one or several servers, with a time limit, retries, and another server when one is gone.
+
+A server that cannot be reached is asked for its health until it is back. Meanwhile its work goes to the
+others. If none can be reached for :attr:`Patience.without_server` seconds, the stage ends and can be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from rlprm.errors import ConfigError, ServersGoneError
+from rlprm.policies.server.loop import LoopThread
+
+__all__ = ["BadAnswerError", "Patience", "RequestFailedError", "Server", "Servers", "printable"]
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_IDLE = 4.0
+"""Seconds after which an idle connection is closed; vLLM closes them after 5."""
+_SLACK = 8
+"""Requests that a server may have more in flight than another before a new episode goes to the other."""
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long and how often something is tried."""
+
+    timeout: float = 600.0
+    """Seconds for one answer."""
+    attempts: int = 5
+    """How often one request may fail before it is given up."""
+    without_server: float = 300.0
+    """Seconds without any server after which the stage ends."""
+    pause: float = 0.5
+    """Seconds before the first retry; doubled for each further one."""
+
+    def before(self, retry: int) -> float:
+        """Return the seconds to wait before a retry, counted from 0."""
+        return float(min(self.pause * 2**retry, _LONGEST_PAUSE))
+
+
+class BadAnswerError(Exception):
+    """An answer cannot be used; the request is sent again, as often as any other that fails."""
+
+
+class RequestFailedError(Exception):
+    """A request was given up. The cause concerns this request alone, so that others may go on."""
+
+
+class _UnreachableError(Exception):
+    """No connection, or one that broke."""
+
+    def __init__(self, cause: str, *, was_sent: bool) -> None:
+        super().__init__(cause)
+        self.was_sent = was_sent
+
+
+class _BusyError(Exception):
+    """The server asks to be left alone for a while."""
+
+    def __init__(self, cause: str, seconds: float) -> None:
+        super().__init__(cause)
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class Server:
+    """A server and what is known of it."""
+
+    url: str
+    in_flight: int = 0
+    is_up: bool = True
+    returns: int = 0
+    """How often the server came back after it could not be reached."""
+    prober: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Servers:
+    """The servers of one policy.
+
+    Args:
+        urls: one or several, such as ``http://127.0.0.1:8000``.
+        key: sent as a bearer token if given.
+        patience: time limits and number of attempts.
+
+    Raises:
+        ConfigError: for a text that is no http address.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], *, key: str | None = None, patience: Patience | None = None
+    ) -> None:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(f"server: got {url!r}, allowed: addresses such as http://127.0.0.1:8000")
+        self.all = [Server(url.rstrip("/")) for url in urls]
+        self.patience = patience or Patience()
+        self._loop = LoopThread()
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client: httpx.AsyncClient | None = None
+        self._none_since: float | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for a coroutine that runs in the loop of the connections."""
+        return self._loop.run(coroutine)
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Start a coroutine in the loop of the connections."""
+        return self._loop.submit(coroutine)
+
+    def choose(self, preferred: int = 0) -> Server:
+        """Return the server for a new episode: the preferred one unless it has much more to do than another.
+
+        Args:
+            preferred: number of the server that has likely read the prompt already; any whole number.
+        """
+        up = [server for server in self.all if server.is_up] or self.all
+        wanted = up[preferred % len(up)]
+        idlest = min(up, key=lambda server: server.in_flight)
+        return idlest if wanted.in_flight > idlest.in_flight + _SLACK else wanted
+
+    async def ask(
+        self,
+        path: str,
+        body: Any,
+        read: Callable[[Any], _T],
+        *,
+        server: Server,
+        elsewhere: bool = True,
+    ) -> tuple[_T, Server]:
+        """Post a request until there is an answer that can be used.
+
+        Args:
+            path: of the endpoint.
+            body: sent as JSON.
+            read: turns the answer into what is returned, or raises :class:`BadAnswerError`.
+            server: is asked first.
+            elsewhere: ask another one if this one cannot be reached.
+
+        Returns:
+            What was read, and the server that answered.
+
+        Raises:
+            ConfigError: if the key is refused.
+            RequestFailedError: if the request is refused, or failed too often.
+            ServersGoneError: if no server could be reached for too long.
+        """
+        failures, busy_since = 0, None
+        while True:
+            server = await self._reachable(server, elsewhere)
+            try:
+                return read(await self._once(server, "POST", path, body)), server
+            except _UnreachableError as error:
+                cause = str(error)
+                self._lose(server, cause)
+                failures += error.was_sent
+                pause = 0.0
+            except _BusyError as error:
+                cause, pause = str(error), error.seconds
+                busy_since = busy_since or time.monotonic()
+                if time.monotonic() - busy_since > self.patience.without_server:
+                    raise RequestFailedError(f"{server.url} is busy: {cause}") from None
+            except BadAnswerError as error:
+                cause, pause = str(error), self.patience.before(failures)
+                failures += 1
+            if failures >= self.patience.attempts:
+                raise RequestFailedError(f"{failures} attempts failed, the last one with: {cause}")
+            await asyncio.sleep(pause)
+
+    async def get(self, server: Server, path: str) -> Any:
+        """Return what a server answers, or None if the server has no such endpoint.
+
+        Raises:
+            ConfigError: if the key is refused.
+            RequestFailedError: if the answer cannot be used.
+            ServersGoneError: if the server could not be reached for too long.
+        """
+        for attempt in range(self.patience.attempts):
+            await self._reachable(server, elsewhere=False)
+            try:
+                return await self._once(server, "GET", path, None)
+            except _UnreachableError as error:
+                self._lose(server, str(error))
+            except (_BusyError, BadAnswerError) as error:
+                await asyncio.sleep(self.patience.before(attempt))
+                cause = str(error)
+            except RequestFailedError:
+                return None
+        raise RequestFailedError(f"{server.url}{path}: {cause}")
+
+    async def _once(self, server: Server, method: str, path: str, body: Any) -> Any:
+        """Send a request once; return the JSON of the answer."""
+        if self._client is None:
+            limits = httpx.Limits(
+                max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
+            )
+            self._client = httpx.AsyncClient(limits=limits, headers=self._headers, trust_env=False)
+        server.in_flight += 1
+        try:
+            answer = await asyncio.wait_for(
+                self._client.request(method, server.url + path, json=body, timeout=self.patience.timeout),
+                self.patience.timeout,
+            )
+        except httpx.ConnectError as error:
+            raise _UnreachableError(f"no connection to {server.url} ({error})", was_sent=False) from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise BadAnswerError(
+                f"no answer from {server.url} in {self.patience.timeout:g} seconds"
+            ) from None
+        except httpx.HTTPError as error:
+            cause = printable(str(error)) or type(error).__name__
+            raise _UnreachableError(
+                f"the connection to {server.url} broke ({cause})", was_sent=True
+            ) from None
+        finally:
+            server.in_flight -= 1
+        return self._content(server, answer)
+
+    def _content(self, server: Server, answer: httpx.Response) -> Any:
+        status, said = answer.status_code, f"{server.url} answered {answer.status_code}: {_message(answer)}"
+        if status in (401, 403):
+            raise ConfigError(f"{said}; the key is read from the environment variable VLLM_API_KEY")
+        if status in (429, 503):
+            raise _BusyError(said, _retry_after(answer) or self.patience.before(1))
+        if status >= 500 or status == 408:
+            raise BadAnswerError(said)
+        if status >= 400:
+            raise RequestFailedError(said)
+        try:
+            return answer.json() if answer.content.strip() else None
+        except (ValueError, RecursionError):
+            raise BadAnswerError(f"{server.url} answered what is no JSON: {printable(answer.text)}") from None
+
+    async def _reachable(self, server: Server, elsewhere: bool) -> Server:
+        """Return a server that is up, the given one if possible; wait for one if there is none."""
+        while not server.is_up:
+            if elsewhere and any(other.is_up for other in self.all):
+                return self.choose(self.all.index(server))
+            since = time.monotonic() - (self._none_since or time.monotonic())
+            if since > self.patience.without_server:
+                raise ServersGoneError(
+                    f"no answer from {', '.join(s.url for s in self.all if not s.is_up)} for "
+                    f"{since:.0f} seconds; run the same command again when a server is there"
+                )
+            await asyncio.sleep(min(self.patience.pause, 1.0))
+        return server
+
+    def _lose(self, server: Server, cause: str) -> None:
+        """Note that a server cannot be reached, and ask for its health until it is back."""
+        if not server.is_up:
+            return
+        server.is_up = False
+        self._none_since = self._none_since or time.monotonic()
+        others = sum(other.is_up for other in self.all)
+        log.warning(
+            "%s; %s", cause, f"{others} of {len(self.all)} servers go on" if others else "waiting for it"
+        )
+        server.prober = asyncio.ensure_future(self._revive(server))
+
+    async def _revive(self, server: Server) -> None:
+        for retry in range(10**9):
+            await asyncio.sleep(min(self.patience.before(retry), 5.0))
+            try:
+                await self._once(server, "GET", "/health", None)
+            except (_UnreachableError, _BusyError, BadAnswerError, RequestFailedError, ConfigError):
+                continue
+            server.is_up, self._none_since = True, None
+            server.returns += 1
+            log.warning("%s is back", server.url)
+            return
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return what a server said as plain ASCII of one line: nothing of it may steer a terminal."""
+    short = text if len(text) <= limit else text[:limit] + " ..."
+    return ascii(short)[1:-1]
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        content = answer.json()
+        found = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
+        text = found.get("message", found) if isinstance(found, dict) else found
+        return printable(text if isinstance(text, str) else json.dumps(text))
+    except (ValueError, RecursionError):
+        return printable(answer.text)
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    try:
+        return min(max(0.0, float(answer.headers.get("retry-after", 0))), _LONGEST_PAUSE)
+    except ValueError:
+        return 0.0

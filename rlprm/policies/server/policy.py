@@ -1,0 +1,317 @@
+"""A policy whose model stands on one or several vLLM servers.
+
+An episode stays with its server, which has the keys and values of the conversation so far. A request that
+fails is sent again with the same seed. An episode whose request was given up ends as an error, and the others
+go on.
+
+The same seeds give the same episodes on one float32 server. Elsewhere the distribution is the same: rounding
+depends on what is computed side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from rlprm.data.conversation import Conversation
+from rlprm.data.rendering import ChatRenderer
+from rlprm.errors import ConfigError, MismatchError
+from rlprm.policies.base import Completion
+from rlprm.policies.decoding.thoughts import thought_limit
+from rlprm.policies.self_check import Reread
+from rlprm.policies.server.client import BadAnswerError, RequestFailedError, Server, Servers
+from rlprm.policies.server.generate import (
+    PATH,
+    Generated,
+    generate_request,
+    read_generated,
+    read_prompt_logprobs,
+    sampling_params,
+)
+from rlprm.policies.server.messages import write_message
+from rlprm.policies.server.served import Served, examine, refuse_other_weights, require_processed_logprobs
+from rlprm.types import Trajectory
+
+__all__ = ["ServerPolicy", "connect"]
+
+_T = TypeVar("_T")
+_REREAD = 6
+"""Tokens of an episode that are read again one by one, at temperatures other than 0 and 1."""
+
+
+class ServerPolicy:
+    """Samples actions on servers; made by :func:`connect`.
+
+    Args:
+        servers: which serve the same model.
+        served: what they serve.
+        renderer: of the model's tokenizer; knows the tokens that end a message.
+        model: the model without its weights, for its sizes.
+        revision: identifies the weights in stored trajectories.
+        temperature: of the sampling distribution; 0 is greedy.
+        max_new_tokens: length limit of one action, closing token included.
+        context_length: limit of a conversation in tokens.
+        max_thinking_tokens: see :class:`rlprm.policies.hf.HFPolicy`.
+        versions: versions of the weights that may have written a token; any if None.
+        name: of the model or adapter that requests are for; the base model's if None.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        served: Served,
+        renderer: ChatRenderer,
+        *,
+        model: Any,
+        revision: str,
+        temperature: float,
+        max_new_tokens: int,
+        context_length: int,
+        max_thinking_tokens: int | None = None,
+        versions: frozenset[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.servers, self.served, self.renderer, self.model = servers, served, renderer, model
+        self.revision, self.temperature = revision, temperature
+        self.max_new_tokens, self.context_length = max_new_tokens, context_length
+        self.max_thinking_tokens = max_thinking_tokens
+        self.versions, self.name = versions, name or served.model
+        self._thoughts = (
+            None
+            if max_thinking_tokens is None
+            else thought_limit(renderer, max_thinking_tokens, max_new_tokens)
+        )
+        self._stop_ids = frozenset({renderer.closing_id, *renderer.stop_ids})
+        self._vocabulary = len(renderer.tokenizer)
+
+    @property
+    def backend(self) -> Mapping[str, str]:
+        """See :class:`rlprm.policies.base.LoadedPolicy`."""
+        return {"engine": self.served.engine, "dtype": self.served.dtype}
+
+    def at_temperature(self, temperature: float) -> ServerPolicy:
+        """Return a policy of the same weights that samples at another temperature."""
+        return self._changed(temperature=temperature)
+
+    def with_weights(
+        self, *, revision: str, versions: frozenset[str], name: str | None = None
+    ) -> ServerPolicy:
+        """Return a policy of other weights that the servers have now."""
+        return self._changed(revision=revision, versions=versions, name=name or self.name)
+
+    def _changed(self, **changes: Any) -> ServerPolicy:
+        settings = {
+            name: getattr(self, name)
+            for name in (
+                "model", "revision", "temperature", "max_new_tokens", "context_length",
+                "max_thinking_tokens", "versions", "name",
+            )
+        }  # fmt: skip
+        return ServerPolicy(self.servers, self.served, self.renderer, **{**settings, **changes})
+
+    def clear(self) -> None:
+        """Do nothing: the servers decide what they keep."""
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """See :class:`rlprm.policies.base.AsyncPolicy`."""
+        return self.servers.submit(coroutine)
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        """Sample one action per conversation, all at once; see :class:`rlprm.policies.base.Policy`.
+
+        Raises:
+            ConfigError: if the servers refuse the key.
+            MismatchError: if other weights wrote a token than those expected.
+            ServersGoneError: if no server could be reached for too long.
+        """
+
+        async def act_all() -> list[Completion]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.act_one(conversation, seed))
+                    for conversation, seed in zip(conversations, seeds, strict=True)
+                ]
+            return [task.result() for task in tasks]
+
+        try:
+            return self.servers.run(act_all())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def act_one(self, conversation: Conversation, seed: int) -> Completion:
+        """Sample one action; see :meth:`act`. A request that was given up is a completion with an error."""
+        server = conversation.home if isinstance(conversation.home, Server) else None
+        here = server or self.servers.choose(_number(conversation))
+
+        async def ask(prompt_ids: Sequence[int], part_seed: int, most: int) -> Generated:
+            nonlocal here
+            params = sampling_params(
+                temperature=self.temperature, seed=part_seed, max_tokens=most, stop_ids=self._stop_ids
+            )
+            generated, here = await self.servers.ask(
+                PATH,
+                generate_request(self.name, prompt_ids, params),
+                lambda answer: read_generated(
+                    answer, max_tokens=most, stop_ids=self._stop_ids, vocabulary=self._vocabulary
+                ),
+                server=here,
+            )
+            self._require_version(generated.versions, here)
+            return generated
+
+        try:
+            return await write_message(
+                ask,
+                conversation.token_ids,
+                seed=seed,
+                max_new_tokens=self.max_new_tokens,
+                stop_ids=self._stop_ids,
+                thoughts=self._thoughts,
+            )
+        except RequestFailedError as error:
+            return Completion((), (), error=f"the policy's server: {error}")
+        finally:
+            conversation.home = here
+
+    def _require_version(self, versions: frozenset[str], server: Server) -> None:
+        if self.versions is not None and not versions <= self.versions:
+            raise MismatchError(
+                f"{server.url} wrote with weights of version {', '.join(sorted(versions))}, expected: "
+                f"{', '.join(sorted(self.versions))}; was the server restarted, or used by another run?"
+            )
+
+    def reread(self, trajectories: Sequence[Trajectory]) -> Reread:
+        """Ask the servers for log-probabilities of stored tokens; see :class:`~..self_check.Rereads`.
+
+        The model's own ones come with the prompt. Under another temperature a server gives them for single
+        tokens only, so that a few of each episode are read. The others are None.
+        """
+
+        async def read_all() -> list[list[float | None]]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._read(trajectory)) for trajectory in trajectories]
+            return [task.result() for task in tasks]
+
+        try:
+            found = self.servers.run(read_all())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        dtype = getattr(torch, self.served.dtype, torch.bfloat16)
+        return Reread(found, dtype)
+
+    async def _read(self, trajectory: Trajectory) -> list[float | None]:
+        places = [place for place, sampled in enumerate(trajectory.action_mask) if sampled]
+        if trajectory.temperature in (0.0, 1.0):
+            params = sampling_params(temperature=1.0, seed=0, max_tokens=1, stop_ids=(), prompt_logprobs=0)
+            ids = trajectory.token_ids[: places[-1] + 1]
+            logprobs, _ = await self.servers.ask(
+                PATH,
+                generate_request(self.name, ids, params),
+                lambda answer: read_prompt_logprobs(answer, ids),
+                server=self.servers.choose(),
+            )
+            return [logprobs[place] for place in places]
+        chosen = {places[round(i * (len(places) - 1) / (_REREAD - 1))] for i in range(_REREAD)}
+        return [await self._read_token(trajectory, place) if place in chosen else None for place in places]
+
+    async def _read_token(self, trajectory: Trajectory, place: int) -> float:
+        token = trajectory.token_ids[place]
+        params = sampling_params(
+            temperature=trajectory.temperature, seed=0, max_tokens=1, stop_ids=(), logprobs=2,
+            logprob_token_ids=[token, token],  # the first stands beside the sampled one
+        )  # fmt: skip
+
+        def read(answer: Any) -> float:
+            try:
+                top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+                return next(float(entry["logprob"]) for entry in top if entry["token_id"] == token)
+            except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+                raise BadAnswerError("the answer lacks the log-probability of a token") from None
+
+        request = generate_request(self.name, trajectory.token_ids[:place], params)
+        value, _ = await self.servers.ask(PATH, request, read, server=self.servers.choose())
+        return value
+
+
+def connect(
+    servers: Servers,
+    path: str,
+    renderer: ChatRenderer,
+    *,
+    model: Any,
+    revision: str,
+    temperature: float,
+    max_new_tokens: int,
+    context_length: int,
+    max_thinking_tokens: int | None = None,
+) -> ServerPolicy:
+    """Look at what the servers serve, and return a policy that acts there.
+
+    Args:
+        servers: one or several.
+        path: folder or hub id of the model that they should serve.
+        renderer: of the model's tokenizer.
+        model: the model without its weights.
+        revision: of the weights.
+        temperature: see :class:`ServerPolicy`.
+        max_new_tokens: see :class:`ServerPolicy`.
+        context_length: see :class:`ServerPolicy`.
+        max_thinking_tokens: see :class:`ServerPolicy`.
+
+    Raises:
+        ConfigError: if a server cannot be used, or its context is too short.
+        MismatchError: if the servers differ, or have other weights.
+        ServersGoneError: if no server could be reached for too long.
+    """
+
+    async def look() -> tuple[list[Served], list[str | None]]:
+        found, versions = [], []
+        for server in servers.all:
+            one = await examine(servers, server)
+            await require_processed_logprobs(servers, server, one.model, renderer.action_ids("x"))
+            await refuse_other_weights(servers, server, path)
+            info = await servers.get(server, "/weight_info")
+            found.append(one)
+            versions.append(info.get("weight_version") if isinstance(info, dict) else None)
+        return found, versions
+
+    found, versions = servers.run(look())
+    first = found[0]
+    for server, one in zip(servers.all, found, strict=True):
+        if replace(one, max_model_len=0) != replace(first, max_model_len=0):
+            raise MismatchError(
+                f"server: {servers.all[0].url} has {_words(first)}, {server.url} has {_words(one)}"
+            )
+        if one.max_model_len < context_length:
+            raise ConfigError(
+                f"context_length: got {context_length}, allowed: up to {one.max_model_len}, which "
+                f"{server.url} serves"
+            )
+    known = {version for version in versions if version is not None}
+    return ServerPolicy(
+        servers,
+        first,
+        renderer,
+        model=model,
+        revision=revision,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        context_length=context_length,
+        max_thinking_tokens=max_thinking_tokens,
+        versions=frozenset(known) if known else None,
+    )
+
+
+def _words(served: Served) -> str:
+    return f"{served.engine}, {served.model}, {served.dtype}"
+
+
+def _number(conversation: Conversation) -> int:
+    """Return a number that conversations with one opening share, since a server reads the opening once."""
+    return zlib.crc32(repr(conversation.owner).encode())

@@ -1,0 +1,173 @@
+"""What stands behind an address: which model, how it computes, and whether its probabilities can be used."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rlprm.errors import ConfigError, MismatchError
+from rlprm.models.hub.download import model_folder
+from rlprm.models.hub.weight_files import weight_files
+from rlprm.policies.server.client import RequestFailedError, Server, Servers, printable
+from rlprm.policies.server.generate import PATH, generate_request, read_generated, sampling_params
+
+__all__ = ["Served", "examine", "refuse_other_weights", "require_processed_logprobs"]
+
+log = logging.getLogger(__name__)
+_EMPTY = hashlib.sha256().hexdigest()
+_COLD = 0.5
+"""A temperature at which raw log-probabilities differ from those of the sampling distribution."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server says about itself."""
+
+    model: str
+    """Name that requests must use."""
+    max_model_len: int
+    """Most tokens of a conversation."""
+    engine: str
+    """Such as ``vllm 0.32.0``."""
+    dtype: str
+    """Of the computation; ``unknown`` if the server does not say."""
+
+
+async def examine(servers: Servers, server: Server) -> Served:
+    """Ask a server what it serves.
+
+    Raises:
+        ConfigError: if the server has no endpoint for token ids, or serves several models.
+    """
+    listed, version = await servers.get(server, "/v1/models"), await servers.get(server, "/version")
+    try:
+        base = [entry for entry in listed["data"] if entry.get("parent") is None]
+        names, lengths = [str(entry["id"]) for entry in base], [int(entry["max_model_len"]) for entry in base]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ConfigError(f"server: {server.url} does not say which model it serves, as vLLM does") from None
+    if len(names) != 1:
+        raise ConfigError(f"server: {server.url} serves {len(names)} models, allowed: one")
+    number = version.get("version", "?") if isinstance(version, dict) else "?"
+    return Served(names[0], lengths[0], f"vllm {printable(str(number), 40)}", await _dtype(servers, server))
+
+
+async def _dtype(servers: Servers, server: Server) -> str:
+    """Return the precision; development servers (VLLM_SERVER_DEV_MODE) say it."""
+    info = await servers.get(server, "/server_info?config_format=json")
+    try:
+        return str(info["vllm_config"]["model_config"]["dtype"]).removeprefix("torch.")
+    except (KeyError, TypeError):
+        return "unknown"
+
+
+async def require_processed_logprobs(servers: Servers, server: Server, model: str, prompt: list[int]) -> None:
+    """Refuse a server whose log-probabilities are not those of the sampling distribution.
+
+    At temperature T the log-probabilities of two tokens differ by 1/T of what they differ by at temperature
+    1. Raw log-probabilities do not depend on the temperature.
+
+    Args:
+        servers: all of them.
+        server: to examine.
+        model: name of the model there.
+        prompt: a few tokens.
+
+    Raises:
+        ConfigError: if they are raw, or the server has no endpoint for token ids.
+    """
+    warm, cold = [await _leading(servers, server, model, prompt, t) for t in (1.0, _COLD)]
+    both = sorted(warm.keys() & cold.keys(), key=lambda token: warm[token])
+    if len(both) < 2 or warm[both[-1]] - warm[both[0]] < 0.01:
+        return  # nearly uniform: raw and processed log-probabilities are the same
+    ratio = (cold[both[-1]] - cold[both[0]]) / (warm[both[-1]] - warm[both[0]])
+    if abs(ratio * _COLD - 1) > 0.2:
+        raise ConfigError(
+            f"server: {server.url} gives log-probabilities that are not those of the sampling distribution "
+            f"(at temperature {_COLD} they spread {ratio:.2f} times as far as at 1, not {1 / _COLD:.2f}); "
+            "start it with --logprobs-mode processed_logprobs"
+        )
+
+
+async def _leading(
+    servers: Servers, server: Server, model: str, prompt: list[int], temperature: float
+) -> Mapping[int, float]:
+    """Return the log-probabilities of the likeliest next tokens."""
+    params = sampling_params(temperature=temperature, seed=0, max_tokens=1, stop_ids=(), logprobs=8)
+
+    def read(answer: Any) -> dict[int, float]:
+        read_generated(answer, max_tokens=1, stop_ids=())
+        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {int(entry["token_id"]): float(entry["logprob"]) for entry in top}
+
+    try:
+        found, _ = await servers.ask(
+            PATH, generate_request(model, prompt, params), read, server=server, elsewhere=False
+        )
+    except RequestFailedError as error:
+        raise ConfigError(
+            f"server: {server.url} cannot be used ({error}); rlprm serve prints how to start one (vLLM 0.32 "
+            "or newer with --enable-scale-out)"
+        ) from None
+    return found
+
+
+async def refuse_other_weights(servers: Servers, server: Server, path: str) -> None:
+    """Compare weights that a server has under their own names with those in the model's files.
+
+    Only development servers (VLLM_SERVER_DEV_MODE) hash their weights. Weights that the server fuses, packs
+    or splits are passed over, so that a model that differs in these alone is not noticed.
+
+    Args:
+        servers: all of them.
+        server: to examine.
+        path: folder or hub id of the model.
+
+    Raises:
+        MismatchError: if some weight differs.
+    """
+    try:
+        found, _ = await servers.ask(
+            "/weight_checker", {"action": "checksum"}, lambda answer: dict(answer["checksums"]),
+            server=server, elsewhere=False,
+        )  # fmt: skip
+    except (RequestFailedError, KeyError, TypeError, ValueError):
+        log.info("%s does not say which weights it has: this is not checked", server.url)
+        return
+    theirs = {name.split(":")[-1]: digest for name, digest in found.items()}
+    if len(theirs) < len(found):
+        return  # split over several processes
+    wanted = {name: digest for name, digest in theirs.items() if digest != _EMPTY}
+    different = _different(path, wanted, await _dtype(servers, server))
+    if different:
+        raise MismatchError(
+            f"server: {server.url} has other weights than {path} ({', '.join(different[:3])}"
+            f"{' and others' if len(different) > 3 else ''}); start it with this model"
+        )
+
+
+def _different(path: str, theirs: Mapping[str, str], dtype: str) -> list[str]:
+    """Return the names of one-dimensional weights whose hash is another; matrices may be padded or packed."""
+    different = []
+    cast = getattr(torch, dtype, None)
+    for file in weight_files(model_folder(path)):
+        if file.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys() & theirs.keys():
+                    if len(stored.get_slice(name).get_shape()) != 1:
+                        continue
+                    weight = stored.get_tensor(name)
+                    weight = weight.to(cast) if isinstance(cast, torch.dtype) else weight
+                    data = weight.contiguous().view(torch.uint8).numpy().tobytes()
+                    if hashlib.sha256(data).hexdigest() != theirs[name]:
+                        different.append(name)
+        except SafetensorError:
+            return []  # damaged; loading reports it
+    return sorted(different)

@@ -1,0 +1,68 @@
+"""A wave of episodes, from its tasks to its trajectories.
+
+A policy in this process acts for all running episodes at once, turn by turn. Episodes of a policy on a server
+go on one by one (:mod:`rlprm.rollouts.free_running`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from rlprm.policies.base import AsyncPolicy, Policy
+from rlprm.rollouts.acting import act
+from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
+from rlprm.rollouts.free_running import FreePolicy, episodes_as_they_end, finish_freely
+from rlprm.types import EpisodeSetting, Task, Trajectory
+
+__all__ = ["finish_episodes", "free_policy", "rollout"]
+
+
+def rollout(
+    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
+) -> list[Trajectory]:
+    """Run one wave: an episode for each (task, sample number), side by side.
+
+    If an environment or the policy fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an
+    error.
+    """
+    seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
+    if free := free_policy(policy):
+        done = dict(episodes_as_they_end(seeded, free, setting, in_flight=len(seeded)))
+        return [done[number] for number in range(len(seeded))]
+    episodes = start_episodes(seeded, setting, policy)
+    finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)
+    return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
+
+
+def finish_episodes(
+    episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
+) -> None:
+    """Advance episodes until each has stopped.
+
+    Args:
+        episodes: in any state; finished ones stay as they are.
+        policy: acts for all of them.
+        on_turn: called with the number of episodes still running: after each turn of all, or after each
+            episode if they do not wait for each other.
+    """
+    running = [episode for episode in episodes if episode.stop is None]
+    if free := free_policy(policy):
+        for left, _ in zip(
+            reversed(range(len(running))),
+            finish_freely(running, free, in_flight=max(1, len(running))),
+            strict=True,
+        ):
+            if on_turn is not None:
+                on_turn(left)
+        return
+    while running:
+        advance_all(running, act(policy, [e.conversation for e in running], [e.next_seed() for e in running]))
+        running = [episode for episode in running if episode.stop is None]
+        if on_turn is not None:
+            on_turn(len(running))
+
+
+def free_policy(policy: Policy) -> FreePolicy | None:
+    """Return the policy if its episodes need not wait for each other."""
+    return cast(FreePolicy, policy) if isinstance(policy, AsyncPolicy) else None
