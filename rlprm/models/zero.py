@@ -135,7 +135,9 @@ def loading_unsharded() -> Iterator[None]:
         integration.set_hf_deepspeed_config(held)
 
 
-def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:
+def full_weights(
+    model: nn.Module, *, trained_only: bool = False, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """Return the optimiser's float32 master weights, gathered on the CPU of the first process.
 
     The bfloat16 weights of the forward pass are rounded copies of them. Every process must call this.
@@ -143,6 +145,8 @@ def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, T
     Args:
         model: the trained model, not the engine around it.
         trained_only: leave out frozen weights.
+        dtype: that weights are rounded to, one after the other, so that memory never holds all in float32;
+            None leaves them.
 
     Returns:
         Weights and buffers by their names in the model's state; empty in the other processes.
@@ -155,7 +159,8 @@ def full_weights(model: nn.Module, *, trained_only: bool = False) -> dict[str, T
             continue
         if id(tensor) not in copies:
             master = _master(tensor)
-            copies[id(tensor)] = master.cpu() if is_first else torch.empty(0)
+            wanted = dtype if master.is_floating_point() else None
+            copies[id(tensor)] = master.to("cpu", wanted) if is_first else torch.empty(0)
         weights[name] = copies[id(tensor)]
     return weights if is_first else {}
 

@@ -19,6 +19,7 @@ from rlprm.types import End, EpisodeSetting
 if TYPE_CHECKING:
     from rlprm.data.shards import Shards
     from rlprm.policies.base import LoadedPolicy
+    from rlprm.policies.server.policy import ServerPolicy
 
 __all__ = ["PolicyConfig", "TaskConfig"]
 
@@ -173,7 +174,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
 
         self.require_positions()
         if self.server:
-            return self._connect()
+            return self.connect()
         return HFPolicy(
             load_causal_lm(self.model, dtype=self.dtype),
             ChatRenderer(self.load_tokenizer(self.model)),
@@ -185,7 +186,12 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             max_thinking_tokens=self.max_thinking_tokens,
         )
 
-    def _connect(self) -> LoadedPolicy:
+    def connect(self, *, check_weights: bool = True) -> ServerPolicy:
+        """Look for the policy on its servers; see :meth:`load_policy`.
+
+        Args:
+            check_weights: see :func:`rlprm.policies.server.policy.connect`.
+        """
         from rlprm.data.rendering import ChatRenderer
         from rlprm.models.generation import ends_of, model_without_weights
         from rlprm.models.loading import context_length_of, revision_of
@@ -203,5 +209,6 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             context_length=self.context_length or context_length_of(self.model),
+            check_weights=check_weights,
             max_thinking_tokens=self.max_thinking_tokens,
         )

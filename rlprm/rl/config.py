@@ -164,6 +164,12 @@ class RLConfig(TuningConfig, PolicyConfig):
         "auto", "Weights in training; auto: float32, or bfloat16 under LoRA if bf16 is on.",
         choices=("auto", "float32", "bfloat16"), group="Weights that are trained",
     )  # fmt: skip
+    sync_dir: str = setting(
+        "",
+        "Folder that the servers see under the same path, for new weights; a RAM disk such as /dev/shm/NAME "
+        "is fastest; sync in output_dir if unset.",
+        group="Policy on a server", recorded="never",
+    )  # fmt: skip
     # The critic
     critic: str = setting(
         "separate", "The critic: separate (a model of its own) or shared (a head).",

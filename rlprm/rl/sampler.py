@@ -1,4 +1,4 @@
-"""Where episodes come from: the policy under training, in this process or (later) on a server.
+"""Where episodes come from: the policy under training, in this process or on servers.
 
 The loop acts through a sampler only. After each update ``sync`` hands the sampler the new weights, and
 ``collect`` runs episodes with the weights of the last ``sync``.
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm, revision_of
-from rlprm.policies.base import Policy
+from rlprm.policies.base import LoadedPolicy, Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.policies.merged import can_be_merged, merge_into, merged_copy
 from rlprm.policies.self_check import FirstWaveCheck
@@ -40,6 +40,11 @@ class Sampler(Protocol):
     @property
     def policy(self) -> Policy:
         """Renderer and limits of the policy, to replay stored episodes with; only ``collect`` acts."""
+        ...
+
+    @property
+    def in_half(self) -> bool:
+        """Whether the policy acts in less than float32, whatever it is trained in."""
         ...
 
     @collective
@@ -91,6 +96,11 @@ class LocalSampler:
     def policy(self) -> Policy:
         """See :class:`Sampler`."""
         return self._synced_policy()
+
+    @property
+    def in_half(self) -> bool:
+        """See :class:`Sampler`."""
+        return self.saved_dtype != "float32"
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
@@ -182,7 +192,7 @@ class LocalSampler:
 @collective
 def run_distributed(
     jobs: Sequence[tuple[Task, int]],
-    policy: HFPolicy,
+    policy: LoadedPolicy,
     setting: EpisodeSetting,
     *,
     wave_size: int,

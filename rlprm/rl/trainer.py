@@ -148,7 +148,8 @@ class RLTrainer:
                 token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
             )  # fmt: skip
         refuse_mismatch(
-            sampler_mismatch(batch, old), limit=config.max_sampler_mismatch, half=self.engine.in_half,
+            sampler_mismatch(batch, old), limit=config.max_sampler_mismatch,
+            half=self.engine.in_half or self.sampler.in_half,
             temperature=config.temperature, iteration=iteration,
         )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())

@@ -41,12 +41,13 @@ from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differen
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.refresh import FreshTrajectories, check_relabelling
-from rlprm.rl.sampler import LocalSampler
+from rlprm.rl.sampler import LocalSampler, Sampler
+from rlprm.rl.server_sampler import ServerSampler
 from rlprm.rl.state import RunState
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.processes import SINGLE_PROCESS, collective
+from rlprm.runtime.processes import SINGLE_PROCESS, Processes, collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import is_finished, recorded
 from rlprm.runtime.settings import own_settings
@@ -120,10 +121,9 @@ def run(config: RLConfig) -> dict[str, Any]:
             state = RunState(prm=config.prm)
         else:
             log.info("%s: going on after iteration %d", folder, state.iteration)
-        sampler = LocalSampler(
-            config, ChatRenderer(tokenizer), processes,
-            saved_dtype="bfloat16" if computes_in_bf16 else "float32",
-        )  # fmt: skip
+        sampler = _sampler(
+            config, ChatRenderer(tokenizer), processes, "bfloat16" if computes_in_bf16 else "float32"
+        )
         tracker = Tracker(
             config.report_to if processes.is_main else "none",
             name=folder.name, config=identity, folder=folder,
@@ -154,6 +154,13 @@ def run(config: RLConfig) -> dict[str, Any]:
         results.update({k: summary[k] for k in ("env_steps", "tokens", "alarm", "selected_iteration")})
         results.update({k: summary[k] for k in (*_COMPARED, "bf16_load") if k in summary})
     return summary
+
+
+def _sampler(config: RLConfig, renderer: ChatRenderer, processes: Processes, saved_dtype: str) -> Sampler:
+    """Return what acts: this process, or servers."""
+    if not config.server:
+        return LocalSampler(config, renderer, processes, saved_dtype=saved_dtype)
+    return ServerSampler(config, config.connect(check_weights=False), processes)
 
 
 def _check_refresh(config: RLConfig) -> None:

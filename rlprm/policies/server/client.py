@@ -137,6 +137,7 @@ class Servers:
         *,
         server: Server,
         elsewhere: bool = True,
+        as_text: bool = False,
     ) -> tuple[_T, Server]:
         """Post a request until there is an answer that can be used.
 
@@ -146,6 +147,7 @@ class Servers:
             read: turns the answer into what is returned, or raises :class:`BadAnswerError`.
             server: is asked first.
             elsewhere: ask another one if this one cannot be reached.
+            as_text: the answer is no JSON.
 
         Returns:
             What was read, and the server that answered.
@@ -159,7 +161,7 @@ class Servers:
         while True:
             server = await self._reachable(server, elsewhere)
             try:
-                return read(await self._once(server, "POST", path, body)), server
+                return read(await self._once(server, "POST", path, body, as_text)), server
             except _UnreachableError as error:
                 cause = str(error)
                 self._lose(server, cause)
@@ -188,7 +190,7 @@ class Servers:
         for attempt in range(self.patience.attempts):
             await self._reachable(server, elsewhere=False)
             try:
-                return await self._once(server, "GET", path, None)
+                return await self._once(server, "GET", path)
             except _UnreachableError as error:
                 self._lose(server, str(error))
             except (_BusyError, BadAnswerError) as error:
@@ -198,8 +200,10 @@ class Servers:
                 return None
         raise RequestFailedError(f"{server.url}{path}: {cause}")
 
-    async def _once(self, server: Server, method: str, path: str, body: Any) -> Any:
-        """Send a request once; return the JSON of the answer."""
+    async def _once(
+        self, server: Server, method: str, path: str, body: Any = None, as_text: bool = False
+    ) -> Any:
+        """Send a request once; return the JSON of the answer, or its text."""
         if self._client is None:
             limits = httpx.Limits(
                 max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
@@ -224,9 +228,9 @@ class Servers:
             ) from None
         finally:
             server.in_flight -= 1
-        return self._content(server, answer)
+        return self._content(server, answer, as_text)
 
-    def _content(self, server: Server, answer: httpx.Response) -> Any:
+    def _content(self, server: Server, answer: httpx.Response, as_text: bool) -> Any:
         status, said = answer.status_code, f"{server.url} answered {answer.status_code}: {_message(answer)}"
         if status in (401, 403):
             raise ConfigError(f"{said}; the key is read from the environment variable VLLM_API_KEY")
@@ -236,6 +240,8 @@ class Servers:
             raise BadAnswerError(said)
         if status >= 400:
             raise RequestFailedError(said)
+        if as_text:
+            return answer.text
         try:
             return answer.json() if answer.content.strip() else None
         except (ValueError, RecursionError):
@@ -271,7 +277,7 @@ class Servers:
         for retry in range(10**9):
             await asyncio.sleep(min(self.patience.before(retry), 5.0))
             try:
-                await self._once(server, "GET", "/health", None)
+                await self._once(server, "GET", "/health")
             except (_UnreachableError, _BusyError, BadAnswerError, RequestFailedError, ConfigError):
                 continue
             server.is_up, self._none_since = True, None

@@ -100,7 +100,7 @@ class ServerPolicy:
         return self._changed(temperature=temperature)
 
     def with_weights(
-        self, *, revision: str, versions: frozenset[str], name: str | None = None
+        self, *, revision: str, versions: frozenset[str] | None, name: str | None = None
     ) -> ServerPolicy:
         """Return a policy of other weights that the servers have now."""
         return self._changed(revision=revision, versions=versions, name=name or self.name)
@@ -250,6 +250,7 @@ def connect(
     max_new_tokens: int,
     context_length: int,
     max_thinking_tokens: int | None = None,
+    check_weights: bool = True,
 ) -> ServerPolicy:
     """Look at what the servers serve, and return a policy that acts there.
 
@@ -263,6 +264,7 @@ def connect(
         max_new_tokens: see :class:`ServerPolicy`.
         context_length: see :class:`ServerPolicy`.
         max_thinking_tokens: see :class:`ServerPolicy`.
+        check_weights: refuse servers with other weights; False if they get new ones before they act.
 
     Raises:
         ConfigError: if a server cannot be used, or its context is too short.
@@ -275,7 +277,8 @@ def connect(
         for server in servers.all:
             one = await examine(servers, server)
             await require_processed_logprobs(servers, server, one.model, renderer.action_ids("x"))
-            await refuse_other_weights(servers, server, path)
+            if check_weights:
+                await refuse_other_weights(servers, server, path)
             info = await servers.get(server, "/weight_info")
             found.append(one)
             versions.append(info.get("weight_version") if isinstance(info, dict) else None)

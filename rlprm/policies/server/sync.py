@@ -1,0 +1,145 @@
+"""New weights for servers: files that the servers see, and requests that let the servers read them.
+
+Adapters are loaded under a name of their own for each version, so that no token can be of another one. Full
+weights replace those of the server. The keys and values of the old weights must go with them: a server that
+keeps its prefix cache writes with a mixture of both, without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlprm.errors import ConfigError
+from rlprm.policies.server.client import RequestFailedError, Server, Servers
+from rlprm.runtime.files import write_json
+
+__all__ = ["REPACK", "dtype_of", "push_adapter", "push_weights", "write_folder", "write_weights"]
+
+REPACK = "rlprm_repack"
+"""Method of the worker extension that ``rlprm serve`` starts a server with (``serving/vllm_extension``)."""
+_SHARD = 4 << 30
+
+
+def write_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write weights as safetensors, aside first, and under their name when all are there.
+
+    Args:
+        weights: by their names in a checkpoint. Of tied weights, which are one tensor, the first is written.
+        folder: is replaced.
+    """
+    first = {id(weight): name for name, weight in reversed(list(weights.items()))}
+    own = {name: weight.contiguous() for name, weight in weights.items() if first[id(weight)] == name}
+    write_folder(folder, lambda aside: _write_shards(own, aside))
+
+
+def _write_shards(weights: Mapping[str, Tensor], folder: Path) -> None:
+    shards = split_torch_state_dict_into_shards(dict(weights), max_shard_size=_SHARD)
+    for file, names in shards.filename_to_tensors.items():
+        save_file({name: weights[name] for name in names}, folder / file, metadata={"format": "pt"})
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        write_json(folder / "model.safetensors.index.json", index)
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Fill a folder under another name, and rename it when it is whole."""
+    aside = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+async def push_weights(servers: Servers, folder: Path, version: str) -> None:
+    """Let every server read its weights from a folder; nothing may be in flight.
+
+    Args:
+        servers: all of them.
+        folder: seen by the servers under the same path.
+        version: that the tokens of these weights are marked with.
+
+    Raises:
+        ConfigError: if a server does not allow it.
+        ServersGoneError: if no server could be reached for too long.
+    """
+    if not folder.is_dir():  # a server that reads from nowhere dies
+        raise ConfigError(f"no weights for the servers at {str(folder)!r}")
+    path = str(folder.resolve())
+
+    async def push(server: Server) -> None:
+        await _post(servers, server, "/pause?mode=wait")  # the default would abort what another run asked for
+        try:
+            await _call(servers, server, "reload_weights", weights_path=path)
+            if await _is_on_cpu(servers, server):
+                await _call(servers, server, REPACK)
+            await _post(servers, server, "/reset_prefix_cache")
+            await _post(servers, server, "/update_weight_version", {"new_version": version})
+        finally:
+            await _post(servers, server, "/resume", may_fail=True)
+
+    await asyncio.gather(*(push(server) for server in servers.all))
+
+
+async def push_adapter(servers: Servers, folder: Path, name: str, *, before: str | None) -> None:
+    """Let every server load an adapter; requests name it as their model.
+
+    Args:
+        servers: all of them.
+        folder: of the adapter, as peft saves one; seen by the servers under the same path.
+        name: of this version.
+        before: an adapter that is unloaded first.
+
+    Raises:
+        ConfigError: if a server does not load adapters while it runs.
+        ServersGoneError: if no server could be reached for too long.
+    """
+
+    async def push(server: Server) -> None:
+        if before is not None:
+            await _post(servers, server, "/v1/unload_lora_adapter", {"lora_name": before}, may_fail=True)
+        request = {"lora_name": name, "lora_path": str(folder.resolve()), "load_inplace": True}
+        await _post(servers, server, "/v1/load_lora_adapter", request, may_fail=False)
+
+    await asyncio.gather(*(push(server) for server in servers.all))
+
+
+async def _is_on_cpu(servers: Servers, server: Server) -> bool:
+    info = await servers.get(server, "/server_info?config_format=json")
+    try:
+        return "cpu" in str(info["vllm_config"]["device_config"]).lower()
+    except (KeyError, TypeError):
+        return False
+
+
+async def _call(servers: Servers, server: Server, method: str, **arguments: Any) -> None:
+    await _post(servers, server, "/collective_rpc", {"method": method, "kwargs": arguments})
+
+
+async def _post(
+    servers: Servers, server: Server, path: str, body: Any = None, *, may_fail: bool = False
+) -> None:
+    try:
+        await servers.ask(path, body or {}, str, server=server, elsewhere=False, as_text=True)
+    except RequestFailedError as error:
+        if not may_fail:
+            raise ConfigError(
+                f"server: {server.url} did not take new weights ({error}); start it as rlprm serve does, "
+                "with VLLM_SERVER_DEV_MODE=1, or for adapters with --enable-lora, --max-lora-rank and "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+            ) from None
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the precision of a server; float32 if the server does not say."""
+    found = getattr(torch, name, torch.float32)
+    return found if isinstance(found, torch.dtype) else torch.float32

@@ -1,0 +1,179 @@
+"""Episodes of the policy under training on inference servers, which get its weights after each update."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from rlprm.errors import TrainingError
+from rlprm.models import zero
+from rlprm.models.hub.download import model_folder
+from rlprm.models.loading import revision_of
+from rlprm.policies.base import Policy
+from rlprm.policies.decoding.whole import read_places
+from rlprm.policies.self_check import FirstWaveCheck
+from rlprm.policies.server.check import out_of_step
+from rlprm.policies.server.policy import ServerPolicy
+from rlprm.policies.server.sync import dtype_of, push_adapter, push_weights, write_folder, write_weights
+from rlprm.rl.config import RLConfig
+from rlprm.rl.engine import Engine
+from rlprm.rl.monitor.mismatch import MEAN_OF_FLOAT32, MEAN_OF_HALF
+from rlprm.rl.sampler import run_distributed
+from rlprm.runtime.processes import Processes, collective
+from rlprm.types import EpisodeSetting, Task, Trajectory
+
+__all__ = ["ServerSampler"]
+
+log = logging.getLogger(__name__)
+
+
+class ServerSampler:
+    """Acts through servers; see :class:`rlprm.rl.sampler.Sampler`.
+
+    A policy with adapters is served as the base model and an adapter, any other one as full weights. After
+    each update the new weights are written to a folder that the servers see, and read there. Some
+    log-probabilities are then compared with the trainer's.
+
+    Args:
+        config: of the run.
+        policy: on the servers, as it was found.
+        processes: of the launch; each asks the servers for its share of the episodes.
+    """
+
+    def __init__(self, config: RLConfig, policy: ServerPolicy, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self._policy = policy
+        self._base = policy.name
+        self._folder = Path(config.sync_dir or f"{config.output_dir}/sync")
+        self._name = Path(config.output_dir).name
+        self._engine: Engine | None = None
+        self._version = 0
+        self._adapter: str | None = None
+        self._check = FirstWaveCheck()
+        opening = policy.renderer.prompt_ids([{"role": "user", "content": "x"}])
+        self._prompts: list[tuple[int, ...]] = [tuple(opening)]
+
+    @property
+    def policy(self) -> Policy:
+        """See :class:`rlprm.rl.sampler.Sampler`."""
+        return self._policy
+
+    @property
+    def in_half(self) -> bool:
+        """See :class:`rlprm.rl.sampler.Sampler`."""
+        return self._policy.served.dtype != "float32"
+
+    @collective
+    def sync(self, engine: Engine, *, version: int) -> None:
+        """See :class:`rlprm.rl.sampler.Sampler`.
+
+        Raises:
+            ConfigError: if a server does not take new weights.
+            TrainingError: if a server then writes with other weights than the trainer has.
+        """
+        self._engine, self._version = engine, version
+        if isinstance(engine.model.policy, PeftModel):
+            self._push_adapter(engine)
+        else:
+            self._push_weights(engine)
+        self._compare(engine)
+
+    def _push_adapter(self, engine: Engine) -> None:
+        if self._adapter is None:  # an earlier run may have left other weights
+            self._serve(model_folder(self.config.model), f"{self._name}-base")
+        name = f"{self._name}-{self._version}"
+        folder = self._folder / name
+        with engine.acting() as policy:
+            if self.processes.is_main:
+                write_folder(folder, policy.save_pretrained)
+                self._policy.servers.run(
+                    push_adapter(self._policy.servers, folder, name, before=self._adapter)
+                )
+        self.processes.wait()
+        self._forget(self._adapter, name)
+        self._adapter = name
+        self._policy = self._policy.with_weights(revision=name, versions=None, name=name)
+
+    def _push_weights(self, engine: Engine) -> None:
+        weights = zero.full_weights(engine.model.policy, dtype=dtype_of(self._policy.served.dtype))
+        version = f"{self._name}-{self._version}"
+        if self.processes.is_main:
+            write_weights(weights, self._folder / "weights")
+            del weights
+            self._policy.servers.run(push_weights(self._policy.servers, self._folder / "weights", version))
+        self.processes.wait()
+        self._policy = self._policy.with_weights(revision=version, versions=frozenset({version}))
+
+    def _forget(self, old: str | None, new: str) -> None:
+        """Remove the files of an adapter that no server reads any more."""
+        if self.processes.is_main and old is not None and old != new:
+            shutil.rmtree(self._folder / old, ignore_errors=True)
+
+    def _compare(self, engine: Engine) -> None:
+        """End the run if the servers do not write with the trainer's weights.
+
+        Raises:
+            TrainingError: naming what is likely out of step.
+        """
+        found = None
+        with engine.acting() as policy:
+            if self.processes.is_main:
+                half = self.in_half or engine.in_half
+
+                def read(ids: Sequence[int], places: Sequence[int]) -> list[float]:
+                    with torch.inference_mode():
+                        return read_places(policy, ids, places, temperature=self._policy.temperature)[0]
+
+                found = out_of_step(
+                    self._policy, self._prompts, read, bound=MEAN_OF_HALF if half else MEAN_OF_FLOAT32
+                )
+        found = self.processes.gather_all(found)[0]
+        if found is not None:
+            raise TrainingError(f"after version {self._version} of the weights was handed on, {found}")
+
+    @collective
+    @contextmanager
+    def acting_as(self, model: str) -> Iterator[None]:
+        """See :class:`rlprm.rl.sampler.Sampler`."""
+        synced, version = self._policy, f"{self._name}-saved-{revision_of(model)}"
+        self._serve(model_folder(model), version)
+        self._policy = synced.with_weights(
+            revision=revision_of(model), versions=frozenset({version}), name=self._base
+        )
+        try:
+            yield
+        finally:
+            self._policy = synced
+            if self._adapter is not None:
+                self._serve(model_folder(self.config.model), f"{self._name}-base")
+            if self._engine is not None:
+                self.sync(self._engine, version=self._version)
+
+    def _serve(self, folder: Path, version: str) -> None:
+        if self.processes.is_main:
+            self._policy.servers.run(push_weights(self._policy.servers, folder, version))
+        self.processes.wait()
+
+    @collective
+    def collect(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+    ) -> list[Trajectory]:
+        """See :class:`rlprm.rl.sampler.Sampler`."""
+        found = run_distributed(
+            jobs,
+            self._policy.at_temperature(0.0) if greedy else self._policy,
+            setting,
+            wave_size=self.config.wave_size,
+            seed=self.config.seed,
+            processes=self.processes,
+            check=self._check,
+        )
+        # Prompts that the servers have read: a cache that is left from other weights shows there.
+        self._prompts = [t.token_ids[: t.steps[-1].start] for t in found if t.steps][:2] or self._prompts
+        return found

@@ -1,0 +1,1 @@
+"""Servers: a PRM that scores, and vLLM servers that act."""
