@@ -276,9 +276,13 @@ class Servers:
     async def _revive(self, server: Server) -> None:
         for retry in range(10**9):
             await asyncio.sleep(min(self.patience.before(retry), 5.0))
-            try:
-                await self._once(server, "GET", "/health")
-            except (_UnreachableError, _BusyError, BadAnswerError, RequestFailedError, ConfigError):
+            # Over a new connection: an old one may outlive a server that takes no others.
+            async with httpx.AsyncClient(headers=self._headers, trust_env=False) as client:
+                try:
+                    answer = await client.get(f"{server.url}/health", timeout=self.patience.timeout)
+                except httpx.HTTPError:
+                    continue
+            if answer.status_code != 200:
                 continue
             server.is_up, self._none_since = True, None
             server.returns += 1
