@@ -35,6 +35,7 @@ _STAGES = {
     "export": "trajectories -> AgentGym's format",
     "evaluate": "policy + scorers -> search, table, plots",
     "quickstart": "all of the above on a laptop, in minutes",
+    "serve": "a policy -> vLLM servers, for the stages that act",
 }
 
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if launch is not None:
             settings_of(arguments[0], launch.settings)  # reports a mistake once, not in each process
             replace_process(launch)
-        run_stage(arguments[0], arguments[1:])
+        status = run_stage(arguments[0], arguments[1:])
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     _leave_process_group()
-    return 0
+    return status
 
 
 def _print(command: Callable[[Sequence[str]], str], words: Sequence[str]) -> int:
@@ -108,14 +109,25 @@ def _append_current_folder() -> None:
         sys.path.append(os.getcwd())
 
 
-def run_stage(name: str, argv: Sequence[str]) -> None:
-    """Parse a stage's configuration and run it; the name is one of the stages."""
-    config = settings_of(name, argv)
+def run_stage(name: str, argv: Sequence[str]) -> int:
+    """Parse a stage's configuration and run it; the name is one of the stages. Returns the exit status."""
+    words, command = _split_command(name, argv)
+    config = settings_of(name, words)
     # Imported late: help and mistakes need no torch.
     module = importlib.import_module(f"rlprm.stages.{name.replace('-', '_')}")
     _silence_libraries()
-    with overwriting(FLAG in argv):
-        module.run(config)
+    with overwriting(FLAG in words):
+        found = module.run(config, command) if command else module.run(config)
+    return found if isinstance(found, int) else 0
+
+
+def _split_command(name: str, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what stands before ``--``, and the command behind it that runs beside servers."""
+    words = list(argv)
+    if name != "serve" or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
 
 
 def settings_of(name: str, argv: Sequence[str]) -> Any:

@@ -72,7 +72,10 @@ def parse(config_type: type[_T], argv: Sequence[str], *, prog: str = "rlprm") ->
         print(help_text(config_type, prog=prog, with_library=given.help_all))
         raise SystemExit(0)
     reader = _Reader(config_type)
-    recipe = resolve(given.file, [], without_file(argv), accepted_names(config_type) if given.file else set())
+    recipe = resolve(
+        given.file, [], without_file(argv), accepted_names(config_type) if given.file else set(),
+        of_any_stage=getattr(config_type, "OF_ANY_STAGE", False),
+    )  # fmt: skip
     reader.read_file(recipe.values, given.file or "")
     reader.read_command_line(read_arguments(recipe.rest))
     return cast(_T, reader.build())

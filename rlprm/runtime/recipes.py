@@ -39,6 +39,7 @@ STAGE_SETTINGS = {
     "export": "rlprm.stages.settings:ExportConfig",
     "evaluate": "rlprm.stages.settings:EvaluateConfig",
     "quickstart": "rlprm.stages.settings:QuickstartConfig",
+    "serve": "rlprm.serving.vllm_settings:ServeConfig",
 }
 """Stage → its settings, as ``module:class``; none of these modules imports torch."""
 
@@ -56,7 +57,12 @@ class Arguments:
 
 
 def resolve(
-    file: str | None, overrides: Sequence[tuple[list[str], Any]], rest: Sequence[str], names: set[str]
+    file: str | None,
+    overrides: Sequence[tuple[list[str], Any]],
+    rest: Sequence[str],
+    names: set[str],
+    *,
+    of_any_stage: bool = False,
 ) -> Arguments:
     """Read the recipe, if any, and put ``root`` in wherever ``${root}`` stands.
 
@@ -65,13 +71,14 @@ def resolve(
         overrides: dotted settings of the command line.
         rest: other arguments of the command line; ``--root`` may be among them.
         names: settings of the stage.
+        of_any_stage: whether the recipe may be another stage's, see :func:`read_recipe`.
 
     Raises:
         ArtifactError: if the recipe or a base is missing.
         ConfigError: for an unknown setting in a base, a circle of bases or an unknown ``${name}``.
     """
     given, words = _take_root(rest)
-    values = read_recipe(file, names) if file else {}
+    values = read_recipe(file, names, of_any_stage=of_any_stage) if file else {}
     root = values.pop(ROOT, None) if given is None else given
     values.pop(ROOT, None)
     if root is not None and (not isinstance(root, str) or not root or "${" in root):
@@ -87,13 +94,14 @@ def resolve(
     )
 
 
-def read_recipe(name: str, names: set[str]) -> dict[str, Any]:
+def read_recipe(name: str, names: set[str], *, of_any_stage: bool = False) -> dict[str, Any]:
     """Return the settings of a recipe over those of its bases; ``root`` is among them if it is set.
 
     Args:
         name: a path, or the name of a shipped recipe.
         names: settings of the stage. Others are left out if a base holds them and another stage has them;
             if the recipe itself holds one, it stays and is the caller's to refuse.
+        of_any_stage: treat the recipe itself as a base.
 
     Raises:
         ArtifactError: if the recipe or a base is missing.
@@ -105,10 +113,12 @@ def read_recipe(name: str, names: set[str]) -> dict[str, Any]:
             f"cannot read the configuration {name}: No such file, and no shipped recipe has that name; "
             "rlprm recipes lists them"
         )
-    return _read(path, names, ())
+    return _read(path, names, (), leaves_out=of_any_stage)
 
 
-def _read(path: Path, names: set[str], above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(
+    path: Path, names: set[str], above: tuple[Path, ...], *, leaves_out: bool = False
+) -> dict[str, Any]:
     """Read a file; ``above`` are those whose base it is."""
     if any(path.resolve() == other.resolve() for other in above):
         raise ConfigError(f"{_BASE}: a circle of files: {' -> '.join(map(str, (*above, path)))}")
@@ -125,7 +135,7 @@ def _read(path: Path, names: set[str], above: tuple[Path, ...]) -> dict[str, Any
         if not file.is_file():
             raise ArtifactError(f"{path}: {_BASE}: got {base!r}, but there is no file {file}")
         settings |= _read(file, names, (*above, path))
-    if above:
+    if above or leaves_out:
         own = _settings_of_stage(own, names, path)
     return settings | own
 

@@ -1,4 +1,4 @@
-"""Episodes that do not wait for each other are those of the lock step; a policy's failure ends one of them."""
+"""Episodes that do not wait for each other are those of the lock step; a failure ends one of them."""
 
 from __future__ import annotations
 
