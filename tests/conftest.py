@@ -86,3 +86,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     from tests.toys.pipeline import run_pipeline  # the stages' libraries take seconds to import
 
     return run_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the vLLM server that tests have started; the first process of a run does."""
+    if not hasattr(session.config, "workerinput"):
+        from tests import vllm_server
+
+        vllm_server.stop(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

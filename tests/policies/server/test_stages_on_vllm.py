@@ -1,0 +1,81 @@
+"""Stages that act through a real vLLM server, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlprm import cli
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import TrainingError
+from rlprm.models.loading import load_causal_lm
+from rlprm.rl.server_sampler import ServerSampler
+from tests.vllm_server import RealServer
+
+EPISODES = [
+    "--environment", "tests.toys.corridor", "--round_limit", "4", "--max_new_tokens", "8",
+    "--dtype", "float32",
+]  # fmt: skip
+RL = [
+    "--prm", "", "--reward", "outcome", "--advantage", "leave_one_out", "--iterations", "2",
+    "--tasks_per_iteration", "4", "--samples_per_task", "3", "--num_tasks", "20", "--learning_rate", "1e-2",
+    "--eval_every", "0", "--test_tasks", "2", "--test_samples", "1", "--bf16", "false",
+    "--entropy_coef", "1.0",  # a random policy never succeeds, and must change all the same
+]  # fmt: skip
+
+
+def on(server: RealServer, stage: str, output: Path, *more: str) -> int:
+    named = ["--model", str(server.model), "--server", server.url, "--output_dir", str(output)]
+    return cli.main([stage, *EPISODES, *named, *more])
+
+
+def test_a_collection_is_that_of_this_process(vllm: RealServer, tmp_path: Path) -> None:
+    collect = ["--num_tasks", "4", "--samples_per_task", "2", "--temperature", "0", "--wave_size", "3"]
+    assert on(vllm, "collect", tmp_path / "a", *collect) == 0
+    here = ["--model", str(vllm.model), "--output_dir", str(tmp_path / "b")]
+    assert cli.main(["collect", *EPISODES, *here, *collect]) == 0
+    theirs, ours = (TrajectoryStore.open(tmp_path / name) for name in "ab")
+    assert [t.token_ids for t in theirs.read()] == [t.token_ids for t in ours.read()]
+    assert str(theirs.meta["engine"]).startswith("vllm ")
+    assert "engine" not in ours.meta
+    assert on(vllm, "collect", tmp_path / "b", *collect) == 2  # engines do not mix in a folder
+
+
+def test_evaluate_searches_through_the_server(vllm: RealServer, tmp_path: Path) -> None:
+    searches = ["--num_tasks", "2", "--budgets", "1", "2", "--beams", "2x2"]
+    dev = ["--num_dev_tasks", "2", "--chosen_at", "2"]
+    clone = ["--scorers.clone.kind", "model_confidence", "--scorers.clone.model", str(vllm.model)]
+    assert on(vllm, "evaluate", tmp_path, *searches, *dev, *clone) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert any(row["strategy"] == "beam" for row in summary["evaluation"])
+
+
+@pytest.mark.parametrize("adapters", [[], ["--lora_r", "4"]], ids=["full", "lora"])
+def test_train_rl_acts_with_the_weights_it_trains(
+    vllm: RealServer, tmp_path: Path, adapters: list[str]
+) -> None:
+    assert on(vllm, "train-rl", tmp_path / "rl", *RL, *adapters) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rl/metrics.jsonl").read_text().splitlines()]
+    assert [row["ppo/sampler_mismatch"] < 1e-4 for row in rows] == [True, True]
+    before, after = (load_causal_lm(str(folder), dtype="float32") for folder in (vllm.model, tmp_path / "rl"))
+    moved = max((a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    assert moved > 1e-3
+    assert {path.name for path in (tmp_path / "rl/sync").iterdir()} == ({"rl-2"} if adapters else {"weights"})
+
+
+def test_train_rl_ends_if_the_server_keeps_other_weights(
+    vllm: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    push = ServerSampler._push_weights
+
+    def only_at_the_start(self: ServerSampler, engine: object) -> None:
+        if self._version == 0:
+            push(self, engine)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ServerSampler, "_push_weights", only_at_the_start)
+    assert on(vllm, "train-rl", tmp_path / "rl", *RL) == TrainingError.exit_status
+    said = capfd.readouterr().err
+    assert "after version 1 of the weights was handed on" in said
+    assert "likely cause: weights" in said
