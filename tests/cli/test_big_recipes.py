@@ -51,7 +51,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
 
 
 def test_every_big_recipe_is_run() -> None:
-    there = {name for name in RECIPES if "qwen2.5-3b" in name}
+    there = {name for name in RECIPES if "qwen2.5-3b" in name and not name.endswith("_vllm.yaml")}
     assert there == {recipe(e, name) for e in (*ENVIRONMENTS, MMLU) for name in names_of(e)}
 
 

@@ -67,7 +67,7 @@ def test_a_base_says_what_it_holds_and_recipes_take_it(base: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_of_one_kind_share_root_and_episodes(recipe: str) -> None:
     """``<stage>_tiny.yaml`` takes ``_tiny.yaml``, and so on: the base with the longest name that fits."""
-    stem = Path(recipe).stem.removesuffix("_lora")
+    stem = Path(recipe).stem.removesuffix("_lora").removesuffix("_vllm")
     beside = [Path(b) for b in BASES if Path(b).parent == Path(recipe).parent]
     kinds = [b.name for b in beside if stem.endswith(b.stem) and not b.stem.startswith("_reward_model")]
     assert max(kinds, key=len) in bases_of(recipe)
