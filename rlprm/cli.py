@@ -35,6 +35,7 @@ _STAGES = {
     "export": "trajectories -> AgentGym's format",
     "evaluate": "policy + scorers -> search, table, plots",
     "quickstart": "all of the above on a laptop, in minutes",
+    "serve-prm": "a process reward model -> a server that scores trajectories",
 }
 
 

@@ -39,6 +39,7 @@ STAGE_SETTINGS = {
     "export": "rlprm.stages.settings:ExportConfig",
     "evaluate": "rlprm.stages.settings:EvaluateConfig",
     "quickstart": "rlprm.stages.settings:QuickstartConfig",
+    "serve-prm": "rlprm.serving.prm_settings:ServePRMConfig",
 }
 """Stage → its settings, as ``module:class``; none of these modules imports torch."""
 

@@ -1,0 +1,1 @@
+"""Servers: a trained PRM that scores trajectories over HTTP."""
