@@ -18,6 +18,7 @@ import math
 import os
 import time
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,10 @@ class HttpScorer:
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """See :class:`rlprm.scorers.base.SearchingScorer`."""
+        """See :class:`rlprm.scorers.base.SearchingScorer`.
+
+        A round that is more than one request is read from its first tokens.
+        """
         name = self._search = uuid.uuid4().hex
         try:
             yield
@@ -364,6 +368,7 @@ class _Server:
                 trust_env=not is_loopback(urlsplit(self.url).hostname or ""),  # no proxy to one's own machine
             )
             self._process = os.getpid()
+            weakref.finalize(self, self._client.close)
         return self._client
 
 

@@ -278,7 +278,7 @@ def _answer(service: Service, scores: list[StepScores], aggregation: str | None)
             "initial": row.initial,
             "values": row.values,
             "states": row.states,
-            "progress": row.progress,
+            "progress": row.progress if row.values else (),
             "tokens": row.tokens,
             "score": None if aggregation is None else aggregate(row.values, aggregation),
         }

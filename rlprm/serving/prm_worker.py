@@ -126,8 +126,9 @@ class Worker:
 
     @property
     def queue_length(self) -> int:
-        """Jobs that wait, or of which a part waits."""
-        return len(self._queue)
+        """Jobs of which something waits to be scored."""
+        with self._change:
+            return sum(not job.is_done for job in self._queue)
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue.

@@ -151,7 +151,9 @@ def test_another_template_is_refused_if_the_server_has_none(prm: str, tmp_path: 
     with served(str(tmp_path)) as url:
         scorer = scorer_at(url)
         assert len(scorer.score([of_words(["right"], True)])) == 1
-        with pytest.raises(MismatchError, match=r"x7 was rendered with template dead, .* has no chat template"):
+        with pytest.raises(
+            MismatchError, match=r"x7 was rendered with template dead, .* has no chat template"
+        ):
             scorer.score([replace(of_words(["right"], True, task="x7"), template="dead")])
 
 
