@@ -27,6 +27,7 @@ from rlprm.types import End, Message, Outcome, Split, Step, StopReason, Task, Tr
 __all__ = ["Trajectories"]
 
 _SERVED = "served"
+_REMEMBERED = 4_000_000  # bytes of bodies
 _FOREIGN = ""  # a template hash that no tokenizer has
 
 
@@ -47,6 +48,8 @@ class Trajectories:
         self.template, self.bounds, self.renderer = template, bounds, renderer
         self.environment, self.end = environment, End(end)
         self._rendering = threading.Lock()  # tokenizers and renderers keep state between calls
+        self._used: ChatRenderer | None = None
+        self._bytes = 0
 
     def read(self, body: bytes) -> tuple[ScoreRequest, list[Trajectory]]:
         """Return a request and its trajectories, in the PRM's own tokens.
@@ -57,8 +60,7 @@ class Trajectories:
         request = parse(body, self.bounds)
         if request.aggregation is not None:
             self._require_steps(request)
-        # A renderer's pieces are kept as long as the request: what clients send fills no memory.
-        rerenderer = None if self.renderer is None else Rerenderer(self.renderer)
+        rerenderer = self._rerenderer(len(body))
         found = []
         for i, given in enumerate(request.trajectories):
             where = f"trajectories.{i}"
@@ -67,6 +69,19 @@ class Trajectories:
             else:
                 found.append(self._of_messages(given, where, rerenderer))
         return request, found
+
+    def _rerenderer(self, size: int) -> Rerenderer | None:
+        """Return what renders a request. What clients send fills no memory.
+
+        Pieces are kept as long as the request, and the renderer's shapes of prompts for a few megabytes.
+        """
+        if self.renderer is None:
+            return None
+        with self._rendering:
+            self._bytes += size
+            if self._used is None or self._bytes > _REMEMBERED:
+                self._used, self._bytes = self.renderer.forgetful_copy(), size
+            return Rerenderer(self._used)
 
     def _require_steps(self, request: ScoreRequest) -> None:
         for i, given in enumerate(request.trajectories):
@@ -98,7 +113,9 @@ class Trajectories:
 
     def _of_messages(self, given: MessagesIn, where: str, rerenderer: Rerenderer | None) -> Trajectory:
         if rerenderer is None:
-            raise refused(f"{where}.messages: got messages, allowed: token_ids, as the PRM has no chat template")
+            raise refused(
+                f"{where}.messages: got messages, allowed: token_ids, as the PRM has no chat template"
+            )
         _check_text(given, where)
         foreign = self._picture(given, where)
         try:

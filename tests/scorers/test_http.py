@@ -13,10 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
+from rlprm.api.acting import _setting_for
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError, MismatchError, RlprmError, ServiceError
+from rlprm.models.loading import revision_of
 from rlprm.scorers import build, canonical_setting, revision_of_setting
 from rlprm.scorers import http as module
 from rlprm.scorers.checkpoint import CheckpointScorer
@@ -72,14 +75,19 @@ def test_scores_are_those_of_the_prm_in_this_process(
         assert_same(scorer_at(url).score(data), expected)
 
 
-def test_a_search_costs_the_same_tokens_and_scores_the_same(prm: str, url: str) -> None:
-    here, there = CheckpointScorer.load("prm", prm), scorer_at(url)
+@pytest.mark.parametrize("head", ["scalar", "lm"])
+def test_a_search_costs_the_same_tokens_and_scores_the_same(
+    head: str, tiny_folder: Path, renderer: ChatRenderer, tmp_path: Path
+) -> None:
+    folder = save_prm(tmp_path / "prm", tiny_folder, renderer, head=head, value_reads="state_and_action")
     full = [t for t in separable(6) if len(t.steps) >= 3]
-    with here.searching(), there.searching():
-        for steps in (1, 2, 3):
-            candidates = [prefix(t, steps) for t in full]
-            found = there.score(candidates)
-            assert_same(found, here.score(candidates))
+    with served(folder) as url:
+        here, there = CheckpointScorer.load("prm", folder), scorer_at(url)
+        with here.searching(), there.searching():
+            for steps in (1, 2, 3):
+                candidates = [prefix(t, steps) for t in full]
+                found = there.score(candidates)
+                assert_same(found, here.score(candidates))
     whole = here.score([replace(prefix(t, 3), stop=StopReason.DECLARED) for t in full])
     assert sum(s.tokens for s in found) < sum(s.tokens for s in whole) / 2
     assert_same(found, whole, tokens=False)
@@ -188,9 +196,14 @@ def test_it_is_built_from_settings_and_its_revision_is_that_of_the_weights(prm: 
     scorer = build("prm", setting)
     assert isinstance(scorer, HttpScorer)
     assert (scorer.name, scorer.manifest.end) == ("prm", "declared")
-    from rlprm.models.loading import revision_of
-
     assert revision_of_setting(setting).endswith(f"-{revision_of(prm)}")
+
+
+def test_the_functions_of_the_public_face_compare_its_manifest(url: str) -> None:
+    scorer = scorer_at(url)
+    assert _setting_for(scorer, {"prompt": "none"}).prompt == "none"
+    with pytest.raises(MismatchError, match="prompt: trained with 'none', used with 'short'"):
+        _setting_for(scorer, {"prompt": "short"})
 
 
 @pytest.mark.parametrize(
@@ -276,8 +289,6 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def info(url: str) -> bytes:
-    import httpx
-
     return httpx.get(f"{url}/info").content
 
 
