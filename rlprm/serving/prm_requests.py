@@ -97,7 +97,9 @@ class _Known(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, value: Any) -> Any:
-        unknown = next((key for key in value if key not in cls.model_fields), None) if _is(value) else None
+        unknown = (
+            next((key for key in value if key not in cls.model_fields), None) if _is_object(value) else None
+        )
         if unknown is not None:
             allowed = ", ".join(cls.model_fields)
             raise PydanticCustomError("unknown", "{problem}", {"problem": got(unknown, allowed)})
@@ -161,7 +163,7 @@ class MessagesIn(_Known):
 
 
 def _kind(value: Any) -> str:
-    return "messages" if _is(value) and "messages" in value else "tokens"
+    return "messages" if _is_object(value) and "messages" in value else "tokens"
 
 
 class ScoreRequest(_Known):
@@ -215,12 +217,12 @@ def parse(body: bytes, bounds: Bounds) -> ScoreRequest:
 
 def _count(content: Any, bounds: Bounds) -> None:
     """Refuse sizes beyond the limits, as far as the content has the form of a request."""
-    if not _is(content) or not isinstance(content.get("trajectories"), list):
+    if not _is_object(content) or not isinstance(content.get("trajectories"), list):
         return
     rows = content["trajectories"]
     _require_size("trajectories", len(rows), 1, bounds.trajectories)
     for i, row in enumerate(rows):
-        if not _is(row):
+        if not _is_object(row):
             continue
         where = f"trajectories.{i}"
         for name, least, most in (
@@ -234,7 +236,7 @@ def _count(content: Any, bounds: Bounds) -> None:
                 _require_size(f"{where}.{name}", len(row[name]), least, most)
         messages = row.get("messages")
         if isinstance(messages, list):
-            said = [message for message in messages if _is(message)]
+            said = [message for message in messages if _is_object(message)]
             steps = sum(message.get("role") == "assistant" for message in said)
             wanted = row.get("num_steps")
             steps = wanted if isinstance(wanted, int) else steps
@@ -257,7 +259,7 @@ def _characters(message: Mapping[str, Any]) -> int:
     try:
         return texts + (len(json.dumps(calls)) if calls else 0)
     except RecursionError as error:
-        raise refused("tool_calls: the arguments of a call are nested too deeply") from error
+        raise refused("messages: the arguments of a call are nested too deeply") from error
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -277,17 +279,17 @@ def _first_problem(error: ValidationError) -> str:
 
 def got(received: object, allowed: str) -> str:
     """Return what was received, cut short, and what is allowed."""
-    shown = repr(received) if isinstance(received, str | int | float | None) else _name(received)
+    shown = repr(received) if isinstance(received, str | int | float | None) else _kind_of(received)
     if len(shown) > _SHOWN:
         shown = f"{shown[:_SHOWN]}..."
     return f"got {shown}, allowed: {allowed}"
 
 
-def _name(received: object) -> str:
+def _kind_of(received: object) -> str:
     return "a list" if isinstance(received, list) else "an object"
 
 
-def _is(value: object) -> bool:
+def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
-from rlprm.errors import ChatTemplateError, ConfigError, DataError, MismatchError, first_line
+from rlprm.errors import RlprmError, first_line
 from rlprm.serving.prm_requests import (
     Bounds,
     MessageIn,
@@ -81,7 +81,7 @@ class Trajectories:
             self._bytes += size
             if self._used is None or self._bytes > _REMEMBERED:
                 self._used, self._bytes = self.renderer.forgetful_copy(), size
-            return Rerenderer(self._used)
+            return Rerenderer(self._used, is_quiet=True)  # its log would quote what a client sent
 
     def _require_steps(self, request: ScoreRequest) -> None:
         for i, given in enumerate(request.trajectories):
@@ -121,7 +121,7 @@ class Trajectories:
         try:
             with self._rendering:
                 own = rerenderer.render(foreign)
-        except (ChatTemplateError, ConfigError, DataError, MismatchError) as error:
+        except RlprmError as error:
             raise refused(f"{where}.messages: {first_line(error)}") from error
         except RecursionError as error:
             raise refused(f"{where}.messages: the arguments of a call are nested too deeply") from error
@@ -227,7 +227,7 @@ def _check_text(given: MessagesIn, where: str) -> None:
         allowed = f"0 to {by_agent}, the messages of the assistant"
         raise refused(f"{where}.num_steps: {got(given.num_steps, allowed)}")
     for i, message in enumerate(given.messages):
-        calls = json.dumps([call.model_dump() for call in message.tool_calls or ()], ensure_ascii=False)
+        calls = json.dumps([[c.name, c.arguments] for c in message.tool_calls or ()], ensure_ascii=False)
         for text in (message.content, message.thought or "", message.action or "", calls):
             try:
                 text.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -20,10 +21,12 @@ import pytest
 from rlprm.errors import ArtifactError, ConfigError, MismatchError
 from rlprm.models.manifest import Manifest
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.serving.prm_app import make_app
 from rlprm.serving.prm_metrics import Metrics
 from rlprm.serving.prm_server import PRMServer, bind, load_service
 from rlprm.serving.prm_settings import ServePRMConfig
 from rlprm.serving.prm_worker import Job, StoppedError, Worker
+from rlprm.stages import serve_prm
 from rlprm.types import StepScores, Trajectory
 from tests.serving.test_prm_endpoints import error_of, tokens
 from tests.toys.serving import served
@@ -236,6 +239,26 @@ def test_answers_are_sent_without_delay() -> None:
     """asyncio switches the delay off for sockets that name their protocol."""
     with bind("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_a_server_that_does_not_score_any_more_says_so(prm: str) -> None:
+    service = load_service(ServePRMConfig(prm=prm))  # its worker never starts
+
+    async def answers() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(make_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            rows = [tokens(of_words(["right"], True))]
+            return [await client.get("/health"), await client.post("/score", json={"trajectories": rows})]
+
+    health, scores = asyncio.run(answers())
+    assert "does not score any more" in error_of(health, 503)
+    assert "stopping" in error_of(scores, 503)
+
+
+def test_packages_that_are_missing_are_named(prm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_prm, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="serve-prm needs fastapi and uvicorn: pip install fastapi uvicorn"):
+        serve_prm.run(ServePRMConfig(prm=prm))
 
 
 def test_what_keeps_a_server_from_starting_is_one_line(prm: str, tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_calls_of_tools_are_those_of_the_prms_environment() -> None:
         elsewhere.read(json.dumps({"trajectories": [row]}).encode())
 
 
+def test_a_call_that_is_written_as_text_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """In this process it is said once, with the name of the task."""
+    made = calls.played("qwen2_5", [calls.call('{"action": ["<|eot_id|>"]}')])
+    other = calls.renderer("lfm2_2_5")
+    expected = Rerenderer(other).render(made)
+    assert [record.name for record in caplog.records] == ["rlprm.data.rerender"]
+    caplog.clear()
+    assert_the_same(sent(made, other, environment="textcraft"), expected)
+    assert [record.name for record in caplog.records] == ["rlprm.scorers.http"]  # the client, of templates
+
+
 def test_what_clients_send_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prm_trajectories, "_REMEMBERED", 4_000)
     there = Trajectories(
