@@ -118,7 +118,7 @@ def test_calls_of_tools_are_those_of_the_prms_environment() -> None:
 
 def test_a_call_that_is_written_as_text_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """In this process it is said once, with the name of the task."""
-    made = calls.played("qwen2_5", [calls.call('{"action": ["<|eot_id|>"]}')])
+    made = calls.played("qwen2_5", [calls.call('{"action": ["<|im_end|>"]}')])
     other = calls.renderer("lfm2_2_5")
     expected = Rerenderer(other).render(made)
     assert [record.name for record in caplog.records] == ["rlprm.data.rerender"]
