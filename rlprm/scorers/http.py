@@ -10,36 +10,28 @@ is new in its candidates alone.
 
 from __future__ import annotations
 
-import importlib.util
-import ipaddress
 import json
 import logging
 import math
-import os
-import time
 import uuid
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from rlprm.errors import ConfigError, DataError, MismatchError, ServiceError
+from rlprm.errors import DataError, MismatchError, ServiceError
+from rlprm.scorers._connection import Server, entry, shown
 from rlprm.types import Message, StepScores, Trajectory
 
 if TYPE_CHECKING:
-    import httpx
-
     from rlprm.models.manifest import Manifest
 
-__all__ = ["HttpScorer", "api_key_of", "build", "is_loopback", "revision"]
+__all__ = ["HttpScorer", "build", "revision"]
 
 log = logging.getLogger(__name__)
+_GROWTH = 4
+"""By how much the candidates of a search may grow without beginning another request."""
 _TOKENS_A_REQUEST = 65_536
 """Tokens of a request outside of searches, so that it is answered in time."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts; each pause is twice the one before
-_IDLE_LIMIT = 2.0  # seconds after which an open connection is not used again; servers close idle ones
-_LONGEST_QUOTE = 300  # characters of an answer that a message repeats
 
 
 def build(
@@ -58,7 +50,7 @@ def build(
         ConfigError: for a setting out of range, or a key that the server refuses.
         ServiceError: if no PRM server answers.
     """
-    return HttpScorer(name, _Server(url, timeout, api_key_env, attempts))
+    return HttpScorer(name, Server(url, timeout, api_key_env, attempts))
 
 
 def revision(*, url: str, timeout: float = 120.0, api_key_env: str = "", attempts: int = 8) -> str:
@@ -68,33 +60,7 @@ def revision(*, url: str, timeout: float = 120.0, api_key_env: str = "", attempt
         ConfigError: see :func:`build`.
         ServiceError: if no PRM server answers.
     """
-    return str(_Server(url, timeout, api_key_env, attempts).info()["revision"])
-
-
-def api_key_of(variable: str) -> str | None:
-    """Return the key that an environment variable holds; None if no variable is named.
-
-    Raises:
-        ConfigError: if the variable is empty, or its value cannot stand in a header. The message repeats
-            neither: a key may have been given in place of a name.
-    """
-    if not variable:
-        return None
-    key = os.environ.get(variable, "") if variable.isidentifier() else ""
-    if not key or not key.isascii() or not key.isprintable() or key != key.strip():
-        raise ConfigError(
-            "api_key_env: the environment variable that it names holds no key, allowed: printable ASCII "
-            "without blanks around it"
-        )
-    return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from its own machine alone, as far as its text says."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return str(Server(url, timeout, api_key_env, attempts).info()["revision"])
 
 
 class HttpScorer:
@@ -111,27 +77,26 @@ class HttpScorer:
         ServiceError: if no PRM server answers.
     """
 
-    def __init__(self, name: str, server: _Server) -> None:
+    def __init__(self, name: str, server: Server) -> None:
         self.name = name
         self._server = server
         self._info = server.info()
         self.manifest = _manifest_of(self._info, server.url)
-        self._search: str | None = None
+        self._search: _Search | None = None
         self._has_warned = False
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """See :class:`rlprm.scorers.base.SearchingScorer`.
-
-        A round that is more than one request is read from its first tokens.
-        """
-        name = self._search = uuid.uuid4().hex
+        """See :class:`rlprm.scorers.base.SearchingScorer`."""
+        limits = self._info["limits"]
+        search = self._search = _Search(limits["max_trajectories"], limits["max_body"] // _GROWTH)
         try:
             yield
         finally:
             self._search = None
             with suppress(ServiceError):  # the server forgets the oldest searches by itself
-                self._server.ask("DELETE", f"/searches/{name}", attempts=1)
+                for name in search.names:
+                    self._server.ask("DELETE", f"/searches/{name}", attempts=1)
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Score every step; see :class:`rlprm.scorers.base.Scorer`.
@@ -143,32 +108,53 @@ class HttpScorer:
             ServiceError: if the server does not answer.
         """
         rows = [self._row(trajectory) for trajectory in trajectories]
-        found: list[StepScores] = []
-        for first, stop in self._requests(trajectories, rows):
-            search = "" if self._search is None else f', "search": "{self._search}"'
-            body = f'{{"trajectories": [{", ".join(rows[first:stop])}]{search}}}'
+        found: dict[int, StepScores] = {}
+        for search, indices in self._requests(trajectories, rows):
+            named = "" if search is None else f', "search": "{search}"'
+            body = f'{{"trajectories": [{", ".join(rows[i] for i in indices)}]{named}}}'
             answer = self._server.ask("POST", "/score", body.encode())
-            found += self._scores(answer, trajectories[first:stop])
-        return found
+            found.update(zip(indices, self._scores(answer, [trajectories[i] for i in indices]), strict=True))
+        return [found[i] for i in range(len(rows))]
 
-    def _requests(self, trajectories: Sequence[Trajectory], rows: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Yield first and last (exclusive) trajectory of each request that the server's limits allow."""
+    def _requests(
+        self, trajectories: Sequence[Trajectory], rows: Sequence[str]
+    ) -> Iterator[tuple[str | None, list[int]]]:
+        """Yield the trajectories of each request that the server's limits allow, and the name of its search.
+
+        A round of a search is split by tasks, in the same way each time, so that every request continues one
+        of the round before.
+        """
+        if self._search is None:
+            for indices in self._parts(trajectories, rows, range(len(rows)), _TOKENS_A_REQUEST):
+                yield None, indices
+            return
+        tasks = [(t.task.environment, t.task.id) for t in trajectories]
+        for name, indices in self._search.split(tasks, [len(row) for row in rows]).items():
+            for part in self._parts(trajectories, rows, indices, math.inf):
+                yield name, part
+
+    def _parts(
+        self, trajectories: Sequence[Trajectory], rows: Sequence[str], indices: Iterable[int], most: float
+    ) -> Iterator[list[int]]:
+        """Split trajectories so that no part is beyond the server's limits or has more tokens than most."""
         limits = self._info["limits"]
         most_bytes = limits["max_body"] - 200
-        first, size, tokens = 0, 0, 0
-        for i, (trajectory, row) in enumerate(zip(trajectories, rows, strict=True)):
-            if len(row) > most_bytes:
+        part, size, tokens = list[int](), 0, 0
+        for i in indices:
+            bytes_of, tokens_of = len(rows[i]) + 2, len(trajectories[i].token_ids)
+            if bytes_of > most_bytes:
                 raise DataError(
-                    f"trajectory of task {trajectory.task.id} has {len(row)} bytes for {self.name}, whose "
-                    f"server takes {most_bytes}"
+                    f"trajectory of task {trajectories[i].task.id} has {bytes_of} bytes for {self.name}, "
+                    f"whose server takes {most_bytes}"
                 )
-            size, tokens = size + len(row) + 2, tokens + len(trajectory.token_ids)
-            is_long = tokens > _TOKENS_A_REQUEST and self._search is None
-            if i > first and (size > most_bytes or is_long or i - first == limits["max_trajectories"]):
-                yield first, i
-                first, size, tokens = i, len(row) + 2, len(trajectory.token_ids)
-        if rows:
-            yield first, len(rows)
+            is_full = size + bytes_of > most_bytes or tokens + tokens_of > most
+            if part and (is_full or len(part) == limits["max_trajectories"]):
+                yield part
+                part, size, tokens = [], 0, 0
+            part.append(i)
+            size, tokens = size + bytes_of, tokens + tokens_of
+        if part:
+            yield part
 
     def _row(self, trajectory: Trajectory) -> str:
         """Return a trajectory as the server takes it, in ASCII."""
@@ -241,12 +227,12 @@ class HttpScorer:
     def _scores(self, answer: Any, trajectories: Sequence[Trajectory]) -> list[StepScores]:
         """Read an answer; what cannot be right is an error."""
         for name in ("revision", "template"):
-            if _entry(answer, name) != self._info[name]:
+            if entry(answer, name) != self._info[name]:
                 raise MismatchError(
                     f"the server of {self.name} has another PRM than at the start ({name} "
-                    f"{_shown(str(_entry(answer, name)))} now, {self._info[name]} then)"
+                    f"{shown(str(entry(answer, name)))} now, {self._info[name]} then)"
                 )
-        rows = _entry(answer, "scores")
+        rows = entry(answer, "scores")
         if not isinstance(rows, list) or len(rows) != len(trajectories):
             raise ServiceError(
                 f"{self._server.url}: the answer has no scores of {len(trajectories)} trajectories"
@@ -277,120 +263,43 @@ class HttpScorer:
         return found
 
 
-class _Server:
-    """A PRM server and the connections to it. Any number of threads may use it at once.
+class _Search:
+    """One search of a client, as one or several of the server's: each task belongs to one of these.
 
     Args:
-        url, timeout, api_key_env, attempts: see :func:`build`.
-
-    Raises:
-        ConfigError: for a setting out of range.
+        most: candidates of a round in one request.
+        most_bytes: of the first round's candidates in one request.
     """
 
-    def __init__(self, url: str, timeout: float, api_key_env: str, attempts: int) -> None:
-        self.url = _checked(url)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-            raise ConfigError(f"timeout: got {timeout!r}, allowed: seconds above 0")
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigError(f"attempts: got {attempts!r}, allowed: 1 or more")
-        if importlib.util.find_spec("httpx") is None:
-            raise ConfigError("the scorer http needs httpx: pip install httpx")
-        self._timeout, self._attempts = timeout, attempts
-        self._key = api_key_of(api_key_env)
-        self._client: httpx.Client | None = None
-        self._process = 0
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.names = [uuid.uuid4().hex]
+        self._most, self._most_bytes = most, most_bytes
+        self._name_of: dict[tuple[str, str], str] = {}
+        self._count = self._bytes = 0
 
-    def info(self) -> dict[str, Any]:
-        """Return what the server says of its PRM.
+    def split(self, tasks: Sequence[tuple[str, str]], sizes: Sequence[int]) -> dict[str, list[int]]:
+        """Return the candidates of a round by the names of the server's searches.
 
-        Raises:
-            ServiceError: if there is no PRM server.
+        Args:
+            tasks: of the candidates.
+            sizes: their bytes.
         """
-        found = self.ask("GET", "/info")
-        names = ("revision", "template", "takes_messages", "limits", "manifest")
-        limits = ("max_body", "max_trajectories", "max_tokens")
-        if any(_entry(found, name) is None for name in names) or any(
-            not isinstance(_entry(found["limits"], name), int) for name in limits
-        ):
-            raise ServiceError(f"{self.url} is no server of rlprm serve-prm: it answers something else")
-        return dict(found)
+        of_task: dict[tuple[str, str], list[int]] = {}
+        for i, task in enumerate(tasks):
+            of_task.setdefault(task, []).append(i)
+        found: dict[str, list[int]] = {}
+        for task, indices in of_task.items():
+            if task not in self._name_of:
+                self._add(task, len(indices), sum(sizes[i] for i in indices))
+            found.setdefault(self._name_of[task], []).extend(indices)
+        return found
 
-    def ask(self, method: str, path: str, body: bytes | None = None, *, attempts: int | None = None) -> Any:
-        """Send a request and return the JSON of the answer.
-
-        A request is sent again if no connection could be made, if the connection broke, and after the
-        statuses 429 and 5xx. To score twice does no harm.
-
-        Raises:
-            ConfigError: for a key that is refused.
-            DataError: for a body that is refused.
-            ServiceError: if there is no answer, or none that is JSON.
-        """
-        import httpx
-
-        cause: Exception | None
-        left, pause = attempts or self._attempts, _FIRST_PAUSE
-        where = f"{method} {self.url}{path}"
-        while True:
-            left -= 1
-            wait = pause
-            try:
-                answer = self._open().request(method, self.url + path, content=body)
-            except httpx.TimeoutException as error:
-                raise ServiceError(f"{where}: no answer within {self._timeout:g} s") from error
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                problem, cause = f"{type(error).__name__}: {_shown(str(error))}", error
-                if isinstance(error, httpx.InvalidURL):
-                    left = 0
-            else:
-                if answer.status_code != 429 and answer.status_code < 500:
-                    return _content(where, answer)
-                problem, cause = f"HTTP {answer.status_code}: {_reason(answer)}", None
-                after = answer.headers.get("retry-after", "")
-                wait = max(pause, min(float(after), 60.0)) if after.isdecimal() else pause
-            if left <= 0:
-                raise ServiceError(f"{where}: {problem}") from cause
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _open(self) -> httpx.Client:
-        """Return the client of this process: a forked one must not use its parent's connections."""
-        import httpx
-
-        if self._client is None or self._process != os.getpid():
-            headers = {"Content-Type": "application/json"}
-            if self._key is not None:
-                headers["Authorization"] = f"Bearer {self._key}"
-            self._client = httpx.Client(
-                headers=headers,
-                timeout=self._timeout,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_LIMIT),
-                trust_env=not is_loopback(urlsplit(self.url).hostname or ""),  # no proxy to one's own machine
-            )
-            self._process = os.getpid()
-            weakref.finalize(self, self._client.close)
-        return self._client
-
-
-def _checked(url: object) -> str:
-    """Return a URL without a slash at its end.
-
-    Raises:
-        ConfigError: for another form, and for one that holds a password: settings are recorded.
-    """
-    allowed = "allowed: http://host:port or https://host:port"
-    if not isinstance(url, str) or not url.isprintable() or " " in url:
-        raise ConfigError(f"url: got {url!r}, {allowed}")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ConfigError(f"url: got {url!r}, {allowed}") from error
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"url: got one with a user or password, {allowed}; keys belong to api_key_env")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(f"url: got {url!r}, {allowed}")
-    return url.rstrip("/")
+    def _add(self, task: tuple[str, str], count: int, size: int) -> None:
+        if self._count and (self._count + count > self._most or self._bytes + size > self._most_bytes):
+            self.names.append(uuid.uuid4().hex)
+            self._count = self._bytes = 0
+        self._name_of[task] = self.names[-1]
+        self._count, self._bytes = self._count + count, self._bytes + size
 
 
 def _manifest_of(info: dict[str, Any], url: str) -> Manifest:
@@ -406,37 +315,3 @@ def _sent(message: Message) -> dict[str, Any]:
     """Return a message with what the server reads of it."""
     names = ("role", "content", "thought", "tool_calls")
     return {name: message[name] for name in names if name in message}  # type: ignore[literal-required]
-
-
-def _content(where: str, answer: httpx.Response) -> Any:
-    status = answer.status_code
-    if status in (401, 403):
-        raise ConfigError(
-            f"{where}: HTTP {status}: the server refuses the key; name its variable with api_key_env"
-        )
-    if status in (413, 422):
-        raise DataError(f"{where}: HTTP {status}: {_reason(answer)}")
-    if status != 200:
-        raise ServiceError(f"{where}: HTTP {status}: {_reason(answer)}")
-    try:
-        return json.loads(answer.content)
-    except (ValueError, RecursionError) as error:
-        raise ServiceError(f"{where}: the answer is no JSON: {_shown(answer.text)}") from error
-
-
-def _reason(answer: httpx.Response) -> str:
-    try:
-        said = _entry(json.loads(answer.content), "error")
-    except (ValueError, RecursionError):
-        said = None
-    return _shown(said if isinstance(said, str) else answer.text)
-
-
-def _shown(text: str) -> str:
-    """Return a server's text so that it is one line and does nothing to a terminal."""
-    line = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_QUOTE])
-    return " ".join(line.split()) or "nothing"
-
-
-def _entry(found: Any, name: str) -> Any:
-    return found.get(name) if isinstance(found, dict) else None

@@ -19,9 +19,9 @@ from rlprm.errors import ArtifactError, ChatTemplateError, ConfigError, Mismatch
 from rlprm.models.kv_cache.support import reads_growing, vocabulary_of
 from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.positions import positions_of
+from rlprm.scorers._connection import api_key_of, is_loopback
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
-from rlprm.scorers.http import api_key_of, is_loopback
 from rlprm.serving.prm_app import Limits, Service, error_line, make_app
 from rlprm.serving.prm_metrics import Metrics
 from rlprm.serving.prm_requests import Bounds

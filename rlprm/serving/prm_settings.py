@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rlprm.runtime.settings import setting
 from rlprm.runtime.tuning import LoadingConfig
-from rlprm.scorers.http import api_key_of
+from rlprm.scorers._connection import api_key_of
 
 __all__ = ["ServePRMConfig"]
 
@@ -36,7 +36,7 @@ class ServePRMConfig(LoadingConfig):
         group=_ADDRESS,
     )
     max_body: int = setting(8_388_608, "Bytes of a body.", least=1_024, group=_LIMITS)
-    max_trajectories: int = setting(512, "Trajectories of a request.", least=1, group=_LIMITS)
+    max_trajectories: int = setting(2_048, "Trajectories of a request.", least=1, group=_LIMITS)
     max_steps: int = setting(512, "Steps of a trajectory.", least=1, group=_LIMITS)
     max_tokens: int | None = setting(
         None, "Tokens of a trajectory; the PRM's context if unset.", least=2, group=_LIMITS
@@ -50,7 +50,7 @@ class ServePRMConfig(LoadingConfig):
         group=_WORK,
     )  # fmt: skip
     search_tokens: int = setting(
-        131_072,
+        524_288,
         "Padded tokens whose keys and values are kept for searches, all searches together; 0: none.",
         least=0,
         group=_WORK,

@@ -20,7 +20,7 @@ from rlprm.api.acting import _setting_for
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError, DataError, MismatchError, RlprmError, ServiceError
 from rlprm.models.loading import revision_of
-from rlprm.scorers import build, canonical_setting, revision_of_setting
+from rlprm.scorers import _connection, build, canonical_setting, revision_of_setting
 from rlprm.scorers import http as module
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.scorers.http import HttpScorer
@@ -91,6 +91,22 @@ def test_a_search_costs_the_same_tokens_and_scores_the_same(
     whole = here.score([replace(prefix(t, 3), stop=StopReason.DECLARED) for t in full])
     assert sum(s.tokens for s in found) < sum(s.tokens for s in whole) / 2
     assert_same(found, whole, tokens=False)
+
+
+def test_a_round_of_several_requests_costs_the_same_tokens(prm: str) -> None:
+    """Tasks stay in their requests while others end, and the candidates of one become more."""
+    full = {task: of_words(["right", "left", "wait"], True, task=task) for task in "abcde"}
+    rounds = [
+        [prefix(full[task], 1) for task in "abcde" for _ in range(2)],
+        [prefix(full[task], 2) for task in "eaabbd"],
+        [prefix(full[task], 3) for task in "daab"],
+    ]
+    here = CheckpointScorer.load("prm", prm)
+    with served(prm, max_trajectories=4) as url, here.searching(), (there := scorer_at(url)).searching():
+        for candidates in rounds:
+            assert_same(there.score(candidates), here.score(candidates))
+        assert there._search is not None
+        assert len(there._search.names) == 3
 
 
 def test_two_searches_at_the_same_time_keep_what_they_have_read(prm: str, url: str) -> None:
@@ -284,7 +300,7 @@ def scripted(*answers: tuple[int | None, bytes]) -> Iterator[str]:
 
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(_connection.time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -360,7 +376,7 @@ def test_answers_that_cannot_be_right_are_refused(
 
 def test_no_server_and_a_late_one(info: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr(_connection.time, "sleep", pauses.append)
     with pytest.raises(ServiceError, match=r"GET http://127.0.0.1:9/info: ConnectError"):
         scorer_at("http://127.0.0.1:9", attempts=4)
     assert pauses == [0.1, 0.2, 0.4]
