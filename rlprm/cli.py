@@ -36,6 +36,7 @@ _STAGES = {
     "evaluate": "policy + scorers -> search, table, plots",
     "quickstart": "all of the above on a laptop, in minutes",
     "serve": "a policy -> vLLM servers, for the stages that act",
+    "serve-prm": "a process reward model -> a server that scores trajectories",
 }
 
 

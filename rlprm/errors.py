@@ -147,6 +147,10 @@ class ContextLengthError(RlprmError, ValueError):
     """A prompt does not fit into the model's context."""
 
 
+class ServiceError(RlprmError, ConnectionError):
+    """A server that a run needs does not answer, or answers something that cannot be right."""
+
+
 class DemonstrationError(RlprmError, RuntimeError):
     """The expert of an environment could not solve a task."""
 

@@ -28,7 +28,7 @@ FLOORS = (
     {"types", "errors", "functional"},
     {"components", "runtime", "envs", "data", "models", "training"},
     {"policies", "labels", "scorers"},
-    {"rollouts", "sft", "prm"},
+    {"rollouts", "sft", "prm", "serving"},
     {"search", "evaluation", "rl"},
     {"stages"},
     {"api", "cli"},
@@ -42,6 +42,7 @@ NEVER = {
     "evaluation": {"prm", "rl"},
     "rl": {"prm"},
     "scorers": {"prm", "search"},
+    "serving": {"prm"},
     "envs": {"models", "runtime"},
 }
 # A stage is imported by these rooms only.

@@ -12,6 +12,7 @@ from rlprm.api.settings import EpisodeKwargs, build_config, check_at_least_one, 
 from rlprm.components import check_kwargs
 from rlprm.envs.base import EnvironmentModule
 from rlprm.errors import ConfigError
+from rlprm.models.manifest import Manifest
 from rlprm.policies.base import LoadedPolicy, Policy
 from rlprm.policies.config import PolicyConfig
 from rlprm.rollouts.waves import rollout
@@ -294,10 +295,8 @@ def run_search(
 def _setting_for(prm: Scorer, kwargs: EpisodeKwargs) -> EpisodeSetting:
     """Return how episodes are run, where the PRM was trained in such episodes."""
     setting = episode_setting(kwargs)
-    if isinstance(prm, CheckpointScorer):
-        prm.manifest.require(
-            end=setting.end.value, prompt=setting.prompt, action_format=setting.action_format
-        )
+    if isinstance(manifest := getattr(prm, "manifest", None), Manifest):
+        manifest.require(end=setting.end.value, prompt=setting.prompt, action_format=setting.action_format)
     return setting
 
 

@@ -39,13 +39,14 @@ class Rerenderer:
 
     Args:
         renderer: of the model that scores them or is trained on them.
+        is_quiet: log nothing. What is logged otherwise quotes the first message that had to be changed.
     """
 
-    def __init__(self, renderer: ChatRenderer) -> None:
+    def __init__(self, renderer: ChatRenderer, *, is_quiet: bool = False) -> None:
         self.renderer = renderer
         self._plain = _Pieces(renderer)
         self._with_tools: dict[int, _Pieces] = {}
-        self._has_warned = False
+        self._has_warned = is_quiet
 
     def render(self, trajectory: Trajectory) -> Trajectory:
         """Return a trajectory in this renderer's tokens; the same object if its template is the same.

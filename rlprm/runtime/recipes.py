@@ -40,6 +40,7 @@ STAGE_SETTINGS = {
     "evaluate": "rlprm.stages.settings:EvaluateConfig",
     "quickstart": "rlprm.stages.settings:QuickstartConfig",
     "serve": "rlprm.serving.vllm_settings:ServeConfig",
+    "serve-prm": "rlprm.serving.prm_settings:ServePRMConfig",
 }
 """Stage → its settings, as ``module:class``; none of these modules imports torch."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rlprm.errors import ConfigError
 from rlprm.runtime.hub_names import with_revision
@@ -35,6 +35,9 @@ _KEEPING = "Evaluation, logging and checkpoints"
 class LoadingConfig(Settings):
     """Settings of every stage that loads models."""
 
+    MODEL: ClassVar[str] = "model"
+    """Name of the setting that ``revision`` belongs to."""
+
     revision: str | None = setting(
         None,
         "Branch, tag or commit of a model of the hub; elsewhere write organisation/name@revision.",
@@ -59,8 +62,7 @@ class LoadingConfig(Settings):
         """
         super().__post_init__()
         if self.revision is not None:
-            stage: Any = self  # every stage that loads models has the setting
-            stage.model = with_revision(stage.model, self.revision)
+            setattr(self, self.MODEL, with_revision(getattr(self, self.MODEL), self.revision))
             self.revision = None
 
 

@@ -96,8 +96,14 @@ def build(name: str, setting: Mapping[str, Any]) -> Scorer:
 
 
 def revision_of_setting(setting: Mapping[str, Any]) -> str:
-    """Return a hash of a scorer's kind and settings; its source is recorded beside it."""
-    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+    """Return a hash of a scorer's kind and settings; its source is recorded beside it.
+
+    It is followed by the revision of weights that no setting names, see ``ScorerModule.revision``.
+    """
+    found = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+    kind, settings = _parts(setting)
+    ask = getattr(load(kind), "revision", None)
+    return f"{found}-{ask(**settings)}" if callable(ask) else found
 
 
 def weights_of_setting(setting: Mapping[str, Any]) -> tuple[str, ...]:

@@ -33,6 +33,16 @@ class ScorerModule(Protocol):
     """Optional: settings that name a folder or hub id of weights. The hash of the weights belongs to the
     identity of an evaluation."""
 
+    def revision(self, **settings: Any) -> str:
+        """Return what identifies weights that no setting names, such as those of a server. Optional.
+
+        The result belongs to the identity of an evaluation.
+
+        Args:
+            **settings: as for ``build``.
+        """
+        ...
+
     def build(self, name: str, **settings: Any) -> Scorer:
         """Build the scorer.
 

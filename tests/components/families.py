@@ -49,7 +49,7 @@ FAMILIES = {
         "scorer",
         ScorerModule,
         scorers.load("shortest"),  # type: ignore[arg-type]
-        frozenset({"WEIGHTS"}),
+        frozenset({"WEIGHTS", "revision"}),
     ),
 }
 

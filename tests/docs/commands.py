@@ -17,7 +17,7 @@ from rlprm.runtime.settings import declarations
 
 ROOT = Path(__file__).parents[2]
 _SCRIPTS = {path.stem: path.stem.replace("_", "-") for path in (ROOT / "scripts").glob("*.py")}
-_SHELL = {"cd", "git", "export", "source", "mkdir"}
+_SHELL = {"cd", "curl", "git", "export", "source", "mkdir"}
 
 
 def commands(text: str, variables: dict[str, str]) -> list[list[str]]:

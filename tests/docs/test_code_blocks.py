@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("RLPRM_API_KEY", "key")  # what a line before exports
     return tmp_path
 
 
@@ -83,6 +84,8 @@ def known_options() -> frozenset[str]:
     found |= {
         "--config_file",
         "--baseline",
+        "--clients",
+        "--seconds",
         "--host",
         "--port",
         "--groups",

@@ -45,6 +45,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "export": {"trajectories": "t"},
     "evaluate": {"model": "m", "scorers": {"a": "folder"}},
     "quickstart": {"recipes": str(ROOT / "recipes/babyai")},
+    "serve-prm": {"prm": "p"},
 }
 """What each stage needs to be given."""
 ALL = [(stage, name) for stage in STAGE_SETTINGS for name in declarations(settings_type(stage))]

@@ -86,6 +86,15 @@ class ChatRenderer:
         other._with_tools = {}
         return self if other.stop_ids == self.stop_ids else other
 
+    def forgetful_copy(self) -> ChatRenderer:
+        """Return a renderer that keeps nothing of what this one has rendered.
+
+        A renderer keeps the shapes of all prompts. A server, whose clients choose the prompts, must not.
+        """
+        other = copy(self)
+        other._with_tools, other._around, other._prompt_shapes = {}, {}, {}
+        return other
+
     def with_tools(self, tools: Sequence[Tool]) -> ChatRenderer:
         """Return a renderer that shows the model tools in its prompts.
 
@@ -94,10 +103,9 @@ class ChatRenderer:
         """
         key = json.dumps([(tool.schema(), tool.action) for tool in tools])
         if key not in self._with_tools:
-            other = copy(self)
+            other = self.forgetful_copy()
             other.tools = tool_syntax(self._template, self.pieces, self._encoder, tools)
             other._template = other.tools.template
-            other._with_tools, other._around, other._prompt_shapes = {}, {}, {}
             self._with_tools[key] = other
         return self._with_tools[key]
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rlprm import scorers
 from rlprm.evaluation.compute import ModelSize, size_of
+from rlprm.models.manifest import Manifest
 from rlprm.runtime.provenance import episode_settings, settings_of_model, warn_of_differences
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
@@ -99,8 +100,8 @@ def load_scorer(name: str, value: str | Mapping[str, Any], config: EvaluateConfi
     if isinstance(scorer, ModelConfidence) and isinstance(value, Mapping):
         there = settings_of_model(value["model"])
         warn_of_differences(f"the model of {name}", there, episode_settings(config))
-    if not isinstance(scorer, CheckpointScorer):
+    if not isinstance(manifest := getattr(scorer, "manifest", None), Manifest):
         return scorer
-    scorer.manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
-    warn_of_differences(f"the PRM {name}", episode_settings(scorer.manifest), episode_settings(config))
+    manifest.require(end=config.end, prompt=config.prompt, action_format=config.action_format)
+    warn_of_differences(f"the PRM {name}", episode_settings(manifest), episode_settings(config))
     return scorer
