@@ -32,7 +32,7 @@ from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.refresh import FreshTrajectories
-from rlprm.rl.sampler import Sampler
+from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
 from rlprm.rl.state import IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update

@@ -41,8 +41,9 @@ from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differen
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.refresh import FreshTrajectories, check_relabelling
-from rlprm.rl.sampler import LocalSampler, Sampler
-from rlprm.rl.server_sampler import ServerSampler
+from rlprm.rl.samplers.base import Sampler
+from rlprm.rl.samplers.local import LocalSampler
+from rlprm.rl.samplers.server import ServerSampler
 from rlprm.rl.state import RunState
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.config import parse

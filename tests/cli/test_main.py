@@ -17,7 +17,7 @@ from rlprm.stages import collect, label
 from tests.toys.pipeline import EPISODES, Pipeline, refused
 
 ROOT = Path(__file__).parents[2]
-SERVERS = {"serve-prm"}
+SERVERS = {"serve", "serve-prm"}
 """Stages that answer requests and write no files."""
 
 

@@ -251,6 +251,25 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "The batch is a multiple of what was set. One GPU is used here, and the log says so.",
         ),
     },
+    "Servers": {
+        "a server's own generation config": Trap(
+            "A request leaves sampling parameters to the server.",
+            "vLLM takes top_p, top_k and repetition_penalty from the model's generation config. Tokens come "
+            "from another distribution than the trainer computes.",
+        ),
+        "raw log-probabilities of a server": Trap(
+            "A server gives log-probabilities of the logits, not of the sampling distribution.",
+            "At temperatures other than 1 every stored log-probability is another distribution's.",
+        ),
+        "a prefix cache that outlives the weights": Trap(
+            "A server reloads its weights and keeps its prefix cache.",
+            "Tokens are sampled from keys and values of the old weights, without a word.",
+        ),
+        "a tied output layer that stays old after a reload": Trap(
+            "A server on a CPU reloads its weights, and the packed copy of a tied output layer stays.",
+            "Hidden states of the new weights meet the output layer of the old ones.",
+        ),
+    },
     "Environments, runs and files": {
         "success at any time": Trap(
             "A mission counts as fulfilled if it was fulfilled at any time.",

@@ -17,7 +17,7 @@ from rlprm.policies.decoding.rounding import MEAN_OF_HALF
 from rlprm.policies.merged import can_be_merged, merge_into, merged_copy
 from rlprm.rl.batch import Batch
 from rlprm.rl.monitor.mismatch import sampler_mismatch
-from rlprm.rl.sampler import LocalSampler
+from rlprm.rl.samplers.local import LocalSampler
 from rlprm.types import EpisodeSetting, Trajectory
 from tests.architectures.tiny import tiny_model
 from tests.rl import toy

@@ -13,7 +13,7 @@ from rlprm.errors import TrainingError
 from rlprm.models.loading import load_causal_lm
 from rlprm.policies.hf import HFPolicy
 from rlprm.rl.monitor.mismatch import refuse_mismatch
-from rlprm.rl.sampler import LocalSampler
+from rlprm.rl.samplers.local import LocalSampler
 from tests.rl.conftest import BASELINE, Run, column
 
 

@@ -17,7 +17,7 @@ from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine.plain import PlainEngine
 from rlprm.rl.monitor.measure import TaskResults
-from rlprm.rl.sampler import Sampler
+from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.files import read_json, write_json
 from rlprm.stages import train_rl as stage

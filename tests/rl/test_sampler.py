@@ -10,7 +10,7 @@ import pytest
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.loading import revision_of
-from rlprm.rl.sampler import LocalSampler
+from rlprm.rl.samplers.local import LocalSampler
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Trajectory
 from tests.rl import toy

@@ -22,7 +22,7 @@ from rlprm.rl.engine.accelerated import AccelerateEngine
 from rlprm.rl.loading import load_model
 from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.rewards import StepRewards
-from rlprm.rl.sampler import run_distributed
+from rlprm.rl.samplers.base import run_distributed
 from rlprm.rl.update import UpdateStats, update
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
@@ -142,6 +142,11 @@ class PolicySampler:
     ) -> None:
         self.policy, self.wave_size, self.seed, self.processes = policy, wave_size, seed, processes
 
+    @property
+    def in_half(self) -> bool:
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
+        return False
+
     def sync(self, engine: object, *, version: int) -> None:
         """Do nothing."""
 
@@ -153,7 +158,7 @@ class PolicySampler:
     def collect(
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
     ) -> list[Trajectory]:
-        """See :class:`rlprm.rl.sampler.Sampler`."""
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
         policy = self.policy.at_temperature(0.0) if greedy else self.policy
         return run_distributed(
             jobs, policy, setting, wave_size=self.wave_size, seed=self.seed, processes=self.processes

@@ -45,6 +45,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "export": {"trajectories": "t"},
     "evaluate": {"model": "m", "scorers": {"a": "folder"}},
     "quickstart": {"recipes": str(ROOT / "recipes/babyai")},
+    "serve": {"model": "m"},
     "serve-prm": {"prm": "p"},
 }
 """What each stage needs to be given."""

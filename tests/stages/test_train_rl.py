@@ -207,7 +207,7 @@ def test_a_prm_of_another_setting_is_refused_before_any_episode_is_run(
     shutil.copytree(pipeline.agentprm, prm)
     manifest = json.loads((prm / FILE).read_text())
     (prm / FILE).write_text(json.dumps({**manifest, **changes}))
-    monkeypatch.setattr("rlprm.rl.sampler.rollout", lambda *_: pytest.fail("an episode was run"))
+    monkeypatch.setattr("rlprm.rl.samplers.base.rollout", lambda *_: pytest.fail("an episode was run"))
     capfd.readouterr()
     assert cli.main(arguments(pipeline, tmp_path / "rl", "--prm", str(prm), *settings)) == 2
     line = capfd.readouterr().err.splitlines()[-1]

@@ -11,7 +11,7 @@ from rlprm.data.failures import has_failed, report_failures
 from rlprm.data.message_counts import COUNTED, message_shares
 from rlprm.functional.statistics.bootstrap import Interval, mean_interval, paired_interval
 from rlprm.rl.config import RLConfig
-from rlprm.rl.sampler import Sampler
+from rlprm.rl.samplers.base import Sampler
 from rlprm.runtime.processes import collective
 from rlprm.types import End, EpisodeSetting, Split, StopReason, Task, Trajectory
 

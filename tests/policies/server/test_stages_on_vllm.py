@@ -11,7 +11,7 @@ from rlprm import cli
 from rlprm.data.store import TrajectoryStore
 from rlprm.errors import TrainingError
 from rlprm.models.loading import load_causal_lm
-from rlprm.rl.server_sampler import ServerSampler
+from rlprm.rl.samplers.server import ServerSampler
 from tests.vllm_server import RealServer
 
 EPISODES = [

@@ -24,7 +24,7 @@ from rlprm.policies.server.sync import dtype_of, push_adapter, push_weights, wri
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
 from rlprm.rl.monitor.mismatch import MEAN_OF_FLOAT32, MEAN_OF_HALF
-from rlprm.rl.sampler import run_distributed
+from rlprm.rl.samplers.base import run_distributed
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class ServerSampler:
-    """Acts through servers; see :class:`rlprm.rl.sampler.Sampler`.
+    """Acts through servers; see :class:`rlprm.rl.samplers.base.Sampler`.
 
     A policy with adapters is served as the base model and an adapter, any other one as full weights. After
     each update the new weights are written to a folder that the servers see, and read there. Some
@@ -61,17 +61,17 @@ class ServerSampler:
 
     @property
     def policy(self) -> Policy:
-        """See :class:`rlprm.rl.sampler.Sampler`."""
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return self._policy
 
     @property
     def in_half(self) -> bool:
-        """See :class:`rlprm.rl.sampler.Sampler`."""
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return self._policy.served.dtype != "float32"
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
-        """See :class:`rlprm.rl.sampler.Sampler`.
+        """See :class:`rlprm.rl.samplers.base.Sampler`.
 
         Raises:
             ConfigError: if a server does not take new weights.
@@ -140,7 +140,7 @@ class ServerSampler:
     @collective
     @contextmanager
     def acting_as(self, model: str) -> Iterator[None]:
-        """See :class:`rlprm.rl.sampler.Sampler`."""
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
         synced, version = self._policy, f"{self._name}-saved-{revision_of(model)}"
         self._serve(model_folder(model), version)
         self._policy = synced.with_weights(
@@ -164,7 +164,7 @@ class ServerSampler:
     def collect(
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
     ) -> list[Trajectory]:
-        """See :class:`rlprm.rl.sampler.Sampler`."""
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
         found = run_distributed(
             jobs,
             self._policy.at_temperature(0.0) if greedy else self._policy,

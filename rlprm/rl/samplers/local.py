@@ -1,17 +1,11 @@
-"""Where episodes come from: the policy under training, in this process or on servers.
-
-The loop acts through a sampler only. After each update ``sync`` hands the sampler the new weights, and
-``collect`` runs episodes with the weights of the last ``sync``.
-"""
+"""Episodes of the policy under training, in the processes that train it."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -19,55 +13,19 @@ from transformers import PreTrainedModel
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models import zero
 from rlprm.models.loading import load_causal_lm, revision_of
-from rlprm.policies.base import LoadedPolicy, Policy
+from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
 from rlprm.policies.merged import can_be_merged, merge_into, merged_copy
 from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
-from rlprm.rollouts.waves import rollout
+from rlprm.rl.samplers.base import run_distributed
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["LocalSampler", "Sampler", "run_distributed"]
+__all__ = ["LocalSampler"]
 
 log = logging.getLogger(__name__)
-
-
-class Sampler(Protocol):
-    """Runs episodes with the weights of the last ``sync``."""
-
-    @property
-    def policy(self) -> Policy:
-        """Renderer and limits of the policy, to replay stored episodes with; only ``collect`` acts."""
-        ...
-
-    @property
-    def in_half(self) -> bool:
-        """Whether the policy acts in less than float32, whatever it is trained in."""
-        ...
-
-    @collective
-    def sync(self, engine: Engine, *, version: int) -> None:
-        """Take over the weights of the policy under training.
-
-        Args:
-            engine: holds the policy.
-            version: number of iterations behind these weights; stored with each trajectory.
-        """
-        ...
-
-    @collective
-    def acting_as(self, model: str) -> AbstractContextManager[None]:
-        """Act with a saved policy (a folder or a hub id) inside the context, with the synced one after."""
-        ...
-
-    @collective
-    def collect(
-        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
-    ) -> list[Trajectory]:
-        """Run an episode for each (task, sample number); every process gets all of them, in order."""
-        ...
 
 
 class LocalSampler:
@@ -94,17 +52,17 @@ class LocalSampler:
 
     @property
     def policy(self) -> Policy:
-        """See :class:`Sampler`."""
+        """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         return self._synced_policy()
 
     @property
     def in_half(self) -> bool:
-        """See :class:`Sampler`."""
+        """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         return self.saved_dtype != "float32"
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
-        """See :class:`Sampler`.
+        """See :class:`~rlprm.rl.samplers.base.Sampler`.
 
         A policy without adapters shares its weights with the sampler. Adapters are merged into a copy.
         """
@@ -130,7 +88,7 @@ class LocalSampler:
     @collective
     @contextmanager
     def acting_as(self, model: str) -> Iterator[None]:
-        """See :class:`Sampler`."""
+        """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         with zero.loading_unsharded():
             weights = load_causal_lm(model, dtype=self.saved_dtype)
         self._saved = self._policy(weights, revision_of(model))
@@ -143,7 +101,7 @@ class LocalSampler:
     def collect(
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
     ) -> list[Trajectory]:
-        """See :class:`Sampler`."""
+        """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         with self._acting_policy() as policy:
             return run_distributed(
                 jobs,
@@ -187,30 +145,3 @@ class LocalSampler:
         if self._engine is None:
             raise RuntimeError("a sampler acts after its first sync only")
         return self._engine
-
-
-@collective
-def run_distributed(
-    jobs: Sequence[tuple[Task, int]],
-    policy: LoadedPolicy,
-    setting: EpisodeSetting,
-    *,
-    wave_size: int,
-    seed: int,
-    processes: Processes,
-    check: FirstWaveCheck | None = None,
-) -> list[Trajectory]:
-    """Run episodes in waves that the processes share; every process gets all trajectories, in order.
-
-    Waves are smaller than ``wave_size`` if some processes would otherwise have none. ``check`` is called with
-    each wave, before the next one is run.
-    """
-    size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
-    waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
-    own = []
-    for wave in processes.share(waves):
-        own.append(rollout(wave, policy, setting, seed))
-        if check is not None:
-            check(policy, own[-1])
-    policy.clear()
-    return [trajectory for wave in processes.gather(own) for trajectory in wave]

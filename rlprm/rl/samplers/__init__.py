@@ -1,0 +1,1 @@
+"""What runs the episodes of agent RL: this process, or inference servers."""

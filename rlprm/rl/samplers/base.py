@@ -1,0 +1,84 @@
+"""Where episodes come from: the policy under training, in this process or on servers.
+
+The loop acts through a sampler only. After each update ``sync`` hands the sampler the new weights, and
+``collect`` runs episodes with the weights of the last ``sync``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from rlprm.policies.base import LoadedPolicy, Policy
+from rlprm.policies.self_check import FirstWaveCheck
+from rlprm.rl.engine import Engine
+from rlprm.rollouts.waves import rollout
+from rlprm.runtime.processes import Processes, collective
+from rlprm.types import EpisodeSetting, Task, Trajectory
+
+__all__ = ["Sampler", "run_distributed"]
+
+
+class Sampler(Protocol):
+    """Runs episodes with the weights of the last ``sync``."""
+
+    @property
+    def policy(self) -> Policy:
+        """Renderer and limits of the policy, to replay stored episodes with; only ``collect`` acts."""
+        ...
+
+    @property
+    def in_half(self) -> bool:
+        """Whether the policy acts in less than float32, whatever it is trained in."""
+        ...
+
+    @collective
+    def sync(self, engine: Engine, *, version: int) -> None:
+        """Take over the weights of the policy under training.
+
+        Args:
+            engine: holds the policy.
+            version: number of iterations behind these weights; stored with each trajectory.
+        """
+        ...
+
+    @collective
+    def acting_as(self, model: str) -> AbstractContextManager[None]:
+        """Act with a saved policy (a folder or a hub id) inside the context, with the synced one after."""
+        ...
+
+    @collective
+    def collect(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+    ) -> list[Trajectory]:
+        """Run an episode for each (task, sample number); every process gets all of them, in order."""
+        ...
+
+
+@collective
+def run_distributed(
+    jobs: Sequence[tuple[Task, int]],
+    policy: LoadedPolicy,
+    setting: EpisodeSetting,
+    *,
+    wave_size: int,
+    seed: int,
+    processes: Processes,
+    check: FirstWaveCheck | None = None,
+) -> list[Trajectory]:
+    """Run episodes in waves that the processes share; every process gets all trajectories, in order.
+
+    Waves are smaller than ``wave_size`` if some processes would otherwise have none. ``check`` is called with
+    each wave, before the next one is run.
+    """
+    size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
+    waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+    own = []
+    for wave in processes.share(waves):
+        own.append(rollout(wave, policy, setting, seed))
+        if check is not None:
+            check(policy, own[-1])
+    policy.clear()
+    return [trajectory for wave in processes.gather(own) for trajectory in wave]
