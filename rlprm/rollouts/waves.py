@@ -19,16 +19,28 @@ __all__ = ["finish_episodes", "free_policy", "rollout"]
 
 
 def rollout(
-    jobs: Sequence[tuple[Task, int]], policy: Policy, setting: EpisodeSetting, run_seed: int = 0
+    jobs: Sequence[tuple[Task, int]],
+    policy: Policy,
+    setting: EpisodeSetting,
+    run_seed: int = 0,
+    *,
+    in_flight: int | None = None,
 ) -> list[Trajectory]:
     """Run one wave: an episode for each (task, sample number), side by side.
+
+    Args:
+        jobs: the episodes.
+        policy: acts.
+        setting: how they are run.
+        run_seed: with task and sample number, determines an episode.
+        in_flight: most episodes at one time if they do not wait for each other; all if None.
 
     If an environment or the policy fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an
     error.
     """
     seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
     if free := free_policy(policy):
-        done = dict(episodes_as_they_end(seeded, free, setting, in_flight=len(seeded)))
+        done = dict(episodes_as_they_end(seeded, free, setting, in_flight=in_flight or len(seeded)))
         return [done[number] for number in range(len(seeded))]
     episodes = start_episodes(seeded, setting, policy)
     finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)

@@ -79,10 +79,16 @@ class Server:
 
     url: str
     in_flight: int = 0
-    is_up: bool = True
+    down_since: float | None = None
+    """Time from which on the server could not be reached; None if it is up."""
     returns: int = 0
     """How often the server came back after it could not be reached."""
     prober: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server could be reached last time."""
+        return self.down_since is None
 
 
 class Servers:
@@ -108,7 +114,6 @@ class Servers:
         self._loop = LoopThread()
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._client: httpx.AsyncClient | None = None
-        self._none_since: float | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a coroutine that runs in the loop of the connections."""
@@ -187,12 +192,14 @@ class Servers:
             RequestFailedError: if the answer cannot be used.
             ServersGoneError: if the server could not be reached for too long.
         """
+        cause = ""
         for attempt in range(self.patience.attempts):
             await self._reachable(server, elsewhere=False)
             try:
                 return await self._once(server, "GET", path)
             except _UnreachableError as error:
-                self._lose(server, str(error))
+                cause = str(error)
+                self._lose(server, cause)
             except (_BusyError, BadAnswerError) as error:
                 await asyncio.sleep(self.patience.before(attempt))
                 cause = str(error)
@@ -252,11 +259,12 @@ class Servers:
         while not server.is_up:
             if elsewhere and any(other.is_up for other in self.all):
                 return self.choose(self.all.index(server))
-            since = time.monotonic() - (self._none_since or time.monotonic())
+            needed = self.all if elsewhere else [server]
+            since = time.monotonic() - max(s.down_since or 0.0 for s in needed)
             if since > self.patience.without_server:
                 raise ServersGoneError(
-                    f"no answer from {', '.join(s.url for s in self.all if not s.is_up)} for "
-                    f"{since:.0f} seconds; run the same command again when a server is there"
+                    f"no answer from {', '.join(s.url for s in needed)} for {since:.0f} seconds; run the "
+                    "same command again when a server is there"
                 )
             await asyncio.sleep(min(self.patience.pause, 1.0))
         return server
@@ -265,8 +273,7 @@ class Servers:
         """Note that a server cannot be reached, and ask for its health until it is back."""
         if not server.is_up:
             return
-        server.is_up = False
-        self._none_since = self._none_since or time.monotonic()
+        server.down_since = time.monotonic()
         others = sum(other.is_up for other in self.all)
         log.warning(
             "%s; %s", cause, f"{others} of {len(self.all)} servers go on" if others else "waiting for it"
@@ -284,7 +291,7 @@ class Servers:
                     continue
             if answer.status_code != 200:
                 continue
-            server.is_up, self._none_since = True, None
+            server.down_since = None
             server.returns += 1
             log.warning("%s is back", server.url)
             return

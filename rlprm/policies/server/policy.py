@@ -11,6 +11,7 @@ depends on what is computed side by side.
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -40,6 +41,7 @@ from rlprm.types import Trajectory
 
 __all__ = ["ServerPolicy", "connect"]
 
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _REREAD = 6
 """Tokens of an episode that are read again one by one, at temperatures other than 0 and 1."""
@@ -186,7 +188,7 @@ class ServerPolicy:
                 f"{', '.join(sorted(self.versions))}; was the server restarted, or used by another run?"
             )
 
-    def reread(self, trajectories: Sequence[Trajectory]) -> Reread:
+    def reread(self, trajectories: Sequence[Trajectory]) -> Reread | None:
         """Ask the servers for log-probabilities of stored tokens; see :class:`~..self_check.Rereads`.
 
         The model's own ones come with the prompt. Under another temperature a server gives them for single
@@ -201,6 +203,9 @@ class ServerPolicy:
         try:
             found = self.servers.run(read_all())
         except BaseExceptionGroup as errors:
+            if isinstance(errors.exceptions[0], RequestFailedError):
+                log.warning("self-check: no server reads stored tokens again: %s", errors.exceptions[0])
+                return None
             raise errors.exceptions[0] from None
         dtype = getattr(torch, self.served.dtype, torch.bfloat16)
         return Reread(found, dtype)
@@ -284,7 +289,10 @@ def connect(
             versions.append(info.get("weight_version") if isinstance(info, dict) else None)
         return found, versions
 
-    found, versions = servers.run(look())
+    try:
+        found, versions = servers.run(look())
+    except RequestFailedError as error:
+        raise ConfigError(f"server: {error}") from None
     first = found[0]
     for server, one in zip(servers.all, found, strict=True):
         if replace(one, max_model_len=0) != replace(first, max_model_len=0):

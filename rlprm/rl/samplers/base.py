@@ -14,7 +14,7 @@ from typing import Protocol
 from rlprm.policies.base import LoadedPolicy, Policy
 from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rl.engine import Engine
-from rlprm.rollouts.waves import rollout
+from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -75,10 +75,17 @@ def run_distributed(
     """
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+    shared = processes.share(waves)
     own = []
-    for wave in processes.share(waves):
-        own.append(rollout(wave, policy, setting, seed))
+    if free_policy(policy):  # whose episodes wait for no wave
+        done = iter(rollout([job for wave in shared for job in wave], policy, setting, seed, in_flight=size))
+        own = [[next(done) for _ in wave] for wave in shared]
         if check is not None:
-            check(policy, own[-1])
+            check(policy, [trajectory for wave in own for trajectory in wave])
+    else:
+        for wave in shared:
+            own.append(rollout(wave, policy, setting, seed))
+            if check is not None:
+                check(policy, own[-1])
     policy.clear()
     return [trajectory for wave in processes.gather(own) for trajectory in wave]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,9 @@ class ServerSampler:
         self._policy = policy
         self._base = policy.name
         self._folder = Path(config.sync_dir or f"{config.output_dir}/sync")
-        self._name = Path(config.output_dir).name
+        # Another run's folder may have the same name; versions of both must differ on one server.
+        place = zlib.crc32(str(Path(config.output_dir).absolute()).encode())
+        self._name = f"{Path(config.output_dir).name}-{place:08x}"
         self._engine: Engine | None = None
         self._version = 0
         self._adapter: str | None = None

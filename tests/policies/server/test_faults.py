@@ -265,3 +265,41 @@ def test_every_fault_is_a_fault(fake: FakeVLLM) -> None:
         assert done.stop is StopReason.ERROR
         assert "attempts failed" in str(done.error)
         policy = connected(fake) if not policy.servers.all[0].is_up else policy
+
+
+def test_the_time_without_a_server_begins_when_the_last_one_is_lost() -> None:
+    with serving(FakeVLLM()) as one, serving(FakeVLLM()) as other:
+        patience = Patience(timeout=1.0, attempts=3, without_server=1.0, pause=0.01)
+        policy = connected(one, other, patience=patience)
+        one.stop()
+        assert content(rollout(jobs(4), policy, CHAT)) == content(
+            rollout(jobs(4), agents.SeededPolicy(), CHAT)
+        )
+        threading.Event().wait(1.2)  # longer than the patience, with one server there
+        other.stop()
+        threading.Timer(0.4, restarted, [other]).start()
+        assert content(rollout(jobs(4), policy, CHAT)) == content(
+            rollout(jobs(4), agents.SeededPolicy(), CHAT)
+        )
+
+
+def test_a_server_that_answers_nothing_useful_is_refused(fake: FakeVLLM) -> None:
+    fake.answer = lambda path, body: _broken()  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="server: "):
+        connected(fake)
+
+
+def _broken() -> Reply:
+    reply = Reply("?")
+    reply.status = 500
+    return reply
+
+
+def test_a_server_that_cannot_read_again_leaves_the_check_out(
+    fake: FakeVLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = connected(fake)
+    done = rollout(jobs(1, 1), policy, CHAT)
+    fake.faults += [fault(status=400, content="no")]
+    assert policy.reread(done) is None
+    assert "no server reads stored tokens again" in caplog.text

@@ -62,7 +62,8 @@ def test_train_rl_acts_with_the_weights_it_trains(
     before, after = (load_causal_lm(str(folder), dtype="float32") for folder in (vllm.model, tmp_path / "rl"))
     moved = max((a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True))
     assert moved > 1e-3
-    assert {path.name for path in (tmp_path / "rl/sync").iterdir()} == ({"rl-2"} if adapters else {"weights"})
+    (left,) = (tmp_path / "rl/sync").iterdir()  # older versions are removed
+    assert left.name.endswith("-2") if adapters else left.name == "weights"
 
 
 def test_train_rl_ends_if_the_server_keeps_other_weights(
