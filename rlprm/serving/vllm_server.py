@@ -20,7 +20,7 @@ from rlprm.errors import ArtifactError, ConfigError, ServersGoneError
 from rlprm.serving.vllm_line import Line, url_of
 from rlprm.serving.vllm_settings import ServeConfig
 
-__all__ = ["python_of_vllm", "running", "wait_for"]
+__all__ = ["python_of_vllm", "running", "stopping_on_sigterm", "wait_for", "watch"]
 
 log = logging.getLogger(__name__)
 _GRACE = 20.0
@@ -95,8 +95,25 @@ def wait_for(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) ->
             time.sleep(0.5)
 
 
+def watch(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Look at running servers, once for each item; those that have ended are named, and the others go on.
+
+    Raises:
+        ServersGoneError: when all of them have ended.
+    """
+    known: set[int] = set()
+    while True:
+        ended = {number for number, server in enumerate(servers) if server.poll() is not None}
+        if len(ended) == len(servers):
+            check(config, servers)
+        for number in sorted(ended - known):
+            log.warning("server %d has ended; %d go on", number, len(servers) - len(ended))
+        known = ended
+        yield
+
+
 def check(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Notice a server that has ended.
+    """Refuse servers of which one has ended.
 
     Raises:
         ServersGoneError: with the last lines of its log.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.serving.vllm_line import Line, line_of, url_of
-from rlprm.serving.vllm_server import check, python_of_vllm, running, stopping_on_sigterm, wait_for
+from rlprm.serving.vllm_server import python_of_vllm, running, stopping_on_sigterm, wait_for, watch
 from rlprm.serving.vllm_settings import ServeConfig
 
 __all__ = ["run"]
@@ -31,7 +31,7 @@ def run(config: ServeConfig, command: Sequence[str] = ()) -> int:
     Raises:
         ArtifactError: if there is no vLLM, or no model.
         ConfigError: for a context that is longer than the model's, or a server that does not start.
-        ServersGoneError: if a server has ended.
+        ServersGoneError: if a server ends before all answer, or later all have ended.
     """
     lines = _lines(config)
     print("\n".join(map(str, lines)), flush=True)
@@ -45,12 +45,11 @@ def run(config: ServeConfig, command: Sequence[str] = ()) -> int:
         if command:
             return _run_beside(config, servers, command)
         try:
-            while True:
-                check(config, servers)
+            for _ in watch(config, servers):
                 time.sleep(1)
         except KeyboardInterrupt:
             log.info("stopping")
-            return 0
+    return 0
 
 
 def _lines(config: ServeConfig) -> list[Line]:
