@@ -56,9 +56,9 @@ def test_a_token_is_written_in_place_while_there_is_room(monkeypatch: pytest.Mon
     grown: list[int] = []
     grow = roomy._grow
 
-    def counted(old: Tensor, new: Tensor, length: int) -> Tensor:
+    def counted(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
         grown.append(length)
-        return grow(old, new, length)
+        return grow(old, new, rows, length)
 
     monkeypatch.setattr(roomy, "_grow", counted)
     layer = RoomyLayer()

@@ -43,12 +43,13 @@ class PrefixReader:
         model: a token classification model with one label, or one with an lm head. It runs in
             evaluation mode; its own mode is restored afterwards.
         pad_id: any token id.
+        call_tokens: see :class:`~rlprm.models.kv_cache.prefix_cache.PrefixCache`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, pad_id: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, *, pad_id: int = 0, call_tokens: float | None = None) -> None:
         self.model = model
         self.pad_id = pad_id
-        self._prefixes = PrefixCache()
+        self._prefixes = PrefixCache(call_tokens=call_tokens)
         self._read: dict[tuple[Hashable, bytes], dict[ValuePosition, float]] = {}
         """Owner and sequence of the previous call → the values by position."""
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
+
+__all__ = ["RoomyLayer", "part_of"]
 
 _ROOM = 64
 """Spare columns of a new buffer."""
@@ -28,18 +30,44 @@ class RoomyLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append (B, heads, new, width) keys and values; returns all of them, (B, heads, L, width)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         old = self.get_seq_length()
         length = old + key_states.shape[-2]
-        if not self._has_room(length):
-            self._buffers = (_grow(self.keys, key_states, length), _grow(self.values, value_states, length))
-        assert self._buffers is not None
-        keys, values = self._buffers
-        keys[:, :, old:length] = key_states
-        values[:, :, old:length] = value_states
-        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        self._widen(key_states, value_states, len(key_states), length)
+        self.keys[:, :, old:] = key_states
+        self.values[:, :, old:] = value_states
         return self.keys, self.values
+
+    def update_rows(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *,
+        rows_G: Tensor,
+        start: int,
+        shape: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values of some rows behind their first columns, and zeros behind what is new.
+
+        Args:
+            key_states: (G, heads, new, width).
+            value_states: (G, heads, new, width).
+            rows_G: the rows.
+            start: number of columns of these rows that stay.
+            shape: numbers of rows and columns of the whole layer once all of its rows are written.
+
+        Returns:
+            The keys and values of these rows, (G, heads, start + new, width).
+        """
+        self._widen(key_states, value_states, *shape)
+        end = start + key_states.shape[-2]
+        assert self._buffers is not None
+        found = []
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[rows_G, :, start:end] = states
+            # A mask does not hide values that are not finite, which a new buffer may hold.
+            buffer[rows_G, :, end : shape[1]] = 0
+            found.append(buffer.index_select(0, rows_G)[:, :, :end] if start else states)
+        return found[0], found[1]
 
     def select(self, rows_B: Tensor, columns_BL: Tensor) -> None:
         """Keep some rows, and of each of them some columns, in this order."""
@@ -60,6 +88,19 @@ class RoomyLayer(DynamicLayer):
         self._buffers = None
         super().batch_repeat_interleave(repeats)
 
+    def _widen(self, key_states: Tensor, value_states: Tensor, rows: int, length: int) -> None:
+        """Make keys and values so long, in new buffers if the old ones have no room left."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if not self._has_room(length):
+            self._buffers = (
+                _grow(self.keys, key_states, rows, length),
+                _grow(self.values, value_states, rows, length),
+            )
+        assert self._buffers is not None
+        keys, values = self._buffers
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
     def _has_room(self, length: int) -> bool:
         """Whether ``keys`` still is a view of the buffers (until rows are selected), with columns left."""
         if self._buffers is None or self.keys.data_ptr() != self._buffers[0].data_ptr():
@@ -67,8 +108,51 @@ class RoomyLayer(DynamicLayer):
         return length <= self._buffers[0].shape[2]
 
 
-def _grow(old: Tensor, new: Tensor, length: int) -> Tensor:
-    rows, heads, _, width = new.shape
+class _Part(DynamicLayer):
+    """Some rows of a layer, as a cache of their own."""
+
+    def __init__(self, whole: RoomyLayer, rows_G: Tensor, start: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.whole, self.rows_G, self.shape, self.length = whole, rows_G, shape, start
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        return self.whole.update_rows(
+            key_states, value_states, rows_G=self.rows_G, start=start, shape=self.shape
+        )
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+def part_of(cache: Cache, rows_G: Tensor, start: int, shape: tuple[int, int]) -> Cache:
+    """Return some rows of a cache of :class:`RoomyLayer` as a cache of their own, for one call of a model.
+
+    The call writes into the whole cache. After the calls of all rows the whole cache is complete.
+
+    Args:
+        cache: the whole cache; it may be empty.
+        rows_G: the rows.
+        start: number of columns of these rows that the call sees.
+        shape: numbers of rows and columns of the whole cache once all of its rows are written.
+    """
+    parts = [_Part(layer, rows_G, start, shape) for layer in cache.layers]
+    if parts:
+        return Cache(layers=parts)
+
+    def next_part() -> _Part:
+        if len(cache.layers) == len(part.layers):
+            cache.layers.append(RoomyLayer())
+        return _Part(cache.layers[len(part.layers)], rows_G, start, shape)
+
+    part = Cache(layer_class_to_replicate=next_part)
+    return part
+
+
+def _grow(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
+    _, heads, _, width = new.shape
     buffer = torch.empty(rows, heads, length + _ROOM, width, dtype=new.dtype, device=new.device)
     if old.numel():
         buffer[:, :, : old.shape[2]] = old

@@ -28,6 +28,8 @@ __all__ = [
 
 _BOUND = 1e-3
 _SHARE_OF_SPREAD = 0.02
+_CALL_TOKENS = 6
+"""With this, some rows are read alone and others are padded."""
 _FOUND: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -95,7 +97,7 @@ def _agrees(model: PreTrainedModel) -> bool:
         return random_words(model, length, next(seeds))
 
     stems = [words(length) for length in (7, 4, 12)]
-    reader = PrefixReader(model)
+    reader = PrefixReader(model, call_tokens=_CALL_TOKENS)
     try:
         first = [_branch([*stem, *words(n)], 0, len(stem)) for stem in stems for n in (2, 5)]
         second = [_branch([*b.ids, *words(3), *words(n)], len(b.ids), len(b.ids) + 3)

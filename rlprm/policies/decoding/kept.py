@@ -22,13 +22,14 @@ class KeptCache:
     Args:
         closing_id: may have been forced after an action, so the kept part ends before it.
         keeps: False feeds every context from its first token; the reference of tests.
+        call_tokens: see :class:`~rlprm.models.kv_cache.prefix_cache.PrefixCache`.
     """
 
     shares_contexts = True
 
-    def __init__(self, closing_id: int, *, keeps: bool = True) -> None:
+    def __init__(self, closing_id: int, *, keeps: bool = True, call_tokens: float | None = None) -> None:
         self.closing_id, self.keeps = closing_id, keeps
-        self._prefixes = PrefixCache()
+        self._prefixes = PrefixCache(call_tokens=call_tokens)
 
     def decode(self, model: PreTrainedModel, contexts: Contexts, draw: Draw) -> Decoded:
         """See :class:`~rlprm.policies.decoding.base.Decoder`."""
