@@ -79,7 +79,11 @@ class PrefixCache:
             **model_kwargs: passed on to the model.
         """
         keys = [None if p is None else (o, sequence_key(p)) for p, o in _with_owners(prefixes, owners)]
-        cache, mask_BL = self._take(keys) or (_empty(), torch.zeros(len(sequences), 0, dtype=torch.bool))
+        lengths_B = torch.tensor([len(s) for s in sequences])
+        cache, mask_BL = self._take(keys, lengths_B) or (
+            _empty(),
+            torch.zeros(len(sequences), 0, dtype=torch.bool),
+        )
         known_B = mask_BL.sum(1)
         suffixes = [s[known:] for s, known in zip(sequences, known_B.tolist(), strict=True)]
         fed_B = [len(suffix) for suffix in suffixes]
@@ -126,14 +130,19 @@ class PrefixCache:
         """Drop everything."""
         self._kept, self._rows = None, {}
 
-    def _take(self, keys: Sequence[tuple[Hashable, bytes] | None]) -> tuple[Cache, Tensor] | None:
-        """Return the rows of these prefixes, without tokens where a prefix is missing; None if all are."""
+    def _take(
+        self, keys: Sequence[tuple[Hashable, bytes] | None], lengths_B: Tensor
+    ) -> tuple[Cache, Tensor] | None:
+        """Return the rows of these prefixes, without tokens where a prefix is missing; None if all are.
+
+        The rows have room to grow to the given lengths.
+        """
         kept, row_of = self._kept, self._rows
         self.clear()
         rows = [None if key is None else row_of.get(key) for key in keys]
         if kept is None or all(row is None for row in rows):
             return None
-        return _select_and_compact(*kept, rows)
+        return _select_and_compact(*kept, rows, lengths_B)
 
 
 def sequence_key(ids: Sequence[int]) -> bytes:
@@ -166,7 +175,9 @@ def _in_order(outputs: Sequence[Tensor], calls: Sequence[Sequence[int]]) -> Tens
     return torch.cat(wide)[row_of.to(outputs[0].device)]
 
 
-def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int | None]) -> tuple[Cache, Tensor]:
+def _select_and_compact(
+    cache: Cache, mask_BL: Tensor, rows: Sequence[int | None], grown_B: Tensor
+) -> tuple[Cache, Tensor]:
     """Take some rows and move their tokens together, over columns that hold no token of a row.
 
     None makes a row without tokens.
@@ -181,9 +192,10 @@ def _select_and_compact(cache: Cache, mask_BL: Tensor, rows: Sequence[int | None
     mask_BL = mask_BL[rows_B] & there_B[:, None]
     lengths_B = mask_BL.sum(1)
     width = int(lengths_B.max())
+    room = int((grown_B.to(lengths_B.device) - lengths_B).max())
     # A stable sort by "is a hole" moves each row's tokens to the left, in order.
     columns_BL = torch.argsort((~mask_BL).to(torch.uint8), dim=1, stable=True)[:, :width]
     for layer in cache.layers:
-        layer.select(rows_B, columns_BL)
+        layer.select(rows_B, columns_BL, room=room)
     kept = torch.arange(width, device=mask_BL.device)[None] < lengths_B[:, None]
     return cache, kept
