@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
-from rlprm.data.batching import budget_batches
+from rlprm.data.batching import budget_batches, call_tokens
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
@@ -107,7 +107,7 @@ class TrajectoryReader:
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
             [self._positions(trajectory) for trajectory in trajectories],
-            budget_batches(lengths, self.token_budget),
+            budget_batches(lengths, self.token_budget, call_tokens=call_tokens(self.model.device)),
         )
         return logits, lengths
 
