@@ -115,6 +115,7 @@ def beam(argv: Sequence[str], count: int) -> Callable[[], Any]:
 def candidates(argv: Sequence[str], count: int) -> Callable[[], Any]:
     """Values of 16 branches of 8 tokens behind each prefix of 350; rounded."""
     from rlprm.models.heads.value_positions import ValuePosition
+    from rlprm.models.kv_cache import support
     from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
 
     config = settings(argv)
@@ -127,7 +128,14 @@ def candidates(argv: Sequence[str], count: int) -> Callable[[], Any]:
         for number, (stem, of_stem) in enumerate(zip(stems, actions, strict=True))
         for action in of_stem
     ]
-    return lambda: [[round(v, 4) for v in row] for row in PrefixReader(model).read(branches)[0]]
+
+    def read() -> Any:
+        reader = PrefixReader(model)
+        if hasattr(support, "reads_trees"):  # a version that has trees
+            reader.trees = support.reads_trees(model)
+        return [[round(value, 3) for value in row] for row in reader.read(branches)[0]]
+
+    return read
 
 
 def update(argv: Sequence[str], count: int) -> Callable[[], Any]:

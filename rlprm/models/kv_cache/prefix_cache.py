@@ -51,7 +51,7 @@ class PrefixCache:
 
     def __init__(self, *, call_tokens: float | None = None) -> None:
         self.call_tokens = call_tokens
-        self._kept: tuple[Cache, Tensor] | None = None
+        self._kept: tuple[Cache, Tensor, Sequence[int]] | None = None
         self._rows: dict[tuple[Hashable, bytes], int] = {}
 
     def extend(
@@ -121,9 +121,19 @@ class PrefixCache:
         mask_BL: Tensor,
         sequences: Sequence[Sequence[int]],
         owners: Sequence[Hashable] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        """Keep a batch's keys and values; later calls look them up by these sequences, one per row."""
-        self._kept = (cache, mask_BL)
+        """Keep a batch's keys and values; later calls look them up by these sequences.
+
+        Args:
+            cache: of the batch.
+            mask_BL: True where a column of the sequence's row holds a token of the sequence.
+            sequences: B token sequences.
+            owners: of the sequences.
+            rows: the row of each sequence in the cache, in which other sequences may stand, too; one after
+                another if None.
+        """
+        self._kept = (cache, mask_BL, range(len(sequences)) if rows is None else rows)
         self._rows = {(o, sequence_key(s)): row for row, (s, o) in enumerate(_with_owners(sequences, owners))}
 
     def clear(self) -> None:
@@ -176,20 +186,21 @@ def _in_order(outputs: Sequence[Tensor], calls: Sequence[Sequence[int]]) -> Tens
 
 
 def _select_and_compact(
-    cache: Cache, mask_BL: Tensor, rows: Sequence[int | None], grown_B: Tensor
+    cache: Cache, mask_BL: Tensor, row_of: Sequence[int], chosen: Sequence[int | None], grown_B: Tensor
 ) -> tuple[Cache, Tensor]:
-    """Take some rows and move their tokens together, over columns that hold no token of a row.
+    """Take some sequences, each in a row of its own, and move their tokens together over other columns.
 
     None makes a row without tokens.
 
     Otherwise actions and observations of different lengths would leave more and more holes in the cache.
     Nothing is copied if all rows stay in place and have no holes.
     """
-    if list(rows) == list(range(len(mask_BL))) and bool(mask_BL.all()):
+    if list(chosen) == list(row_of) == list(range(len(mask_BL))) and bool(mask_BL.all()):
         return cache, mask_BL
-    rows_B = torch.tensor([row or 0 for row in rows], device=mask_BL.device)
-    there_B = torch.tensor([row is not None for row in rows], device=mask_BL.device)
-    mask_BL = mask_BL[rows_B] & there_B[:, None]
+    chosen_B = torch.tensor([index or 0 for index in chosen], device=mask_BL.device)
+    there_B = torch.tensor([index is not None for index in chosen], device=mask_BL.device)
+    rows_B = torch.tensor(list(row_of), device=mask_BL.device)[chosen_B]
+    mask_BL = mask_BL[chosen_B] & there_B[:, None]
     lengths_B = mask_BL.sum(1)
     width = int(lengths_B.max())
     room = int((grown_B.to(lengths_B.device) - lengths_B).max())
