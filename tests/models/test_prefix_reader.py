@@ -107,6 +107,23 @@ def test_siblings_share_a_row_and_copy_nothing_under_a_tree_mask(
     assert len(fed) == 2
 
 
+def test_a_mask_that_would_take_much_memory_is_not_made(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branches = grow(model, [Branch([5, 6, 7], [], 0, 0)], np.random.default_rng(0), children=4)
+    fed = sum(len(b.ids) - b.fork for b in branches)
+    calls: list[int] = []
+    monkeypatch.setattr(
+        prefix_reader, "feed_branches", lambda *a, **k: (calls.append(1), feed_branches(*a, **k))[1]
+    )
+    for largest, count in ((fed * (branches[0].fork + fed), 1), (fed * (branches[0].fork + fed) - 1, 0)):
+        calls.clear()
+        monkeypatch.setattr(prefix_reader, "_LARGEST_MASK", largest)
+        values, _ = PrefixReader(model, trees=True).read(branches)
+        assert_close(values, whole(model, branches))
+        assert len(calls) == count
+
+
 def test_a_model_is_asked_whether_trees_are_right_for_it(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

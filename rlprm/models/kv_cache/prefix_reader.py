@@ -25,6 +25,9 @@ from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache, sequence_key
 from rlprm.models.kv_cache.tree import feed_branches
 
+_LARGEST_MASK = 2**25
+"""Entries of a tree mask; 128 MB in float32."""
+
 
 class Branch(NamedTuple):
     """A sequence, the positions of its values, and the sequence that it continues."""
@@ -126,7 +129,7 @@ class PrefixReader:
         sequences, owners = [b.ids for b in branches], [b.owner for b in branches]
         suffixes = [b.ids[b.fork :] for b in branches]
         fed_B = [len(suffix) for suffix in suffixes]
-        if self.trees and _share_rows(rows, fed_B):
+        if self.trees and _share_rows(rows, fed_B, common.mask_BL.shape[1]):
             with self._evaluating() as body:
                 outputs, mask_BL = feed_branches(
                     body, common.cache, common.mask_BL, rows, suffixes, pad_id=self.pad_id
@@ -196,12 +199,19 @@ class PrefixReader:
         ]
 
 
-def _share_rows(rows: Sequence[int], fed_B: Sequence[int]) -> bool:
-    """Whether siblings are to share a row: there are siblings, and at most half of the rows is padding."""
+def _share_rows(rows: Sequence[int], fed_B: Sequence[int], columns: int) -> bool:
+    """Whether siblings are to share a row.
+
+    There must be siblings. At most half of the rows may be padding. The mask must stay small, and grows with
+    the square of what siblings have together.
+    """
     widths = Counter[int]()
     for row, fed in zip(rows, fed_B, strict=True):
         widths[row] += fed
-    return len(widths) < len(rows) and len(widths) * max(widths.values()) <= 2 * sum(fed_B)
+    width = max(widths.values())
+    size = len(widths) * width
+    is_small = size * (columns + width) <= _LARGEST_MASK
+    return len(widths) < len(rows) and size <= 2 * sum(fed_B) and is_small
 
 
 def _key(branch: Branch, length: int) -> tuple[Hashable, bytes]:

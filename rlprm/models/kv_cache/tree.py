@@ -39,7 +39,7 @@ def feed_branches(
         **model_kwargs: passed on to the model.
 
     Returns:
-        The outputs (B, K, ...) at the tokens of each branch, which stand on the right, and a mask (B, L), which is
+        The outputs (B, K, ...) at the tokens of each branch, which stand on the right. Then (B, L), which is
         True where a column of the stem's row holds a token of the branch.
     """
     device = stem_mask_RL.device
