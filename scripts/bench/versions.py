@@ -1,9 +1,9 @@
 """Processor time of this version's inner loops and of another version's, alternating in one process.
 
 git worktree add ../before v0.2.0
-python scripts/bench/versions.py --against ../before -- --config textcraft/collect_tiny.yaml --root runs/first
+python scripts/bench/versions.py --against ../before --config textcraft/collect_tiny.yaml --root runs/first
 
-What follows ``--`` are the settings of a collection (``rlprm collect``), whose policy and tasks are used. The
+Other options are settings of a collection (``rlprm collect``), whose policy and tasks are used. The
 scorer is the policy with a random head. The least time of each version is printed, and how many results are
 equal.
 """
@@ -112,28 +112,50 @@ def beam(argv: Sequence[str], count: int) -> Callable[[], Any]:
     return search
 
 
-def candidates(argv: Sequence[str], count: int) -> Callable[[], Any]:
-    """Values of 16 branches of 8 tokens behind each prefix of 350; rounded."""
+def branches(argv: Sequence[str], count: int) -> tuple[Any, list[Any]]:
+    """Return a scorer's model, and 16 branches of 8 tokens behind each of some prefixes of 350."""
     from rlprm.models.heads.value_positions import ValuePosition
-    from rlprm.models.kv_cache import support
-    from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
+    from rlprm.models.kv_cache.prefix_reader import Branch
 
     config = settings(argv)
     model = scorer_of(config, config.load_policy()).model
     draw = torch.Generator().manual_seed(0)
     stems = torch.randint(3, 100, (count, 350), generator=draw).tolist()
     actions = torch.randint(3, 100, (count, 16, 8), generator=draw).tolist()
-    branches = [
-        Branch([*stem, *action], [ValuePosition.at(349), ValuePosition.at(357)], 0, 350, number)
+    positions = [ValuePosition.at(349), ValuePosition.at(357)]
+    return model, [
+        Branch([*stem, *action], positions, 0, 350, number)
         for number, (stem, of_stem) in enumerate(zip(stems, actions, strict=True))
         for action in of_stem
     ]
+
+
+def candidates(argv: Sequence[str], count: int) -> Callable[[], Any]:
+    """Values of such branches, as a search reads them; rounded."""
+    from rlprm.models.kv_cache import support
+    from rlprm.models.kv_cache.prefix_reader import PrefixReader
+
+    model, chosen = branches(argv, count)
 
     def read() -> Any:
         reader = PrefixReader(model)
         if hasattr(support, "reads_trees"):  # a version that has trees
             reader.trees = support.reads_trees(model)
-        return [[round(value, 3) for value in row] for row in reader.read(branches)[0]]
+        return [[round(value, 3) for value in row] for row in reader.read(chosen)[0]]
+
+    return read
+
+
+def padded(argv: Sequence[str], count: int) -> Callable[[], Any]:
+    """The same values, read in one padded batch without a cache."""
+    from rlprm.models.heads.reading import read_sequences
+
+    model, chosen = branches(argv, count)
+    ids, positions = [b.ids for b in chosen], [b.positions for b in chosen]
+
+    def read() -> Any:
+        found = read_sequences(model, ids, positions, [range(len(ids))])
+        return [[round(value, 3) for value in row] for row in found]
 
     return read
 
@@ -183,6 +205,7 @@ PARTS = {
     "rollouts": (rollouts, 128),
     "beam": (beam, 4),
     "candidates": (candidates, 4),
+    "padded": (padded, 4),
     "update": (update, 128),
     "labels": (labels, 4096),
 }
@@ -191,14 +214,15 @@ PARTS = {
 def main() -> None:
     """Print a line for each part."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--against", type=Path, required=True, help="folder of another version")
+    parser.add_argument("--config", default="", help="recipe of a collection")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--count", type=int, help="episodes, tasks, prefixes or trajectories of a part")
     parser.add_argument("--times", type=int, default=3, help="runs of each version")
-    own, argv = (sys.argv[1:], []) if "--" not in sys.argv else _split(sys.argv[1:])
-    options = parser.parse_args(own)
+    options, argv = parser.parse_known_args()
+    argv = [*(["--config", options.config] if options.config else []), *argv]
     torch.set_num_threads(1)
     versions = {"before": Version(options.against), "now": Version(HERE)}
     for part in options.parts:
@@ -222,11 +246,6 @@ def main() -> None:
             f"{same} of {len(results['now'])} results are equal",
             flush=True,
         )
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    at = argv.index("--")
-    return argv[:at], argv[at + 1 :]
 
 
 if __name__ == "__main__":
