@@ -148,23 +148,39 @@ def to_step_labels(batch: LabelBatch, lengths_B: Tensor) -> list[StepLabels]:
     Raises:
         DataError: for a row with some progress weights that are neither all 0 nor all 1.
     """
-    labels = []
-    columns = [batch.promise, batch.progress, batch.promise_weight, batch.progress_weight]
-    rows = zip(*(column.tolist() for column in columns), lengths_B.tolist(), strict=True)
-    for row, (promise, progress, weight, progress_weight, length) in enumerate(rows):
-        weights = set(progress_weight[:length])
-        if not (weights <= {0.0} or weights <= {1.0}):
-            raise DataError(
-                f"row {row} has the progress weights {sorted(weights)}; all 0 or all 1 can be kept"
-            )
+    places_T1 = torch.arange(batch.promise.shape[1], device=batch.promise.device)
+    lengths_B1 = lengths_B.to(batch.promise.device)[:, None]
+    values_BT1, links_BT = places_T1 <= lengths_B1, places_T1[:-1] < lengths_B1
+    without = _all_equal(batch.progress_weight, 0.0, links_BT)
+    for row, (none, full) in enumerate(
+        zip(without, _all_equal(batch.progress_weight, 1.0, links_BT), strict=True)
+    ):
+        if not (none or full):
+            weights = sorted(set(batch.progress_weight[row][links_BT[row]].tolist()))
+            raise DataError(f"row {row} has the progress weights {weights}; all 0 or all 1 can be kept")
+    # Padding and weights of 1, which most numbers are, never become objects of their own.
+    promise, weight = (tuple(x[values_BT1].tolist()) for x in (batch.promise, batch.promise_weight))
+    progress = tuple(batch.progress[links_BT].tolist())
+    ones = _all_equal(batch.promise_weight, 1.0, values_BT1)
+    ones_of = [(1.0,) * count for count in range(len(places_T1) + 1)]
+    labels, value, link = list[StepLabels](), 0, 0
+    for count, no_progress, is_one in zip(values_BT1.sum(1).tolist(), without, ones, strict=True):
+        end, last = value + count, link + max(count - 1, 0)
         labels.append(
             StepLabels(
-                promise=tuple(promise[: length + 1]),
-                progress=() if weights <= {0.0} else tuple(progress[:length]),
-                weight=tuple(weight[: length + 1]),
+                promise=promise[value:end],
+                progress=() if no_progress else progress[link:last],
+                weight=ones_of[count] if is_one else weight[value:end],
             )
         )
+        value, link = end, last
     return labels
+
+
+def _all_equal(x_BT: Tensor, number: float, where_BT: Tensor) -> list[bool]:
+    """Return for each row whether all of its chosen entries are a number."""
+    found: list[bool] = ((x_BT == number) | ~where_BT).all(1).tolist()
+    return found
 
 
 def from_step_labels(labels: Sequence[StepLabels]) -> LabelBatch:

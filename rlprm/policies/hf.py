@@ -24,7 +24,7 @@ from rlprm.models.positions import positions_of
 from rlprm.models.sampled_tokens import body_states, read_tokens
 from rlprm.policies.base import Completion, uniforms
 from rlprm.policies.decoding.base import Contexts, Decoder, Draw
-from rlprm.policies.decoding.choice import right_way, way_by_name
+from rlprm.policies.decoding.choice import right_way, shares_rows, way_by_name
 from rlprm.policies.decoding.kept import KeptCache
 from rlprm.policies.decoding.thoughts import thought_limit
 from rlprm.policies.decoding.whole import read_places
@@ -185,7 +185,9 @@ class HFPolicy:
         if self._decoder is None:
             name = right_way(self.model)
             if name == "kept":
-                self._decoder = KeptCache(self.renderer.closing_id, keeps=self.reuse_cache)
+                # Trees belong to what is kept: without, each action has a row of its own, as the reference.
+                trees = self.reuse_cache and shares_rows(self.model)
+                self._decoder = KeptCache(self.renderer.closing_id, keeps=self.reuse_cache, trees=trees)
             else:
                 self._decoder = way_by_name(name, self.renderer.closing_id)
         return self._decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,13 @@ def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], 
 
 
 def micro_batches(
-    rows: Sequence[int], widths: Sequence[int], *, token_budget: int, rank: int = 0, processes: int = 1
+    rows: Sequence[int],
+    widths: Sequence[int],
+    *,
+    token_budget: int,
+    call_tokens: float = math.inf,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[list[int]]:
     """Split rows into what one process takes forward at a time.
 
@@ -116,18 +123,22 @@ def micro_batches(
         rows: indices of the complete update, over all processes.
         widths: tokens of every row of the batch.
         token_budget: padded tokens of a micro-batch; a longer row has one of its own.
+        call_tokens: padding that costs as much as one more micro-batch, see ``rlprm.data.batching``.
         rank: of this process.
         processes: how many there are.
     """
     dealt = sorted(rows, key=lambda row: (widths[row], row))
-    shares = [_budgeted(dealt[r::processes], widths, token_budget) for r in range(processes)]
+    shares = [_budgeted(dealt[r::processes], widths, token_budget, call_tokens) for r in range(processes)]
     for number in range(max(map(len, shares))):
         own = shares[rank]
         yield own[number] if number < len(own) else []
 
 
-def _budgeted(rows: Sequence[int], widths: Sequence[int], token_budget: int) -> list[list[int]]:
-    return [[rows[i] for i in part] for part in budget_batches([widths[row] for row in rows], token_budget)]
+def _budgeted(
+    rows: Sequence[int], widths: Sequence[int], token_budget: int, call_tokens: float
+) -> list[list[int]]:
+    batches = budget_batches([widths[row] for row in rows], token_budget, call_tokens=call_tokens)
+    return [[rows[i] for i in batch] for batch in batches]
 
 
 def _pad(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -116,7 +116,7 @@ class RLConfig(TuningConfig, PolicyConfig):
     ppo_epochs: int = setting(1, "Passes over an iteration's episodes.", least=1, group=_UPDATE)
     minibatches: int = setting(4, "Optimiser steps of a pass.", least=1, group=_UPDATE)
     micro_batch_tokens: int = setting(
-        16_384, "Padded tokens that go forward and back at a time, a process.", least=1, group=_UPDATE
+        16_384, "Most padded tokens that go forward and back at a time, a process.", least=1, group=_UPDATE
     )
     clip_low: float = setting(0.2, "How far the ratio may fall below 1.", least=0, most=1, group=_UPDATE)
     clip_high: float = setting(0.2, "How far the ratio may rise above 1.", above=0, group=_UPDATE)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from rlprm.data.batching import call_tokens
 from rlprm.rl.actor_critic import Reading
 from rlprm.rl.batch import Batch, micro_batches
 from rlprm.rl.credit import OldLogprobs
@@ -57,6 +58,7 @@ def own_micro_batches(
         rows,
         batch.widths_B,
         token_budget=token_budget,
+        call_tokens=call_tokens(engine.device),
         rank=engine.processes.rank,
         processes=engine.processes.count,
     )

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
-from rlprm.data.batching import budget_batches
+from rlprm.data.batching import budget_batches, call_tokens
 from rlprm.data.rendering import ChatRenderer
 from rlprm.data.rerender import Rerenderer
 from rlprm.errors import DataError, MismatchError
 from rlprm.models.heads.reading import read_sequences
 from rlprm.models.heads.value_positions import ValuePosition, chain_positions
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
-from rlprm.models.kv_cache.support import reads_growing
+from rlprm.models.kv_cache.support import reads_growing, reads_trees
 from rlprm.models.loading import load_tokenizer
 from rlprm.models.positions import positions_of
 from rlprm.types import Trajectory
@@ -107,7 +107,7 @@ class TrajectoryReader:
             self.model,
             [trajectory.token_ids for trajectory in trajectories],
             [self._positions(trajectory) for trajectory in trajectories],
-            budget_batches(lengths, self.token_budget),
+            budget_batches(lengths, self.token_budget, call_tokens=call_tokens(self.model.device)),
         )
         return logits, lengths
 
@@ -130,6 +130,7 @@ class TrajectoryReader:
         growing = self._searching or self._reader.holds(branches)
         if not growing and all(t.stop is not None for t in trajectories):
             return None
+        self._reader.trees = reads_trees(self.model)
         return self._reader.read(branches)
 
     def _positions(self, trajectory: Trajectory) -> tuple[ValuePosition, ...]:

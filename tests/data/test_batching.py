@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from collections.abc import Sequence
+from itertools import accumulate, combinations, pairwise
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from rlprm.data.batching import LengthGroupedSampler, budget_batches, pad_right, sized_batches
+from rlprm.data.batching import LengthGroupedSampler, budget_batches, call_tokens, pad_right, sized_batches
 
 lengths_of = st.lists(st.integers(1, 60), max_size=40)
 
@@ -37,6 +39,32 @@ def test_batches_stay_within_the_budget_unless_one_row_alone_exceeds_it(
         assert max(lengths[i] for i in before) <= min(lengths[i] for i in after)
         # None could have been larger by the row that opens the next.
         assert lengths[after[0]] * (len(before) + 1) > budget
+
+
+@given(st.lists(st.integers(1, 60), max_size=9), st.integers(1, 200), st.integers(0, 80))
+def test_batches_cost_the_least_when_a_call_costs_tokens(
+    lengths: list[int], budget: int, of_call: int
+) -> None:
+    batches = list(budget_batches(lengths, budget, call_tokens=of_call))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    ascending = sorted(lengths)
+
+    def cost(cuts: Sequence[int]) -> float:
+        parts = [ascending[start:stop] for start, stop in pairwise([0, *cuts, len(lengths)])]
+        allowed = all(len(part) * part[-1] <= budget or len(part) == 1 for part in parts if part)
+        return sum(len(part) * part[-1] + of_call for part in parts if part) if allowed else math.inf
+
+    places = range(1, len(lengths))
+    ways = [cuts for count in range(len(lengths)) for cuts in combinations(places, count)]
+    found = [[lengths[i] for i in batch] for batch in batches]
+    assert [length for part in found for length in part] == ascending
+    cuts = list(accumulate(len(part) for part in found))[:-1]
+    assert cost(cuts) == min(map(cost, ways), default=0)
+
+
+def test_a_gpu_gets_the_largest_batches() -> None:
+    assert call_tokens(torch.device("cuda")) == math.inf
+    assert 0 < call_tokens(torch.device("cpu")) < math.inf
 
 
 @given(lengths_of, st.integers(1, 7))

@@ -145,6 +145,21 @@ def test_rows_become_plain_values_without_padding() -> None:
     ]
 
 
+def test_each_row_keeps_its_own_weights_and_targets() -> None:
+    batch = LabelBatch(
+        promise=torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.5, 1.0], [0.25, 1.0, 0.0], [0.5, 0.5, 0.5]]),
+        progress=torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.75, 0.0], [0.25, 0.0]]),
+        promise_weight=torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]),
+        progress_weight=torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]),
+    )
+    assert labels.to_step_labels(batch, torch.tensor([0, 2, 1, 2])) == [
+        StepLabels(promise=(0.5,), progress=(), weight=(1.0,)),
+        StepLabels(promise=(0.0, 0.5, 1.0), progress=(0.5, 0.5), weight=(0.0, 2.0, 1.0)),
+        StepLabels(promise=(0.25, 1.0), progress=(), weight=(1.0, 1.0)),
+        StepLabels(promise=(0.5, 0.5, 0.5), progress=(0.25, 0.0), weight=(1.0, 1.0, 1.0)),
+    ]
+
+
 @pytest.mark.parametrize("name", labels.available())
 def test_plain_values_become_the_same_batch_again(name: str) -> None:
     batch = labels.load(name).label(VALUES, OUTCOMES, LENGTHS)

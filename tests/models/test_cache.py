@@ -52,13 +52,34 @@ def test_rows_can_be_selected_repeated_and_replaced_between_tokens(seed: int) ->
             append(caches, rows, columns, generator)
 
 
+@pytest.mark.parametrize("has_buffers", [True, False])
+def test_selected_columns_of_selected_rows_stay_in_place_while_others_follow(has_buffers: bool) -> None:
+    generator, caches = torch.Generator().manual_seed(0), both()
+    append(caches, 3, 9, generator)
+    rows_B = torch.tensor([2, 0, 0, 1])
+    columns_BL = torch.randint(0, 9, (4, 5), generator=generator)
+    for ours, stock in zip(caches[0].layers, caches[1].layers, strict=True):
+        if not has_buffers:
+            ours.keys, ours.values = ours.keys.clone(), ours.values.clone()
+        ours.select(rows_B, columns_BL, room=100)
+        for name in ("keys", "values"):
+            whole = getattr(stock, name)
+            chosen = [whole[row][:, at] for row, at in zip(rows_B.tolist(), columns_BL, strict=True)]
+            setattr(stock, name, torch.stack(chosen))
+    append(caches, 4, 100, generator)
+    places = [layer.keys.data_ptr() for layer in caches[0].layers]
+    for _ in range(roomy._ROOM):
+        append(caches, 4, 1, generator)
+    assert [layer.keys.data_ptr() for layer in caches[0].layers] == places
+
+
 def test_a_token_is_written_in_place_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     grown: list[int] = []
     grow = roomy._grow
 
-    def counted(old: Tensor, new: Tensor, length: int) -> Tensor:
+    def counted(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
         grown.append(length)
-        return grow(old, new, length)
+        return grow(old, new, rows, length)
 
     monkeypatch.setattr(roomy, "_grow", counted)
     layer = RoomyLayer()

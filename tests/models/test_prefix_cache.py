@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import pytest
@@ -48,7 +49,10 @@ def own(cache: Cache, columns: int = 0) -> int:
 
 
 def extend(
-    kept: PrefixCache, model: PreTrainedModel, sequences: list[list[int]], known: list[list[int]] | None
+    kept: PrefixCache,
+    model: PreTrainedModel,
+    sequences: list[list[int]],
+    known: Sequence[list[int] | None] | None,
 ) -> Extended:
     with torch.inference_mode():
         return kept.extend(model, sequences, known or [None] * len(sequences), pad_id=0, logits_to_keep=1)
@@ -103,9 +107,63 @@ def test_rows_that_stay_in_place_without_holes_are_not_copied(babbler: PreTraine
     ],
     ids=["select", "repeat"],
 )
-def test_selected_and_repeated_rows_are_all_that_is_held(
+def test_selected_and_repeated_rows_and_room_for_more_are_all_that_is_held(
     babbler: PreTrainedModel, change: Callable[[Cache], None]
 ) -> None:
     cache = extend(PrefixCache(), babbler, EVEN, None).cache
     change(cache)
-    assert held(cache) == own(cache)
+    assert held(cache) == own(cache, _ROOM)
+
+
+@pytest.mark.parametrize("call_tokens", [0.0, 5.0, 40.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_in_how_many_calls_rows_are_fed_changes_no_output(
+    babbler: PreTrainedModel, call_tokens: float, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+
+    def words(longest: int) -> list[int]:
+        count = int(torch.randint(1, longest + 1, (1,), generator=draw))
+        return torch.randint(3, 60, (count,), generator=draw).tolist()
+
+    one, several = PrefixCache(call_tokens=math.inf), PrefixCache(call_tokens=call_tokens)
+    sequences = [words(60) for _ in range(9)]
+    known: list[list[int] | None] = [None] * 9
+    for _ in range(4):
+        both = [extend(kept, babbler, sequences, known) for kept in (one, several)]
+        torch.testing.assert_close(both[0].logits, both[1].logits, atol=1e-5, rtol=0)
+        assert both[0].fed_B == both[1].fed_B
+        assert both[1].mask_BL.sum(1).tolist() == list(map(len, sequences))
+        columns = [done.cache.get_seq_length() for done in both]
+        assert columns[1] == both[1].mask_BL.shape[1] <= columns[0]
+        for kept, done in zip((one, several), both, strict=True):
+            kept.keep(done.cache, done.mask_BL, sequences)
+        rows = torch.randint(0, 9, (9,), generator=draw).tolist()  # some twice, some not
+        known = [None if row == 4 else sequences[row] for row in rows]
+        sequences = [[*sequences[row], *words(30)] for row in rows]
+
+
+def test_rows_of_several_calls_are_written_on_as_one_batch(babbler: PreTrainedModel) -> None:
+    rows = [[5] * 3, [6] * 40, [7] * 4]
+    done = extend(PrefixCache(call_tokens=0.0), babbler, rows, None)
+    assert [layer.keys.shape[2] for layer in done.cache.layers] == [40] * len(done.cache.layers)
+    for layer in done.cache.layers:  # columns behind a short row are masked, and hold numbers
+        assert not layer.keys[0, :, 3:].any()
+        assert not layer.values[0, :, 3:].any()
+    mask_BL = torch.cat([done.mask_BL, torch.ones(3, 1, dtype=torch.bool)], dim=1)
+    with torch.inference_mode():
+        logits = babbler(
+            input_ids=torch.full((3, 1), 9), attention_mask=mask_BL.long(), past_key_values=done.cache,
+            position_ids=torch.tensor([[len(row)] for row in rows]),
+        ).logits[:, -1]  # fmt: skip
+        alone = [babbler(input_ids=torch.tensor([[*row, 9]])).logits[0, -1] for row in rows]
+    torch.testing.assert_close(logits, torch.stack(alone), atol=1e-5, rtol=0)
+
+
+def test_outputs_at_all_columns_stand_on_the_right(babbler: PreTrainedModel) -> None:
+    rows = [[5, 6, 7], [8] * 30, [9, 10]]
+    with torch.inference_mode():
+        done = PrefixCache(call_tokens=0.0).extend(babbler, rows, [None] * 3, pad_id=0)
+        for row, logits_KV in zip(rows, done.logits, strict=True):
+            alone_LV = babbler(input_ids=torch.tensor([row])).logits[0]
+            torch.testing.assert_close(logits_KV[-len(row) :], alone_LV, atol=1e-5, rtol=0)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from rlprm.models.heads import HEADS, LM, SCALAR
 from rlprm.models.heads.lm_head import LMHead
 from rlprm.models.heads.reading import read_sequences
 from rlprm.models.heads.value_positions import ValuePosition
+from rlprm.models.kv_cache import prefix_reader, tree
 from rlprm.models.kv_cache.prefix_reader import Branch, PrefixReader
+from rlprm.models.kv_cache.roomy_layer import RoomyLayer
+from rlprm.models.kv_cache.support import reads_growing, reads_trees
+from rlprm.models.kv_cache.tree import feed_branches
 from tests.toys.heads import with_random_head
+
+Make = Callable[[PreTrainedModel], PrefixReader]
 
 
 @pytest.fixture(scope="module", params=HEADS)
 def model(request: pytest.FixtureRequest, tiny_folder: Path) -> PreTrainedModel:
     return with_random_head(tiny_folder, request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["rows", "trees"])
+def make(request: pytest.FixtureRequest) -> Make:
+    return partial(PrefixReader, trees=request.param)
 
 
 def grow(
@@ -50,9 +66,11 @@ def assert_close(found: list[list[float]], expected: list[list[float]]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_round_reads_what_reading_from_the_beginning_reads(model: PreTrainedModel, seed: int) -> None:
+def test_every_round_reads_what_reading_from_the_beginning_reads(
+    model: PreTrainedModel, make: Make, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    reader = PrefixReader(model)
+    reader = make(model)
     branches = grow(model, [Branch([5, 6, 7], [], 0, 0), Branch([9], [], 0, 0)], rng, children=4)
     for _ in range(4):
         values, _ = reader.read(branches)
@@ -62,9 +80,63 @@ def test_every_round_reads_what_reading_from_the_beginning_reads(model: PreTrain
         branches = [branches[i] for i in rng.permutation(len(branches))]
 
 
-def test_a_round_feeds_only_what_is_new_and_what_is_common_once(model: PreTrainedModel) -> None:
+def test_siblings_share_a_row_and_copy_nothing_under_a_tree_mask(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    fed: list[int] = []
+
+    def counted(body: PreTrainedModel, cache: Cache, *args: Any, **kwargs: Any) -> Any:
+        found = feed_branches(body, cache, *args, **kwargs)
+        fed.append(len(cache.layers[0].keys))
+        return found
+
+    monkeypatch.setattr(prefix_reader, "feed_branches", counted)
+    monkeypatch.setattr(RoomyLayer, "batch_select_indices", None)
+    reader = PrefixReader(model, trees=True)
+    first = grow(model, [Branch([5, 6, 7], [], 0, 0), Branch([9], [], 0, 0)], rng, children=4)
+    reader.read(first)
+    second = grow(model, [first[1], first[6], first[7]], rng, children=3)
+    values, _ = reader.read(second)
+    assert_close(values, whole(model, second))
+    assert fed == [2, 3]  # rows, not branches
+    # Padding would outweigh what is shared: one branch has as many tokens as ten others together.
+    (lone,) = grow(model, second[:1], rng, children=1)
+    long = lone._replace(ids=[*lone.ids[: lone.fork], *[7] * 60], positions=[])
+    values, _ = reader.read([long, *grow(model, second[3:5], rng, children=2)])
+    assert len(fed) == 2
+
+
+def test_a_mask_that_would_take_much_memory_is_not_made(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branches = grow(model, [Branch([5, 6, 7], [], 0, 0)], np.random.default_rng(0), children=4)
+    fed = sum(len(b.ids) - b.fork for b in branches)
+    calls: list[int] = []
+    monkeypatch.setattr(
+        prefix_reader, "feed_branches", lambda *a, **k: (calls.append(1), feed_branches(*a, **k))[1]
+    )
+    for largest, count in ((fed * (branches[0].fork + fed), 1), (fed * (branches[0].fork + fed) - 1, 0)):
+        calls.clear()
+        monkeypatch.setattr(prefix_reader, "_LARGEST_MASK", largest)
+        values, _ = PrefixReader(model, trees=True).read(branches)
+        assert_close(values, whole(model, branches))
+        assert len(calls) == count
+
+
+def test_a_model_is_asked_whether_trees_are_right_for_it(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reads_trees(model)
+    wrong = deepcopy(model)  # as a model whose code takes no mask of four dimensions
+    monkeypatch.setattr(tree, "additive", lambda sees_RQL, dtype: sees_RQL[:, 0].long())
+    assert not reads_trees(wrong)
+    assert reads_growing(wrong)
+
+
+def test_a_round_feeds_only_what_is_new_and_what_is_common_once(model: PreTrainedModel, make: Make) -> None:
     rng = np.random.default_rng(1)
-    reader = PrefixReader(model)
+    reader = make(model)
     (root,) = [Branch(list(range(3, 43)), [], 0, 0)]
     first = grow(model, [root], rng, children=8)
     _, tokens = reader.read(first)
@@ -76,9 +148,9 @@ def test_a_round_feeds_only_what_is_new_and_what_is_common_once(model: PreTraine
     assert tokens[1] == len(second[1].ids) - second[1].fork
 
 
-def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel) -> None:
+def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel, make: Make) -> None:
     rng = np.random.default_rng(2)
-    reader = PrefixReader(model)
+    reader = make(model)
     first = grow(model, [Branch([5, 6, 7], [], 0, 0)], rng, children=3)
     second = grow(model, first[:2], rng, children=2)
     unknown, tokens = reader.read(second)
@@ -99,9 +171,10 @@ def test_what_was_not_kept_is_read_from_the_beginning(model: PreTrainedModel) ->
 
 def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten(
     model: PreTrainedModel,
+    make: Make,
 ) -> None:
     rng = np.random.default_rng(3)
-    reader = PrefixReader(model)
+    reader = make(model)
     roots = [Branch(ids, [], 0, len(ids) - 1) for ids in ([5, 6, 7], [5, 6, 8])]
     assert not reader.holds(roots)
     assert not reader.holds([])
@@ -116,11 +189,11 @@ def test_parents_are_held_from_one_call_to_the_next_and_until_they_are_forgotten
     assert sum(tokens) == sum(first[i].fork for i in (0, 2)) + sum(len(b.ids) - b.fork for b in first)
 
 
-def test_what_two_owners_have_in_common_is_read_for_each(model: PreTrainedModel) -> None:
+def test_what_two_owners_have_in_common_is_read_for_each(model: PreTrainedModel, make: Make) -> None:
     rng = np.random.default_rng(4)
-    reader = PrefixReader(model)
+    reader = make(model)
     branches = grow(model, [Branch([5, 6, 7], [], 0, 0)], rng, children=3)
-    _, alone = PrefixReader(model).read(branches)
+    _, alone = make(model).read(branches)
     for _ in range(3):
         twice = [b._replace(owner=owner) for owner in ("a", "b") for b in branches]
         values, tokens = reader.read(twice)

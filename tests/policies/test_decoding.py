@@ -13,12 +13,14 @@ import torch
 
 from rlprm.errors import ConfigError, DataError
 from rlprm.models.hub.packaged import get_model, missing_packages
+from rlprm.models.kv_cache.roomy_layer import RoomyLayer
 from rlprm.models.kv_cache.support import has_full_attention, reads_growing
 from rlprm.models.loading import load_causal_lm
 from rlprm.models.positions import NO_LIMIT, positions_of
 from rlprm.policies.decoding import choice
 from rlprm.policies.decoding.base import Contexts, Draw
-from rlprm.policies.decoding.choice import right_way, way_by_name
+from rlprm.policies.decoding.choice import right_way, shares_rows, way_by_name
+from rlprm.policies.decoding.kept import KeptCache, _grid
 from rlprm.policies.decoding.rounding import exceeds_rounding
 from rlprm.policies.decoding.whole import teacher_forced
 from tests.architectures.tiny import tiny_model
@@ -40,6 +42,45 @@ def draw(rows: int, *, ends: list[int], limit: int = 6, temperature: float = 1.0
 @pytest.mark.parametrize("model_type", RIGHT)
 def test_rounding_is_told_from_a_mistake(model_type: str, dtype: torch.dtype) -> None:
     assert right_way(tiny_model(model_type, VOCABULARY).to(dtype)) == RIGHT[model_type]
+
+
+def test_which_models_may_share_rows_is_found_on_the_model() -> None:
+    found = {name: shares_rows(tiny_model(name, VOCABULARY)) for name in (*RIGHT, "bloom", "gpt2")}
+    # Bloom reads positions from the mask, which has to be of two dimensions.
+    assert found == {name: name in ("llama", "qwen3", "gpt2") for name in found}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_actions_that_share_a_row_are_those_of_rows_of_their_own(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, closing = tiny_model("qwen3", VOCABULARY), 7
+    alone, shared = KeptCache(closing), KeptCache(closing, trees=True)
+    contexts, known = [words(n, n) for n in (5, 17, 9)], [None] * 3
+    row_of = [0, 2, 0, 1, 2, 2, 1, 0]
+    for turn in range(3):
+        drawn = draw(len(row_of), ends=list(range(closing, VOCABULARY, 4)), temperature=temperature)
+        given = Contexts(contexts, row_of, known)
+        expected = alone.decode(model, given, drawn)
+        with monkeypatch.context() as patch:
+            patch.setattr(RoomyLayer, "batch_select_indices", None)  # no row is copied
+            found = shared.decode(model, given, drawn)
+        assert found._replace(logprobs=[]) == expected._replace(logprobs=[])
+        for a, b in zip(found.logprobs, expected.logprobs, strict=True):
+            assert a == pytest.approx(b, abs=1e-5)
+        assert len(set(map(len, found.ids))) > 1 or temperature == 0
+        # The beam goes on with some of them: two of one context, one of another.
+        chosen = [(turn, 0), (turn + 2, 1), (7, 2)]
+        said = [[*contexts[row_of[i]], *found.ids[i]] for i, _ in chosen]
+        known = [ids[:-1] if ids[-1] == closing else ids for ids in said]
+        contexts = [[*ids, *words(3 + n, 50 + n)] for ids, (_, n) in zip(known, chosen, strict=True)]
+
+
+def test_rows_are_not_shared_if_most_of_them_would_be_filling() -> None:
+    assert _grid([0, 1, 2]) is None
+    assert _grid([0, 0, 1]) == [[0, 1], [2, 2]]
+    assert _grid([0, 1, 2, 3, 4, 4, 4]) is None
+    assert _grid([1, 0, 1, 0]) == [[1, 3], [0, 2]]
 
 
 def test_the_noise_of_a_precision_moves_the_bound_of_half_precision_alone() -> None:

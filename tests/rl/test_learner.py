@@ -16,8 +16,10 @@ from rlprm import envs
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import TrainingError
 from rlprm.policies.hf import HFPolicy
+from rlprm.rl import old_logprobs
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.engine.accelerated import AccelerateEngine
 from rlprm.rollouts.waves import rollout
 from rlprm.runtime.processes import Processes
 from rlprm.types import EpisodeSetting, Split
@@ -131,14 +133,27 @@ def test_what_an_update_reports(build: Build) -> None:
 @pytest.mark.usefixtures("plain_descent")
 @pytest.mark.parametrize("level", ["token", "none"])
 @pytest.mark.parametrize("settings", [{}, {"entropy_coef": 0.1, "kl_coef": 0.1}, {"critic": "shared"}])
-def test_one_micro_batch_or_many_is_one_update(build: Build, level: str, settings: dict[str, Any]) -> None:
+def test_one_micro_batch_or_many_is_one_update(
+    build: Build, level: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     credit = toy.random_credit(BATCH, level=level)
-    learners = [
-        build(micro_batch_tokens=budget, minibatches=2, ppo_epochs=2, **GENTLE, **settings)
-        for budget in (100_000, 150, 1)
-    ]
-    old = learners[0].read_old(BATCH)
-    moved = [changes(each, credit=credit, old=old) for each in learners]
+    calls: list[int] = []
+    forward = AccelerateEngine.forward
+
+    def counted(engine: AccelerateEngine, *args: Any, **kwargs: Any) -> Any:
+        calls[-1] += 1
+        return forward(engine, *args, **kwargs)
+
+    monkeypatch.setattr(AccelerateEngine, "forward", counted)
+    moved, old = list[Tensor](), None
+    for budget, of_call in ((100_000, math.inf), (100_000, 5.0), (150, 64.0), (150, math.inf), (1, math.inf)):
+        monkeypatch.setattr(old_logprobs, "call_tokens", lambda _, of_call=of_call: of_call)
+        learner = build(micro_batch_tokens=budget, minibatches=2, ppo_epochs=2, **GENTLE, **settings)
+        calls.append(0)
+        old = old or learner.read_old(BATCH)
+        calls[-1] = 0
+        moved.append(changes(learner, credit=credit, old=old))
+    assert calls[0] == 4 < calls[1]  # one for each step; as many as padding is worth
     assert moved[0].abs().max() > 1e-3
     for other in moved[1:]:
         torch.testing.assert_close(other, moved[0], atol=1e-6, rtol=0)

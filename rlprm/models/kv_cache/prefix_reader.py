@@ -3,12 +3,15 @@
 If every round of a search read its candidates from their first token, a round would cost as many
 tokens as all rounds before together. This reader keeps keys and values, and a round feeds only
 new tokens. The continuation that all branches of a parent share (the observation) is fed once, then
-each branch's own tokens (the action).
+each branch's own tokens (the action). Siblings share a row of the cache if a tree mask is right for the
+model; otherwise the row of their parent is copied for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -20,6 +23,10 @@ from rlprm.models.heads.lm_head import LMHead
 from rlprm.models.heads.reading import stack_positions
 from rlprm.models.heads.value_positions import ValuePosition
 from rlprm.models.kv_cache.prefix_cache import Extended, PrefixCache, sequence_key
+from rlprm.models.kv_cache.tree import feed_branches
+
+_LARGEST_MASK = 2**25
+"""Entries of a tree mask; 128 MB in float32."""
 
 
 class Branch(NamedTuple):
@@ -43,12 +50,22 @@ class PrefixReader:
         model: a token classification model with one label, or one with an lm head. It runs in
             evaluation mode; its own mode is restored afterwards.
         pad_id: any token id.
+        call_tokens: see :class:`~rlprm.models.kv_cache.prefix_cache.PrefixCache`.
+        trees: whether a tree mask is right for the model, so that siblings may share a row.
     """
 
-    def __init__(self, model: PreTrainedModel, *, pad_id: int = 0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        pad_id: int = 0,
+        call_tokens: float | None = None,
+        trees: bool = False,
+    ) -> None:
         self.model = model
         self.pad_id = pad_id
-        self._prefixes = PrefixCache()
+        self.trees = trees
+        self._prefixes = PrefixCache(call_tokens=call_tokens)
         self._read: dict[tuple[Hashable, bytes], dict[ValuePosition, float]] = {}
         """Owner and sequence of the previous call → the values by position."""
 
@@ -84,20 +101,12 @@ class PrefixReader:
             key: {**self._read.get(_key(stem, stem.parent), {}), **of_stem}
             for key, stem, of_stem in zip(first_of, stems, new, strict=True)
         }
-        self._prefixes.keep(
-            common.cache,
-            common.mask_BL,
-            [stem.ids[: stem.fork] for stem in stems],
-            [stem.owner for stem in stems],
-        )
-        owners = [b.owner for b in branches]
-        own = self._extend([b.ids for b in branches], [b.ids[: b.fork] for b in branches], owners)
         stem_of = {key: row for row, key in enumerate(first_of)}
         rows = [stem_of[key] for key in keys]
+        own = self._fork(branches, stems, rows, common)
         states = common.logits[rows, -1]  # each row's last token stands in the last column
         of_branches = self._values(branches, [len(b.ids) for b in branches], own, states)
         complete = [{**values[key], **of_branch} for key, of_branch in zip(keys, of_branches, strict=True)]
-        self._prefixes.keep(own.cache, own.mask_BL, [b.ids for b in branches], owners)
         self._read = {_key(b, len(b.ids)): of_b for b, of_b in zip(branches, complete, strict=True)}
         tokens = list(own.fed_B)
         for fed, index in zip(common.fed_B, first_of.values(), strict=True):
@@ -110,11 +119,40 @@ class PrefixReader:
         prefixes: Sequence[Sequence[int] | None],
         owners: Sequence[Hashable],
     ) -> Extended:
+        with self._evaluating() as body:
+            return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id, owners=owners)
+
+    def _fork(
+        self, branches: Sequence[Branch], stems: Sequence[Branch], rows: Sequence[int], common: Extended
+    ) -> Extended:
+        """Feed what each branch has behind its stem, and keep the branches."""
+        sequences, owners = [b.ids for b in branches], [b.owner for b in branches]
+        suffixes = [b.ids[b.fork :] for b in branches]
+        fed_B = [len(suffix) for suffix in suffixes]
+        if self.trees and _share_rows(rows, fed_B, common.mask_BL.shape[1]):
+            with self._evaluating() as body:
+                outputs, mask_BL = feed_branches(
+                    body, common.cache, common.mask_BL, rows, suffixes, pad_id=self.pad_id
+                )
+            self._prefixes.keep(common.cache, mask_BL, sequences, owners, rows)
+            return Extended(outputs, common.cache, mask_BL, fed_B)
+        self._prefixes.keep(
+            common.cache,
+            common.mask_BL,
+            [stem.ids[: stem.fork] for stem in stems],
+            [stem.owner for stem in stems],
+        )
+        own = self._extend(sequences, [b.ids[: b.fork] for b in branches], owners)
+        self._prefixes.keep(own.cache, own.mask_BL, sequences, owners)
+        return own
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[PreTrainedModel]:
+        """Give the part that makes hidden states or values, in evaluation mode."""
         was_training = self.model.training
         self.model.eval()
-        body = body_of(self.model) if isinstance(self.model, LMHead) else self.model
         try:
-            return self._prefixes.extend(body, sequences, prefixes, pad_id=self.pad_id, owners=owners)
+            yield body_of(self.model) if isinstance(self.model, LMHead) else self.model
         finally:
             self.model.train(was_training)
 
@@ -159,6 +197,21 @@ class PrefixReader:
             dict(zip(positions, values, strict=False))
             for positions, values in zip(new, values_BP.float().tolist(), strict=True)
         ]
+
+
+def _share_rows(rows: Sequence[int], fed_B: Sequence[int], columns: int) -> bool:
+    """Whether siblings are to share a row.
+
+    There must be siblings. At most half of the rows may be padding. The mask must stay small, and grows with
+    the square of what siblings have together.
+    """
+    widths = Counter[int]()
+    for row, fed in zip(rows, fed_B, strict=True):
+        widths[row] += fed
+    width = max(widths.values())
+    size = len(widths) * width
+    is_small = size * (columns + width) <= _LARGEST_MASK
+    return len(widths) < len(rows) and size <= 2 * sum(fed_B) and is_small
 
 
 def _key(branch: Branch, length: int) -> tuple[Hashable, bytes]:

@@ -22,13 +22,17 @@ __all__ = [
     "has_full_attention",
     "random_words",
     "reads_growing",
+    "reads_trees",
     "reason_against_keeping",
     "vocabulary_of",
 ]
 
 _BOUND = 1e-3
 _SHARE_OF_SPREAD = 0.02
+_CALL_TOKENS = 6
+"""With this, some rows are read alone and others are padded."""
 _FOUND: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_FOUND_TREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def config_of(model: PreTrainedModel) -> Any:
@@ -84,22 +88,32 @@ def reads_growing(model: PreTrainedModel) -> bool:
     """
     inner = unwrapped(model)
     if inner not in _FOUND:
-        _FOUND[inner] = has_full_attention(config_of(model)) and _agrees(model)
+        _FOUND[inner] = has_full_attention(config_of(model)) and _agrees(model, trees=False)
     return _FOUND[inner]
 
 
-def _agrees(model: PreTrainedModel) -> bool:
+def reads_trees(model: PreTrainedModel) -> bool:
+    """Whether siblings among these candidates may also share a row under a tree mask; found likewise."""
+    inner = unwrapped(model)
+    if inner not in _FOUND_TREES:
+        _FOUND_TREES[inner] = reads_growing(model) and _agrees(model, trees=True)
+    return _FOUND_TREES[inner]
+
+
+def _agrees(model: PreTrainedModel, *, trees: bool) -> bool:
     seeds = count()
 
     def words(length: int) -> list[int]:
         return random_words(model, length, next(seeds))
 
     stems = [words(length) for length in (7, 4, 12)]
-    reader = PrefixReader(model)
+    reader = PrefixReader(model, call_tokens=_CALL_TOKENS, trees=trees)
     try:
         first = [_branch([*stem, *words(n)], 0, len(stem)) for stem in stems for n in (2, 5)]
-        second = [_branch([*b.ids, *words(3), *words(n)], len(b.ids), len(b.ids) + 3)
-                  for b, n in zip(first, (4, 1, 2, 6, 3, 2), strict=True)]  # fmt: skip
+        later = [(b, [*b.ids, *words(3)]) for b in first]
+        counts = ((4, 1), (2, 2), (2, 5), (6, 1), (3, 3), (2, 4))
+        second = [_branch([*stem, *words(n)], len(b.ids), len(stem))
+                  for (b, stem), of_stem in zip(later, counts, strict=True) for n in of_stem]  # fmt: skip
         found = [value for branches in (first, second) for row in reader.read(branches)[0] for value in row]
     except Exception:  # of many kinds: what a model's code raises where a kept cache does not fit
         return False

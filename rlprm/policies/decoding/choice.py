@@ -25,7 +25,7 @@ from rlprm.policies.decoding.per_turn import TurnCache
 from rlprm.policies.decoding.rounding import exceeds_rounding
 from rlprm.policies.decoding.whole import Whole, teacher_forced
 
-__all__ = ["WAYS", "differences_of", "noise_of", "right_way", "way_by_name"]
+__all__ = ["WAYS", "differences_of", "noise_of", "right_way", "shares_rows", "way_by_name"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,10 @@ _CACHES = {
 _CONTEXTS = (5, 11, 8, 19)
 _LATER = (4, 1, 9, 3)
 _LENGTH = 6
+_CALL_TOKENS = 10
+"""With this, each turn of the contexts above has two calls, one of a row and one of three that are padded."""
 _FOUND: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_FOUND_TREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def way_by_name(name: str, closing_id: int) -> Decoder:
@@ -81,22 +84,42 @@ def right_way(model: PreTrainedModel) -> str:
 
 def _tried(model: PreTrainedModel) -> tuple[str, list[str]]:
     """Return the fastest right way, and for each faster way why that way is wrong."""
-    dtype = _refuse_other_directions(model)
-    noise = 0.0 if dtype.itemsize >= 4 else noise_of(model)
+    dtype, noise = _precision_of(model)
     reasons: list[str] = []
     for name in WAYS:
         if name == "whole":
             return name, reasons
         reason = reason_against_keeping(config_of(model)) if name == "kept" else ""
-        if not (reason := reason or _reason_when_tried(model, name, dtype, noise)):
+        decoder = KeptCache(-1, call_tokens=_CALL_TOKENS) if name == "kept" else way_by_name(name, -1)
+        if not (reason := reason or _reason_when_tried(model, decoder, dtype, noise)):
             return name, reasons
         reasons.append(f"{_CACHES[name]} is not used ({reason})")
     raise AssertionError("the last way is not tried")
 
 
-def _reason_when_tried(model: PreTrainedModel, name: str, dtype: torch.dtype, noise: float) -> str:
+@torch.inference_mode()
+def shares_rows(model: PreTrainedModel) -> bool:
+    """Whether actions of one context may also share its row, under a tree mask; found in the same way."""
+    inner = unwrapped(model)
+    if inner not in _FOUND_TREES:
+        decoder = KeptCache(-1, call_tokens=_CALL_TOKENS, trees=True)
+        _FOUND_TREES[inner] = right_way(model) == "kept" and not _reason_when_tried(
+            model, decoder, *_precision_of(model), copies=2
+        )
+    return _FOUND_TREES[inner]
+
+
+def _precision_of(model: PreTrainedModel) -> tuple[torch.dtype, float]:
+    """Return the precision of a model's logits, and its noise, which is asked for in half precision only."""
+    dtype = _refuse_other_directions(model)
+    return dtype, 0.0 if dtype.itemsize >= 4 else noise_of(model)
+
+
+def _reason_when_tried(
+    model: PreTrainedModel, decoder: Decoder, dtype: torch.dtype, noise: float, *, copies: int = 1
+) -> str:
     try:
-        differences = differences_of(model, way_by_name(name, closing_id=-1))
+        differences = differences_of(model, decoder, copies=copies)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of many kinds: what a model's code raises where a way does not fit
@@ -143,18 +166,23 @@ def _refuse_other_directions(model: PreTrainedModel) -> torch.dtype:
     return dtype
 
 
-def differences_of(model: PreTrainedModel, decoder: Decoder) -> list[float]:
-    """Return the errors, in nats, of the log-probabilities of two turns."""
+def differences_of(model: PreTrainedModel, decoder: Decoder, *, copies: int = 1) -> list[float]:
+    """Return the errors, in nats, of the log-probabilities of two turns, of several actions a context."""
     first = _contexts(model)
     try:
-        said = decoder.decode(model, Contexts(first, range(len(first)), [None] * len(first)), _draw(model, 1))
-        errors = _errors(model, first, said)
-        kept = [[*context, *ids] for context, ids in zip(first, said.ids, strict=True)]
+        row_of = [row for row in range(len(first)) for _ in range(copies)]
+        said = decoder.decode(
+            model, Contexts(first, row_of, [None] * len(first)), _draw(model, 1, len(row_of))
+        )
+        errors = _errors(model, [first[row] for row in row_of], said)
+        kept = [[*first[row], *ids] for row, ids in zip(row_of, said.ids, strict=True)]
         second = [
-            [*row, *random_words(model, count, 40 + count)] for row, count in zip(kept, _LATER, strict=True)
+            [*row, *random_words(model, count, 40 + count)]
+            for row, count in zip(kept, _LATER * copies, strict=True)
         ]
-        again = decoder.decode(model, Contexts(second, range(len(second)), kept), _draw(model, 2))
-        return [*errors, *_errors(model, second, again)]
+        row_of = [row for row in range(len(second)) for _ in range(copies)]
+        again = decoder.decode(model, Contexts(second, row_of, kept), _draw(model, 2, len(row_of)))
+        return [*errors, *_errors(model, [second[row] for row in row_of], again)]
     finally:
         decoder.clear()
 
@@ -177,9 +205,9 @@ def noise_of(model: PreTrainedModel) -> float:
     return sum(abs(a - b) for a, b in pairs) / len(pairs)
 
 
-def _draw(model: PreTrainedModel, seed: int) -> Draw:
+def _draw(model: PreTrainedModel, seed: int, rows: int) -> Draw:
     """Draw actions of different lengths: every second token is an end."""
-    uniforms_BK = torch.rand(len(_CONTEXTS), _LENGTH, generator=torch.Generator().manual_seed(seed))
+    uniforms_BK = torch.rand(rows, _LENGTH, generator=torch.Generator().manual_seed(seed))
     return Draw(uniforms_BK, 1.0, torch.arange(0, vocabulary_of(model), 2), pad_id=0)
 
 
