@@ -90,7 +90,7 @@ def episodes(config: Any, count: int) -> list[Any]:
 
 def rollouts(argv: Sequence[str], count: int) -> Callable[[], Any]:
     """Episodes side by side; their token ids."""
-    from rlprm.rollouts.episode import rollout
+    from rlprm.rollouts.collection import rollout  # the name is there in every version
 
     config = settings(argv)
     policy, jobs = config.load_policy(), episodes(config, count)
@@ -169,7 +169,7 @@ def update(argv: Sequence[str], count: int) -> Callable[[], Any]:
     from rlprm.rl.loading import load_model
     from rlprm.rl.old_logprobs import read_old_logprobs
     from rlprm.rl.update import update
-    from rlprm.rollouts.episode import rollout
+    from rlprm.rollouts.collection import rollout  # the name is there in every version
 
     config = settings(argv)
     found = rollout(episodes(config, count), config.load_policy(), config.episode_setting(), config.seed)
