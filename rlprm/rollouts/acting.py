@@ -38,7 +38,7 @@ def act(policy: Policy, conversations: Sequence[Conversation], seeds: Sequence[i
         return done
 
 
-def cause_of(error: Exception) -> str:
+def cause_of(error: BaseException) -> str:
     """Return an error as it is stored with an episode."""
     return f"{type(error).__name__}: {error}"
 

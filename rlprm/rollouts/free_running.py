@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from rlprm import envs
 from rlprm.errors import RlprmError
 from rlprm.policies.base import AsyncPolicy, Completion, Policy
-from rlprm.rollouts.acting import failed
+from rlprm.rollouts.acting import cause_of, failed
 from rlprm.rollouts.episode import Episode, start_episode
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -86,7 +86,13 @@ async def _act(policy: FreePolicy, episode: Episode) -> Completion:
 
 
 async def _in(threads: Executor, function: Callable[..., _R], *arguments: Any) -> _R:
-    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+    def guarded() -> _R:
+        try:
+            return function(*arguments)
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and everybody would wait
+            raise RuntimeError(f"an environment ended the program: {cause_of(error)}") from error
+
+    return await asyncio.get_running_loop().run_in_executor(threads, guarded)
 
 
 def _as_they_end(

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ __all__ = ["python_of_vllm", "running", "stopping_on_sigterm", "wait_for", "watc
 log = logging.getLogger(__name__)
 _GRACE = 20.0
 _LAST_LINES = 5
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def python_of_vllm(wanted: str) -> str:
@@ -51,6 +53,8 @@ def python_of_vllm(wanted: str) -> str:
 @contextmanager
 def running(config: ServeConfig, lines: Sequence[Line]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start servers; their logs go to ``log_dir``. At the end all of their processes are stopped."""
+    for number in range(len(lines)):
+        _refuse_taken(config.host, config.port + number)
     folder = Path(config.log_dir)
     folder.mkdir(parents=True, exist_ok=True)
     started: list[subprocess.Popen[bytes]] = []
@@ -128,12 +132,40 @@ def check(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) -> No
             )
 
 
+def _refuse_taken(host: str, port: int) -> None:
+    """Refuse a port that another program has: its answers would pass for those of the server.
+
+    Raises:
+        ConfigError: if it is taken.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            own.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port: {host}:{port} cannot be used ({error.strerror}); choose another"
+            ) from None
+
+
 def _log_of(config: ServeConfig, number: int) -> Path:
     return Path(config.log_dir) / f"server-{number}.log"
 
 
 def _stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the process groups of servers: vLLM's engine is a process of its own."""
+    """End the process groups of servers: vLLM's engine is a process of its own.
+
+    Signals that come meanwhile are ignored: a second one must not leave servers behind.
+    """
+    before = {kind: signal.signal(kind, signal.SIG_IGN) for kind in _ENDS}
+    try:
+        _stop_groups(servers)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_groups(servers: Sequence[subprocess.Popen[bytes]]) -> None:
     for kind, grace in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
         for server in servers:
             _signal(server, kind)
@@ -162,13 +194,14 @@ def _is_alive(server: subprocess.Popen[bytes]) -> bool:
 
 @contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a block as Ctrl-C does, so that what the block started is stopped."""
+    """Let SIGTERM and SIGHUP end a block as Ctrl-C does, so that what the block started is stopped."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rlprm.errors import ArtifactError, ConfigError
 from rlprm.serving.vllm_line import Line, line_of, url_of
@@ -16,6 +17,7 @@ from rlprm.serving.vllm_settings import ServeConfig
 __all__ = ["run"]
 
 log = logging.getLogger(__name__)
+_CLEANING = 20.0
 
 
 def run(config: ServeConfig, command: Sequence[str] = ()) -> int:
@@ -83,11 +85,22 @@ def _run_beside(
 ) -> int:
     words = [sys.executable, "-m", "rlprm.cli", *command[1:]] if command[0] == "rlprm" else list(command)
     process = subprocess.Popen(words)
+    looks = watch(config, servers)
     try:
         while process.poll() is None:
+            next(looks)
             time.sleep(0.5)
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+    except BaseException:
+        _end(process)
         raise
     return process.returncode
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command; Ctrl-C has reached it already, and it may be cleaning up."""
+    for ask in (None, process.terminate, process.kill):
+        if ask is not None:
+            ask()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_CLEANING)
+            return

@@ -160,3 +160,12 @@ def test_a_search_goes_on_without_the_task_that_fails(module: Any) -> None:
     )
     assert found[1].trajectory.stop is StopReason.ERROR
     assert [found[i].trajectory for i in (0, 2)] == [expected[i].trajectory for i in (0, 2)]
+
+
+def test_an_environment_that_ends_the_program_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(self: object, action: str) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(corridor.Corridor, "step", leave)
+    with pytest.raises(RuntimeError, match="ended the program: SystemExit: 3"):
+        rollout(jobs(), FreePolicy(), CHAT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from rlprm import cli
-from rlprm.errors import ServersGoneError
+from rlprm.errors import ConfigError, ServersGoneError
 from rlprm.models.tiny import tiny_model
 from rlprm.serving.vllm_line import Line, line_of
 from rlprm.serving.vllm_server import check, running, wait_for, watch
@@ -140,5 +141,17 @@ def test_a_command_runs_beside_and_its_status_is_kept(tmp_path: Path) -> None:
         "--log_dir",
         str(tmp_path / "logs"),
     ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     ends = [sys.executable, "-c", "raise SystemExit(7)"]
-    assert cli.main(["serve", *named, "--port", "18765", "--", *ends]) == 7
+    assert cli.main(["serve", *named, "--port", port, "--", *ends]) == 7
+
+
+def test_a_port_that_another_program_has_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = ServeConfig(model="m", log_dir=str(tmp_path), port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot be used"), running(config, [stand_in("pass")]):
+            pass

@@ -33,6 +33,8 @@ def out_of_step(
     """
     for server in policy.servers.all:
         for prompt in prompts:
+            if len(prompt) >= policy.context_length:
+                continue
             try:
                 written = policy.servers.run(_write(policy, server, prompt, fresh=False))
                 difference = _difference(policy, prompt, written, read)
@@ -53,14 +55,15 @@ def out_of_step(
 
 async def _write(policy: ServerPolicy, server: Server, prompt: Sequence[int], *, fresh: bool) -> Generated:
     """Let a server write, with its prefix cache or past it."""
-    params = sampling_params(temperature=policy.temperature, seed=0, max_tokens=_TOKENS, stop_ids=())
+    most = min(_TOKENS, policy.context_length - len(prompt))
+    params = sampling_params(temperature=policy.temperature, seed=0, max_tokens=most, stop_ids=())
     request = generate_request(policy.name, prompt, params)
     if fresh:
         request["cache_salt"] = uuid.uuid4().hex
     generated, _ = await policy.servers.ask(
         PATH,
         request,
-        lambda answer: read_generated(answer, max_tokens=_TOKENS, stop_ids=()),
+        lambda answer: read_generated(answer, max_tokens=most, stop_ids=()),
         server=server,
         elsewhere=False,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -46,7 +47,7 @@ class Patience:
 
     def before(self, retry: int) -> float:
         """Return the seconds to wait before a retry, counted from 0."""
-        return float(min(self.pause * 2**retry, _LONGEST_PAUSE))
+        return float(min(self.pause * 2 ** min(retry, 30), _LONGEST_PAUSE))
 
 
 class BadAnswerError(Exception):
@@ -176,7 +177,9 @@ class Servers:
                 cause, pause = str(error), error.seconds
                 busy_since = busy_since or time.monotonic()
                 if time.monotonic() - busy_since > self.patience.without_server:
-                    raise RequestFailedError(f"{server.url} is busy: {cause}") from None
+                    raise ServersGoneError(
+                        f"{server.url} is busy for {self.patience.without_server:g} seconds: {cause}"
+                    ) from None
             except BadAnswerError as error:
                 cause, pause = str(error), self.patience.before(failures)
                 failures += 1
@@ -213,7 +216,7 @@ class Servers:
         """Send a request once; return the JSON of the answer, or its text."""
         if self._client is None:
             limits = httpx.Limits(
-                max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
+                max_connections=_open_files() // 2, max_keepalive_connections=None, keepalive_expiry=_IDLE
             )
             self._client = httpx.AsyncClient(limits=limits, headers=self._headers, trust_env=False)
         server.in_flight += 1
@@ -284,17 +287,26 @@ class Servers:
         for retry in range(10**9):
             await asyncio.sleep(min(self.patience.before(retry), 5.0))
             # Over a new connection: an old one may outlive a server that takes no others.
-            async with httpx.AsyncClient(headers=self._headers, trust_env=False) as client:
-                try:
+            try:
+                async with httpx.AsyncClient(headers=self._headers, trust_env=False) as client:
                     answer = await client.get(f"{server.url}/health", timeout=self.patience.timeout)
-                except httpx.HTTPError:
-                    continue
+            except (httpx.HTTPError, OSError):
+                continue
             if answer.status_code != 200:
                 continue
             server.down_since = None
             server.returns += 1
             log.warning("%s is back", server.url)
             return
+
+
+def _open_files() -> int:
+    """Return how many files this process may open, after raising the limit as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65_536 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 __all__ = ["LoopThread"]
 
 _T = TypeVar("_T")
+_CLEANING = 15.0
+"""Seconds that a cancelled coroutine has, for instance to resume a server."""
 
 
 class LoopThread:
@@ -26,10 +28,19 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for a coroutine. If the caller is interrupted, the coroutine is cancelled."""
-        future = self.submit(coroutine)
+        """Wait for a coroutine. If the caller is interrupted, the coroutine is cancelled and may clean up."""
+        ended = threading.Event()
+
+        async def whole() -> _T:
+            try:
+                return await coroutine
+            finally:
+                ended.set()
+
+        future = self.submit(whole())
         try:
             return future.result()
         except BaseException:
             future.cancel()
+            ended.wait(_CLEANING)
             raise

@@ -36,7 +36,13 @@ from rlprm.policies.server.generate import (
     sampling_params,
 )
 from rlprm.policies.server.messages import write_message
-from rlprm.policies.server.served import Served, examine, refuse_other_weights, require_processed_logprobs
+from rlprm.policies.server.served import (
+    Served,
+    examine,
+    refuse_other_weights,
+    refuse_paused,
+    require_processed_logprobs,
+)
 from rlprm.types import Trajectory
 
 __all__ = ["ServerPolicy", "connect"]
@@ -214,14 +220,15 @@ class ServerPolicy:
         places = [place for place, sampled in enumerate(trajectory.action_mask) if sampled]
         if trajectory.temperature in (0.0, 1.0):
             params = sampling_params(temperature=1.0, seed=0, max_tokens=1, stop_ids=(), prompt_logprobs=0)
-            ids = trajectory.token_ids[: places[-1] + 1]
+            # A server takes a prompt only if a token more fits.
+            ids = trajectory.token_ids[: min(places[-1] + 1, self.served.max_model_len - 1)]
             logprobs, _ = await self.servers.ask(
                 PATH,
                 generate_request(self.name, ids, params),
                 lambda answer: read_prompt_logprobs(answer, ids),
                 server=self.servers.choose(),
             )
-            return [logprobs[place] for place in places]
+            return [logprobs[place] if place < len(ids) else None for place in places]
         chosen = {places[round(i * (len(places) - 1) / (_REREAD - 1))] for i in range(_REREAD)}
         return [await self._read_token(trajectory, place) if place in chosen else None for place in places]
 
@@ -277,25 +284,24 @@ def connect(
         ServersGoneError: if no server could be reached for too long.
     """
 
-    async def look() -> tuple[list[Served], list[str | None]]:
-        found, versions = [], []
+    async def look() -> list[Served]:
+        found = []
         for server in servers.all:
+            await refuse_paused(servers, server, may_resume=not check_weights)
             one = await examine(servers, server)
             await require_processed_logprobs(servers, server, one.model, renderer.action_ids("x"))
             if check_weights:
-                await refuse_other_weights(servers, server, path)
-            info = await servers.get(server, "/weight_info")
+                await refuse_other_weights(servers, server, one, path)
             found.append(one)
-            versions.append(info.get("weight_version") if isinstance(info, dict) else None)
-        return found, versions
+        return found
 
     try:
-        found, versions = servers.run(look())
+        found = servers.run(look())
     except RequestFailedError as error:
         raise ConfigError(f"server: {error}") from None
     first = found[0]
     for server, one in zip(servers.all, found, strict=True):
-        if replace(one, max_model_len=0) != replace(first, max_model_len=0):
+        if _compared(one, check_weights) != _compared(first, check_weights):
             raise MismatchError(
                 f"server: {servers.all[0].url} has {_words(first)}, {server.url} has {_words(one)}"
             )
@@ -304,7 +310,6 @@ def connect(
                 f"context_length: got {context_length}, allowed: up to {one.max_model_len}, which "
                 f"{server.url} serves"
             )
-    known = {version for version in versions if version is not None}
     return ServerPolicy(
         servers,
         first,
@@ -315,12 +320,18 @@ def connect(
         max_new_tokens=max_new_tokens,
         context_length=context_length,
         max_thinking_tokens=max_thinking_tokens,
-        versions=frozenset(known) if known else None,
+        versions=None if first.version is None else frozenset({first.version}),
     )
 
 
+def _compared(served: Served, check_weights: bool) -> Served:
+    """Return what servers must agree in."""
+    version = served.version if check_weights else None
+    return replace(served, max_model_len=0, root="", version=version)
+
+
 def _words(served: Served) -> str:
-    return f"{served.engine}, {served.model}, {served.dtype}"
+    return f"{served.engine}, {served.model}, {served.dtype}, weights {served.version}"
 
 
 def _number(conversation: Conversation) -> int:

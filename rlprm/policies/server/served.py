@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +16,25 @@ from safetensors import SafetensorError, safe_open
 from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.hub.download import model_folder
 from rlprm.models.hub.weight_files import weight_files
+from rlprm.models.loading import revision_of
 from rlprm.policies.server.client import RequestFailedError, Server, Servers, printable
 from rlprm.policies.server.generate import PATH, generate_request, read_generated, sampling_params
 
-__all__ = ["Served", "examine", "refuse_other_weights", "require_processed_logprobs"]
+__all__ = [
+    "FIRST_VERSION",
+    "Served",
+    "examine",
+    "refuse_other_weights",
+    "refuse_paused",
+    "require_processed_logprobs",
+]
 
 log = logging.getLogger(__name__)
 _EMPTY = hashlib.sha256().hexdigest()
+_ALONE = re.compile(r"\.(o_proj|down_proj)\.weight$")
+"""Matrices that servers do not fuse with others."""
+FIRST_VERSION = "default"
+"""vLLM's name for the weights that a server was started with."""
 _COLD = 0.5
 """A temperature at which raw log-probabilities differ from those of the sampling distribution."""
 
@@ -37,6 +51,10 @@ class Served:
     """Such as ``vllm 0.32.0``."""
     dtype: str
     """Of the computation; ``unknown`` if the server does not say."""
+    root: str = ""
+    """Where the server has the model from: a folder or a hub id."""
+    version: str | None = None
+    """Of the weights; None if the server does not say."""
 
 
 async def examine(servers: Servers, server: Server) -> Served:
@@ -54,7 +72,38 @@ async def examine(servers: Servers, server: Server) -> Served:
     if len(names) != 1:
         raise ConfigError(f"server: {server.url} serves {len(names)} models, allowed: one")
     number = version.get("version", "?") if isinstance(version, dict) else "?"
-    return Served(names[0], lengths[0], f"vllm {printable(str(number), 40)}", await _dtype(servers, server))
+    info = await servers.get(server, "/weight_info")
+    return Served(
+        names[0],
+        lengths[0],
+        f"vllm {printable(str(number), 40)}",
+        await _dtype(servers, server),
+        str(base[0].get("root") or ""),
+        str(info["weight_version"]) if isinstance(info, dict) and "weight_version" in info else None,
+    )
+
+
+async def refuse_paused(servers: Servers, server: Server, *, may_resume: bool) -> None:
+    """Notice a server that answers nothing, because a run that handed on weights was interrupted.
+
+    Args:
+        servers: all of them.
+        server: to examine.
+        may_resume: resume it, since new weights come before anything is sampled.
+
+    Raises:
+        ConfigError: if it is paused.
+    """
+    paused = await servers.get(server, "/is_paused")
+    if not (isinstance(paused, dict) and paused.get("is_paused")):
+        return
+    if not may_resume:
+        raise ConfigError(
+            f"server: {server.url} is paused: a run hands on weights, or was interrupted while it did; start "
+            "the server again"
+        )
+    log.warning("%s is paused; resuming it", server.url)
+    await servers.ask("/resume", {}, str, server=server, elsewhere=False, as_text=True)
 
 
 async def _dtype(servers: Servers, server: Server) -> str:
@@ -117,20 +166,38 @@ async def _leading(
     return found
 
 
-async def refuse_other_weights(servers: Servers, server: Server, path: str) -> None:
-    """Compare weights that a server has under their own names with those in the model's files.
+async def refuse_other_weights(servers: Servers, server: Server, served: Served, path: str) -> None:
+    """Refuse a server that has other weights than a model's files.
 
-    Only development servers (VLLM_SERVER_DEV_MODE) hash their weights. Weights that the server fuses, packs
-    or splits are passed over, so that a model that differs in these alone is not noticed.
+    The version tells whether the server still has the weights it was started with. If their folder is seen
+    here, its files are compared with the model's. Besides, some weights are compared by their hashes, which
+    development servers (VLLM_SERVER_DEV_MODE) give: vectors, and matrices that are neither fused nor packed.
 
     Args:
         servers: all of them.
         server: to examine.
+        served: what it serves.
         path: folder or hub id of the model.
 
     Raises:
-        MismatchError: if some weight differs.
+        MismatchError: if the weights differ.
     """
+    if served.version not in (None, FIRST_VERSION):
+        raise MismatchError(
+            f"server: {server.url} has weights of version {printable(served.version or '', 80)}, which a run "
+            f"has handed on, not those of {path}; start it again"
+        )
+    if Path(served.root).is_dir():
+        if revision_of(served.root) != revision_of(path):
+            raise MismatchError(
+                f"server: {server.url} has the weights of {served.root}, not those of {path}; start it with "
+                "this model"
+            )
+    elif served.root != path.partition("@")[0]:
+        log.warning(
+            "%s serves %s, and its files are not seen here: whether they are those of %s is checked in part",
+            server.url, printable(served.root), path,
+        )  # fmt: skip
     try:
         found, _ = await servers.ask(
             "/weight_checker", {"action": "checksum"}, lambda answer: dict(answer["checksums"]),
@@ -139,7 +206,7 @@ async def refuse_other_weights(servers: Servers, server: Server, path: str) -> N
     except (RequestFailedError, KeyError, TypeError, ValueError):
         log.info("%s does not say which weights it has: this is not checked", server.url)
         return
-    theirs = {name.split(":")[-1]: digest for name, digest in found.items()}
+    theirs = {name.split(":")[-1].replace(".base_layer.", "."): digest for name, digest in found.items()}
     if len(theirs) < len(found):
         return  # split over several processes
     wanted = {name: digest for name, digest in theirs.items() if digest != _EMPTY}
@@ -152,7 +219,7 @@ async def refuse_other_weights(servers: Servers, server: Server, path: str) -> N
 
 
 def _different(path: str, theirs: Mapping[str, str], dtype: str) -> list[str]:
-    """Return the names of one-dimensional weights whose hash is another; matrices may be padded or packed."""
+    """Return the names of weights whose hash is another; embeddings may be padded, and are left out."""
     different = []
     cast = getattr(torch, dtype, None)
     for file in weight_files(model_folder(path)):
@@ -161,7 +228,7 @@ def _different(path: str, theirs: Mapping[str, str], dtype: str) -> list[str]:
         try:
             with safe_open(file, framework="pt") as stored:
                 for name in stored.keys() & theirs.keys():
-                    if len(stored.get_slice(name).get_shape()) != 1:
+                    if len(stored.get_slice(name).get_shape()) != 1 and not _ALONE.search(name):
                         continue
                     weight = stored.get_tensor(name)
                     weight = weight.to(cast) if isinstance(cast, torch.dtype) else weight

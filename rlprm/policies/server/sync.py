@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +77,32 @@ async def push_weights(servers: Servers, folder: Path, version: str) -> None:
     path = str(folder.resolve())
 
     async def push(server: Server) -> None:
-        await _post(servers, server, "/pause?mode=wait")  # the default would abort what another run asked for
-        try:
-            await _call(servers, server, "reload_weights", weights_path=path)
-            if await _is_on_cpu(servers, server):
-                await _call(servers, server, REPACK)
-            await _post(servers, server, "/reset_prefix_cache")
-            await _post(servers, server, "/update_weight_version", {"new_version": version})
-        finally:
-            await _post(servers, server, "/resume", may_fail=True)
+        while True:
+            returns = server.returns
+            await _replace(servers, server, path, version)
+            if server.returns == returns:  # a server that was restarted meanwhile has its first weights again
+                return
 
-    await asyncio.gather(*(push(server) for server in servers.all))
+    await _everywhere(servers, push)
+
+
+async def _replace(servers: Servers, server: Server, path: str, version: str) -> None:
+    await _post(servers, server, "/pause?mode=wait")  # the default would abort what another run asked for
+    try:
+        await _call(servers, server, "reload_weights", weights_path=path)
+        if await _is_on_cpu(servers, server):
+            await _call(servers, server, REPACK)
+        await _post(servers, server, "/reset_prefix_cache")
+        await _post(servers, server, "/update_weight_version", {"new_version": version})
+    finally:
+        await _post(servers, server, "/resume", may_fail=True)
+
+
+async def _everywhere(servers: Servers, push: Callable[[Server], Awaitable[None]]) -> None:
+    """Push to every server, and only then raise what failed: none is left in the middle."""
+    for result in await asyncio.gather(*(push(server) for server in servers.all), return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def push_adapter(servers: Servers, folder: Path, name: str, *, before: str | None) -> None:
@@ -110,7 +125,7 @@ async def push_adapter(servers: Servers, folder: Path, name: str, *, before: str
         request = {"lora_name": name, "lora_path": str(folder.resolve()), "load_inplace": True}
         await _post(servers, server, "/v1/load_lora_adapter", request, may_fail=False)
 
-    await asyncio.gather(*(push(server) for server in servers.all))
+    await _everywhere(servers, push)
 
 
 async def _is_on_cpu(servers: Servers, server: Server) -> bool:

@@ -68,6 +68,11 @@ class ServerSampler:
         return self._policy
 
     @property
+    def _base_version(self) -> str:
+        """Version of the base weights under adapters; the servers know one version, not one for each."""
+        return f"{self._name}-base"
+
+    @property
     def in_half(self) -> bool:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return self._policy.served.dtype != "float32"
@@ -89,7 +94,7 @@ class ServerSampler:
 
     def _push_adapter(self, engine: Engine) -> None:
         if self._adapter is None:  # an earlier run may have left other weights
-            self._serve(model_folder(self.config.model), f"{self._name}-base")
+            self._serve(model_folder(self.config.model), self._base_version)
         name = f"{self._name}-{self._version}"
         folder = self._folder / name
         with engine.acting() as policy:
@@ -101,7 +106,9 @@ class ServerSampler:
         self.processes.wait()
         self._forget(self._adapter, name)
         self._adapter = name
-        self._policy = self._policy.with_weights(revision=name, versions=None, name=name)
+        self._policy = self._policy.with_weights(
+            revision=name, versions=frozenset({self._base_version}), name=name
+        )
 
     def _push_weights(self, engine: Engine) -> None:
         weights = zero.full_weights(engine.model.policy, dtype=dtype_of(self._policy.served.dtype))
@@ -153,10 +160,11 @@ class ServerSampler:
             yield
         finally:
             self._policy = synced
-            if self._adapter is not None:
-                self._serve(model_folder(self.config.model), f"{self._name}-base")
-            if self._engine is not None:
-                self.sync(self._engine, version=self._version)
+        # Not after an error: one process alone would wait for the others, which have none.
+        if self._adapter is not None:
+            self._serve(model_folder(self.config.model), self._base_version)
+        if self._engine is not None:
+            self.sync(self._engine, version=self._version)
 
     def _serve(self, folder: Path, version: str) -> None:
         if self.processes.is_main:

@@ -11,7 +11,7 @@ from rlprm.policies.server.sync import push_weights
 from tests import vllm_server
 from tests.vllm_server import RealServer
 
-BASE = "base"
+BASE = "default"
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from rlprm.data.conversation import Conversation
 from rlprm.errors import ConfigError, MismatchError, ServersGoneError
 from rlprm.policies.server.client import Patience, Servers, printable
+from rlprm.policies.server.loop import LoopThread
 from rlprm.policies.server.policy import ServerPolicy, connect
 from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
@@ -303,3 +306,37 @@ def test_a_server_that_cannot_read_again_leaves_the_check_out(
     fake.faults += [fault(status=400, content="no")]
     assert policy.reread(done) is None
     assert "no server reads stored tokens again" in caplog.text
+
+
+def test_servers_of_different_weights_are_refused() -> None:
+    with serving(FakeVLLM()) as one, serving(FakeVLLM()) as other:
+        one.version, other.version = "default", "rl-3"
+        with pytest.raises(MismatchError, match="rl-3"):
+            connected(one, other, check_weights=True)
+
+
+def test_a_server_that_keeps_the_weights_of_a_run_is_refused(fake: FakeVLLM) -> None:
+    fake.version = "rl-3"
+    with pytest.raises(MismatchError, match="weights of version rl-3, which a run has handed on"):
+        connected(fake, check_weights=True)
+
+
+@pytest.mark.parametrize("retry", [0, 5, 10_000])
+def test_a_pause_is_bounded(retry: int) -> None:
+    assert 0 < Patience().before(retry) <= 30
+
+
+def test_what_is_interrupted_may_clean_up() -> None:
+    cleaned = threading.Event()
+
+    async def wait_and_clean() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned.set()
+
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        LoopThread().run(wait_and_clean())
+    assert cleaned.is_set()
