@@ -95,7 +95,7 @@ class Rerenderer:
             logprobs=(0.0,) * len(ids),
             steps=tuple(steps),
             template=self.renderer.template_hash,
-            exact=False,
+            exact=not steps,
         )
 
     def _message(
