@@ -220,6 +220,11 @@ class Trajectory:
     ``token_ids``, ``action_mask`` and ``logprobs`` have one entry per token of
     the whole conversation up to and including the last action. No later stage
     encodes text again, except for a model with another tokenizer (``rlprm.data.rerender``).
+
+    If ``exact`` is False, the tokens of actions were made from their text. All log-probabilities are then 0.0
+    and mean nothing. The mask is 1 on all tokens of an action, except the closing token of a message that was
+    cut. Steps start and end as in any trajectory. Such a trajectory can be scored and learned from as text.
+    Whatever needs the policy's probabilities refuses it (``rlprm.data.exact``).
     """
 
     task: Task
@@ -247,6 +252,11 @@ class Trajectory:
     """Hash of the chat template and tokenizer the token ids belong to."""
     error: str | None = None
     """Cause of the failure if ``stop`` is ``ERROR``."""
+    exact: bool = True
+    """Whether the tokens of the actions are those that were sampled; False if they were made from text."""
+    fed_tokens: int | None = None
+    """Tokens read and written for the episode, as an endpoint counts them; None where the number follows from
+    the token ids (``rlprm.data.fed_tokens``)."""
 
     @property
     def prompt_length(self) -> int:

@@ -216,4 +216,6 @@ def _store(trajectories: Sequence[Trajectory], folder: Path, how: Mapping[str, A
     names = CHANGED_DEFAULTS.get(environment, {})
     stated = {name: value for name, value in trajectories[0].task.spec.items() if name in names}
     meta = {"environment": environment, "digest": digest, **how, "env_kwargs": stated | how["env_kwargs"]}
+    if not all(trajectory.exact for trajectory in trajectories):
+        meta["exact"] = False
     TrajectoryStore.create(folder, with_old_defaults(meta)).write(0, trajectories)

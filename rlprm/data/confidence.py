@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from rlprm.data.exact import require_exact
 from rlprm.errors import ConfigError
 from rlprm.types import Step, Trajectory
 
@@ -39,7 +40,11 @@ def action_probabilities(trajectory: Trajectory, per: str) -> tuple[float, ...]:
     Args:
         trajectory: finished or not.
         per: see :func:`check_per`.
+
+    Raises:
+        MismatchError: if its tokens were made from text.
     """
+    require_exact(trajectory, "the policy's confidence")
     return tuple(_probability(trajectory, step, per) for step in trajectory.steps)
 
 

@@ -33,17 +33,31 @@ class Conversation:
         self.action_mask: list[int] = [0] * len(self.token_ids)
         self.logprobs: list[float] = [0.0] * len(self.token_ids)
         self.steps: list[Step] = []
+        self.exact = True
+        """See ``Trajectory.exact``."""
+        self.fed_tokens = 0
+        """Tokens that endpoints counted for the actions that came as text."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def act(self, ids: Sequence[int], logprobs: Sequence[float], mask: Sequence[int] = ()) -> str:
+    def act(
+        self,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        mask: Sequence[int] = (),
+        *,
+        said: Message | None = None,
+        fed_tokens: int = 0,
+    ) -> str:
         """Append a sampled action and return its text.
 
         Args:
             ids: of the message.
             logprobs: one for each; 0 for a forced token.
             mask: 1 for each sampled token, 0 for one that was forced; empty if all were sampled.
+            said: the message, if it came as text and the ids were made from it.
+            fed_tokens: what such a message cost.
 
         Where the length limit or another token ended the action, the closing token is
         added with mask 0: it was not sampled, but the next turn needs it, and
@@ -54,7 +68,11 @@ class Conversation:
         closing = self.renderer.closing_id
         if not ids or ids[-1] != closing:
             self._append([closing], [0], [0.0])
-        text = self.renderer.action_text(ids)
+        if said is None:
+            text = self.renderer.action_text(ids)
+        else:
+            text, self.exact = said["content"], False
+            self.fed_tokens += fed_tokens
         self.messages.append({"role": "assistant", "content": text})
         self.steps.append(Step(start=start, end=len(self.token_ids) - 1, action=""))
         return text

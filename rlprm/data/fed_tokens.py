@@ -10,6 +10,9 @@ apart. The numbers therefore follow from the token ids and need not be stored:
 
 A trajectory by itself costs ``start_T + sampled_T - 1`` tokens. ``Completion.fed_tokens`` counts the same
 while a policy acts.
+
+An endpoint counts in its own tokens and keeps what it likes. Its counts are stored with the trajectory and
+taken as they are; no part of them is shared.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ def fed_tokens(trajectories: Sequence[Trajectory]) -> list[int]:
     seen: set[Hashable] = set()
     counts = []
     for trajectory in trajectories:
+        if trajectory.fed_tokens is not None:
+            counts.append(trajectory.fed_tokens)
+            continue
         count = 0
         for context, read, sampled in _turns(trajectory):
             count += sampled + (0 if context in seen else read)
@@ -67,6 +73,9 @@ def shared_tokens(row: Sequence[Trajectory], accepted: Collection[int] = ()) -> 
     tokens = Counter[tuple[int, int]]()
     for place, trajectory in enumerate(row):
         kind = int(place in accepted)
+        if trajectory.fed_tokens is not None:
+            tokens[1 - kind, kind] += trajectory.fed_tokens
+            continue
         for context, read, sampled in _turns(trajectory):
             tokens[1 - kind, kind] += sampled
             readers.setdefault(context, [0, 0])[kind] += 1

@@ -13,6 +13,8 @@ an observation that the model invented (:func:`rlprm.data.formats.without_contin
 A message was cut if it has ``max_new_tokens`` tokens and no closing token among them. A forced end of a
 thought counts among the tokens. The closing token was then forced, with mask 0. Another token that ends a
 text forces a closing token, too. Such a message counts as cut only if that token was the last one allowed.
+If tokens were made from text (``Trajectory.exact`` is False), the closing token has mask 0 only if the
+message was cut.
 """
 
 from __future__ import annotations
@@ -107,6 +109,8 @@ def _kind(step: Step, answer: str, was_cut: bool) -> str:
 
 
 def _was_cut(trajectory: Trajectory, step: Step, max_new_tokens: int) -> bool:
+    if not trajectory.exact:  # the limit was counted in other tokens
+        return trajectory.action_mask[step.end] == 0
     return trajectory.action_mask[step.end] == 0 and step.end - step.start >= max_new_tokens
 
 

@@ -6,8 +6,8 @@ new trajectory lacks two things:
 
 * The sampled ids. An action is encoded from its text, which may give other tokens than the policy chose.
   Characters that the policy left incomplete are already replaced in the text.
-* Log-probabilities, which are 0. The mask is 1 on all tokens of an action, except a closing token that the
-  length limit forced.
+* Log-probabilities, which are 0; ``exact`` is therefore False. The mask is 1 on all tokens of an action,
+  except a closing token that the length limit forced.
 
 Score such a trajectory or train a reward model on it. Never update a policy with it.
 """
@@ -96,6 +96,7 @@ class Rerenderer:
             logprobs=(0.0,) * len(ids),
             steps=tuple(steps),
             template=self.renderer.template_hash,
+            exact=not steps,
         )
 
     def _message(

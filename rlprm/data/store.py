@@ -47,7 +47,8 @@ class TrajectoryStore(Shards):
         """
         store = super().create(folder, meta)
         if not (store.folder / _CARD).exists():
-            write_atomically(store.folder / _CARD, _card(meta.get("action_format") == TOOL_CALL))
+            has_calls, is_exact = meta.get("action_format") == TOOL_CALL, meta.get("exact", True)
+            write_atomically(store.folder / _CARD, _card(has_calls, is_exact=is_exact))
         return store
 
     def write(self, wave: int, trajectories: Sequence[Trajectory]) -> None:
@@ -90,9 +91,9 @@ class TrajectoryStore(Shards):
         return self.read_wave_rows(wave, from_row)
 
 
-def _card(has_calls: bool) -> str:
+def _card(has_calls: bool, *, is_exact: bool) -> str:
     """Return a dataset card that tells ``datasets`` the shards and the types of their columns."""
-    plain = {
+    plain: dict[str, str] = {
         "string": "environment task_id split task_spec outcome_definition stop end policy template error",
         "int64": "sample seed",
         "float64": "outcome temperature",
@@ -104,7 +105,11 @@ def _card(has_calls: bool) -> str:
         "float64": "logprobs rewards",
         "bool": "valid",
     }
-    parts = ("role", "content", *(_STRUCTURE if has_calls else ()))
+    if not is_exact:
+        plain |= {"int64": f"{plain['int64']} fed_tokens", "bool": f"{plain['bool']} exact"}
+        parts = ("role", "content", *_STRUCTURE)  # thoughts come apart from the rest
+    else:
+        parts = ("role", "content", *(_STRUCTURE if has_calls else ()))
     columns: list[dict[str, Any]] = [
         *({"name": name, "dtype": kind} for kind, names in plain.items() for name in names.split()),
         *({"name": name, "list": kind} for kind, names in listed.items() for name in names.split()),
@@ -142,6 +147,8 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
         "policy": trajectory.policy,
         "template": trajectory.template,
         "error": trajectory.error or "",
+        # Files from before the field have no such columns, and those of exact tokens stay as they were.
+        **({} if trajectory.exact else {"exact": False, "fed_tokens": trajectory.fed_tokens}),
     }
 
 
@@ -203,4 +210,6 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
         policy=row["policy"],
         template=row["template"],
         error=row["error"] or None,
+        exact=row.get("exact") is not False,
+        fed_tokens=row.get("fed_tokens"),
     )

@@ -81,7 +81,7 @@ def row_compute(
     record: EvaluationRecord,
     meter: Meter,
     *,
-    policy: ModelSize,
+    policy: ModelSize | None,
     scorers: Mapping[str, ModelSize | None],
     pool_size: int,
     context: float,
@@ -91,17 +91,19 @@ def row_compute(
     Args:
         record: of the row.
         meter: of the stage.
-        policy: its size.
+        policy: its size; None if it is not known.
         scorers: name of a scorer → its size; None if it reads tokens with a model of unknown size, or has no
             model.
         pool_size: candidates per task of the pool; a row takes the seconds of its share of them.
         context: from :func:`mean_context`.
 
     Returns:
-        Mean ``policy_flops`` and ``scorer_flops`` per task, the latter None if the size is unknown;
+        Mean ``policy_flops`` and ``scorer_flops`` per task, None if the size is unknown;
         ``seconds`` for all tasks; ``peak_memory`` in bytes.
     """
-    acting = flops(policy, tokens=record.policy_tokens, context=context, logits=record.sampled_tokens)
+    acting: float | None = None
+    if policy is not None:
+        acting = flops(policy, tokens=record.policy_tokens, context=context, logits=record.sampled_tokens)
     size = scorers.get(record.scorer or "")
     scoring: float | None = None if record.prm_tokens else 0.0
     if size is not None and record.prm_tokens:

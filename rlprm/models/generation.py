@@ -12,12 +12,21 @@ from rlprm.models.hub.download import model_folder
 from rlprm.models.hub.options import options_of_loading
 from rlprm.models.loading import load_config
 
-__all__ = ["ends_of", "model_without_weights"]
+__all__ = ["ends_in_file", "ends_of", "model_without_weights"]
 
 
 def ends_of(model: PreTrainedModel) -> set[int]:
     """Return the tokens that end a text, as the model's generation config has them."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return {ends} if isinstance(ends, int) else set(ends or ())
+
+
+def ends_in_file(folder: str) -> set[int]:
+    """Return the tokens that end a text, as a folder's generation config has them; none without one."""
+    try:
+        ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        return set()
     return {ends} if isinstance(ends, int) else set(ends or ())
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
+from rlprm.types import Message
 
 _T = TypeVar("_T")
 
@@ -33,6 +34,9 @@ class Completion:
     """1 for each sampled token, 0 for one that was forced to end a thought. Empty if all were sampled."""
     error: str | None = None
     """Why the policy could not act. The episode ends as an error; there are no tokens."""
+    said: Message | None = None
+    """The message, if the policy gave text, not tokens. The ids were made from the text, and no
+    log-probabilities are known: all are 0 and mean nothing."""
 
     @property
     def sampled(self) -> int:
@@ -63,7 +67,7 @@ class LoadedPolicy(Policy, Protocol):
     """A policy that a stage has loaded, in this process or on servers."""
 
     model: Any
-    """The model, for its sizes; without weights if these are on servers."""
+    """The model, for its sizes; without weights if these are on servers, None if the sizes are not known."""
 
     @property
     def backend(self) -> Mapping[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprm import envs
@@ -11,6 +14,7 @@ from rlprm.components import user_sources
 from rlprm.data.formats import FORMATS
 from rlprm.errors import ConfigError, MismatchError, refuse_other_code
 from rlprm.policies.chat import ChatConfig
+from rlprm.policies.openai.settings import KEY, check_address, check_key, check_kwargs
 from rlprm.runtime.parsing.renames import with_new_defaults
 from rlprm.runtime.settings import Settings, setting
 from rlprm.runtime.tuning import LoadingConfig
@@ -19,6 +23,7 @@ from rlprm.types import End, EpisodeSetting
 if TYPE_CHECKING:
     from rlprm.data.shards import Shards
     from rlprm.policies.base import LoadedPolicy
+    from rlprm.policies.openai.policy import EndpointPolicy
     from rlprm.policies.server.policy import ServerPolicy
 
 __all__ = ["PolicyConfig", "TaskConfig"]
@@ -26,6 +31,7 @@ __all__ = ["PolicyConfig", "TaskConfig"]
 _ENVIRONMENT = "Environment"
 _POLICY = "Policy"
 _SERVER = "Policy on a server"
+_ENDPOINT = "Policy behind a chat endpoint"
 
 
 @dataclass
@@ -118,6 +124,77 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         above=0, group=_SERVER, recorded="never",
     )  # fmt: skip
 
+    endpoint: str = setting(
+        "",
+        "Base address of an OpenAI-compatible chat endpoint, such as https://host/v1, that acts instead of "
+        "model, which then names the tokenizer alone. A key is read from the environment variable "
+        "OPENAI_API_KEY.",
+        group=_ENDPOINT, recorded="whether",
+    )  # fmt: skip
+    endpoint_model: str = setting(
+        "", "Name of the model at the endpoint.", group=_ENDPOINT, recorded="changed"
+    )
+    endpoint_kwargs: dict[str, Any] = setting(
+        {},
+        "More parameters that are sent to the endpoint as they are, e.g. endpoint_kwargs.reasoning_effort.",
+        group=_ENDPOINT, recorded="changed",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that those of an endpoint agree.
+
+        Raises:
+            ConfigError: naming the setting, what was received and what is allowed.
+        """
+        super().__post_init__()
+        if not self.endpoint:
+            if self.endpoint_model or self.endpoint_kwargs:
+                name = "endpoint_model" if self.endpoint_model else "endpoint_kwargs"
+                raise ConfigError(f"{name}: needs the address of an endpoint; set endpoint, or unset {name}")
+            return
+        check_address(self.endpoint)
+        check_kwargs(self.endpoint_kwargs)
+        if not self.endpoint_model:
+            raise ConfigError("endpoint_model: nothing given, allowed: the name of a model at the endpoint")
+        if self.server:
+            raise ConfigError("endpoint: excludes server (vLLM servers with the policy's weights); set one")
+        if self.max_thinking_tokens is not None:
+            raise ConfigError(
+                f"max_thinking_tokens: got {self.max_thinking_tokens}, allowed with endpoint: unset (an "
+                "endpoint ends thoughts itself; some take endpoint_kwargs.reasoning_effort)"
+            )
+
+    def unused(self) -> dict[str, str]:
+        """Return settings without effect, see :meth:`rlprm.runtime.settings.Settings.unused`."""
+        found = super().unused()
+        if self.endpoint:
+            found |= {"reuse_cache": "endpoint"}
+        return found
+
+    def policy_revision(self) -> str:
+        """Return what identifies the policy: its weights, or the endpoint's model and parameters.
+
+        Raises:
+            ArtifactError: if there are no weights.
+        """
+        from rlprm.models.loading import revision_of
+
+        if not self.endpoint:
+            return revision_of(self.model)
+        kwargs = json.dumps(self.endpoint_kwargs, sort_keys=True, default=str)
+        digest = f"-{hashlib.sha256(kwargs.encode()).hexdigest()[:8]}" if self.endpoint_kwargs else ""
+        return f"endpoint:{self.endpoint_model}{digest}"
+
+    def policy_folder(self) -> str:
+        """Return the model whose files belong to the record of a run; with an endpoint, of a tokenizer alone.
+
+        Raises:
+            ArtifactError: if it is missing.
+        """
+        from rlprm.models.hub.download import tokenizer_folder
+
+        return str(tokenizer_folder(self.model)) if self.endpoint else self.model
+
     def require_setting_of(self, store: Shards) -> None:
         """Refuse episodes, or states of them, of another setting than this one.
 
@@ -142,7 +219,14 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             **self.environment_sources(),
             # Waves of several engines or precisions would be of several policies.
             **policy.backend,
+            **self._endpoint_meta(),
         }
+
+    def _endpoint_meta(self) -> dict[str, object]:
+        if not self.endpoint:
+            return {}
+        kwargs = {"endpoint_kwargs": self.endpoint_kwargs} if self.endpoint_kwargs else {}
+        return {"endpoint_model": self.endpoint_model, **kwargs, "exact": False}
 
     def require_positions(self) -> None:
         """Refuse conversations longer than the model has positions for.
@@ -157,7 +241,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             raise ConfigError(f"context_length: got {self.context_length}, allowed: up to the model's {own}")
 
     def load_policy(self) -> LoadedPolicy:
-        """Load the policy, or look for it on its servers.
+        """Load the policy, or look for it on its servers or its endpoint.
 
         Raises:
             ArtifactError: if it is missing.
@@ -172,6 +256,8 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         from rlprm.models.loading import load_causal_lm, revision_of
         from rlprm.policies.hf import HFPolicy
 
+        if self.endpoint:
+            return self.connect_to_endpoint()
         self.require_positions()
         if self.server:
             return self.connect()
@@ -211,4 +297,44 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             context_length=self.context_length or context_length_of(self.model),
             check_weights=check_weights,
             max_thinking_tokens=self.max_thinking_tokens,
+        )
+
+    def connect_to_endpoint(self) -> EndpointPolicy:
+        """Return a policy behind the endpoint; nothing is sent yet.
+
+        Raises:
+            ArtifactError: if the tokenizer is missing.
+            ChatTemplateError: if its chat template cannot be used.
+            ConfigError: if no context length is known, or the key is no key.
+        """
+        from rlprm.data.rendering import ChatRenderer
+        from rlprm.models.generation import ends_in_file
+        from rlprm.models.loading import context_length_of
+        from rlprm.policies.openai.policy import EndpointPolicy, kind_of
+        from rlprm.policies.server.client import Patience, Servers
+
+        folder = self.policy_folder()
+        context_length = self.context_length
+        if context_length is None:
+            if not (Path(folder) / "config.json").is_file():
+                raise ConfigError(
+                    f"context_length: nothing given, and {self.model!r} has no config.json; set it to the "
+                    "longest conversation in tokens of that tokenizer"
+                )
+            context_length = context_length_of(folder)
+        patience = Patience(timeout=self.server_timeout, without_server=self.server_patience)
+        return EndpointPolicy(
+            Servers(
+                [self.endpoint],
+                key=check_key(os.environ.get(KEY)),
+                patience=patience,
+                kind=kind_of(self.endpoint),
+            ),
+            name=self.endpoint_model,
+            kwargs=self.endpoint_kwargs,
+            renderer=ChatRenderer(self.load_tokenizer(folder)).stopping_at(ends_in_file(folder)),
+            revision=self.policy_revision(),
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            context_length=context_length,
         )

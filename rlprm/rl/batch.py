@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlprm.data.batching import budget_batches, pad_right
+from rlprm.data.exact import require_exact
 from rlprm.data.failures import has_failed
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
@@ -51,8 +52,10 @@ class Batch:
         Raises:
             ConfigError: for another name of an outcome.
             DataError: for a reward before the last step, which no estimator here uses.
+            MismatchError: for tokens that were made from text.
         """
         for trajectory in trajectories:
+            require_exact(trajectory, "agent RL")
             check_no_intermediate_reward(trajectory)
         starts_BT = pad_right([[step.start for step in t.steps] for t in trajectories], 0)
         ends_BT = pad_right([[step.end for step in t.steps] for t in trajectories], 0)

@@ -242,6 +242,11 @@ class RLConfig(TuningConfig, PolicyConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
+        if self.endpoint:
+            raise ConfigError(
+                "endpoint: train-rl trains the weights of its policy on the tokens that it sampled, and an "
+                "endpoint gives neither; unset it, or set server to vLLM servers of your own"
+            )
         require_tracker(self.report_to)
         if self.importance_cap and self.old_logprobs == "sampler":
             raise ConfigError(

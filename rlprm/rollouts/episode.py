@@ -24,7 +24,7 @@ from rlprm.errors import ConfigError, ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollouts.acting import cause_of
 from rlprm.rollouts.messages import message_reader
-from rlprm.types import EpisodeSetting, Outcome, StopReason, Task, Trajectory, Turn
+from rlprm.types import EpisodeSetting, Message, Outcome, StopReason, Task, Trajectory, Turn
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -94,15 +94,24 @@ class Episode:
         if completion.error is not None:
             self.stop, self.error = StopReason.ERROR, completion.error
             return self.read_action(completion)
-        text = self.conversation.act(completion.ids, completion.logprobs, completion.mask)
-        parsed, self.conversation.messages[-1] = self.reader.read(text)
+        text = self.conversation.act(
+            completion.ids,
+            completion.logprobs,
+            completion.mask,
+            said=completion.said,
+            fed_tokens=completion.fed_tokens,
+        )
+        parsed, self.conversation.messages[-1] = self._read(completion, text)
         return parsed
 
     def read_action(self, completion: Completion) -> Parsed:
         """Return the action that a sampled message stands for, without taking it."""
         if completion.error is not None:
             return Parsed("", refusal=completion.error)
-        return self.reader.read(self.policy.renderer.action_text(completion.ids))[0]
+        return self._read(completion, self.policy.renderer.action_text(completion.ids))[0]
+
+    def _read(self, completion: Completion, text: str) -> tuple[Parsed, Message]:
+        return self.reader.read(text) if completion.said is None else self.reader.read_said(completion.said)
 
     def query_environment(self, parsed: Parsed) -> Turn | Exception:
         """Second part: return the answer of the environment, or its error. Changes the environment only."""
@@ -171,6 +180,8 @@ class Episode:
             policy=self.policy.revision,
             template=self.policy.renderer.template_hash,
             error=self.error,
+            exact=conversation.exact,
+            fed_tokens=None if conversation.exact else conversation.fed_tokens,
         )
 
     def _judge(self) -> Outcome:

@@ -9,6 +9,7 @@ from rlprm import envs
 from rlprm.data.formats import TOOL_CALL, Format, Parsed, load_format
 from rlprm.data.formats.tool_call import action_of
 from rlprm.data.rendering import ChatRenderer
+from rlprm.data.thoughts import OPEN, split_thought
 from rlprm.types import EpisodeSetting, Message, Task, Tool
 
 __all__ = ["MessageReader", "message_reader"]
@@ -28,6 +29,10 @@ class MessageReader(Protocol):
         """Return the action of a message, and the message as it is stored."""
         ...
 
+    def read_said(self, message: Message) -> tuple[Parsed, Message]:
+        """Return the same for a message that was not given as tokens: its thought and calls are apart."""
+        ...
+
 
 @dataclass(frozen=True)
 class _TextReader:
@@ -37,6 +42,9 @@ class _TextReader:
     def read(self, text: str) -> tuple[Parsed, Message]:
         parsed = self.format.parse(self.renderer.without_thought(text))
         return parsed, Message(role="assistant", content=text)
+
+    def read_said(self, message: Message) -> tuple[Parsed, Message]:
+        return self.format.parse(_without_cut_thought(message)), message
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,16 @@ class _CallReader:
         except ValueError:
             return Parsed("", refusal=_UNREADABLE), Message(role="assistant", content=text, tool_calls=[])
         return action_of(message["tool_calls"], self.tools), message
+
+    def read_said(self, message: Message) -> tuple[Parsed, Message]:
+        calls = message.get("tool_calls", [])
+        return action_of(calls, self.tools), {**message, "tool_calls": calls}
+
+
+def _without_cut_thought(message: Message) -> str:
+    """Return the content, empty if it is nothing but a thought that was cut."""
+    content = message["content"]
+    return split_thought(content)[1] if content.startswith(OPEN) else content
 
 
 def message_reader(task: Task, setting: EpisodeSetting, renderer: ChatRenderer) -> MessageReader:

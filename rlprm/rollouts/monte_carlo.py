@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprm.data.failures import has_failed
+from rlprm.data.rerender import split_turns
 from rlprm.errors import ConfigError, DataError, MismatchError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollouts.episode import Episode, start_episode
 from rlprm.rollouts.waves import finish_episodes
-from rlprm.types import EpisodeSetting, Step, Task, Trajectory
+from rlprm.types import EpisodeSetting, Message, Step, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ def replay(trajectory: Trajectory, setting: EpisodeSetting, policy: Policy) -> l
     if isinstance(episode, Trajectory):
         raise DataError(f"{what}: {episode.error}")
     states = [episode.fork()]
-    for step in trajectory.steps:
-        episode.advance(_sampled(trajectory, step))
+    said: Sequence[Message | None] = [None] * len(trajectory.steps)
+    if not trajectory.exact:
+        said = [message for _, message in split_turns(trajectory)[1]]
+    for step, message in zip(trajectory.steps, said, strict=True):
+        episode.advance(_sampled(trajectory, step, message))
         states.append(episode.fork())
     over = next((state for state in states[:-1] if state.stop is not None), None)
     if over is not None:
@@ -161,9 +165,18 @@ def _branch_seed(state: Episode, number: int) -> int:
     return action_seed(state.seed, state.turn, number + 1)
 
 
-def _sampled(trajectory: Trajectory, step: Step) -> Completion:
-    """Return a step's action as the policy gave it: without a closing token that was forced."""
+def _sampled(trajectory: Trajectory, step: Step, said: Message | None) -> Completion:
+    """Return a step's action as the policy gave it: without a closing token that was forced.
+
+    Args:
+        trajectory: that has the step.
+        step: its tokens.
+        said: its message, if the tokens were made from text.
+    """
     place = slice(step.start, trajectory.message_end(step))
     return Completion(
-        trajectory.token_ids[place], trajectory.logprobs[place], mask=trajectory.action_mask[place]
+        trajectory.token_ids[place],
+        trajectory.logprobs[place],
+        mask=trajectory.action_mask[place],
+        said=said,
     )

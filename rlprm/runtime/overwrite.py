@@ -26,6 +26,7 @@ _TEMPORARY = re.compile(r"\.(.+)\.\d+")
 """A file that was being written when its process was killed, see :mod:`rlprm.runtime.files`."""
 
 _SHARDS = ("meta.json", "wave-*.jsonl", "README.md")
+_USAGE = "usage-*.json"
 _MODEL = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
@@ -53,11 +54,11 @@ _TRAINED = (
 _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "sft": _TRAINED,
     "train-prm": _TRAINED,
-    "collect": ("stage.json", *_SHARDS),
-    "probe-actions": ("stage.json", *_SHARDS),
-    "estimate": ("stage.json", *_SHARDS, "labels*.jsonl", "labels*.meta.json"),
+    "collect": ("stage.json", _USAGE, *_SHARDS),
+    "probe-actions": ("stage.json", _USAGE, *_SHARDS),
+    "estimate": ("stage.json", _USAGE, *_SHARDS, "labels*.jsonl", "labels*.meta.json"),
     "evaluate": (
-        "stage.json", "summary.json", "table.txt", "compute.json", "success_by_budget.png",
+        "stage.json", _USAGE, "summary.json", "table.txt", "compute.json", "success_by_budget.png",
         "success_by_compute.png", "searches_by_cost.png", "auc_by_position.png", "calibration.png",
         "example.png", *_BOARD, *_within("pool", _SHARDS), *_within("dev-pool", _SHARDS),
         "scores/*.jsonl", "dev-scores/*.jsonl", *_within("beams/*", _SHARDS), "searches/*.jsonl",

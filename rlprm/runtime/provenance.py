@@ -129,6 +129,8 @@ def warn_of_differences(
 
 def warn_of_policy(config: Any) -> None:
     """Log one warning line if the policy ``config.model`` was trained in another setting."""
+    if getattr(config, "endpoint", ""):
+        return  # the model is a tokenizer's, and not the policy
     warn_of_differences(
         f"the policy {config.model}", settings_of_model(config.model), episode_settings(config)
     )

@@ -37,6 +37,7 @@ from rlprm.search.rounds import Plan, Step, best, check_sampling, expand, merge,
 from rlprm.types import EpisodeSetting, Task
 
 SIDE_BY_SIDE = ("m", "width", "trees")
+NEEDS_PROBABILITIES = True
 
 _SIMULATIONS = 128
 
@@ -122,8 +123,8 @@ def search(
         aggregation: from the step scores up to an action to its value.
 
     Raises:
-        ConfigError: for a number below 1, a negative ``c_puct``, an unknown unit or aggregation, or several
-            samples from a greedy policy.
+        ConfigError: for a number below 1, a negative ``c_puct``, an unknown unit or aggregation, several
+            samples from a greedy policy, or a policy that gives no probabilities.
         DataError: for scores that are missing or not finite.
     """
     counts = {"m": m, "width": width, "trees": trees}
@@ -232,6 +233,10 @@ def _priors(candidate: Candidate, completions: Sequence[Completion], per: str) -
     """Return the policy's probability of each distinct action, over its sampled messages; they sum to 1."""
     if all(c.error is not None for c in completions):
         return [1.0]  # one action, which fails
+    if any(c.said is not None for c in completions):
+        raise ConfigError(
+            "search: got puct, whose priors are the policy's probabilities, and a policy that gives only text"
+        )
     logs = {
         c.ids: -math.inf if c.error else math.fsum(c.logprobs) / (c.sampled if per == "token" else 1)
         for c in completions

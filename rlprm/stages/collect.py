@@ -12,7 +12,7 @@ from rlprm.data.message_counts import message_counts, thought_shares
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import revision_of
+from rlprm.policies.openai.costs import recording_costs
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.processes import start_processes
 from rlprm.runtime.provenance import warn_of_policy
@@ -32,8 +32,8 @@ def run(config: CollectConfig) -> TrajectoryStore:
     """
     identity = {
         **own_settings(config),
-        "revision": revision_of(config.model),
-        **model_files(policy=config.model),
+        "revision": config.policy_revision(),
+        **model_files(policy=config.policy_folder()),
         **config.environment_sources(),
     }
     if is_finished(config.output_dir, "collect", identity):
@@ -46,17 +46,18 @@ def run(config: CollectConfig) -> TrajectoryStore:
     processes = start_processes()
     with recorded(config.output_dir, "collect", identity) as results:
         policy = config.load_policy()
-        store = collect(
-            policy,
-            tasks,
-            config.episode_setting(),
-            folder=config.output_dir,
-            samples_per_task=config.samples_per_task,
-            wave_size=config.wave_size,
-            seed=config.seed,
-            meta=config.collection_meta(policy),
-            processes=processes,
-        )
+        with recording_costs(policy, config.output_dir, processes, results):
+            store = collect(
+                policy,
+                tasks,
+                config.episode_setting(),
+                folder=config.output_dir,
+                samples_per_task=config.samples_per_task,
+                wave_size=config.wave_size,
+                seed=config.seed,
+                meta=config.collection_meta(policy),
+                processes=processes,
+            )
         trajectories = store.read()
         results[FAILED] = report_failures("rollouts", trajectories)
         messages = sum(len(t.steps) for t in trajectories)

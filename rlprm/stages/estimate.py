@@ -27,8 +27,8 @@ from rlprm.data.shards import Shards
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import revision_of
 from rlprm.policies.base import Policy
+from rlprm.policies.openai.costs import recording_costs
 from rlprm.rollouts.monte_carlo import Estimate, estimate, replay, state_key, state_seed
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes, start_processes
 from rlprm.runtime.provenance import warn_of_policy
@@ -86,11 +86,11 @@ def run(config: EstimateConfig) -> None:
         MismatchError: if the trajectories were collected in another setting.
     """
     store = TrajectoryStore.open(config.trajectories)
-    revision = revision_of(config.model)
+    revision = config.policy_revision()
     identity = {
         **own_settings(config),
         "revision": revision,
-        **model_files(policy=config.model),
+        **model_files(policy=config.policy_folder()),
         "data": dict(store.meta),
         **config.environment_sources(),
     }
@@ -112,7 +112,9 @@ def run(config: EstimateConfig) -> None:
     processes = start_processes()
     with recorded(config.output_dir, "estimate", identity) as results:
         folder = EstimateStore.create(config.output_dir, identity)
-        found = estimate_states(trajectories, config.load_policy(), config, folder, processes)
+        policy = config.load_policy()
+        with recording_costs(policy, config.output_dir, processes, results):
+            found = estimate_states(trajectories, policy, config, folder, processes)
         if not processes.is_main:
             return
         results.update(

@@ -32,7 +32,7 @@ from rlprm.evaluation.bon import (
     until_accepted,
 )
 from rlprm.evaluation.candidate_files import write_scores, write_search
-from rlprm.evaluation.compute import Meter, mean_context, row_compute, size_of
+from rlprm.evaluation.compute import Meter, mean_context, row_compute
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.evaluation.equal_cost import COSTS, at_equal_cost
 from rlprm.evaluation.majority import AnswerOf, majority_of_n
@@ -44,6 +44,7 @@ from rlprm.evaluation.table import TABLE_WIDTH, all_tables
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
 from rlprm.policies.base import LoadedPolicy
+from rlprm.policies.openai.costs import recording_costs
 from rlprm.rollouts.collection import collect
 from rlprm.runtime.files import write_json
 from rlprm.runtime.processes import Processes, is_first, start_processes
@@ -57,6 +58,7 @@ from rlprm.stages.evaluate_parts.run_searches import (
     decode_greedily,
     load_policies,
     measure_search,
+    policy_size,
     run_search,
 )
 from rlprm.stages.evaluate_parts.scorers import RULE, Scorers, load_scorer, load_scorers
@@ -100,7 +102,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         config.require_setting_of(ActionProbe.open(config.action_probe))
     policy = config.load_policy()
     policies = load_policies(config, policy)
-    with recorded(folder, "evaluate", identity) as results:
+    with (
+        recorded(folder, "evaluate", identity) as results,
+        recording_costs(policy, folder, processes, results),
+    ):
         meter = Meter(folder / "compute.json" if processes.is_main else None)
         shared = [DistributedScorer(scorer, processes) for scorer in used.checkpoints]
         probe = config.action_probe
@@ -129,7 +134,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
                 record.name: row_compute(
                     record,
                     meter,
-                    policy=size_of(policies.get(record.search or "", policy).model),
+                    policy=policy_size(policies.get(record.search or "", policy)),
                     scorers=sizes,
                     pool_size=pool.n,
                     context=context,

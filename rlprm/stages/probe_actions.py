@@ -22,8 +22,8 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import DataError
 from rlprm.models.hub.identity import model_files
 from rlprm.models.hub.options import with_loading_options
-from rlprm.models.loading import revision_of
 from rlprm.policies.base import Completion, Policy, action_seed
+from rlprm.policies.openai.costs import recording_costs
 from rlprm.rollouts.acting import act
 from rlprm.rollouts.episode import Episode
 from rlprm.rollouts.monte_carlo import estimate, replay, state_key, state_seed, waves
@@ -79,8 +79,8 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     store = TrajectoryStore.open(config.trajectories)
     identity = {
         **own_settings(config),
-        "revision": revision_of(config.model),
-        **model_files(policy=config.model),
+        "revision": config.policy_revision(),
+        **model_files(policy=config.policy_folder()),
         "data": dict(store.meta),
         **config.environment_sources(),
     }
@@ -95,7 +95,9 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:
         probe = ActionProbe.create(config.output_dir, identity)
-        results.update(probe_actions(trajectories, config.load_policy(), config, probe, processes))
+        policy = config.load_policy()
+        with recording_costs(policy, config.output_dir, processes, results):
+            results.update(probe_actions(trajectories, policy, config, probe, processes))
     return probe
 
 

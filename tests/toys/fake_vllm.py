@@ -161,7 +161,10 @@ def _listen(fake: FakeVLLM, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    class Listening(ThreadingHTTPServer):
+        request_queue_size = 256  # more connections at one time than a test has
+
+    server = Listening(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server

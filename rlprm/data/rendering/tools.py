@@ -16,7 +16,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from rlprm.data.encodable import encodable
+from rlprm.data.encodable import encodable, encodable_values
 from rlprm.data.rendering.control import Encoder, Part
 from rlprm.data.rendering.cutting import Pieces
 from rlprm.data.rendering.template import Template
@@ -188,7 +188,7 @@ class ToolSyntax:
             name, arguments = (function or {}).get("name"), (function or {}).get("arguments")
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise ValueError("a call needs a name and arguments")
-            calls.append(ToolCall(name=_storable(name), arguments=_storable(arguments)))
+            calls.append(ToolCall(name=encodable(name), arguments=encodable_values(arguments)))
         content = found.get("content") or ""
         return content if isinstance(content, str) else "", calls
 
@@ -210,15 +210,6 @@ def _inner_texts(calls: Sequence[ToolCall]) -> Iterator[str]:
             yield name
             if not isinstance(value, str):
                 yield json.dumps(value, ensure_ascii=False)
-
-
-def _storable(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which an escape in JSON may write and no file can hold."""
-    if isinstance(value, str):
-        return encodable(value)
-    if isinstance(value, dict):
-        return {_storable(key): _storable(inner) for key, inner in value.items()}
-    return [_storable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def around_observations(

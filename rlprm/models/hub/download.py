@@ -6,6 +6,7 @@ once, to the folder of a snapshot, so that all parts come from the same commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from rlprm.errors import ArtifactError, first_line
 from rlprm.models.hub.weight_files import missing_shards, weight_files
 from rlprm.runtime.hub_names import is_hub_id
 
-__all__ = ["commit_of", "model_folder"]
+__all__ = ["commit_of", "model_folder", "tokenizer_folder"]
 
 _SMALL = ["*.json", "*.jinja", "*.txt", "*.model", "*.py", "*.tiktoken"]
 _WEIGHTS = ["*.safetensors"]
@@ -50,6 +51,20 @@ def model_folder(name: str, what: str = "model") -> Path:
     return Path(_snapshot(name, constants.HF_HUB_CACHE))
 
 
+def tokenizer_folder(name: str) -> Path:
+    """Return the folder of a tokenizer; of a model of the hub all files but the weights are downloaded.
+
+    Args:
+        name: see :func:`model_folder`.
+
+    Raises:
+        ArtifactError: if there is no such folder, or the hub does not give it.
+    """
+    if (name and Path(name).is_dir()) or not is_hub_id(name):
+        return model_folder(name, "tokenizer")
+    return Path(_small_files(name, constants.HF_HUB_CACHE))
+
+
 def _why_no_folder(name: str) -> str:
     """Return why a name is neither a folder nor asked of the hub."""
     parent = Path(name.partition("@")[0]).parent
@@ -69,10 +84,18 @@ def commit_of(name: str) -> str | None:
 
 
 @lru_cache
-def _snapshot(name: str, cache: str) -> str:
-    repository, _, revision = name.partition("@")
+def _small_files(name: str, cache: str) -> str:
+    return _download(name, cache, [], "tokenizer")
 
-    def download(weights: list[str]) -> str:
+
+def _download(name: str, cache: str, weights: Sequence[str], what: str = "model") -> str:
+    """Return the folder of a repository's small files and of those whose names match.
+
+    Raises:
+        ArtifactError: if the hub does not give them.
+    """
+    repository, _, revision = name.partition("@")
+    try:
         return str(
             snapshot_download(
                 repository,
@@ -82,15 +105,18 @@ def _snapshot(name: str, cache: str) -> str:
                 ignore_patterns=_OTHERS,
             )
         )
-
-    try:
-        folder = download(_WEIGHTS)
-        if not weight_files(folder):
-            folder = download(_OLD_WEIGHTS)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ArtifactError(
-            f"cannot get the model {name!r}: {_reason(error, repository, revision)}"
+            f"cannot get the {what} {name!r}: {_reason(error, repository, revision)}"
         ) from error
+
+
+@lru_cache
+def _snapshot(name: str, cache: str) -> str:
+    repository = name.partition("@")[0]
+    folder = _download(name, cache, _WEIGHTS)
+    if not weight_files(folder):
+        folder = _download(name, cache, _OLD_WEIGHTS)
     if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / "config.json").is_file():
         raise ArtifactError(f"cannot use {name!r}: it holds an adapter alone; merge it into its base first")
     if not (Path(folder) / "config.json").is_file():

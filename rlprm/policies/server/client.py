@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import resource
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
@@ -21,7 +23,16 @@ import httpx
 from rlprm.errors import ConfigError, ServersGoneError
 from rlprm.policies.server.loop import LoopThread
 
-__all__ = ["BadAnswerError", "Patience", "RequestFailedError", "Server", "Servers", "printable"]
+__all__ = [
+    "VLLM",
+    "BadAnswerError",
+    "Kind",
+    "Patience",
+    "RequestFailedError",
+    "Server",
+    "Servers",
+    "printable",
+]
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -50,12 +61,38 @@ class Patience:
         return float(min(self.pause * 2 ** min(retry, 30), _LONGEST_PAUSE))
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What differs between servers of one's own and an endpoint of somebody else's."""
+
+    setting: str
+    """That names the addresses."""
+    key_variable: str
+    """Environment variable that the key was read from."""
+    health: str
+    """Path that is asked while a server cannot be reached."""
+    is_up_below: int
+    """Lowest status of the answer to that request at which the server is not up yet."""
+    name: str = ""
+    """What messages call a server; its address if empty."""
+    uses_proxies: bool = False
+    """Whether the environment's proxies and certificates are used (HTTPS_PROXY, SSL_CERT_FILE)."""
+
+
+VLLM = Kind("server", "VLLM_API_KEY", "/health", 201)
+
+
 class BadAnswerError(Exception):
     """An answer cannot be used; the request is sent again, as often as any other that fails."""
 
 
 class RequestFailedError(Exception):
     """A request was given up. The cause concerns this request alone, so that others may go on."""
+
+    def __init__(self, cause: str, *, status: int | None = None) -> None:
+        super().__init__(cause)
+        self.status = status
+        """Of the answer, if the request was refused."""
 
 
 class _UnreachableError(Exception):
@@ -79,12 +116,18 @@ class Server:
     """A server and what is known of it."""
 
     url: str
+    name: str = ""
+    """What messages call the server; its address if not given."""
     in_flight: int = 0
     down_since: float | None = None
     """Time from which on the server could not be reached; None if it is up."""
     returns: int = 0
     """How often the server came back after it could not be reached."""
     prober: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Give a server without a name that of its address."""
+        self.name = self.name or self.url
 
     @property
     def is_up(self) -> bool:
@@ -99,22 +142,32 @@ class Servers:
         urls: one or several, such as ``http://127.0.0.1:8000``.
         key: sent as a bearer token if given.
         patience: time limits and number of attempts.
+        kind: of the servers.
 
     Raises:
         ConfigError: for a text that is no http address.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, key: str | None = None, patience: Patience | None = None
+        self,
+        urls: Sequence[str],
+        *,
+        key: str | None = None,
+        patience: Patience | None = None,
+        kind: Kind = VLLM,
     ) -> None:
         for url in urls:
             if not url.startswith(("http://", "https://")):
-                raise ConfigError(f"server: got {url!r}, allowed: addresses such as http://127.0.0.1:8000")
-        self.all = [Server(url.rstrip("/")) for url in urls]
-        self.patience = patience or Patience()
+                raise ConfigError(
+                    f"{kind.setting}: got {url!r}, allowed: addresses such as http://127.0.0.1:8000"
+                )
+        self.all = [Server(url.rstrip("/"), kind.name) for url in urls]
+        self.patience, self.kind = patience or Patience(), kind
         self._loop = LoopThread()
+        self._key = key
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._client: httpx.AsyncClient | None = None
+        self._last_answer = time.monotonic()
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a coroutine that runs in the loop of the connections."""
@@ -123,6 +176,23 @@ class Servers:
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Start a coroutine in the loop of the connections."""
         return self._loop.submit(coroutine)
+
+    def run_all(self, coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+        """Wait for several coroutines, which run at one time; the first error of one ends the others."""
+
+        async def together() -> list[_T]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            return [task.result() for task in tasks]
+
+        try:
+            return self.run(together())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def quote(self, text: str, limit: int = 200) -> str:
+        """Return what a server said as :func:`printable` does, without the key."""
+        return printable(text.replace(self._key, "***") if self._key else text, limit)
 
     def choose(self, preferred: int = 0) -> Server:
         """Return the server for a new episode: the preferred one unless it has much more to do than another.
@@ -161,13 +231,15 @@ class Servers:
         Raises:
             ConfigError: if the key is refused.
             RequestFailedError: if the request is refused, or failed too often.
-            ServersGoneError: if no server could be reached for too long.
+            ServersGoneError: if no server could be reached, or all were busy, for too long.
         """
         failures, busy_since = 0, None
         while True:
             server = await self._reachable(server, elsewhere)
             try:
-                return read(await self._once(server, "POST", path, body, as_text)), server
+                found = read(await self._once(server, "POST", path, body, as_text))
+                self._last_answer = time.monotonic()
+                return found, server
             except _UnreachableError as error:
                 cause = str(error)
                 self._lose(server, cause)
@@ -177,15 +249,22 @@ class Servers:
                 cause, pause = str(error), error.seconds
                 busy_since = busy_since or time.monotonic()
                 if time.monotonic() - busy_since > self.patience.without_server:
-                    raise ServersGoneError(
-                        f"{server.url} is busy for {self.patience.without_server:g} seconds: {cause}"
-                    ) from None
+                    self._refuse_to_go_on(busy_since, cause)
+                    raise RequestFailedError(f"{server.name} is busy: {cause}") from None
             except BadAnswerError as error:
                 cause, pause = str(error), self.patience.before(failures)
                 failures += 1
             if failures >= self.patience.attempts:
                 raise RequestFailedError(f"{failures} attempts failed, the last one with: {cause}")
             await asyncio.sleep(pause)
+
+    def _refuse_to_go_on(self, since: float, cause: str) -> None:
+        """End the stage if no request at all was answered since then."""
+        if self._last_answer < since:
+            raise ServersGoneError(
+                f"no request was answered for {time.monotonic() - since:.0f} seconds ({cause}); run the same "
+                "command again later"
+            )
 
     async def get(self, server: Server, path: str) -> Any:
         """Return what a server answers, or None if the server has no such endpoint.
@@ -208,7 +287,7 @@ class Servers:
                 cause = str(error)
             except RequestFailedError:
                 return None
-        raise RequestFailedError(f"{server.url}{path}: {cause}")
+        raise RequestFailedError(f"{server.name}{path}: {cause}")
 
     async def _once(
         self, server: Server, method: str, path: str, body: Any = None, as_text: bool = False
@@ -218,7 +297,9 @@ class Servers:
             limits = httpx.Limits(
                 max_connections=_open_files() // 2, max_keepalive_connections=None, keepalive_expiry=_IDLE
             )
-            self._client = httpx.AsyncClient(limits=limits, headers=self._headers, trust_env=False)
+            self._client = httpx.AsyncClient(
+                limits=limits, headers=self._headers, trust_env=self.kind.uses_proxies
+            )
         server.in_flight += 1
         try:
             answer = await asyncio.wait_for(
@@ -226,36 +307,41 @@ class Servers:
                 self.patience.timeout,
             )
         except httpx.ConnectError as error:
-            raise _UnreachableError(f"no connection to {server.url} ({error})", was_sent=False) from None
+            cause = self.quote(str(error))
+            raise _UnreachableError(f"no connection to {server.name} ({cause})", was_sent=False) from None
         except (TimeoutError, httpx.TimeoutException):
             raise BadAnswerError(
-                f"no answer from {server.url} in {self.patience.timeout:g} seconds"
+                f"no answer from {server.name} in {self.patience.timeout:g} seconds"
             ) from None
         except httpx.HTTPError as error:
-            cause = printable(str(error)) or type(error).__name__
+            cause = self.quote(str(error)) or type(error).__name__
             raise _UnreachableError(
-                f"the connection to {server.url} broke ({cause})", was_sent=True
+                f"the connection to {server.name} broke ({cause})", was_sent=True
             ) from None
         finally:
             server.in_flight -= 1
         return self._content(server, answer, as_text)
 
     def _content(self, server: Server, answer: httpx.Response, as_text: bool) -> Any:
-        status, said = answer.status_code, f"{server.url} answered {answer.status_code}: {_message(answer)}"
+        status = answer.status_code
+        said = f"{server.name} answered {status}: {self.quote(_message(answer))}"
         if status in (401, 403):
-            raise ConfigError(f"{said}; the key is read from the environment variable VLLM_API_KEY")
+            variable = self.kind.key_variable
+            raise ConfigError(f"{said}; the key is read from the environment variable {variable}")
         if status in (429, 503):
-            raise _BusyError(said, _retry_after(answer) or self.patience.before(1))
+            asked = min(_retry_after(answer), self.patience.without_server)
+            raise _BusyError(said, asked or self.patience.before(1))
         if status >= 500 or status == 408:
             raise BadAnswerError(said)
         if status >= 400:
-            raise RequestFailedError(said)
+            raise RequestFailedError(said, status=status)
         if as_text:
             return answer.text
         try:
             return answer.json() if answer.content.strip() else None
         except (ValueError, RecursionError):
-            raise BadAnswerError(f"{server.url} answered what is no JSON: {printable(answer.text)}") from None
+            what = self.quote(answer.text)
+            raise BadAnswerError(f"{server.name} answered what is no JSON: {what}") from None
 
     async def _reachable(self, server: Server, elsewhere: bool) -> Server:
         """Return a server that is up, the given one if possible; wait for one if there is none."""
@@ -266,7 +352,7 @@ class Servers:
             since = time.monotonic() - max(s.down_since or 0.0 for s in needed)
             if since > self.patience.without_server:
                 raise ServersGoneError(
-                    f"no answer from {', '.join(s.url for s in needed)} for {since:.0f} seconds; run the "
+                    f"no answer from {', '.join(s.name for s in needed)} for {since:.0f} seconds; run the "
                     "same command again when a server is there"
                 )
             await asyncio.sleep(min(self.patience.pause, 1.0))
@@ -288,15 +374,17 @@ class Servers:
             await asyncio.sleep(min(self.patience.before(retry), 5.0))
             # Over a new connection: an old one may outlive a server that takes no others.
             try:
-                async with httpx.AsyncClient(headers=self._headers, trust_env=False) as client:
-                    answer = await client.get(f"{server.url}/health", timeout=self.patience.timeout)
+                async with httpx.AsyncClient(
+                    headers=self._headers, trust_env=self.kind.uses_proxies
+                ) as client:
+                    answer = await client.get(server.url + self.kind.health, timeout=self.patience.timeout)
             except (httpx.HTTPError, OSError):
                 continue
-            if answer.status_code != 200:
+            if answer.status_code >= self.kind.is_up_below:
                 continue
             server.down_since = None
             server.returns += 1
-            log.warning("%s is back", server.url)
+            log.warning("%s is back", server.name)
             return
 
 
@@ -320,13 +408,19 @@ def _message(answer: httpx.Response) -> str:
         content = answer.json()
         found = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
         text = found.get("message", found) if isinstance(found, dict) else found
-        return printable(text if isinstance(text, str) else json.dumps(text))
+        return text if isinstance(text, str) else json.dumps(text)
     except (ValueError, RecursionError):
-        return printable(answer.text)
+        return answer.text
 
 
 def _retry_after(answer: httpx.Response) -> float:
+    """Return the seconds that a server asks for; 0 if it asks for none. The header has seconds or a date."""
+    asked = answer.headers.get("retry-after", "")
     try:
-        return min(max(0.0, float(answer.headers.get("retry-after", 0))), _LONGEST_PAUSE)
+        seconds = float(asked)
     except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

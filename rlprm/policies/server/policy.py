@@ -10,7 +10,6 @@ depends on what is computed side by side.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import zlib
 from collections.abc import Coroutine, Mapping, Sequence
@@ -138,19 +137,9 @@ class ServerPolicy:
             MismatchError: if other weights wrote a token than those expected.
             ServersGoneError: if no server could be reached for too long.
         """
-
-        async def act_all() -> list[Completion]:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self.act_one(conversation, seed))
-                    for conversation, seed in zip(conversations, seeds, strict=True)
-                ]
-            return [task.result() for task in tasks]
-
-        try:
-            return self.servers.run(act_all())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        return self.servers.run_all(
+            self.act_one(conversation, seed) for conversation, seed in zip(conversations, seeds, strict=True)
+        )
 
     async def act_one(self, conversation: Conversation, seed: int) -> Completion:
         """Sample one action; see :meth:`act`. A request that was given up is a completion with an error."""
@@ -200,19 +189,11 @@ class ServerPolicy:
         The model's own ones come with the prompt. Under another temperature a server gives them for single
         tokens only, so that a few of each episode are read. The others are None.
         """
-
-        async def read_all() -> list[list[float | None]]:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._read(trajectory)) for trajectory in trajectories]
-            return [task.result() for task in tasks]
-
         try:
-            found = self.servers.run(read_all())
-        except BaseExceptionGroup as errors:
-            if isinstance(errors.exceptions[0], RequestFailedError):
-                log.warning("self-check: no server reads stored tokens again: %s", errors.exceptions[0])
-                return None
-            raise errors.exceptions[0] from None
+            found = self.servers.run_all(self._read(trajectory) for trajectory in trajectories)
+        except RequestFailedError as error:
+            log.warning("self-check: no server reads stored tokens again: %s", error)
+            return None
         dtype = getattr(torch, self.served.dtype, torch.bfloat16)
         return Reread(found, dtype)
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from rlprm import search
 from rlprm.errors import ConfigError
+from rlprm.evaluation.compute import ModelSize, size_of
 from rlprm.evaluation.records import BEAM, GREEDY, SEARCH, Measurement, measure_results
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.policies.base import LoadedPolicy
@@ -26,7 +27,7 @@ from rlprm.stages.evaluate_parts.search_settings import Search
 from rlprm.stages.evaluate_parts.settings import EvaluateConfig
 from rlprm.types import Task
 
-__all__ = ["decode_greedily", "load_policies", "measure_search", "run_search"]
+__all__ = ["decode_greedily", "load_policies", "measure_search", "policy_size", "run_search"]
 
 
 def load_policies(config: EvaluateConfig, policy: LoadedPolicy) -> dict[str, LoadedPolicy]:
@@ -60,6 +61,11 @@ def load_policies(config: EvaluateConfig, policy: LoadedPolicy) -> dict[str, Loa
         acting = loaded[model]
         found[wanted.title] = acting.at_temperature(wanted.temperature) if wanted.temperature else acting
     return found
+
+
+def policy_size(policy: LoadedPolicy) -> ModelSize | None:
+    """Return the size of a policy's model; None if it is not known."""
+    return None if policy.model is None else size_of(policy.model)
 
 
 def decode_greedily(

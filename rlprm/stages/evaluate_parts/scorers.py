@@ -29,7 +29,9 @@ RULE = "transcript"
 """The free scorer that reads outcomes off transcripts."""
 DECLARED = "declared"
 """The free scorer that takes the agent's word."""
-_RANKED = ("policy_confidence", RULE)
+CONFIDENCE = "policy_confidence"
+"""The free scorer that reads the policy's probabilities."""
+_RANKED = (CONFIDENCE, RULE)
 """Free scorers whose aggregation is chosen on dev tasks; the others rank by the last step."""
 
 
@@ -74,7 +76,9 @@ def load_scorers(config: EvaluateConfig) -> Scorers:
     """Load or build the scorers of the settings, and those that every evaluation has."""
     checkpoints = [load_scorer(name, value, config) for name, value in config.scorers.items()]
     per = config.confidence_per
-    free: list[Scorer] = [PolicyConfidence(per), Shortest(), Random(seed=config.seed)]
+    free: list[Scorer] = [Shortest(), Random(seed=config.seed)]
+    if CONFIDENCE in config.free_scorers():
+        free.insert(0, PolicyConfidence(per))
     if RULE in config.free_scorers():
         free.append(Transcript(config.environment))
     if DECLARED in config.free_scorers():

@@ -113,6 +113,8 @@ class EvaluateConfig(PolicyConfig):
         if self.chosen_at not in self.budgets:
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
         self._check_searches()
+        if self.endpoint:
+            self._refuse_what_needs_probabilities()
         if self.temperature == 0:
             raise ConfigError("temperature: got 0, allowed: above 0 (N greedy samples would be one N times)")
         own_tasks = range(self.first_task, self.first_task + self.num_tasks)
@@ -134,6 +136,23 @@ class EvaluateConfig(PolicyConfig):
         if self.main_scorer not in self.scorers:
             raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
 
+    def _refuse_what_needs_probabilities(self) -> None:
+        """Refuse what an endpoint's text is not enough for, and a search with a policy of its own."""
+        why = "but an endpoint gives no probabilities"
+        if self.with_confidence and self._products():
+            raise ConfigError(f"with_confidence: got True, {why}; set it to false")
+        for name, value in self.scorers.items():
+            if isinstance(value, Mapping) and value["kind"] == "policy_confidence":
+                raise ConfigError(f"scorers.{name}.kind: got policy_confidence, {why}")
+        for search in self.all_searches():
+            if getattr(search.module, "NEEDS_PROBABILITIES", False):
+                raise ConfigError(f"searches.{search.name}.strategy: got {search.strategy}, {why}")
+            if search.policy is not None:
+                raise ConfigError(
+                    f"searches.{search.name}.policy: got {search.policy!r}, allowed with endpoint: none (the "
+                    "policy of all searches is the endpoint's)"
+                )
+
     def revisions(self) -> dict[str, str]:
         """Return what identifies the policies and each scorer: its weights, or its kind and settings.
 
@@ -142,7 +161,8 @@ class EvaluateConfig(PolicyConfig):
         """
         from rlprm.models.loading import revision_of
 
-        found = {role: revision_of(path) for role, path in self._policies().items()}
+        found = {role: revision_of(path) for role, path in self._policies().items() if role != "policy"}
+        found = {"policy": self.policy_revision(), **found}
         for name, value in self.scorers.items():
             if not isinstance(value, Mapping):
                 found[name] = revision_of(value)
@@ -154,7 +174,7 @@ class EvaluateConfig(PolicyConfig):
 
     def models(self) -> dict[str, str]:
         """Return the models of policies and scorers by role."""
-        found = self._policies()
+        found = {**self._policies(), "policy": self.policy_folder()}
         for name, value in self.scorers.items():
             if isinstance(value, Mapping):
                 found |= {f"{key} of {name}": path for key, path in _weights_of(value).items()}
@@ -236,6 +256,8 @@ class EvaluateConfig(PolicyConfig):
                 why = f"{self.environment} has no rule (read_transcript)"
                 if name == "declared":
                     why = f"with end: {self.end} the agent ends no episode"
+                if name == "policy_confidence":
+                    why = "an endpoint gives no probabilities"
                 raise ConfigError(f"search_scorers: got {name!r}, but {why}")
 
     def scorers_of_beams(self) -> list[str]:
@@ -249,6 +271,7 @@ class EvaluateConfig(PolicyConfig):
     def free_scorers(self) -> tuple[str, ...]:
         """Return the names of the scorers without a model that this environment and its end allow."""
         allowed = {
+            "policy_confidence": not self.endpoint,
             "transcript": hasattr(envs.load(self.environment), "read_transcript"),
             "declared": self.end == End.DECLARED,
         }

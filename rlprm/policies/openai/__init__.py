@@ -1,0 +1,1 @@
+"""A policy behind an OpenAI-compatible chat endpoint: messages in, text out, and no probabilities."""
