@@ -224,7 +224,7 @@ class Trajectory:
     If ``exact`` is False, the tokens of actions were made from their text. All log-probabilities are then 0.0
     and mean nothing. The mask is 1 on all tokens of an action, except the closing token of a message that was
     cut. Steps start and end as in any trajectory. Such a trajectory can be scored and learned from as text.
-    Whatever needs the policy's probabilities refuses it (``rlprm.data.exact``).
+    Whatever needs the policy's probabilities refuses it (``rlprm.data.failures``).
     """
 
     task: Task

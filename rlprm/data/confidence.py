@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from rlprm.data.exact import require_exact
+from rlprm.data.failures import require_exact
 from rlprm.errors import ConfigError
 from rlprm.types import Step, Trajectory
 

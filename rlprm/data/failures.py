@@ -1,4 +1,8 @@
-"""Failed episodes, such as one whose server died: stored as data, and counted in a warning."""
+"""Episodes that cannot be used.
+
+Failed ones, such as one whose server died, are stored as data, and counted in a warning. Episodes whose tokens
+were made from text are refused where the sampled tokens themselves are needed.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from rlprm.errors import DataError, EpisodesFailedError
+from rlprm.errors import DataError, EpisodesFailedError, MismatchError
 from rlprm.types import StopReason, Trajectory
 
-__all__ = ["has_failed", "has_outcome", "report_failures", "with_outcome"]
+__all__ = ["has_failed", "has_outcome", "report_failures", "require_exact", "with_outcome"]
 
 log = logging.getLogger(__name__)
 
@@ -62,3 +66,20 @@ def report_failures(what: str, trajectories: Sequence[Trajectory]) -> int:
         what, causes.total(), len(trajectories), times, cause,
     )  # fmt: skip
     return causes.total()
+
+
+def require_exact(trajectory: Trajectory, what: str) -> None:
+    """Refuse a trajectory whose log-probabilities are not known.
+
+    Args:
+        trajectory: to be used.
+        what: needs them, for instance ``"the policy's confidence"``.
+
+    Raises:
+        MismatchError: if the tokens of its actions were made from text.
+    """
+    if not trajectory.exact:
+        raise MismatchError(
+            f"{what} needs the tokens that were sampled and their log-probabilities, but those of task "
+            f"{trajectory.task.id!r}, sample {trajectory.sample}, were made from text"
+        )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from rlprm.data.batching import budget_batches, pad_right
-from rlprm.data.exact import require_exact
-from rlprm.data.failures import has_failed
+from rlprm.data.failures import has_failed, require_exact
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, Trajectory

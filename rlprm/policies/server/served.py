@@ -187,7 +187,7 @@ async def refuse_other_weights(servers: Servers, server: Server, served: Served,
             f"server: {server.url} has weights of version {printable(served.version or '', 80)}, which a run "
             f"has handed on, not those of {path}; start it again"
         )
-    if Path(served.root).is_dir():
+    if served.root and Path(served.root).is_dir():
         if revision_of(served.root) != revision_of(path):
             raise MismatchError(
                 f"server: {server.url} has the weights of {served.root}, not those of {path}; start it with "
