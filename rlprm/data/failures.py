@@ -1,7 +1,7 @@
 """Episodes that cannot be used.
 
-Failed ones, such as one whose server died, are stored as data, and counted in a warning. Episodes whose tokens
-were made from text are refused where the sampled tokens themselves are needed.
+Failed ones, such as one whose server died, are stored as data, and counted in a warning. Episodes whose
+tokens were made from text are refused where the sampled tokens themselves are needed.
 """
 
 from __future__ import annotations
