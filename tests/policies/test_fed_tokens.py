@@ -16,7 +16,7 @@ from rlprm.data.fed_tokens import expected_fed_tokens, fed_tokens
 from rlprm.data.rendering import ChatRenderer
 from rlprm.errors import ConfigError
 from rlprm.policies.base import Completion
-from rlprm.policies.decoding.choice import right_way
+from rlprm.policies.decoding.choice import right_way, shares_rows
 from rlprm.policies.hf import HFPolicy
 from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
@@ -42,14 +42,20 @@ class Counted(HFPolicy):
 
 @pytest.fixture
 def fed(babbler: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Tokens of each call of the model's forward: the new columns of the attention mask."""
-    right_way(babbler)  # tries the model itself
+    """Tokens of each call of the model's forward: the new columns of the attention mask.
+
+    Under a tree mask a token counts that sees itself; the others fill the row up.
+    """
+    assert right_way(babbler) == "kept"  # tries the model itself
+    assert shares_rows(babbler)
     counts: list[int] = []
     forward = babbler.forward
 
     def watched(*arguments: Any, **options: Any) -> Any:
-        new = options["input_ids"].shape[1]
-        counts.append(int(options["attention_mask"][:, -new:].sum()))
+        new, mask = options["input_ids"].shape[1], options["attention_mask"]
+        is_tree = mask.ndim == 4
+        fed = mask[:, 0, :, -new:].diagonal(dim1=1, dim2=2) == 0 if is_tree else mask[:, -new:]
+        counts.append(int(fed.sum()))
         return forward(*arguments, **options)
 
     monkeypatch.setattr(babbler, "forward", watched)
