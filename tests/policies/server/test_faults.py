@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -336,7 +337,11 @@ def test_what_is_interrupted_may_clean_up() -> None:
             await asyncio.sleep(0.1)
             cleaned.set()
 
-    threading.Timer(0.3, _thread.interrupt_main).start()
-    with pytest.raises(KeyboardInterrupt):
-        LoopThread().run(wait_and_clean())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        with pytest.raises(KeyboardInterrupt):
+            LoopThread().run(wait_and_clean())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert cleaned.is_set()
