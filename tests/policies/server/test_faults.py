@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import logging
 import signal
@@ -339,7 +338,8 @@ def test_what_is_interrupted_may_clean_up() -> None:
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
-        threading.Timer(0.3, _thread.interrupt_main).start()
+        main = threading.main_thread().ident or 0
+        threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             LoopThread().run(wait_and_clean())
     finally:
