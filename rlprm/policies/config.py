@@ -276,26 +276,33 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         """Look for the policy on its servers; see :meth:`load_policy`.
 
         Args:
-            check_weights: see :func:`rlprm.policies.server.policy.connect`.
+            check_weights: see :func:`rlprm.policies.server.served.look_at`.
         """
         from rlprm.data.rendering import ChatRenderer
         from rlprm.models.generation import ends_of, model_without_weights
         from rlprm.models.loading import context_length_of, revision_of
         from rlprm.policies.server.client import Patience, Servers
-        from rlprm.policies.server.policy import connect
+        from rlprm.policies.server.policy import ServerPolicy
+        from rlprm.policies.server.served import look_at
 
         model = model_without_weights(self.model)
         patience = Patience(timeout=self.server_timeout, without_server=self.server_patience)
-        return connect(
-            Servers(self.server, key=os.environ.get("VLLM_API_KEY"), patience=patience),
-            self.model,
-            ChatRenderer(self.load_tokenizer(self.model)).stopping_at(ends_of(model)),
+        renderer = ChatRenderer(self.load_tokenizer(self.model)).stopping_at(ends_of(model))
+        context_length = self.context_length or context_length_of(self.model)
+        servers = Servers(self.server, key=os.environ.get("VLLM_API_KEY"), patience=patience)
+        served = look_at(
+            servers, self.model, prompt=renderer.action_ids("x"), context_length=context_length,
+            check_weights=check_weights,
+        )  # fmt: skip
+        return ServerPolicy(
+            servers,
+            served,
+            renderer,
             model=model,
             revision=revision_of(self.model),
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
-            context_length=self.context_length or context_length_of(self.model),
-            check_weights=check_weights,
+            context_length=context_length,
             max_thinking_tokens=self.max_thinking_tokens,
         )
 

@@ -13,7 +13,7 @@ from rlprm.errors import MismatchError
 from rlprm.policies.base import Policy
 from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.rollouts.episode import episode_seed
-from rlprm.rollouts.free_running import episodes_as_they_end
+from rlprm.rollouts.free_running import FreePolicy, episodes_as_they_end
 from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import SINGLE_PROCESS, Processes
 from rlprm.types import EpisodeSetting, Task, Trajectory
@@ -80,8 +80,13 @@ def collect(
     check = FirstWaveCheck()
     with tqdm(total=total, initial=total - rest, desc="rollouts", disable=not processes.is_main) as bar:
         wanted = [_Wave(number, waves[number], store) for number in missing]
-        run = _run_freely if free_policy(policy) else _run_in_turn
-        for wave, trajectories in run(wanted, policy, setting, seed, wave_size):
+        free = free_policy(policy)
+        complete = (
+            _run_in_turn(wanted, policy, setting, seed)
+            if free is None
+            else _run_freely(wanted, free, setting, seed, in_flight=wave_size)
+        )
+        for wave, trajectories in complete:
             check(policy, trajectories)
             store.write(wave.number, wave.with_kept(trajectories))
             bar.update(len(wave.jobs))
@@ -105,7 +110,7 @@ class _Wave:
 
 
 def _run_in_turn(
-    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int, wave_size: int
+    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int
 ) -> Iterator[tuple[_Wave, list[Trajectory]]]:
     """Run one wave after the other, each in lock step."""
     for wave in waves:
@@ -113,15 +118,13 @@ def _run_in_turn(
 
 
 def _run_freely(
-    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int, wave_size: int
+    waves: Sequence[_Wave], policy: FreePolicy, setting: EpisodeSetting, seed: int, *, in_flight: int
 ) -> Iterator[tuple[_Wave, list[Trajectory]]]:
-    """Run the episodes of all waves, as many at one time as a wave has, and yield each complete wave."""
-    free = free_policy(policy)
-    assert free is not None
+    """Run the episodes of all waves, and yield each wave when it is complete."""
     owners = [(wave, job) for wave in waves for job in wave.missing]
     jobs = [(task, sample, episode_seed(seed, task, sample)) for _, (task, sample) in owners]
     done: dict[int, list[Trajectory]] = {wave.number: [] for wave in waves}
-    for number, trajectory in episodes_as_they_end(jobs, free, setting, in_flight=wave_size):
+    for number, trajectory in episodes_as_they_end(jobs, policy, setting, in_flight=in_flight):
         wave, _ = owners[number]
         done[wave.number].append(trajectory)
         if len(done[wave.number]) == len(wave.missing):

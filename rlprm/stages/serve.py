@@ -9,7 +9,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+import torch
+
 from rlprm.errors import ArtifactError, ConfigError
+from rlprm.models.hub.download import model_folder
+from rlprm.models.loading import context_length_of
 from rlprm.serving.vllm_line import Line, line_of, url_of
 from rlprm.serving.vllm_server import python_of_vllm, running, stopping_on_sigterm, wait_for, watch
 from rlprm.serving.vllm_settings import ServeConfig
@@ -56,11 +60,6 @@ def run(config: ServeConfig, command: Sequence[str] = ()) -> int:
 
 def _lines(config: ServeConfig) -> list[Line]:
     """Return the lines of the servers; a dry run needs neither vLLM nor the model."""
-    import torch
-
-    from rlprm.models.hub.download import model_folder
-    from rlprm.models.loading import context_length_of
-
     longest: int | None
     try:
         longest, model = context_length_of(config.model), str(model_folder(config.model).absolute())

@@ -19,9 +19,11 @@ from rlprm.policies.server.loop import LoopThread
 from rlprm.rollouts.collection import collect
 from rlprm.rollouts.monte_carlo import estimate, replay
 from rlprm.rollouts.waves import finish_episodes, rollout
+from rlprm.scorers.shortest import Shortest
 from rlprm.search import beam, best_of_n, halving, puct, resample, step_best_of_k
 from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
 from tests.toys import agents, corridor
+from tests.toys.corridor import jobs
 
 _T = TypeVar("_T")
 CHAT = EpisodeSetting(round_limit=5)
@@ -64,10 +66,6 @@ class FailingPolicy(agents.SeededPolicy):
         return super().act(conversations, seeds)
 
 
-def jobs(count: int = 4, samples: int = 4) -> list[tuple[Task, int]]:
-    return [(task, i) for task in corridor.tasks(Split.TRAIN, 0, count) for i in range(samples)]
-
-
 def stored(folder: Path, policy: Any, wave_size: int = 6) -> list[Trajectory]:
     tasks = corridor.tasks(Split.TRAIN, 0, 5)
     store = collect(
@@ -95,8 +93,7 @@ def test_a_collection_is_that_of_the_lock_step_and_knows_no_wave(tmp_path: Path)
 def test_an_interrupted_collection_goes_on_to_the_same_result(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the end"):
         stored(tmp_path / "a", FreePolicy(fails_at=40, error=DataError("the end")))
-    there = len(list((tmp_path / "a").glob("*wave*"))) or len(list((tmp_path / "a").iterdir()))
-    assert there
+    assert 0 < len(TrajectoryStore.open(tmp_path / "a").read()) < 20  # waves are stored as they end
     assert stored(tmp_path / "a", FreePolicy()) == stored(tmp_path / "b", agents.SeededPolicy())
 
 
@@ -150,13 +147,9 @@ def test_a_policy_that_fails_for_all_is_a_bug() -> None:
 @pytest.mark.parametrize("module", [beam, best_of_n, halving, puct, resample, step_best_of_k])
 def test_a_search_goes_on_without_the_task_that_fails(module: Any) -> None:
     tasks = corridor.tasks(Split.TRAIN, 0, 3)
-    scorer = agents.CountingScorer() if hasattr(agents, "CountingScorer") else None
-    from rlprm.scorers.shortest import Shortest
-
     failing, whole = FailingPolicy(tasks[1]), agents.SeededPolicy()
     found, expected = (
-        module.search(tasks, policy, scorer or Shortest(), CHAT, run_seed=1, budget=40)
-        for policy in (failing, whole)
+        module.search(tasks, policy, Shortest(), CHAT, run_seed=1, budget=40) for policy in (failing, whole)
     )
     assert found[1].trajectory.stop is StopReason.ERROR
     assert [found[i].trajectory for i in (0, 2)] == [expected[i].trajectory for i in (0, 2)]

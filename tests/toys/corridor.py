@@ -15,7 +15,17 @@ from examples.corridor import ACTIONS, FIXED_PHRASES, ROUND_LIMIT
 from rlprm.errors import ConfigError
 from rlprm.types import End, Message, Split, StopReason, Task, Turn
 
-__all__ = ["ACTIONS", "FIXED_PHRASES", "ROUND_LIMIT", "Corridor", "demonstrate", "make", "opening", "tasks"]
+__all__ = [
+    "ACTIONS",
+    "FIXED_PHRASES",
+    "ROUND_LIMIT",
+    "Corridor",
+    "demonstrate",
+    "jobs",
+    "make",
+    "opening",
+    "tasks",
+]
 
 
 class Corridor(corridor.Corridor):
@@ -61,3 +71,8 @@ def opening(*, end: End, style: str) -> list[Message]:
 def demonstrate(task: Task, *, end: End) -> list[str]:
     walk = ["right"] * int(task.spec["goal"])
     return [*walk, "finish"] if end is End.DECLARED else walk
+
+
+def jobs(count: int = 3, samples: int = 4) -> list[tuple[Task, int]]:
+    """Return several samples of each of the first tasks."""
+    return [(task, i) for task in tasks(Split.TRAIN, 0, count) for i in range(samples)]

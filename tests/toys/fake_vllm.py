@@ -17,6 +17,21 @@ Fault = Callable[["Reply"], None]
 MODEL, VERSION = "toy", "v1"
 
 
+def fault(**changes: Any) -> Fault:
+    """Return a fault that changes attributes of an answer."""
+
+    def spoil(reply: Reply) -> None:
+        for name, value in changes.items():
+            setattr(reply, name, value)
+
+    return spoil
+
+
+def of_choice(**changes: Any) -> Fault:
+    """Return a fault that changes the generated message."""
+    return lambda reply: reply.choice.update(changes)
+
+
 class Reply:
     """An answer of the server, before it is sent."""
 

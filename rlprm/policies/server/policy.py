@@ -14,14 +14,14 @@ import logging
 import zlib
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from copy import copy
 from typing import Any, TypeVar
 
 import torch
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
-from rlprm.errors import ConfigError, MismatchError
+from rlprm.errors import MismatchError
 from rlprm.policies.base import Completion
 from rlprm.policies.decoding.thoughts import thought_limit
 from rlprm.policies.self_check import Reread
@@ -35,16 +35,10 @@ from rlprm.policies.server.generate import (
     sampling_params,
 )
 from rlprm.policies.server.messages import write_message
-from rlprm.policies.server.served import (
-    Served,
-    examine,
-    refuse_other_weights,
-    refuse_paused,
-    require_processed_logprobs,
-)
+from rlprm.policies.server.served import Served
 from rlprm.types import Trajectory
 
-__all__ = ["ServerPolicy", "connect"]
+__all__ = ["ServerPolicy"]
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -53,11 +47,11 @@ _REREAD = 6
 
 
 class ServerPolicy:
-    """Samples actions on servers; made by :func:`connect`.
+    """Samples actions on servers.
 
     Args:
         servers: which serve the same model.
-        served: what they serve.
+        served: what they serve, see :func:`~rlprm.policies.server.served.look_at`.
         renderer: of the model's tokenizer; knows the tokens that end a message.
         model: the model without its weights, for its sizes.
         revision: identifies the weights in stored trajectories.
@@ -65,8 +59,10 @@ class ServerPolicy:
         max_new_tokens: length limit of one action, closing token included.
         context_length: limit of a conversation in tokens.
         max_thinking_tokens: see :class:`rlprm.policies.hf.HFPolicy`.
-        versions: versions of the weights that may have written a token; any if None.
-        name: of the model or adapter that requests are for; the base model's if None.
+
+    Attributes:
+        versions: versions of the weights that may have written a token; any if None. At first the one served.
+        name: of the model or adapter that requests are for; at first the base model's.
     """
 
     def __init__(
@@ -81,14 +77,13 @@ class ServerPolicy:
         max_new_tokens: int,
         context_length: int,
         max_thinking_tokens: int | None = None,
-        versions: frozenset[str] | None = None,
-        name: str | None = None,
     ) -> None:
         self.servers, self.served, self.renderer, self.model = servers, served, renderer, model
         self.revision, self.temperature = revision, temperature
         self.max_new_tokens, self.context_length = max_new_tokens, context_length
         self.max_thinking_tokens = max_thinking_tokens
-        self.versions, self.name = versions, name or served.model
+        self.versions = None if served.version is None else frozenset({served.version})
+        self.name = served.model
         self._thoughts = (
             None
             if max_thinking_tokens is None
@@ -104,23 +99,17 @@ class ServerPolicy:
 
     def at_temperature(self, temperature: float) -> ServerPolicy:
         """Return a policy of the same weights that samples at another temperature."""
-        return self._changed(temperature=temperature)
+        other = copy(self)
+        other.temperature = temperature
+        return other
 
     def with_weights(
         self, *, revision: str, versions: frozenset[str] | None, name: str | None = None
     ) -> ServerPolicy:
         """Return a policy of other weights that the servers have now."""
-        return self._changed(revision=revision, versions=versions, name=name or self.name)
-
-    def _changed(self, **changes: Any) -> ServerPolicy:
-        settings = {
-            name: getattr(self, name)
-            for name in (
-                "model", "revision", "temperature", "max_new_tokens", "context_length",
-                "max_thinking_tokens", "versions", "name",
-            )
-        }  # fmt: skip
-        return ServerPolicy(self.servers, self.served, self.renderer, **{**settings, **changes})
+        other = copy(self)
+        other.revision, other.versions, other.name = revision, versions, name or self.name
+        return other
 
     def clear(self) -> None:
         """Do nothing: the servers decide what they keep."""
@@ -194,8 +183,7 @@ class ServerPolicy:
         except RequestFailedError as error:
             log.warning("self-check: no server reads stored tokens again: %s", error)
             return None
-        dtype = getattr(torch, self.served.dtype, torch.bfloat16)
-        return Reread(found, dtype)
+        return Reread(found, self.served.torch_dtype or torch.bfloat16)
 
     async def _read(self, trajectory: Trajectory) -> list[float | None]:
         places = [place for place, sampled in enumerate(trajectory.action_mask) if sampled]
@@ -230,89 +218,6 @@ class ServerPolicy:
         request = generate_request(self.name, trajectory.token_ids[:place], params)
         value, _ = await self.servers.ask(PATH, request, read, server=self.servers.choose())
         return value
-
-
-def connect(
-    servers: Servers,
-    path: str,
-    renderer: ChatRenderer,
-    *,
-    model: Any,
-    revision: str,
-    temperature: float,
-    max_new_tokens: int,
-    context_length: int,
-    max_thinking_tokens: int | None = None,
-    check_weights: bool = True,
-) -> ServerPolicy:
-    """Look at what the servers serve, and return a policy that acts there.
-
-    Args:
-        servers: one or several.
-        path: folder or hub id of the model that they should serve.
-        renderer: of the model's tokenizer.
-        model: the model without its weights.
-        revision: of the weights.
-        temperature: see :class:`ServerPolicy`.
-        max_new_tokens: see :class:`ServerPolicy`.
-        context_length: see :class:`ServerPolicy`.
-        max_thinking_tokens: see :class:`ServerPolicy`.
-        check_weights: refuse servers with other weights; False if they get new ones before they act.
-
-    Raises:
-        ConfigError: if a server cannot be used, or its context is too short.
-        MismatchError: if the servers differ, or have other weights.
-        ServersGoneError: if no server could be reached for too long.
-    """
-
-    async def look() -> list[Served]:
-        found = []
-        for server in servers.all:
-            await refuse_paused(servers, server, may_resume=not check_weights)
-            one = await examine(servers, server)
-            await require_processed_logprobs(servers, server, one.model, renderer.action_ids("x"))
-            if check_weights:
-                await refuse_other_weights(servers, server, one, path)
-            found.append(one)
-        return found
-
-    try:
-        found = servers.run(look())
-    except RequestFailedError as error:
-        raise ConfigError(f"server: {error}") from None
-    first = found[0]
-    for server, one in zip(servers.all, found, strict=True):
-        if _compared(one, check_weights) != _compared(first, check_weights):
-            raise MismatchError(
-                f"server: {servers.all[0].url} has {_words(first)}, {server.url} has {_words(one)}"
-            )
-        if one.max_model_len < context_length:
-            raise ConfigError(
-                f"context_length: got {context_length}, allowed: up to {one.max_model_len}, which "
-                f"{server.url} serves"
-            )
-    return ServerPolicy(
-        servers,
-        first,
-        renderer,
-        model=model,
-        revision=revision,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        context_length=context_length,
-        max_thinking_tokens=max_thinking_tokens,
-        versions=None if first.version is None else frozenset({first.version}),
-    )
-
-
-def _compared(served: Served, check_weights: bool) -> Served:
-    """Return what servers must agree in."""
-    version = served.version if check_weights else None
-    return replace(served, max_model_len=0, root="", version=version)
-
-
-def _words(served: Served) -> str:
-    return f"{served.engine}, {served.model}, {served.dtype}, weights {served.version}"
 
 
 def _number(conversation: Conversation) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,10 @@ from rlprm.errors import ConfigError, MismatchError
 from rlprm.models.hub.download import model_folder
 from rlprm.models.hub.weight_files import weight_files
 from rlprm.models.loading import revision_of
-from rlprm.policies.server.client import RequestFailedError, Server, Servers, printable
+from rlprm.policies.server.client import BadAnswerError, RequestFailedError, Server, Servers, printable
 from rlprm.policies.server.generate import PATH, generate_request, read_generated, sampling_params
 
-__all__ = [
-    "FIRST_VERSION",
-    "Served",
-    "examine",
-    "refuse_other_weights",
-    "refuse_paused",
-    "require_processed_logprobs",
-]
+__all__ = ["FIRST_VERSION", "Served", "look_at"]
 
 log = logging.getLogger(__name__)
 _EMPTY = hashlib.sha256().hexdigest()
@@ -56,8 +49,70 @@ class Served:
     version: str | None = None
     """Of the weights; None if the server does not say."""
 
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The precision; None if it is not known."""
+        found = getattr(torch, self.dtype, None)
+        return found if isinstance(found, torch.dtype) else None
 
-async def examine(servers: Servers, server: Server) -> Served:
+
+def look_at(
+    servers: Servers, path: str, *, prompt: Sequence[int], context_length: int, check_weights: bool = True
+) -> Served:
+    """Look at what servers serve, which must be the same.
+
+    Args:
+        servers: one or several.
+        path: folder or hub id of the model that they should serve.
+        prompt: a few tokens, to sample behind.
+        context_length: most tokens of a conversation.
+        check_weights: refuse servers with other weights; False if they get new ones before they act.
+
+    Raises:
+        ConfigError: if a server cannot be used, or its context is too short.
+        MismatchError: if the servers differ, or have other weights.
+        ServersGoneError: if no server could be reached for too long.
+    """
+
+    async def look() -> list[Served]:
+        found = []
+        for server in servers.all:
+            await _refuse_paused(servers, server, may_resume=not check_weights)
+            one = await _examine(servers, server)
+            await _require_processed_logprobs(servers, server, one.model, prompt)
+            if check_weights:
+                await _refuse_other_weights(servers, server, one, path)
+            found.append(one)
+        return found
+
+    try:
+        found = servers.run(look())
+    except RequestFailedError as error:
+        raise ConfigError(f"server: {error}") from None
+    for server, one in zip(servers.all, found, strict=True):
+        if _compared(one, check_weights) != _compared(found[0], check_weights):
+            raise MismatchError(
+                f"server: {servers.all[0].url} has {_words(found[0])}, {server.url} has {_words(one)}"
+            )
+        if one.max_model_len < context_length:
+            raise ConfigError(
+                f"context_length: got {context_length}, allowed: up to {one.max_model_len}, which "
+                f"{server.url} serves"
+            )
+    return found[0]
+
+
+def _compared(served: Served, check_weights: bool) -> Served:
+    """Return what servers must agree in."""
+    version = served.version if check_weights else None
+    return replace(served, max_model_len=0, root="", version=version)
+
+
+def _words(served: Served) -> str:
+    return f"{served.engine}, {served.model}, {served.dtype}, weights {served.version}"
+
+
+async def _examine(servers: Servers, server: Server) -> Served:
     """Ask a server what it serves.
 
     Raises:
@@ -83,7 +138,7 @@ async def examine(servers: Servers, server: Server) -> Served:
     )
 
 
-async def refuse_paused(servers: Servers, server: Server, *, may_resume: bool) -> None:
+async def _refuse_paused(servers: Servers, server: Server, *, may_resume: bool) -> None:
     """Notice a server that answers nothing, because a run that handed on weights was interrupted.
 
     Args:
@@ -115,7 +170,9 @@ async def _dtype(servers: Servers, server: Server) -> str:
         return "unknown"
 
 
-async def require_processed_logprobs(servers: Servers, server: Server, model: str, prompt: list[int]) -> None:
+async def _require_processed_logprobs(
+    servers: Servers, server: Server, model: str, prompt: Sequence[int]
+) -> None:
     """Refuse a server whose log-probabilities are not those of the sampling distribution.
 
     At temperature T the log-probabilities of two tokens differ by 1/T of what they differ by at temperature
@@ -144,15 +201,18 @@ async def require_processed_logprobs(servers: Servers, server: Server, model: st
 
 
 async def _leading(
-    servers: Servers, server: Server, model: str, prompt: list[int], temperature: float
+    servers: Servers, server: Server, model: str, prompt: Sequence[int], temperature: float
 ) -> Mapping[int, float]:
     """Return the log-probabilities of the likeliest next tokens."""
     params = sampling_params(temperature=temperature, seed=0, max_tokens=1, stop_ids=(), logprobs=8)
 
     def read(answer: Any) -> dict[int, float]:
         read_generated(answer, max_tokens=1, stop_ids=())
-        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return {int(entry["token_id"]): float(entry["logprob"]) for entry in top}
+        try:
+            top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            return {int(entry["token_id"]): float(entry["logprob"]) for entry in top}
+        except (KeyError, TypeError, ValueError):
+            raise BadAnswerError("the answer lacks the likeliest tokens") from None
 
     try:
         found, _ = await servers.ask(
@@ -166,7 +226,7 @@ async def _leading(
     return found
 
 
-async def refuse_other_weights(servers: Servers, server: Server, served: Served, path: str) -> None:
+async def _refuse_other_weights(servers: Servers, server: Server, served: Served, path: str) -> None:
     """Refuse a server that has other weights than a model's files.
 
     The version tells whether the server still has the weights it was started with. If their folder is seen
@@ -204,13 +264,13 @@ async def refuse_other_weights(servers: Servers, server: Server, served: Served,
             server=server, elsewhere=False,
         )  # fmt: skip
     except (RequestFailedError, KeyError, TypeError, ValueError):
-        log.info("%s does not say which weights it has: this is not checked", server.url)
+        log.info("%s does not hash its weights: they are not compared", server.url)
         return
     theirs = {name.split(":")[-1].replace(".base_layer.", "."): digest for name, digest in found.items()}
     if len(theirs) < len(found):
         return  # split over several processes
     wanted = {name: digest for name, digest in theirs.items() if digest != _EMPTY}
-    different = _different(path, wanted, await _dtype(servers, server))
+    different = _different(path, wanted, served.torch_dtype)
     if different:
         raise MismatchError(
             f"server: {server.url} has other weights than {path} ({', '.join(different[:3])}"
@@ -218,10 +278,9 @@ async def refuse_other_weights(servers: Servers, server: Server, served: Served,
         )
 
 
-def _different(path: str, theirs: Mapping[str, str], dtype: str) -> list[str]:
+def _different(path: str, theirs: Mapping[str, str], dtype: torch.dtype | None) -> list[str]:
     """Return the names of weights whose hash is another; embeddings may be padded, and are left out."""
     different = []
-    cast = getattr(torch, dtype, None)
     for file in weight_files(model_folder(path)):
         if file.suffix != ".safetensors":
             continue
@@ -230,8 +289,7 @@ def _different(path: str, theirs: Mapping[str, str], dtype: str) -> list[str]:
                 for name in stored.keys() & theirs.keys():
                     if len(stored.get_slice(name).get_shape()) != 1 and not _ALONE.search(name):
                         continue
-                    weight = stored.get_tensor(name)
-                    weight = weight.to(cast) if isinstance(cast, torch.dtype) else weight
+                    weight = stored.get_tensor(name).to(dtype=dtype)
                     data = weight.contiguous().view(torch.uint8).numpy().tobytes()
                     if hashlib.sha256(data).hexdigest() != theirs[name]:
                         different.append(name)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +21,7 @@ from rlprm.errors import ConfigError
 from rlprm.policies.server.client import RequestFailedError, Server, Servers
 from rlprm.runtime.files import write_json
 
-__all__ = ["REPACK", "dtype_of", "push_adapter", "push_weights", "write_folder", "write_weights"]
+__all__ = ["REPACK", "push_adapter", "push_weights", "write_folder", "write_weights"]
 
 REPACK = "rlprm_repack"
 """Method of the worker extension that ``rlprm serve`` starts a server with (``serving/vllm_extension``)."""
@@ -152,9 +151,3 @@ async def _post(
                 "with VLLM_SERVER_DEV_MODE=1, or for adapters with --enable-lora, --max-lora-rank and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
             ) from None
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """Return the precision of a server; float32 if the server does not say."""
-    found = getattr(torch, name, torch.float32)
-    return found if isinstance(found, torch.dtype) else torch.float32

@@ -71,7 +71,8 @@ def run_distributed(
     """Run episodes in waves that the processes share; every process gets all trajectories, in order.
 
     Waves are smaller than ``wave_size`` if some processes would otherwise have none. ``check`` is called with
-    each wave, before the next one is run.
+    each wave, before the next one is run. Episodes that do not wait for each other know no waves: as many run
+    at one time, and ``check`` is called with all of them.
     """
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]

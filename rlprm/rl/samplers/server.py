@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from rlprm.policies.decoding.whole import read_places
 from rlprm.policies.self_check import FirstWaveCheck
 from rlprm.policies.server.check import out_of_step
 from rlprm.policies.server.policy import ServerPolicy
-from rlprm.policies.server.sync import dtype_of, push_adapter, push_weights, write_folder, write_weights
+from rlprm.policies.server.sync import push_adapter, push_weights, write_folder, write_weights
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
 from rlprm.rl.monitor.mismatch import MEAN_OF_FLOAT32, MEAN_OF_HALF
@@ -30,8 +29,6 @@ from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 __all__ = ["ServerSampler"]
-
-log = logging.getLogger(__name__)
 
 
 class ServerSampler:
@@ -111,7 +108,9 @@ class ServerSampler:
         )
 
     def _push_weights(self, engine: Engine) -> None:
-        weights = zero.full_weights(engine.model.policy, dtype=dtype_of(self._policy.served.dtype))
+        weights = zero.full_weights(
+            engine.model.policy, dtype=self._policy.served.torch_dtype or torch.float32
+        )
         version = f"{self._name}-{self._version}"
         if self.processes.is_main:
             write_weights(weights, self._folder / "weights")
@@ -151,11 +150,10 @@ class ServerSampler:
     @contextmanager
     def acting_as(self, model: str) -> Iterator[None]:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
-        synced, version = self._policy, f"{self._name}-saved-{revision_of(model)}"
+        synced, revision = self._policy, revision_of(model)
+        version = f"{self._name}-saved-{revision}"
         self._serve(model_folder(model), version)
-        self._policy = synced.with_weights(
-            revision=revision_of(model), versions=frozenset({version}), name=self._base
-        )
+        self._policy = synced.with_weights(revision=revision, versions=frozenset({version}), name=self._base)
         try:
             yield
         finally:

@@ -8,8 +8,8 @@ from typing import Any
 from rlprm.policies.config import PolicyConfig
 from rlprm.policies.openai.policy import EndpointPolicy, kind_of
 from rlprm.policies.server.client import Patience, Servers
-from rlprm.types import EpisodeSetting, Split, Task
-from tests.toys import agents, corridor
+from rlprm.types import EpisodeSetting
+from tests.toys import agents
 from tests.toys.fake_endpoint import FakeEndpoint
 
 CHAT = EpisodeSetting(round_limit=4)
@@ -25,10 +25,6 @@ def asking(
     }  # fmt: skip
     servers = Servers([fake.url], key=key, patience=patience, kind=kind_of(fake.url))
     return EndpointPolicy(servers, **{**settings, **changes})  # type: ignore[arg-type]
-
-
-def jobs(count: int = 3, samples: int = 4) -> list[tuple[Task, int]]:
-    return [(task, i) for task in corridor.tasks(Split.TRAIN, 0, count) for i in range(samples)]
 
 
 def configured(folder: Path, **changes: Any) -> PolicyConfig:

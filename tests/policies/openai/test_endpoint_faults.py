@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,10 @@ from rlprm.errors import ConfigError, ServersGoneError
 from rlprm.policies.server.client import Patience
 from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, StopReason, Trajectory
-from tests.policies.openai.endpoints import CHAT, QUICK, asking, jobs
+from tests.policies.openai.endpoints import CHAT, QUICK, asking
+from tests.toys.corridor import jobs
 from tests.toys.fake_endpoint import KEY, FakeEndpoint, answering
-from tests.toys.fake_vllm import Fault, Reply
+from tests.toys.fake_vllm import Fault, fault, of_choice
 
 ONE = EpisodeSetting(round_limit=1)
 
@@ -29,18 +29,6 @@ def fake() -> Iterator[FakeEndpoint]:
 
 def texts(trajectories: list[Trajectory]) -> list[tuple[list[str], StopReason | None]]:
     return [([step.action for step in t.steps], t.stop) for t in trajectories]
-
-
-def fault(**changes: Any) -> Fault:
-    def spoil(reply: Reply) -> None:
-        for name, value in changes.items():
-            setattr(reply, name, value)
-
-    return spoil
-
-
-def of_choice(**changes: Any) -> Fault:
-    return lambda reply: reply.choice.update(changes)
 
 
 ONCE: dict[str, Fault] = {

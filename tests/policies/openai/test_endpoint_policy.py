@@ -24,8 +24,9 @@ from rlprm.rollouts.monte_carlo import replay
 from rlprm.rollouts.waves import rollout
 from rlprm.types import EpisodeSetting, Message, Split, Task, Trajectory
 from tests.data import hub_templates as hub
-from tests.policies.openai.endpoints import CHAT, asking, jobs
+from tests.policies.openai.endpoints import CHAT, asking
 from tests.toys import agents
+from tests.toys.corridor import jobs
 from tests.toys.fake_endpoint import FakeEndpoint, answering
 
 

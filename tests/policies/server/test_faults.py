@@ -16,11 +16,13 @@ from rlprm.data.conversation import Conversation
 from rlprm.errors import ConfigError, MismatchError, ServersGoneError
 from rlprm.policies.server.client import Patience, Servers, printable
 from rlprm.policies.server.loop import LoopThread
-from rlprm.policies.server.policy import ServerPolicy, connect
+from rlprm.policies.server.policy import ServerPolicy
+from rlprm.policies.server.served import look_at
 from rlprm.rollouts.waves import rollout
-from rlprm.types import EpisodeSetting, Split, StopReason, Task, Trajectory
-from tests.toys import agents, corridor
-from tests.toys.fake_vllm import FakeVLLM, Fault, Reply, restarted, serving
+from rlprm.types import EpisodeSetting, StopReason, Trajectory
+from tests.toys import agents
+from tests.toys.corridor import jobs
+from tests.toys.fake_vllm import FakeVLLM, Fault, Reply, fault, of_choice, restarted, serving
 
 CHAT = EpisodeSetting(round_limit=4)
 QUICK = Patience(timeout=1.0, attempts=3, without_server=0.6, pause=0.01)
@@ -33,18 +35,14 @@ def fake() -> Iterator[FakeVLLM]:
 
 
 def connected(
-    *fakes: FakeVLLM, patience: Patience = QUICK, key: str | None = None, **changes: Any
+    *fakes: FakeVLLM, patience: Patience = QUICK, key: str | None = None, check_weights: bool = False
 ) -> ServerPolicy:
-    settings = {
-        "model": None, "revision": "r", "temperature": 1.0, "max_new_tokens": 16, "context_length": 2048,
-        "check_weights": False,
-    }  # fmt: skip
     servers = Servers([fake.url for fake in fakes], patience=patience, key=key)
-    return connect(servers, "unused", agents.renderer(), **{**settings, **changes})  # type: ignore[arg-type]
-
-
-def jobs(count: int = 3, samples: int = 4) -> list[tuple[Task, int]]:
-    return [(task, i) for task in corridor.tasks(Split.TRAIN, 0, count) for i in range(samples)]
+    served = look_at(servers, "unused", prompt=[1, 2, 3], context_length=2048, check_weights=check_weights)
+    return ServerPolicy(
+        servers, served, agents.renderer(), model=None, revision="r", temperature=1.0, max_new_tokens=16,
+        context_length=2048,
+    )  # fmt: skip
 
 
 def expected() -> list[Trajectory]:
@@ -54,18 +52,6 @@ def expected() -> list[Trajectory]:
 
 def content(trajectories: list[Trajectory]) -> list[tuple[tuple[int, ...], StopReason | None]]:
     return [(t.token_ids, t.stop) for t in trajectories]
-
-
-def fault(**changes: Any) -> Fault:
-    def spoil(reply: Reply) -> None:
-        for name, value in changes.items():
-            setattr(reply, name, value)
-
-    return spoil
-
-
-def of_choice(**changes: Any) -> Fault:
-    return lambda reply: reply.choice.update(changes)
 
 
 def nan(reply: Reply) -> None:
