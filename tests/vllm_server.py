@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from filelock import FileLock
 
 from rlprm.models.tiny import tiny_model
-from rlprm.serving.vllm_line import line_of
+from rlprm.serving.vllm_line import line_of, url_of
+from rlprm.serving.vllm_server import wait_for
 from rlprm.serving.vllm_settings import ServeConfig
 from tests.toys import agents
 
@@ -55,8 +55,6 @@ def start(folder: Path) -> RealServer:
     info = folder / _INFO
     if info.exists():
         found = json.loads(info.read_text())
-        if found["url"] is None:
-            pytest.skip(found["why"])
         return RealServer(found["url"], Path(found["model"]))
     python = interpreter()
     model = folder / "vllm-model"
@@ -68,29 +66,17 @@ def start(folder: Path) -> RealServer:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = ServeConfig(model=str(model), port=port, lora_r=8, cpu_cache_gib=1)
+    config = ServeConfig(model=str(model), port=port, lora_r=8, cpu_cache_gib=1, log_dir=str(folder))
     line = line_of(config, 0, python=python, model=str(model), context_length=CONTEXT, on_gpu=False)
-    with (folder / "vllm.log").open("wb") as log:
+    with (folder / "server-0.log").open("wb") as log:  # not `running`, which stops its servers at its end
         process = subprocess.Popen(
             line.words, env=os.environ | line.variables | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
+    url = url_of(config, 0)
     info.write_text(json.dumps({"pid": process.pid, "url": url, "model": str(model)}))
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
-                return RealServer(url, model)
-        except httpx.HTTPError:
-            pass
-        try:
-            process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
-    last = (folder / "vllm.log").read_text(errors="replace")[-2000:]
-    raise AssertionError(f"the vLLM server did not start:\n{last}")
+    wait_for(config, [process])
+    return RealServer(url, model)
 
 
 def stop(folder: Path) -> None:

@@ -31,6 +31,7 @@ from rlprm.runtime.parsing.arguments import (
 from rlprm.runtime.parsing.help import help_text
 from rlprm.runtime.parsing.library import accepted_names, library_settings
 from rlprm.runtime.parsing.renames import RENAMED_SETTINGS, RENAMED_VALUES
+from rlprm.runtime.parsing.yaml_text import load_yaml
 from rlprm.runtime.recipes import resolve
 from rlprm.runtime.settings import (
     Declaration,
@@ -42,7 +43,6 @@ from rlprm.runtime.settings import (
     setting,
     wrong_type,
 )
-from rlprm.runtime.yaml_text import load_yaml
 
 __all__ = ["Settings", "from_mapping", "own_settings", "parse", "setting"]
 

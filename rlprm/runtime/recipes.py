@@ -19,8 +19,8 @@ from typing import Any
 
 from rlprm.errors import ArtifactError, ConfigError, refuse_unknown
 from rlprm.runtime.parsing.library import accepted_names
+from rlprm.runtime.parsing.yaml_text import read_mapping
 from rlprm.runtime.resources import RECIPES, find_file
-from rlprm.runtime.yaml_text import read_mapping
 
 __all__ = ["ROOT", "STAGE_SETTINGS", "Arguments", "read_recipe", "resolve", "settings_type"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import json
 import math
 import os
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rlprm.errors import ConfigError, DataError, ServiceError
+from rlprm.runtime.addresses import is_loopback
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Server", "api_key_of", "entry", "is_loopback", "shown"]
+__all__ = ["Server", "api_key_of", "entry", "shown"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts; each pause is twice the one before
 _IDLE_LIMIT = 2.0  # seconds after which an open connection is not used again; servers close idle ones
@@ -40,14 +40,6 @@ def api_key_of(variable: str) -> str | None:
             "without blanks around it"
         )
     return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from its own machine alone, as far as its text says."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server:

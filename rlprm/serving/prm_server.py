@@ -19,7 +19,8 @@ from rlprm.errors import ArtifactError, ChatTemplateError, ConfigError, Mismatch
 from rlprm.models.kv_cache.support import reads_growing, vocabulary_of
 from rlprm.models.loading import load_tokenizer, revision_of
 from rlprm.models.positions import positions_of
-from rlprm.scorers._connection import api_key_of, is_loopback
+from rlprm.runtime.addresses import bind, is_loopback
+from rlprm.scorers._connection import api_key_of
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.serving.prm_app import Limits, Service, error_line, make_app
@@ -29,7 +30,7 @@ from rlprm.serving.prm_settings import ServePRMConfig
 from rlprm.serving.prm_trajectories import Trajectories
 from rlprm.serving.prm_worker import Worker
 
-__all__ = ["PRMServer", "bind", "load_service", "serve"]
+__all__ = ["PRMServer", "load_service", "serve"]
 
 log = logging.getLogger(__name__)
 _NAME = "prm"
@@ -51,27 +52,6 @@ def serve(config: ServePRMConfig) -> None:
             log.warning("host %s can be reached from other machines, and no key is asked for", config.host)
         server.run()
     log.info("stopped as requested")
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that holds an address; it takes connections once the server has started.
-
-    Raises:
-        ConfigError: if the address is unknown or in use.
-    """
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio sends small answers at once (no delay of 40 ms) only if the protocol is named.
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, UnicodeError) as error:
-        if listener is not None:
-            listener.close()
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"host, port: cannot listen on {host!r}, port {port}: {reason}") from error
-    return listener
 
 
 def load_service(config: ServePRMConfig, scorer: Scorer | None = None) -> Service:

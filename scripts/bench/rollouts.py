@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -129,7 +128,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="runs of each, alternating")
     parser.add_argument("--port", type=int, default=8123)
     given = parser.parse_args()
-    sys.modules.setdefault("rollouts", sys.modules[__name__])
     settings = {"model": given.model, "max_new_tokens": given.tokens, "context_length": _CONTEXT}
     with tempfile.TemporaryDirectory() as folder, server_of(given.model, folder, given.port) as (url, group):
         here = PolicyConfig(**settings, dtype="auto").load_policy()

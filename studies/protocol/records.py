@@ -12,8 +12,8 @@ from typing import Any
 
 from rlprm.errors import MismatchError
 from rlprm.runtime.files import read_json, write_atomically
+from rlprm.runtime.parsing.yaml_text import read_mapping
 from rlprm.runtime.record import made as made_by_code
-from rlprm.runtime.yaml_text import read_mapping
 
 FOLDER = Path("docs/results/protocol")
 _NUMBERS = re.compile(r"\[\s*(-?[\d.e+-]+(?:,\s*-?[\d.e+-]+)*)\s*\]")

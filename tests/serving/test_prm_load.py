@@ -20,10 +20,11 @@ import pytest
 
 from rlprm.errors import ArtifactError, ConfigError, MismatchError
 from rlprm.models.manifest import Manifest
+from rlprm.runtime.addresses import bind
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.serving.prm_app import make_app
 from rlprm.serving.prm_metrics import Metrics
-from rlprm.serving.prm_server import PRMServer, bind, load_service
+from rlprm.serving.prm_server import PRMServer, load_service
 from rlprm.serving.prm_settings import ServePRMConfig
 from rlprm.serving.prm_worker import Job, StoppedError, Worker
 from rlprm.stages import serve_prm

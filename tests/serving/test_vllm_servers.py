@@ -153,5 +153,5 @@ def test_a_port_that_another_program_has_is_refused(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config = ServeConfig(model="m", log_dir=str(tmp_path), port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="cannot be used"), running(config, [stand_in("pass")]):
+        with pytest.raises(ConfigError, match="cannot listen on"), running(config, [stand_in("pass")]):
             pass

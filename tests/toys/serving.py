@@ -10,8 +10,9 @@ from typing import Any
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models.heads import SCALAR
+from rlprm.runtime.addresses import bind
 from rlprm.scorers.base import Scorer
-from rlprm.serving.prm_server import PRMServer, bind, load_service
+from rlprm.serving.prm_server import PRMServer, load_service
 from rlprm.serving.prm_settings import ServePRMConfig
 from tests.toys.heads import with_random_head
 from tests.toys.manifests import manifest

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from rlprm.data.conversation import Conversation
 from rlprm.data.rendering import ChatRenderer
@@ -21,8 +22,9 @@ from rlprm.policies.base import Completion
 from rlprm.policies.openai.answer import Answer, Usage, read_answer, said_of
 from rlprm.policies.openai.costs import Costs
 from rlprm.policies.openai.request import LIMITS, PATH, chat_messages, seed_of
-from rlprm.policies.openai.settings import KEY, is_local
+from rlprm.policies.openai.settings import KEY
 from rlprm.policies.server.client import Kind, RequestFailedError, Servers
+from rlprm.runtime.addresses import is_loopback
 
 __all__ = ["EndpointPolicy", "kind_of"]
 
@@ -32,8 +34,9 @@ _T = TypeVar("_T")
 
 def kind_of(address: str) -> Kind:
     """Return what differs from a server of one's own. Messages do not name the address."""
+    is_here = is_loopback(urlsplit(address).hostname or "")
     # An endpoint need not list its models: any answer but an error of the server shows that it is there.
-    return Kind("endpoint", KEY, "/models", 500, "the endpoint", uses_proxies=not is_local(address))
+    return Kind("endpoint", KEY, "/models", 500, "the endpoint", uses_proxies=not is_here)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from rlprm.errors import ConfigError
 
-__all__ = ["KEY", "check_address", "check_key", "check_kwargs", "is_local"]
+__all__ = ["KEY", "check_address", "check_key", "check_kwargs"]
 
 KEY = "OPENAI_API_KEY"
 """Environment variable of the key."""
@@ -67,9 +67,3 @@ def check_key(key: str | None) -> str | None:
     if not (found.isascii() and found.isprintable() and " " not in found):
         raise ConfigError(f"{KEY}: got a text that is no key, allowed: printable ASCII without spaces")
     return found or None
-
-
-def is_local(address: str) -> bool:
-    """Whether an address is on this machine, so that no proxy is used for it."""
-    host = urlsplit(address).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")

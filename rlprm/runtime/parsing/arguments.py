@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlprm.errors import ConfigError
-from rlprm.runtime.yaml_text import load_yaml
+from rlprm.runtime.parsing.yaml_text import load_yaml
 
 __all__ = ["Arguments", "Option", "converted", "plain_name", "read_arguments", "without_file"]
 

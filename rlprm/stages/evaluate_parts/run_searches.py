@@ -10,7 +10,6 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rlprm import search
-from rlprm.errors import ConfigError
 from rlprm.evaluation.compute import ModelSize, size_of
 from rlprm.evaluation.records import BEAM, GREEDY, SEARCH, Measurement, measure_results
 from rlprm.evaluation.search_store import SearchStore
@@ -43,17 +42,11 @@ def load_policies(config: EvaluateConfig, policy: LoadedPolicy) -> dict[str, Loa
     Raises:
         ArtifactError: if one is missing.
         ChatTemplateError: if its chat template cannot be used.
-        ConfigError: for a search with a model of its own if the policy is on servers.
     """
     loaded = {config.model: policy}
     found = {}
     for wanted in config.all_searches():
         model = wanted.policy or config.model
-        if model not in loaded and config.server:
-            raise ConfigError(
-                f"{wanted.title}: got a policy of its own, {model}, with server, allowed: without one, since "
-                f"the servers hold {config.model}"
-            )
         if model not in loaded:
             of_policy = replace(config, model=model)
             warn_of_policy(of_policy)

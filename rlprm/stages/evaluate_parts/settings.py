@@ -113,6 +113,7 @@ class EvaluateConfig(PolicyConfig):
         if self.chosen_at not in self.budgets:
             raise ConfigError(f"chosen_at: got {self.chosen_at}, allowed: one of the budgets {self.budgets}")
         self._check_searches()
+        self._refuse_other_policies()
         if self.endpoint:
             self._refuse_what_needs_probabilities()
         if self.temperature == 0:
@@ -137,7 +138,7 @@ class EvaluateConfig(PolicyConfig):
             raise ConfigError(f"main_scorer: got {self.main_scorer!r}, allowed: {', '.join(self.scorers)}")
 
     def _refuse_what_needs_probabilities(self) -> None:
-        """Refuse what an endpoint's text is not enough for, and a search with a policy of its own."""
+        """Refuse what an endpoint's text is not enough for."""
         why = "but an endpoint gives no probabilities"
         if self.with_confidence and self._products():
             raise ConfigError(f"with_confidence: got True, {why}; set it to false")
@@ -147,10 +148,15 @@ class EvaluateConfig(PolicyConfig):
         for search in self.all_searches():
             if getattr(search.module, "NEEDS_PROBABILITIES", False):
                 raise ConfigError(f"searches.{search.name}.strategy: got {search.strategy}, {why}")
-            if search.policy is not None:
+
+    def _refuse_other_policies(self) -> None:
+        """Refuse a search with a policy of its own where one model acts from outside."""
+        where = "endpoint" if self.endpoint else "server" if self.server else ""
+        for search in self.all_searches() if where else ():
+            if search.policy is not None and (self.endpoint or search.policy != self.model):
                 raise ConfigError(
-                    f"searches.{search.name}.policy: got {search.policy!r}, allowed with endpoint: none (the "
-                    "policy of all searches is the endpoint's)"
+                    f"searches.{search.name}.policy: got {search.policy!r}, allowed with {where}: none (the "
+                    f"policy of all searches is the {where}'s)"
                 )
 
     def revisions(self) -> dict[str, str]:
