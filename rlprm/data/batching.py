@@ -50,7 +50,7 @@ def call_tokens(device: torch.device) -> float:
     """Return how much padding, in tokens, costs as much as one more call of a model.
 
     64 tokens on a CPU were chosen with models of 0.5 million weights (docs/performance.md); other sizes were
-    not measured. A GPU takes tokens side by side, and how many depends on the model and the GPU. There batches
+    not measured. A GPU takes tokens side by side, and how many depends on the model and the GPU. Its batches
     are as large as their budget allows.
     """
     return 64.0 if device.type == "cpu" else math.inf
