@@ -212,13 +212,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     test_samples: int = setting(
         4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
     )
-    alarm_window: int = setting(5, "Iterations that the alarm compares.", least=2, group=_MONITOR)
-    alarm_gap: float = setting(
-        0.1, "How much more than at first the PRM may overrate episodes.", least=0, group=_MONITOR
-    )
-    stop_on_alarm: bool = setting(
-        False, "End training when the alarm rings, instead of warning.", group=_MONITOR
-    )
+    on_alarm: str = setting(
+        "warn", "What follows when the alarm rings: warn, or stop (end training).",
+        choices=("warn", "stop"), group=_MONITOR,
+    )  # fmt: skip
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
@@ -378,8 +375,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         """Return settings that the chosen reward, advantage, critic or schedule leaves without effect."""
         found = super().unused()
         if not self.prm:
-            of_prm = ("repeat_probe", "alarm_window", "alarm_gap", "stop_on_alarm")
-            found |= dict.fromkeys(of_prm, "no prm")
+            found |= {"repeat_probe": "no prm"}
         if not self.trains_critic:
             names = (
                 "critic", "critic_model", "critic_learning_rate_factor", "critic_warmup_iterations",

@@ -18,6 +18,7 @@ __all__ = [
     "ScheduledTask",
     "learning_rate_factor",
     "round_limit_at",
+    "round_limit_since",
     "round_limits",
     "scheduled_tasks",
 ]
@@ -98,3 +99,8 @@ def round_limit_at(iteration: int, schedule: Mapping[Any, Any], default: int | N
     """Return the turns an episode may have in an iteration; ``default`` without a schedule."""
     limits = [limit for first, limit in round_limits(schedule) if first <= iteration]
     return limits[-1] if limits else default
+
+
+def round_limit_since(iteration: int, schedule: Mapping[Any, Any]) -> int:
+    """Return the iteration from which on the limit of an iteration has held."""
+    return max((first for first, _ in round_limits(schedule) if first <= iteration), default=0)

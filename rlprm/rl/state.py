@@ -25,6 +25,8 @@ class RunState:
     """Mean outcome of that policy (success or score, whichever the run learns from)."""
     alarms: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking, with the iteration that showed it first."""
+    watched_from: int = 0
+    """First iteration that the alarm looks at."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each phase."""
 
@@ -64,6 +66,7 @@ def next_state(state: RunState, facts: IterationFacts) -> RunState:
         tokens=state.tokens + facts.tokens,
         prm=state.prm if facts.prm is None else facts.prm,
         alarms={**state.alarms, **new},
+        watched_from=state.watched_from if facts.prm is None else iteration,
         seconds={**state.seconds, **seconds},
     )
     return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,21 @@ from rlprm import envs
 from rlprm.data.message_counts import thought_shares
 from rlprm.errors import TrainingError
 from rlprm.rl import rewards
-from rlprm.rl.batch import Batch, prm_values, split_failed
+from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
 from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import assign_credit
+from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
-from rlprm.rl.monitor.alarm import alarms, undeclared_alarm
+from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
+from rlprm.rl.monitor.undeclared import undeclared_alarm
+from rlprm.rl.monitor.watch import Sign, read_watched, watched
 from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.samplers.base import Sampler
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
 from rlprm.rl.state import IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
@@ -175,10 +177,11 @@ class RLTrainer:
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
-        facts = replace(facts, signs=self._signs(row))
+        signs = self._watch_signs(usable, values, credit)
+        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
             iteration + 1 == config.iterations
-            or (bool(facts.signs) and config.stop_on_alarm)
+            or (bool(facts.signs) and config.on_alarm == "stop")
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
@@ -192,7 +195,8 @@ class RLTrainer:
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
         row |= seconds
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
-        self.journal.write({"iteration": iteration, **row})
+        kept = {name: asdict(sign) for name, sign in signs.items()}
+        self.journal.write({"iteration": iteration, **row, **({"watch": kept} if kept else {})})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
             if config.table_every and iteration % config.table_every == 0:
@@ -255,21 +259,26 @@ class RLTrainer:
             minimum=self.config.min_learning_rate,
         )
 
-    def _signs(self, row: Mapping[str, Any]) -> Mapping[str, str]:
-        """Return the signs of reward hacking after an iteration whose metrics are not in the journal yet."""
+    def _watch_signs(
+        self, trajectories: Sequence[Trajectory], values: PRMValues | None, credit: Credit
+    ) -> dict[str, Sign]:
+        """Return what the alarm compares of an iteration."""
         config = self.config
-        signs = self._undeclared_sign(row)
-        if self.scorer is None:
-            return signs
+        if values is None:
+            return watched(trajectories, outcome=config.outcome)
+        ends = [float(row[len(t.steps)]) for row, t in zip(values.values_BT1, trajectories, strict=True)]
+        # The sum of potential-based rewards over an episode is settled before the episode begins.
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
-        pleased = "prm/final_value" if is_potential else "reward/prm"
-        names = ("prm/overrating", pleased, f"rollout/{config.outcome}")
-        return signs | alarms(
-            *([*self.journal.column(name), row[name]] for name in names),
-            window=config.alarm_window,
-            gap=config.alarm_gap,
-            measure="value at the end of an episode" if is_potential else "pay for an episode",
-        )
+        paid = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        return watched(trajectories, outcome=config.outcome, final_values=ends, paid=paid)
+
+    def _alarms(self, iteration: int, signs: Mapping[str, Sign]) -> dict[str, str]:
+        """Return the signs of reward hacking after an iteration that is not in the journal yet."""
+        config = self.config
+        # Another PRM or round limit changes signs and outcome without any hacking.
+        since = max(self.state.watched_from, round_limit_since(iteration, config.round_limits))
+        before = [read_watched(row) for row in self.journal.rows if row["iteration"] >= since]
+        return alarms([row for row in (*before, signs) if row], outcome=config.outcome)
 
     def _undeclared_sign(self, row: Mapping[str, Any]) -> dict[str, str]:
         # Rows of a run that an earlier version began, and of one with end: on_success, lack the metric.
@@ -277,7 +286,6 @@ class RLTrainer:
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
-            window=self.config.alarm_window,
             episodes=self.config.tasks_per_iteration * self.config.samples_per_task,
         )
 

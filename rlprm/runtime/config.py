@@ -285,7 +285,7 @@ class _Reader:
 
     def _current_value(self, name: str, value: Any) -> Any:
         now = RENAMED_VALUES.get(self.stage, {}).get(name, {})
-        if isinstance(value, str) and value in now:
+        if isinstance(value, str | bool) and value in now:
             log.warning("%s: %r is called %r now; the old name goes with the next release",
                         name, value, now[value])  # fmt: skip
             return now[value]

@@ -35,11 +35,11 @@ from rlprm.rl.checkpoints import load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
-from rlprm.rl.monitor.alarm import undeclared_gain
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
+from rlprm.rl.monitor.undeclared import undeclared_gain
 from rlprm.rl.refresh import FreshTrajectories, check_relabelling
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.samplers.local import LocalSampler

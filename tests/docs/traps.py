@@ -171,6 +171,11 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "The policy collects it by waiting or going round in circles.",
             ("ReMA-public#2", "prime-rl#3282"),
         ),
+        "alarm of unlucky tasks": Trap(
+            "Success and a sign of reward hacking are compared as if their noise were independent.",
+            "An unlucky draw of tasks lowers success and raises the sign together, and healthy runs ring.",
+            (),
+        ),
         "broken telescope": Trap(
             "Progress rewards are clipped or centred one by one.",
             "Their sum no longer cancels between the first and the last state, so that detours pay.",
