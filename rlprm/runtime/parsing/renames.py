@@ -37,7 +37,7 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
 
 RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[Any, Any]]] = {
     "train-prm": {"head": {"likelihood": "lm"}},
-    "train-rl": {"on_alarm": {True: "stop", False: "warn", "true": "stop", "false": "warn"}},
+    "train-rl": {"on_alarm": {"True": "stop", "False": "warn", "true": "stop", "false": "warn"}},
 }
 """Stage → name of a setting → old value → its value since 0.2."""
 
@@ -65,7 +65,7 @@ def current_settings(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     current = {names.get(name, name): value for name, value in settings.items()}
     for name, renamed in values.items():
         if isinstance(value := current.get(name), str | bool):
-            current[name] = renamed.get(value, value)
+            current[name] = renamed.get(str(value), value)
     for name in _REMOVED.get(stage, ()):
         current.pop(name, None)
     if stage == "train-rl":
