@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -89,8 +89,8 @@ def lock_step(
     return [episode.trajectory() for episode in episodes]
 
 
-def seconds_of(group: int) -> float:
-    """Return the processor seconds of a process group so far."""
+def seconds_of(group: int | None) -> float:
+    """Return the processor seconds of a process group so far; 0 for none."""
     ticks = 0
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -127,16 +127,21 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="longest message")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each, alternating")
     parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--without_server", action="store_true", help="this process alone")
     given = parser.parse_args()
     settings = {"model": given.model, "max_new_tokens": given.tokens, "context_length": _CONTEXT}
-    with tempfile.TemporaryDirectory() as folder, server_of(given.model, folder, given.port) as (url, group):
+    with ExitStack() as stack:
         here = PolicyConfig(**settings, dtype="auto").load_policy()
-        there = PolicyConfig(**settings, server=[url]).load_policy()
-        engines = {
-            "this process": lambda jobs: rollout(jobs, here, EpisodeSetting()),
-            "server, lock step": lambda jobs: lock_step(jobs, there, EpisodeSetting()),
-            "server": lambda jobs: rollout(jobs, there, EpisodeSetting()),
-        }
+        engines = {"this process": lambda jobs: rollout(jobs, here, EpisodeSetting())}
+        group = None
+        if not given.without_server:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            url, group = stack.enter_context(server_of(given.model, folder, given.port))
+            there = PolicyConfig(**settings, server=[url]).load_policy()
+            engines |= {
+                "server, lock step": lambda jobs: lock_step(jobs, there, EpisodeSetting()),
+                "server": lambda jobs: rollout(jobs, there, EpisodeSetting()),
+            }
         print("| episodes | step | engine | episodes/s | tokens/s | processor s/episode |")
         print("| --- | --- | --- | --- | --- | --- |")
         for latency in given.latency:

@@ -171,6 +171,11 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "The policy collects it by waiting or going round in circles.",
             ("ReMA-public#2", "prime-rl#3282"),
         ),
+        "hung environment": Trap(
+            "Environments run in the threads of a standard executor.",
+            "A step that never answers keeps the program alive at its end.",
+            (),
+        ),
         "alarm of unlucky tasks": Trap(
             "Success and a sign of reward hacking are compared as if their noise were independent.",
             "An unlucky draw of tasks lowers success and raises the sign together, and healthy runs ring.",
