@@ -29,6 +29,7 @@ def rollout(
     run_seed: int = 0,
     *,
     in_flight: int | None = None,
+    on_end: Callable[[int], object] | None = None,
 ) -> list[Trajectory]:
     """Run one wave: an episode for each (task, sample number), side by side.
 
@@ -38,16 +39,31 @@ def rollout(
         setting: how they are run.
         run_seed: with task and sample number, determines an episode.
         in_flight: most episodes at one time if they do not wait for each other; all if None.
+        on_end: called with the number of episodes that have just ended.
 
     If an environment or the policy fails, its episode is an ``ERROR`` trajectory. Wrong settings raise an
     error.
     """
     seeded = [(task, sample, episode_seed(run_seed, task, sample)) for task, sample in jobs]
     if free := free_policy(policy):
-        done = dict(episodes_as_they_end(seeded, free, setting, in_flight=in_flight or len(seeded)))
+        done = {}
+        for number, ended in episodes_as_they_end(seeded, free, setting, in_flight=in_flight or len(seeded)):
+            done[number] = ended
+            if on_end is not None:
+                on_end(1)
         return [done[number] for number in range(len(seeded))]
     episodes = start_episodes(seeded, setting, policy)
-    finish_episodes([e for e in episodes if isinstance(e, Episode)], policy)
+    running = len(episodes)
+
+    def count(left: int) -> None:
+        nonlocal running
+        if on_end is not None and left < running:
+            on_end(running - left)
+        running = left
+
+    begun = [e for e in episodes if isinstance(e, Episode)]
+    count(len(begun))
+    finish_episodes(begun, policy, count)
     return [e if isinstance(e, Trajectory) else e.trajectory() for e in episodes]
 
 

@@ -120,6 +120,15 @@ def test_progress_counts_down() -> None:
     assert left == [4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("policy", [FreePolicy, agents.SeededPolicy])
+def test_every_episode_is_counted_when_it_ends(policy: type[agents.SeededPolicy]) -> None:
+    ended: list[int] = []
+    rollout(jobs(), policy(), CHAT, on_end=ended.append)
+    assert sum(ended) == len(jobs())
+    assert len(ended) > 2  # not all at the end
+    assert min(ended) > 0
+
+
 def test_no_thread_is_left() -> None:
     before = set(threading.enumerate())
     rollout(jobs(), FreePolicy(), CHAT)
