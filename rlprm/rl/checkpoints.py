@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlprm.errors import DataError, refuse_other_settings
+from rlprm.errors import DataError
 from rlprm.rl.engine import Engine
-from rlprm.rl.state import RunState
+from rlprm.rl.state import RunState, changes
 from rlprm.runtime.files import read_json, write_atomically, write_json
 from rlprm.runtime.parsing.renames import current_settings
 from rlprm.runtime.processes import collective
 
-__all__ = ["Journal", "load_newest", "save_checkpoint"]
+__all__ = ["Journal", "has_checkpoint", "load_newest", "save_checkpoint"]
 
 _FOLDER = "checkpoints"
 _STATE = "state.json"
@@ -89,11 +89,17 @@ def save_checkpoint(
 
 
 @collective
-def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> RunState | None:
-    """Load the newest complete checkpoint; returns None if there is none.
+def load_newest(
+    engine: Engine, folder: Path, settings: Mapping[str, Any]
+) -> tuple[RunState, dict[str, tuple[Any, Any]]] | None:
+    """Load the newest complete checkpoint.
+
+    Returns:
+        The state, and the settings that have changed since; None if there is no checkpoint.
 
     Raises:
-        MismatchError: if it was made with other settings, or by another number of processes.
+        MismatchError: if it was made with other settings that its past depends on, or by another number of
+            processes.
     """
     checkpoints = _complete(folder)
     if not checkpoints:
@@ -103,9 +109,14 @@ def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> Ru
     before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
     now = current_settings("train-rl", json.loads(json.dumps(dict(settings))))
     now["processes"] = engine.processes.count
-    refuse_other_settings(f"{newest} was made", before, now)
+    changed = changes(f"{newest} was made", before, now)
     engine.load_state(newest)
-    return RunState(**state)
+    return RunState(**state), changed
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from a checkpoint."""
+    return bool(_complete(folder))
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -36,7 +36,7 @@ from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.refresh import FreshTrajectories
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
-from rlprm.rl.state import IterationFacts, RunState, next_state, with_dev_outcome
+from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
@@ -62,6 +62,7 @@ class RLTrainer:
         load_scorer: makes a scorer from a PRM's folder.
         state: where to begin.
         settings: stored with checkpoints, so that no other run resumes from them.
+        changed: settings that have changed since the checkpoint; the journal keeps them.
         tracker: for metrics; used by the first process only.
     """
 
@@ -75,11 +76,13 @@ class RLTrainer:
         load_scorer: Callable[[str], Scorer],
         state: RunState,
         settings: dict[str, Any],
+        changed: Changes,
         tracker: Tracker,
     ) -> None:
         self.config, self.engine, self.sampler, self.tokenizer = config, engine, sampler, tokenizer
         self.load_scorer, self.state, self.settings, self.tracker = load_scorer, state, settings, tracker
         self.folder = Path(config.output_dir)
+        self.changed = changed
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
@@ -108,7 +111,7 @@ class RLTrainer:
             disable=not self.processes.is_main,
         )  # fmt: skip
         with bar:
-            if done == 0 and config.eval_every and config.select == "best":
+            if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
                 dev_outcome = self._measure_dev().means()[config.outcome]
                 self._advance(with_dev_outcome(self.state, dev_outcome))
@@ -195,8 +198,11 @@ class RLTrainer:
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
         row |= seconds
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
-        kept = {name: asdict(sign) for name, sign in signs.items()}
-        self.journal.write({"iteration": iteration, **row, **({"watch": kept} if kept else {})})
+        noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
+        if self.changed:
+            noted["changed"] = self.changed
+            self.changed = {}
+        self.journal.write({"iteration": iteration, **row, **noted})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
             if config.table_every and iteration % config.table_every == 0:
@@ -257,6 +263,8 @@ class RLTrainer:
             schedule=self.config.lr_schedule,
             warmup=self.config.warmup_iterations,
             minimum=self.config.min_learning_rate,
+            since=self.state.rate_from,
+            start=self.state.rate_factor,
         )
 
     def _watch_signs(
