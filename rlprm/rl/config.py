@@ -142,7 +142,7 @@ class RLConfig(TuningConfig, PolicyConfig):
     importance_cap: float | None = setting(
         None,
         "Correct for a sampler that differs from the trainer, with weights cut here; 0: no correction; if "
-        "unset 2 with adapters and from 100 million weights on, else 0.",
+        "unset 2 with adapters, with max_staleness and from 100 million weights on, else 0.",
         least=0, group=_UPDATE,
     )  # fmt: skip
     max_sampler_mismatch: float | None = setting(
@@ -163,6 +163,12 @@ class RLConfig(TuningConfig, PolicyConfig):
     dtype: str = setting(
         "auto", "Weights in training; auto: float32, or bfloat16 under LoRA if bf16 is on.",
         choices=("auto", "float32", "bfloat16"), group="Weights that are trained",
+    )  # fmt: skip
+    max_staleness: int = setting(
+        0,
+        "1: the servers run the next iteration's episodes while the trainer learns from the present ones, "
+        "so that episodes are one version old; 0: they wait for each other.",
+        least=0, most=1, group="Policy on a server", recorded="changed",
     )  # fmt: skip
     sync_dir: str = setting(
         "",
@@ -250,6 +256,8 @@ class RLConfig(TuningConfig, PolicyConfig):
                 "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
                 "unset it, or set old_logprobs trainer"
             )
+        if self.max_staleness:
+            self._check_staleness()
         if self.lora_dropout:
             raise ConfigError(
                 f"lora_dropout: got {self.lora_dropout}, allowed: 0 (the policy must act as it learns)"
@@ -260,6 +268,18 @@ class RLConfig(TuningConfig, PolicyConfig):
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)
         self._check_credit()
+
+    def _check_staleness(self) -> None:
+        """Refuse episodes of older weights if nothing runs them meanwhile, or nothing corrects for them."""
+        if not self.server:
+            raise ConfigError(
+                "max_staleness: got 1, allowed: 0 without server (acting and learning take turns then)"
+            )
+        if self.importance_cap == 0 or self.old_logprobs != "trainer":
+            raise ConfigError(
+                "max_staleness: got 1, which needs importance weights for the older policy; set "
+                "importance_cap above 0 and old_logprobs trainer"
+            )
 
     def _check_credit(self) -> None:
         """Refuse a reward and an advantage that do not go together."""
@@ -304,7 +324,8 @@ class RLConfig(TuningConfig, PolicyConfig):
         rate = 1e-4
         if parameters >= _SMALL:
             rate = 1e-6 if is_large and not self.lora_r else 1e-5
-        corrects = (is_large or self.lora_r > 0) and self.old_logprobs == "trainer"
+        differs = is_large or self.lora_r > 0 or self.max_staleness > 0
+        corrects = differs and self.old_logprobs == "trainer"
         by_size: dict[str, Any] = {
             "learning_rate": rate,
             "max_new_tokens": _ACTION_TOKENS,

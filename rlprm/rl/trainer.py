@@ -34,6 +34,7 @@ from rlprm.rl.monitor.undeclared import undeclared_alarm
 from rlprm.rl.monitor.watch import Sign, read_watched, watched
 from rlprm.rl.old_logprobs import read_old_logprobs
 from rlprm.rl.refresh import FreshTrajectories
+from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
 from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
@@ -43,7 +44,7 @@ from rlprm.runtime.record import Stopwatch
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
-from rlprm.types import EpisodeSetting, Split, Trajectory
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -64,6 +65,7 @@ class RLTrainer:
         settings: stored with checkpoints, so that no other run resumes from them.
         changed: settings that have changed since the checkpoint; the journal keeps them.
         tracker: for metrics; used by the first process only.
+        ahead: runs the next iteration's episodes meanwhile; None if each iteration waits for its own.
     """
 
     def __init__(
@@ -78,11 +80,12 @@ class RLTrainer:
         settings: dict[str, Any],
         changed: Changes,
         tracker: Tracker,
+        ahead: Ahead | None = None,
     ) -> None:
         self.config, self.engine, self.sampler, self.tokenizer = config, engine, sampler, tokenizer
         self.load_scorer, self.state, self.settings, self.tracker = load_scorer, state, settings, tracker
         self.folder = Path(config.output_dir)
-        self.changed = changed
+        self.changed, self.ahead = changed, ahead
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
@@ -136,7 +139,7 @@ class RLTrainer:
         """Run one iteration; returns its metrics, and whether it is the last."""
         config = self.config
         with self._watch.time("rollout"):
-            trajectories = self.collect(iteration)
+            trajectories, staleness = self._episodes(iteration)
         usable, failed = split_failed(trajectories)
         self.newest = usable
         if not usable:
@@ -152,11 +155,12 @@ class RLTrainer:
                 self.engine, batch,
                 token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
             )  # fmt: skip
-        refuse_mismatch(
-            sampler_mismatch(batch, old), limit=config.max_sampler_mismatch,
-            half=self.engine.in_half or self.sampler.in_half,
-            temperature=config.temperature, iteration=iteration,
-        )  # fmt: skip
+        if not staleness:  # older weights differ by what was learned; sync compares those that wrote
+            refuse_mismatch(
+                sampler_mismatch(batch, old), limit=config.max_sampler_mismatch,
+                half=self.engine.in_half or self.sampler.in_half,
+                temperature=config.temperature, iteration=iteration,
+            )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())
         with self._watch.time("update"):
             stats = update(
@@ -165,6 +169,9 @@ class RLTrainer:
                 factor=self._rate_factor(iteration),
                 critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
             )  # fmt: skip
+        if self.ahead is not None:
+            with self._watch.time("rollout"):
+                self.ahead.wait()
         self.sampler.sync(self.engine, version=iteration + 1)
         facts = IterationFacts(
             env_steps=sum(len(t.steps) for t in trajectories),
@@ -176,6 +183,7 @@ class RLTrainer:
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
             **self._thought_metrics(usable),
+            "rollout/staleness": staleness,
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
@@ -227,15 +235,27 @@ class RLTrainer:
         limit = round_limit_at(iteration, self.config.round_limits, self.config.round_limit)
         return replace(self.config.episode_setting(), round_limit=limit)
 
+    def _episodes(self, iteration: int) -> tuple[list[Trajectory], float]:
+        """Return the episodes of an iteration, and how many versions older their weights are."""
+        ready = None if self.ahead is None else self.ahead.take()
+        trajectories = self.collect(iteration) if ready is None else ready
+        if self.ahead is not None and iteration + 1 < self.config.iterations:
+            self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
+        return trajectories, float(ready is not None)
+
     @collective
     def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
         """Run the episodes of an iteration, or the first of them; every process gets all."""
+        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration))
+
+    def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
+        """Return the tasks of an iteration, each with the numbers of its samples."""
         config = self.config
         scheduled = scheduled_tasks(
             iteration, config.tasks_per_iteration, self.num_tasks,
             shuffle_seed=config.seed if config.shuffle_tasks else None,
         )  # fmt: skip
-        jobs = [
+        return [
             # A task that comes again gets other random numbers: its samples are numbered on.
             (task, before * config.samples_per_task + sample)
             for number, before in scheduled
@@ -244,7 +264,6 @@ class RLTrainer:
             )
             for sample in range(config.samples_per_task)
         ]
-        return self.sampler.collect(jobs[:at_most], self.setting_at(iteration))
 
     def _load_scorer(self, folder: str) -> Scorer:
         return DistributedScorer(self.load_scorer(folder), self.processes)
@@ -306,8 +325,9 @@ class RLTrainer:
     def _save(self) -> None:
         with self._watch.time("save"):
             save_checkpoint(
-                self.engine, self.folder, self.state, self.settings, keep=self.config.keep_checkpoints
-            )
+                self.engine, self.folder, self.state, self.settings,
+                keep=self.config.keep_checkpoints, ahead=self.ahead.ready if self.ahead else None,
+            )  # fmt: skip
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)

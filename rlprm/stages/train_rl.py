@@ -32,7 +32,7 @@ from rlprm.models.precision import computes_in_bfloat16
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.prm.config import PRMConfig
 from rlprm.rl.batch import split_failed
-from rlprm.rl.checkpoints import has_checkpoint, load_newest
+from rlprm.rl.checkpoints import has_checkpoint, load_ahead, load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
@@ -42,6 +42,7 @@ from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.monitor.undeclared import undeclared_gain
 from rlprm.rl.refresh import FreshTrajectories, check_relabelling
+from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.samplers.local import LocalSampler
 from rlprm.rl.samplers.server import ServerSampler
@@ -147,6 +148,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             settings=identity,
             changed=changed,
             tracker=tracker,
+            ahead=_ahead(config, sampler),
         )
         before = _before(trainer)
         probe = _probe(trainer)
@@ -205,6 +207,13 @@ def _sampler(config: RLConfig, renderer: ChatRenderer, processes: Processes, sav
     if not config.server:
         return LocalSampler(config, renderer, processes, saved_dtype=saved_dtype)
     return ServerSampler(config, config.connect(check_weights=False), processes)
+
+
+def _ahead(config: RLConfig, sampler: Sampler) -> Ahead | None:
+    """Return what runs the next iteration's episodes meanwhile, with those that a checkpoint holds."""
+    if not (config.max_staleness and isinstance(sampler, ServerSampler)):
+        return None
+    return Ahead(sampler, load_ahead(Path(config.output_dir)))
 
 
 def _check_refresh(config: RLConfig) -> None:

@@ -18,7 +18,7 @@ from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["Sampler", "run_distributed"]
+__all__ = ["Sampler", "gather_shares", "run_distributed", "run_share"]
 
 
 class Sampler(Protocol):
@@ -74,6 +74,21 @@ def run_distributed(
     each wave, before the next one is run. Episodes that do not wait for each other know no waves: as many run
     at one time, and ``check`` is called with all of them.
     """
+    own = run_share(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes, check=check)
+    return gather_shares(own, processes)
+
+
+def run_share(
+    jobs: Sequence[tuple[Task, int]],
+    policy: LoadedPolicy,
+    setting: EpisodeSetting,
+    *,
+    wave_size: int,
+    seed: int,
+    processes: Processes,
+    check: FirstWaveCheck | None,
+) -> list[list[Trajectory]]:
+    """Run this process's waves; see :func:`run_distributed`. No other process is waited for."""
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
     shared = processes.share(waves)
@@ -89,4 +104,10 @@ def run_distributed(
             if check is not None:
                 check(policy, own[-1])
     policy.clear()
+    return own
+
+
+@collective
+def gather_shares(own: Sequence[list[Trajectory]], processes: Processes) -> list[Trajectory]:
+    """Return the trajectories of all processes' waves, in order."""
     return [trajectory for wave in processes.gather(own) for trajectory in wave]
