@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
@@ -31,6 +31,8 @@ class Engine(Protocol):
     """Trains one :class:`ActorCritic`; the processes of a launch see the same batch and share its rows."""
 
     processes: Processes
+    CAN_SKIP: ClassVar[bool]
+    """Whether a step whose loss or gradient is not finite can be left out."""
 
     @property
     def model(self) -> ActorCritic:
@@ -81,6 +83,10 @@ class Engine(Protocol):
     @collective
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss whose denominators count the rows of all processes."""
+        ...
+
+    def skip(self) -> None:
+        """Drop the gradients of a step; see ``CAN_SKIP``."""
         ...
 
     @collective
