@@ -103,10 +103,7 @@ def update(
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
                     if in_a_row >= _MOST_SKIPPED or not engine.CAN_SKIP:
-                        raise TrainingError(
-                            f"{wrong}: lower learning_rate (now {config.step_size:g}) and run the command "
-                            "again; the last checkpoint is from before"
-                        )
+                        raise _impossible(wrong, config)
                     continue
                 in_a_row = 0
                 reports.append(report)
@@ -117,7 +114,7 @@ def update(
             if stopped:
                 break
     if not reports:
-        raise TrainingError(f"no step of the update was finite: {wrong}; lower learning_rate")
+        raise _impossible(wrong, config)
     if skipped:
         log.warning("%d of %d steps were left out: not finite", skipped, skipped + len(reports))
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
@@ -184,6 +181,13 @@ def _not_finite(report: Tensor, norm: GradientNorms) -> str:
     """Return the first number that is not finite, with its name; empty if all are."""
     numbers = [*zip(REPORTS, report.tolist(), strict=True), ("grad_norm", norm.total)]
     return next((f"{name} is {value}" for name, value in numbers if not math.isfinite(value)), "")
+
+
+def _impossible(wrong: str, config: RLConfig) -> TrainingError:
+    return TrainingError(
+        f"{wrong}: lower learning_rate (now {config.step_size:g}) and run the command again; the last "
+        "checkpoint is from before"
+    )
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:
