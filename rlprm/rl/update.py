@@ -28,6 +28,8 @@ __all__ = ["UpdateStats", "update"]
 
 log = logging.getLogger(__name__)
 _APPROX_KL = REPORTS.index("approx_kl")
+_EXPLODED = 100.0
+"""Nats a token; a larger KL is that of ratios which have run away."""
 _MOST_SKIPPED = 3
 """Steps in a row that may be left out."""
 
@@ -54,7 +56,7 @@ class UpdateStats:
     """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
     steps: int
     skipped_steps: int
-    """Steps that were left out, because a loss or a gradient was not finite."""
+    """Steps that were left out: a number was not finite, or ratios had run away."""
     stopped_early: bool
     """Whether ``target_kl`` ended the update."""
 
@@ -84,7 +86,8 @@ def update(
         critic_only: whether the policy (and a body that it shares with the critic) stays as it is. The
             policy's Adam state is then reset.
 
-    A step whose loss or gradient is not finite is left out, except under DeepSpeed.
+    A step whose loss or gradient is not finite, or whose ratios have run away, is left out, except under
+    DeepSpeed.
 
     Raises:
         TrainingError: if several steps in a row are not finite, or one of them under DeepSpeed.
@@ -99,7 +102,7 @@ def update(
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
                 report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only)
-                wrong = _not_finite(report, norm)
+                wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
                     if in_a_row >= _MOST_SKIPPED or not engine.CAN_SKIP:
@@ -116,7 +119,11 @@ def update(
     if not reports:
         raise _impossible(wrong, config)
     if skipped:
-        log.warning("%d of %d steps were left out: not finite", skipped, skipped + len(reports))
+        log.warning(
+            "%d of %d steps were left out: not finite, or with ratios that had run away",
+            skipped,
+            skipped + len(reports),
+        )
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
     means["approx_kl"] = float(reports[-1][_APPROX_KL])
     return UpdateStats(
@@ -153,7 +160,7 @@ def _step(
             sums += report
             engine.backward(loss)
     reduced = engine.reduce_sum(sums).cpu()
-    if engine.CAN_SKIP and not bool(reduced.isfinite().all()):
+    if engine.CAN_SKIP and _wrong_number(reduced):
         engine.skip()
         return reduced, GradientNorms(math.nan)
     return reduced, engine.step()
@@ -177,10 +184,13 @@ def _losses(
     return total_loss(reading, targets, config, denominators, critic_only=critic_only)
 
 
-def _not_finite(report: Tensor, norm: GradientNorms) -> str:
-    """Return the first number that is not finite, with its name; empty if all are."""
-    numbers = [*zip(REPORTS, report.tolist(), strict=True), ("grad_norm", norm.total)]
-    return next((f"{name} is {value}" for name, value in numbers if not math.isfinite(value)), "")
+def _wrong_number(report: Tensor, norm: GradientNorms | None = None) -> str:
+    """Return the first number that is not finite, or a ratio that has exploded; empty if all is well."""
+    numbers = [*zip(REPORTS, report.tolist(), strict=True), *([("grad_norm", norm.total)] if norm else [])]
+    for name, value in numbers:
+        if not math.isfinite(value) or (name == REPORTS[_APPROX_KL] and value > _EXPLODED):
+            return f"{name} is {value:.3g}"
+    return ""
 
 
 def _impossible(wrong: str, config: RLConfig) -> TrainingError:

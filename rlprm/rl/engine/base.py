@@ -70,6 +70,7 @@ class Engine(Protocol):
         rows_N: Tensor,
         positions_N: Tensor,
         *,
+        with_policy: bool = True,
         with_entropy: bool = False,
         with_reference: bool = False,
     ) -> Reading:
@@ -102,6 +103,13 @@ class Engine(Protocol):
     @collective
     def acting(self) -> AbstractContextManager[PreTrainedModel | PeftModel]:
         """Yield the policy with all its weights in every process; inside no process waits for another."""
+        ...
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """Keep weights and optimiser states in host memory within a block, which must not use them.
+
+        On a CPU nothing moves.
+        """
         ...
 
     @collective
