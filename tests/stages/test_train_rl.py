@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from rlprm import cli
 from rlprm.data.message_counts import COUNTED
-from rlprm.models.manifest import FILE
+from rlprm.data.store import TrajectoryStore
+from rlprm.models.manifest import FILE, Manifest
 from rlprm.runtime.record import read_record
 from tests.toys.pipeline import EPISODES, Pipeline, refused
 
@@ -46,6 +47,14 @@ def test_it_leaves_a_policy_and_says_what_it_did(trained: Path, pipeline: Pipeli
     config = read_record(trained)["config"]
     assert config["learning_rate"] == 1e-3
     assert config["revisions"].keys() == {"policy", "prm"}
+
+
+def test_steps_of_the_prms_own_episodes_are_counted(trained: Path, pipeline: Pipeline) -> None:
+    owed = sum(len(t.steps) for t in TrajectoryStore.open(pipeline.rollouts).read())
+    assert Manifest.load(pipeline.agentprm).env_steps == owed
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout/env_steps_total"] - row["rollout/env_steps"] for row in rows] == [owed, owed]
+    assert json.loads((trained / "summary.json").read_text())["prm_env_steps"] == owed
 
 
 def test_a_graded_outcome_is_told_beside_success(
