@@ -135,7 +135,8 @@ class RLConfig(TuningConfig, PolicyConfig):
     )
     old_logprobs: str = setting(
         "trainer",
-        "Log-probabilities of the ratio's denominator: trainer (computed again) or sampler.",
+        "Log-probabilities of the ratio's denominator: trainer (computed again, unless the sampler's are the "
+        "same up to rounding) or sampler.",
         choices=("trainer", "sampler"),
         group=_UPDATE,
     )

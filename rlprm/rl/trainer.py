@@ -32,8 +32,8 @@ from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.monitor.undeclared import undeclared_alarm
 from rlprm.rl.monitor.watch import Sign, read_watched, watched
-from rlprm.rl.old_logprobs import read_old_logprobs
-from rlprm.rl.refresh import FreshTrajectories
+from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
+from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
@@ -61,6 +61,7 @@ class RLTrainer:
         sampler: runs all episodes.
         tokenizer: saved with the policy.
         load_scorer: makes a scorer from a PRM's folder.
+        refresh: trains the PRM again on fresh episodes.
         state: where to begin.
         settings: stored with checkpoints, so that no other run resumes from them.
         changed: settings that have changed since the checkpoint; the journal keeps them.
@@ -76,6 +77,7 @@ class RLTrainer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         load_scorer: Callable[[str], Scorer],
+        refresh: Refresh,
         state: RunState,
         settings: dict[str, Any],
         changed: Changes,
@@ -89,7 +91,7 @@ class RLTrainer:
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
-        self.fresh = FreshTrajectories(config, self.processes)
+        self.fresh = FreshTrajectories(config, self.processes, refresh)
         self.num_tasks = config.num_tasks
         if config.shuffle_tasks:
             self.num_tasks = envs.count_tasks(
@@ -154,6 +156,9 @@ class RLTrainer:
             old = read_old_logprobs(
                 self.engine, batch,
                 token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
+                policy_rows=rows_to_read(
+                    config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+                ),
             )  # fmt: skip
         if not staleness:  # older weights differ by what was learned; sync compares those that wrote
             refuse_mismatch(
@@ -201,8 +206,7 @@ class RLTrainer:
             facts = replace(facts, dev_outcome=dev[config.outcome])
         if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
-                facts = replace(facts, prm=self.fresh.train(iteration, self.state.prm))
-                self.scorer = self._load_scorer(str(facts.prm))
+                facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
         row |= seconds
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
@@ -217,6 +221,15 @@ class RLTrainer:
                 rows = table_rows(usable[:_TABLE_EPISODES], scores)
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
+
+    @collective
+    def _refresh(self, iteration: int) -> str:
+        """Train the PRM again, with the memory of the accelerator to itself; returns its new folder."""
+        self.scorer = None
+        with self.engine.offloaded(), self.sampler.offloaded():
+            prm = self.fresh.train(iteration, self.state.prm)
+        self.scorer = self._load_scorer(prm)
+        return prm
 
     def _advance(self, state: RunState) -> None:
         """Make a state the present one; a new best policy is saved, a new alarm is logged."""

@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from rlprm.models.loading import revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.precision import computes_in_bfloat16
 from rlprm.models.sampled_tokens import check_logits
-from rlprm.prm.config import PRMConfig
 from rlprm.rl.batch import split_failed
 from rlprm.rl.checkpoints import has_checkpoint, load_ahead, load_newest
 from rlprm.rl.config import RLConfig
@@ -41,7 +41,6 @@ from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differen
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.monitor.undeclared import undeclared_gain
-from rlprm.rl.refresh import FreshTrajectories, check_relabelling
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.samplers.local import LocalSampler
@@ -49,16 +48,15 @@ from rlprm.rl.samplers.server import ServerSampler
 from rlprm.rl.schedule import learning_rate_factor
 from rlprm.rl.state import Changes, RunState, changes, is_extension, with_changes
 from rlprm.rl.trainer import RLTrainer
-from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.overwrite import is_overwriting
 from rlprm.runtime.parsing.renames import current_settings
-from rlprm.runtime.processes import SINGLE_PROCESS, Processes, collective
+from rlprm.runtime.processes import Processes, collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import has_record, is_finished, read_record, recorded
 from rlprm.runtime.settings import own_settings
 from rlprm.runtime.tracking import Tracker
-from rlprm.stages.train_prm import refuse_endless_cold_start
+from rlprm.stages.train_rl_parts.refresh import check_refresh, refresh_prm
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
@@ -107,8 +105,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         require_4bit()
     config.require_positions()
     warn_of_policy(config)
-    check_relabelling(config)
-    _check_refresh(config)
+    check_refresh(config)
     _check_tasks(config)
     accelerator = start_accelerator(
         bf16=computes_in_bfloat16(config.model) if config.bf16 is None else config.bf16
@@ -144,6 +141,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             sampler,
             tokenizer,
             load_scorer=lambda path: load_scorer(path, config),
+            refresh=partial(refresh_prm, config),
             state=state,
             settings=identity,
             changed=changed,
@@ -214,18 +212,6 @@ def _ahead(config: RLConfig, sampler: Sampler) -> Ahead | None:
     if not (config.max_staleness and isinstance(sampler, ServerSampler)):
         return None
     return Ahead(sampler, load_ahead(Path(config.output_dir)))
-
-
-def _check_refresh(config: RLConfig) -> None:
-    """Refuse settings of the PRM's training that would end the run at the first refresh.
-
-    Raises:
-        ConfigError: as ``rlprm train-prm`` would.
-    """
-    if config.refresh_every:
-        arguments = FreshTrajectories(config, SINGLE_PROCESS).arguments(0, config.prm, config.output_dir)
-        prm = parse(PRMConfig, arguments)
-        refuse_endless_cold_start(prm, epochs=prm.num_train_epochs, max_steps=prm.max_steps)
 
 
 def _check_tasks(config: RLConfig) -> None:

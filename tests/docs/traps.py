@@ -155,6 +155,14 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "Adam counts the steps in which only the critic was trained.",
             "Its bias correction is off for the policy, whose first steps are up to twice as long as set.",
         ),
+        "trainer within a run": Trap(
+            "The PRM's trainer runs in the processes of RL and resets what all Accelerators share.",
+            "RL goes on with the precision, the DeepSpeed and the random numbers of the PRM's trainer.",
+        ),
+        "unread sampler": Trap(
+            "The sampler's log-probabilities replace the trainer's, and no episode is read again.",
+            "A sampler with other weights or another temperature is the ratio's denominator, unnoticed.",
+        ),
         "joint clipping": Trap(
             "The gradients of policy and critic are clipped by one norm.",
             "A critic that errs much shortens the steps of the policy.",

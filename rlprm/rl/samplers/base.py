@@ -34,6 +34,11 @@ class Sampler(Protocol):
         """Whether the policy acts in less than float32, whatever it is trained in."""
         ...
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the policy acts with the very weights that are trained, in this process, in float32."""
+        ...
+
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
         """Take over the weights of the policy under training.
@@ -54,6 +59,10 @@ class Sampler(Protocol):
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
     ) -> list[Trajectory]:
         """Run an episode for each (task, sample number); every process gets all of them, in order."""
+        ...
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """Keep own copies of the policy in host memory within a block, in which nothing acts."""
         ...
 
 

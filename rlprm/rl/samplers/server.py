@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -78,6 +78,15 @@ class ServerSampler:
     def in_half(self) -> bool:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return self._policy.served.dtype != "float32"
+
+    @property
+    def is_exact(self) -> bool:
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
+        return False
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """See :class:`rlprm.rl.samplers.base.Sampler`; the servers keep their memory."""
+        return nullcontext()
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
