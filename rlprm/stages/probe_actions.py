@@ -94,8 +94,8 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     trajectories = store.read_of(config.environment)
     processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:
-        probe = ActionProbe.create(config.output_dir, identity)
         policy = config.load_policy()
+        probe = ActionProbe.create(config.output_dir, {**identity, **config.estimates_meta(policy)})
         with recording_costs(policy, config.output_dir, processes, results):
             results.update(probe_actions(trajectories, policy, config, probe, processes))
     return probe

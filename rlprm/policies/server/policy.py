@@ -151,16 +151,16 @@ class ServerPolicy:
                 try:
                     generated, here = await self.servers.ask(PATH, request, read, server=here)
                 except RequestFailedError as error:
-                    if self._lacks_adapter(error) and self.servers.leave_out(
-                        error.server or here, str(error)
-                    ):
-                        continue
-                    raise
-                if (cause := self.other_weights(generated.versions)) is None:
-                    return generated
+                    if not self._lacks_adapter(error):
+                        raise
+                    here, cause = error.server or here, f"has lost the adapter {self.name} ({error})"
+                else:
+                    if (cause := self.other_weights(generated.versions)) is None:
+                        return generated
                 if not self.servers.leave_out(here, cause):
                     raise MismatchError(
-                        f"{here.url} {cause}; was the server restarted, or used by another run?"
+                        f"{here.url} {cause}; was the server restarted, or used by another run? "
+                        "train-rl hands its weights on again if the same command is given"
                     )
 
         try:
