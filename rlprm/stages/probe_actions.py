@@ -242,7 +242,8 @@ def _of_first_process(
 ) -> Candidates:
     """Find candidates in the first process, and rebuild them in the others by replay.
 
-    Each process might find others: a server in bfloat16 does not repeat itself, and devices round differently.
+    Each process might find others: a server in bfloat16 does not repeat itself, and devices round
+    differently.
 
     Raises:
         DataError: if the environment answers differently in another process.

@@ -1,4 +1,4 @@
-"""Servers that were restarted have other weights: they get no work until they have been given the right ones."""
+"""Servers that were restarted have other weights, and get no work until they have the right ones."""
 
 from __future__ import annotations
 
