@@ -2,7 +2,7 @@
 # scripts/test.sh, then what takes too long for it: the quickstart at full size with seed 0, twice.
 # The two runs must give equal numbers, and each headline figure must be within 6 points of its record,
 # docs/results/quickstart.json. The comparison is written to runs/test_full/quickstart.md.
-# Tests that start a vLLM server again more than once run here only (RLPRM_TEST_FULL).
+# RLPRM_TEST_FULL: further tests that start a vLLM server again, or DeepSpeed beside one, run here only.
 # Then every architecture of transformers is tried (docs/architectures.md, three minutes), and the tables of the
 # pages are written from the records. Studies over seeds take hours and are started by
 # hand (docs/protocol.md).

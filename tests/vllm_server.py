@@ -27,6 +27,9 @@ from tests.toys import agents
 ROOT = Path(__file__).parent.parent
 CONTEXT = 512
 _INFO = "vllm.json"
+full = pytest.mark.skipif(
+    not os.environ.get("RLPRM_TEST_FULL"), reason="takes too long for scripts/test.sh: scripts/test_full.sh"
+)
 
 
 @dataclass(frozen=True)

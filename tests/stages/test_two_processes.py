@@ -32,7 +32,7 @@ def launch(program: list[str], arguments: list[str]) -> str:
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

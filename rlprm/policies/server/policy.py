@@ -155,8 +155,10 @@ class ServerPolicy:
                         raise
                     here, cause = error.server or here, f"has lost the adapter {self.name} ({error})"
                 else:
-                    if (cause := self.other_weights(generated.versions)) is None:
+                    other = self.other_weights(generated.versions)
+                    if other is None:
                         return generated
+                    cause = other
                 if not self.servers.leave_out(here, cause):
                     raise MismatchError(
                         f"{here.url} {cause}; was the server restarted, or used by another run? "

@@ -56,8 +56,11 @@ def expected(tasks: int) -> list[Any]:
     return content(rollout(jobs(tasks), agents.SeededPolicy(), CHAT))
 
 
+@pytest.mark.trap("a server that was restarted within a run")
 @pytest.mark.parametrize("adapter", [None, "a1"], ids=["full", "lora"])
-def test_the_only_server_that_lost_its_weights_ends_the_stage(tmp_path: Path, adapter: str | None) -> None:
+def test_trap_the_only_server_that_lost_its_weights_ends_the_stage(
+    tmp_path: Path, adapter: str | None
+) -> None:
     with serving(FakeVLLM()) as fake:
         policy = pushed(fake, folder=tmp_path, adapter=adapter)
         before_request(fake, 3, fake.forget)

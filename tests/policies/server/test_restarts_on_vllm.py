@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ from rlprm.errors import MismatchError
 from rlprm.policies.server.policy import ServerPolicy
 from tests import vllm_server
 from tests.policies.server.test_stages_on_vllm import RL, journal, on
-from tests.vllm_server import RealServer
+from tests.vllm_server import RealServer, full
 
 pytestmark = pytest.mark.slow
-full = pytest.mark.skipif(
-    not os.environ.get("RLPRM_TEST_FULL"), reason="starts the server once more: scripts/test_full.sh"
-)
 
 
 @pytest.fixture
