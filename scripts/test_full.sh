@@ -2,12 +2,13 @@
 # scripts/test.sh, then what takes too long for it: the quickstart at full size with seed 0, twice.
 # The two runs must give equal numbers, and each headline figure must be within 6 points of its record,
 # docs/results/quickstart.json. The comparison is written to runs/test_full/quickstart.md.
+# RLPRM_TEST_FULL: further tests that start a vLLM server again, or DeepSpeed beside one, run here only.
 # Then every architecture of transformers is tried (docs/architectures.md, three minutes), and the tables of the
 # pages are written from the records. Studies over seeds take hours and are started by
 # hand (docs/protocol.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/test.sh "$@"
+RLPRM_TEST_FULL=1 bash scripts/test.sh "$@"
 PYTHON="${RLPRM_VENV:-.venv}/bin/python"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline TOKENIZERS_PARALLELISM=false
 runs="$(mktemp -d)"

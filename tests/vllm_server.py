@@ -27,6 +27,9 @@ from tests.toys import agents
 ROOT = Path(__file__).parent.parent
 CONTEXT = 512
 _INFO = "vllm.json"
+full = pytest.mark.skipif(
+    not os.environ.get("RLPRM_TEST_FULL"), reason="takes too long for scripts/test.sh: scripts/test_full.sh"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def start(folder: Path) -> RealServer:
     if info.exists():
         found = json.loads(info.read_text())
         return RealServer(found["url"], Path(found["model"]))
-    python = interpreter()
+    interpreter()
     model = folder / "vllm-model"
     # The closing token is likelier than others, so that some messages end before the limit.
     weights = tiny_model(agents.renderer().tokenizer, size="xs", context_length=CONTEXT)
@@ -66,17 +69,32 @@ def start(folder: Path) -> RealServer:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    config, process = _launch(folder, model, port)
+    wait_for(config, [process])
+    return RealServer(url_of(config, 0), model)
+
+
+def _launch(folder: Path, model: Path, port: int) -> tuple[ServeConfig, subprocess.Popen[bytes]]:
+    """Start the server, and note it as that of the run; it answers later."""
     config = ServeConfig(model=str(model), port=port, lora_r=8, cpu_cache_gib=1, log_dir=str(folder))
-    line = line_of(config, 0, python=python, model=str(model), context_length=CONTEXT, on_gpu=False)
+    line = line_of(config, 0, python=interpreter(), model=str(model), context_length=CONTEXT, on_gpu=False)
     with (folder / "server-0.log").open("wb") as log:  # not `running`, which stops its servers at its end
         process = subprocess.Popen(
             line.words, env=os.environ | line.variables | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    url = url_of(config, 0)
-    info.write_text(json.dumps({"pid": process.pid, "url": url, "model": str(model)}))
-    wait_for(config, [process])
-    return RealServer(url, model)
+    found = {"pid": process.pid, "url": url_of(config, 0), "model": str(model), "port": port}
+    (folder / _INFO).write_text(json.dumps(found))
+    return config, process
+
+
+def kill_and_restart(folder: Path) -> None:
+    """Kill the server of a run at once, with what it does, and start it again; it answers later."""
+    found = json.loads((folder / _INFO).read_text())
+    os.killpg(found["pid"], signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(found["pid"], 0)
+    _launch(folder, Path(found["model"]), found["port"])
 
 
 def stop(folder: Path) -> None:

@@ -222,6 +222,13 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             **self._endpoint_meta(),
         }
 
+    def estimates_meta(self, policy: LoadedPolicy) -> dict[str, object]:
+        """Return what tells estimates of this policy from those of another engine or precision of a server.
+
+        Nothing for a policy in the process, whose ``dtype`` is a setting.
+        """
+        return {"backend": dict(policy.backend)} if self.server or self.endpoint else {}
+
     def _endpoint_meta(self) -> dict[str, object]:
         if not self.endpoint:
             return {}

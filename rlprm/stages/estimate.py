@@ -111,8 +111,8 @@ def run(config: EstimateConfig) -> None:
     trajectories = select(store.read_of(config.environment), config.num_tasks, config.samples_per_task)
     processes = start_processes()
     with recorded(config.output_dir, "estimate", identity) as results:
-        folder = EstimateStore.create(config.output_dir, identity)
         policy = config.load_policy()
+        folder = EstimateStore.create(config.output_dir, {**identity, **config.estimates_meta(policy)})
         with recording_costs(policy, config.output_dir, processes, results):
             found = estimate_states(trajectories, policy, config, folder, processes)
         if not processes.is_main:

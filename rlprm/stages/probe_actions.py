@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -94,8 +94,8 @@ def run(config: ProbeActionsConfig) -> ActionProbe:
     trajectories = store.read_of(config.environment)
     processes = start_processes()
     with recorded(config.output_dir, "probe-actions", identity) as results:
-        probe = ActionProbe.create(config.output_dir, identity)
         policy = config.load_policy()
+        probe = ActionProbe.create(config.output_dir, {**identity, **config.estimates_meta(policy)})
         with recording_costs(policy, config.output_dir, processes, results):
             results.update(probe_actions(trajectories, policy, config, probe, processes))
     return probe
@@ -110,17 +110,16 @@ def probe_actions(
 ) -> dict[str, Any]:
     """Choose states, try actions in them and estimate what these are worth, wave by wave.
 
-    Several processes share the estimating, which is nearly all of the work; each finds all actions itself.
+    Several processes share the estimating, which is nearly all of the work. The first one finds the actions.
 
     Returns:
         Counts and costs.
 
     Raises:
-        DataError: if no state has two different actions, the processes found different ones, or others were
-            found when the probe was begun.
+        DataError: if no state has two different actions, the environment answers differently in another
+            process, or other actions were found when the probe was begun.
     """
-    candidates = find_candidates(trajectories, policy, config, shown=processes.is_main)
-    _require_the_same(candidates, processes)
+    candidates = _of_first_process(trajectories, policy, config, processes)
     if not candidates.found:
         raise DataError(
             f"none of {candidates.alike} states has two different actions among {config.samples_per_state}; "
@@ -183,13 +182,13 @@ def choose_states(trajectories: Sequence[Trajectory], seed: int) -> Iterator[tup
 
 
 def find_candidates(
-    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig, *, shown: bool = True
+    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig
 ) -> Candidates:
     """Sample actions in one state after another until enough states have two different ones."""
     setting, samples = config.episode_setting(), config.samples_per_state
     chosen = choose_states(trajectories, config.seed)
     result = Candidates()
-    with tqdm(total=config.num_states, desc="states", unit="state", disable=not shown) as bar:
+    with tqdm(total=config.num_states, desc="states", unit="state") as bar:
         while drawn := list(islice(chosen, max(1, config.wave_size // samples))):
             states = [_state(trajectory, turn, setting, policy, config.seed) for trajectory, turn in drawn]
             sampled = act(
@@ -238,11 +237,25 @@ def distinct_children(
     return children
 
 
-def _require_the_same(candidates: Candidates, processes: Processes) -> None:
-    """Refuse to put waves together that are of different actions: devices of two kinds round differently."""
-    own = [candidate.key for candidate in candidates.found]
-    if any(found != own for found in processes.gather_all(own)):
-        raise DataError("the processes sampled different actions; run probe-actions in one process")
+def _of_first_process(
+    trajectories: Sequence[Trajectory], policy: Policy, config: ProbeActionsConfig, processes: Processes
+) -> Candidates:
+    """Find candidates in the first process, and rebuild them in the others by replay.
+
+    Each process might find others: a server in bfloat16 does not repeat itself, and devices round
+    differently.
+
+    Raises:
+        DataError: if the environment answers differently in another process.
+    """
+    own = find_candidates(trajectories, policy, config) if processes.is_main else Candidates()
+    rows = [(c.state, c.child.trajectory(), c.frequency) for c in own.found]
+    counts, rows = processes.gather_all((replace(own, found=[]), rows))[0]
+    if processes.is_main:
+        return own
+    setting = config.episode_setting()
+    found = [Candidate(state, replay(row, setting, policy)[-1], count) for state, row, count in rows]
+    return replace(counts, found=found)
 
 
 def _key(state: int, frequency: int, trajectory: Trajectory) -> tuple[int, int, int]:

@@ -292,6 +292,10 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "A server on a CPU reloads its weights, and the packed copy of a tied output layer stays.",
             "Hidden states of the new weights meet the output layer of the old ones.",
         ),
+        "a server that was restarted within a run": Trap(
+            "A server that died is started again, and has its first weights instead of the run's.",
+            "Episodes of two policies are learned from as if one had written them.",
+        ),
     },
     "Environments, runs and files": {
         "success at any time": Trap(

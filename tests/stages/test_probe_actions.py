@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,6 +21,7 @@ from rlprm.errors import ArtifactError, ConfigError, DataError, MismatchError
 from rlprm.evaluation.discrimination import evaluate_discrimination
 from rlprm.policies.base import Completion
 from rlprm.rollouts.waves import rollout
+from rlprm.runtime.processes import Processes
 from rlprm.runtime.record import recorded
 from rlprm.stages.probe_actions import choose_states, find_candidates, probe_actions
 from rlprm.stages.settings import ProbeActionsConfig
@@ -172,6 +176,71 @@ def test_a_probe_that_was_begun_with_other_actions_does_not_go_on(tmp_path: Path
     wave.write_text("\n".join([json.dumps({**row, "frequency": row["frequency"] + 1}), *rest]) + "\n")
     with pytest.raises(DataError, match="was begun with other actions"):
         probe(tmp_path)
+
+
+class Meeting(Processes):
+    """Processes that are threads of one test."""
+
+    slots: ClassVar[list[Any]] = [None, None]
+    barrier: ClassVar[threading.Barrier] = threading.Barrier(2, timeout=60)
+
+    def gather_all(self, own: Any) -> list[Any]:
+        self.slots[self.rank] = own
+        self.wait()
+        found = list(self.slots)
+        self.wait()
+        return found
+
+    def wait(self) -> None:
+        self.barrier.wait()
+
+
+class Drifting(SeededPolicy):
+    """Says other things in each process with the same seeds, as a server in bfloat16 may."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:
+        return super().act(conversations, [seed ^ self.rank << 20 for seed in seeds])
+
+
+def test_all_processes_estimate_the_actions_of_the_first_one(tmp_path: Path) -> None:
+    settings = config(wave_size=80)
+    assert find_candidates(pool(), Drifting(0), settings).found[0].key != (
+        find_candidates(pool(), Drifting(1), settings).found[0].key
+    )
+    alone = probe(tmp_path / "alone", Drifting(0), wave_size=80)
+    store = ActionProbe.create(tmp_path / "shared", {"seed": 0})
+
+    def work(rank: int) -> dict[str, Any]:
+        return probe_actions(pool(), Drifting(rank), settings, store, Meeting(rank, 2))
+
+    with ThreadPoolExecutor(2) as both:
+        counts = [future.result() for future in [both.submit(work, rank) for rank in range(2)]]
+    assert counts[0] == counts[1]
+    shared = [action for of_state in store.read() for action in of_state]
+    before = [action for of_state in alone for action in of_state]
+    assert [(a.state, a.frequency, a.trajectory) for a in shared] == [
+        (a.state, a.frequency, a.trajectory) for a in before
+    ]
+    assert any(a.success != b.success for a, b in zip(shared, before, strict=True))  # both have estimated
+
+
+@pytest.mark.parametrize("other", [{"engine": "vllm 2"}, {"dtype": "bfloat16"}, None])
+def test_waves_of_another_engine_or_precision_are_refused(
+    tmp_path: Path, other: dict[str, str] | None
+) -> None:
+    def meta(backend: dict[str, str] | None) -> dict[str, object]:
+        policy: Any = SimpleNamespace(backend={"engine": "vllm 1", "dtype": "float32"} | (backend or {}))
+        return config(server=[] if backend is None else ["http://a"]).estimates_meta(policy)
+
+    store = ActionProbe.create(tmp_path, meta({}))
+    store.write(0, [])
+    assert ActionProbe.create(tmp_path, meta({})).has(0)
+    with pytest.raises(MismatchError, match="backend"):
+        ActionProbe.create(tmp_path, meta(other))
 
 
 def test_estimates_of_one_state_are_independent(tmp_path: Path) -> None:

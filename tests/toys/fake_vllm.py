@@ -15,6 +15,10 @@ from tests.toys import agents, corridor
 Fault = Callable[["Reply"], None]
 """Changes an answer before it is sent."""
 MODEL, VERSION = "toy", "v1"
+_CHANGES = frozenset(
+    {"/pause", "/resume", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version",
+     "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+)  # fmt: skip
 
 
 def fault(**changes: Any) -> Fault:
@@ -65,7 +69,10 @@ class FakeVLLM:
         self.paths: list[str] = []
         self.raw_logprobs, self.key = raw_logprobs, key
         self.version, self.model, self.max_model_len = VERSION, MODEL, 4096
+        self.adapters: set[str] = set()
         self.url = ""
+        self.is_gone = False
+        """Connections that are open end, too."""
         self.stop: Callable[[], None] = lambda: None
 
     def message(self, body: dict[str, Any]) -> list[int]:
@@ -74,11 +81,15 @@ class FakeVLLM:
         drawn = 0.0 if params["temperature"] == 0 else float(uniforms([params["seed"]], 1)[0, 0])
         text = corridor.ACTIONS[int(drawn * len(corridor.ACTIONS))]
         ids = list(agents.renderer().action_ids(text))
+        if not params["stop_token_ids"]:  # nothing ends the message before its limit
+            ids *= params["max_tokens"]
         return ids[: params["max_tokens"]]
 
     def generate(self, body: dict[str, Any]) -> Reply:
         """Answer a request for tokens."""
         self.requests.append(body)
+        if body["model"] not in {self.model, *self.adapters}:
+            return _not_found(f"The model `{body['model']}` does not exist.")
         params, ids = body["sampling_params"], self.message(body)
         scale = 1.0 if self.raw_logprobs else 1.0 / (params["temperature"] or 1.0)
         content = [
@@ -117,9 +128,28 @@ class FakeVLLM:
         }
         if path in known:
             return Reply(known[path])
-        reply = Reply({"detail": "Not Found"})
-        reply.status = 404
-        return reply
+        return self.change(path, body) if path in _CHANGES else _not_found("Not Found")
+
+    def change(self, path: str, body: Any) -> Reply:
+        """Answer a request that hands on weights."""
+        if path == "/update_weight_version":
+            self.version = body["new_version"]
+        elif path == "/v1/load_lora_adapter":
+            self.adapters.add(body["lora_name"])
+        elif path == "/v1/unload_lora_adapter":
+            self.adapters.discard(body["lora_name"])
+        return Reply({})
+
+    def forget(self) -> None:
+        """Have the first weights and no adapter, as after a restart."""
+        self.version = VERSION
+        self.adapters.clear()
+
+
+def _not_found(what: str) -> Reply:
+    reply = Reply({"error": {"message": what}})
+    reply.status = 404
+    return reply
 
 
 @contextmanager
@@ -127,7 +157,7 @@ def serving(fake: FakeVLLM) -> Iterator[FakeVLLM]:
     """Run a server on a free port of this machine; ``fake.stop()`` ends it early."""
     server = _listen(fake, 0)
     fake.url = f"http://127.0.0.1:{server.server_port}"
-    fake.stop = lambda: _close(server)
+    fake.stop = lambda: _close(fake, server)
     try:
         yield fake
     finally:
@@ -137,10 +167,12 @@ def serving(fake: FakeVLLM) -> Iterator[FakeVLLM]:
 def restarted(fake: FakeVLLM) -> None:
     """Run a server again on the port it had."""
     server = _listen(fake, int(fake.url.rpartition(":")[2]))
-    fake.stop = lambda: _close(server)
+    fake.stop = lambda: _close(fake, server)
+    fake.is_gone = False
 
 
-def _close(server: ThreadingHTTPServer) -> None:
+def _close(fake: FakeVLLM, server: ThreadingHTTPServer) -> None:
+    fake.is_gone = True
     server.shutdown()
     server.server_close()
 
@@ -162,7 +194,7 @@ def _listen(fake: FakeVLLM, port: int) -> ThreadingHTTPServer:
                 reply.status, reply.content = 401, {"error": "Unauthorized"}
             if reply.wait:
                 threading.Event().wait(reply.wait)
-            if reply.drop:
+            if reply.drop or fake.is_gone:
                 self.close_connection = True
                 return
             data = json.dumps(reply.content).encode() if reply.raw is None else reply.raw

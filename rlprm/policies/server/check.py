@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from rlprm.policies.server.client import RequestFailedError, Server
+from rlprm.policies.server.client import RequestFailedError, Server, UnreachableError
 from rlprm.policies.server.generate import PATH, Generated, generate_request, read_generated, sampling_params
 from rlprm.policies.server.policy import ServerPolicy
 
@@ -22,6 +22,8 @@ def out_of_step(
 ) -> str | None:
     """Let every server write a few tokens, and compare their log-probabilities.
 
+    A server that cannot be reached, or was restarted with other weights, is left out if there are others.
+
     Args:
         policy: on the servers.
         prompts: token ids. Those that servers have read before show a cache that is left from other weights.
@@ -33,14 +35,20 @@ def out_of_step(
     """
     for server in policy.servers.all:
         for prompt in prompts:
-            if len(prompt) >= policy.context_length:
+            if len(prompt) >= policy.context_length or not server.has_weights:
                 continue
             try:
                 written = policy.servers.run(_write(policy, server, prompt, fresh=False))
+                cause = policy.other_weights(written.versions)
+                if cause is not None and policy.servers.leave_out(server, cause):
+                    continue
                 difference = _difference(policy, prompt, written, read)
                 if difference <= bound:
                     continue
                 fresh = policy.servers.run(_write(policy, server, prompt, fresh=True))
+            except UnreachableError as error:
+                policy.servers.leave_out(server, str(error))
+                continue
             except RequestFailedError as error:
                 return f"{server.url} did not answer: {error}"
             cause = "weights, adapter or temperature of the server are not the trainer's"
@@ -66,6 +74,7 @@ async def _write(policy: ServerPolicy, server: Server, prompt: Sequence[int], *,
         lambda answer: read_generated(answer, max_tokens=most, stop_ids=()),
         server=server,
         elsewhere=False,
+        waits=False,
     )
     return generated
 

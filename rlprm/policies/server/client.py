@@ -2,6 +2,9 @@
 
 A server that cannot be reached is asked for its health until it is back. Meanwhile its work goes to the
 others. If none can be reached for :attr:`Patience.without_server` seconds, the stage ends and can be resumed.
+
+A server that was restarted has the weights that it began with. Whoever notices other weights than expected
+calls :meth:`Servers.leave_out`, and the server gets no work until it has been given the right ones.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ __all__ = [
     "RequestFailedError",
     "Server",
     "Servers",
+    "UnreachableError",
     "printable",
 ]
 
@@ -89,16 +93,18 @@ class BadAnswerError(Exception):
 class RequestFailedError(Exception):
     """A request was given up. The cause concerns this request alone, so that others may go on."""
 
-    def __init__(self, cause: str, *, status: int | None = None) -> None:
+    def __init__(self, cause: str, *, status: int | None = None, server: Server | None = None) -> None:
         super().__init__(cause)
         self.status = status
         """Of the answer, if the request was refused."""
+        self.server = server
+        """That refused the request."""
 
 
-class _UnreachableError(Exception):
+class UnreachableError(Exception):
     """No connection, or one that broke."""
 
-    def __init__(self, cause: str, *, was_sent: bool) -> None:
+    def __init__(self, cause: str, *, was_sent: bool = False) -> None:
         super().__init__(cause)
         self.was_sent = was_sent
 
@@ -123,6 +129,8 @@ class Server:
     """Time from which on the server could not be reached; None if it is up."""
     returns: int = 0
     """How often the server came back after it could not be reached."""
+    has_weights: bool = True
+    """False if the server was seen to have other weights than those to act with."""
     prober: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +141,11 @@ class Server:
     def is_up(self) -> bool:
         """Whether the server could be reached last time."""
         return self.down_since is None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the server may be asked to act."""
+        return self.is_up and self.has_weights
 
 
 class Servers:
@@ -200,10 +213,23 @@ class Servers:
         Args:
             preferred: number of the server that has likely read the prompt already; any whole number.
         """
-        up = [server for server in self.all if server.is_up] or self.all
+        up = [server for server in self.all if server.is_usable] or self.all
         wanted = up[preferred % len(up)]
         idlest = min(up, key=lambda server: server.in_flight)
         return idlest if wanted.in_flight > idlest.in_flight + _SLACK else wanted
+
+    def leave_out(self, server: Server, cause: str) -> bool:
+        """Give a server no more work, because of the weights that it has.
+
+        Returns:
+            Whether there are other servers. If there are none, nothing is changed.
+        """
+        if not any(other.has_weights for other in self.all if other is not server):
+            return False
+        if server.has_weights:
+            server.has_weights = False
+            log.warning("%s is left out until it has the weights of this run: %s", server.name, cause)
+        return True
 
     async def ask(
         self,
@@ -213,6 +239,7 @@ class Servers:
         *,
         server: Server,
         elsewhere: bool = True,
+        waits: bool = True,
         as_text: bool = False,
     ) -> tuple[_T, Server]:
         """Post a request until there is an answer that can be used.
@@ -222,7 +249,8 @@ class Servers:
             body: sent as JSON.
             read: turns the answer into what is returned, or raises :class:`BadAnswerError`.
             server: is asked first.
-            elsewhere: ask another one if this one cannot be reached.
+            elsewhere: ask another one if this one cannot be used.
+            waits: wait for a server that cannot be reached even if others can.
             as_text: the answer is no JSON.
 
         Returns:
@@ -232,15 +260,16 @@ class Servers:
             ConfigError: if the key is refused.
             RequestFailedError: if the request is refused, or failed too often.
             ServersGoneError: if no server could be reached, or all were busy, for too long.
+            UnreachableError: if this server cannot be reached, others can, and nobody waits.
         """
         failures, busy_since = 0, None
         while True:
-            server = await self._reachable(server, elsewhere)
+            server = await self._reachable(server, elsewhere, waits)
             try:
                 found = read(await self._once(server, "POST", path, body, as_text))
                 self._last_answer = time.monotonic()
                 return found, server
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 cause = str(error)
                 self._lose(server, cause)
                 failures += error.was_sent
@@ -266,20 +295,21 @@ class Servers:
                 "command again later"
             )
 
-    async def get(self, server: Server, path: str) -> Any:
-        """Return what a server answers, or None if the server has no such endpoint.
+    async def get(self, server: Server, path: str, *, waits: bool = True) -> Any:
+        """Return what a server answers, or None if the server has no such endpoint; see :meth:`ask`.
 
         Raises:
             ConfigError: if the key is refused.
             RequestFailedError: if the answer cannot be used.
             ServersGoneError: if the server could not be reached for too long.
+            UnreachableError: if this server cannot be reached, others can, and nobody waits.
         """
         cause = ""
         for attempt in range(self.patience.attempts):
-            await self._reachable(server, elsewhere=False)
+            await self._reachable(server, elsewhere=False, waits=waits)
             try:
                 return await self._once(server, "GET", path)
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 cause = str(error)
                 self._lose(server, cause)
             except (_BusyError, BadAnswerError) as error:
@@ -308,14 +338,14 @@ class Servers:
             )
         except httpx.ConnectError as error:
             cause = self.quote(str(error))
-            raise _UnreachableError(f"no connection to {server.name} ({cause})", was_sent=False) from None
+            raise UnreachableError(f"no connection to {server.name} ({cause})") from None
         except (TimeoutError, httpx.TimeoutException):
             raise BadAnswerError(
                 f"no answer from {server.name} in {self.patience.timeout:g} seconds"
             ) from None
         except httpx.HTTPError as error:
             cause = self.quote(str(error)) or type(error).__name__
-            raise _UnreachableError(
+            raise UnreachableError(
                 f"the connection to {server.name} broke ({cause})", was_sent=True
             ) from None
         finally:
@@ -334,7 +364,7 @@ class Servers:
         if status >= 500 or status == 408:
             raise BadAnswerError(said)
         if status >= 400:
-            raise RequestFailedError(said, status=status)
+            raise RequestFailedError(said, status=status, server=server)
         if as_text:
             return answer.text
         try:
@@ -343,12 +373,14 @@ class Servers:
             what = self.quote(answer.text)
             raise BadAnswerError(f"{server.name} answered what is no JSON: {what}") from None
 
-    async def _reachable(self, server: Server, elsewhere: bool) -> Server:
-        """Return a server that is up, the given one if possible; wait for one if there is none."""
-        while not server.is_up:
-            if elsewhere and any(other.is_up for other in self.all):
+    async def _reachable(self, server: Server, elsewhere: bool, waits: bool) -> Server:
+        """Return a server that can be used, the given one if possible; wait for one if there is none."""
+        while not (server.is_usable if elsewhere else server.is_up):
+            if elsewhere and any(other.is_usable for other in self.all):
                 return self.choose(self.all.index(server))
-            needed = self.all if elsewhere else [server]
+            if not waits and any(other.is_up for other in self.all):
+                raise UnreachableError(f"{server.name} cannot be reached")
+            needed = [other for other in self.all if other.has_weights] if elsewhere else [server]
             since = time.monotonic() - max(s.down_since or 0.0 for s in needed)
             if since > self.patience.without_server:
                 raise ServersGoneError(

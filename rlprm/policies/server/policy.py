@@ -2,7 +2,7 @@
 
 An episode stays with its server, which has the keys and values of the conversation so far. A request that
 fails is sent again with the same seed. An episode whose request was given up ends as an error, and the others
-go on.
+go on. What a server writes with other weights than expected is thrown away: another server writes it again.
 
 The same seeds give the same episodes on one float32 server. Elsewhere the distribution is the same: rounding
 depends on what is computed side by side.
@@ -25,7 +25,7 @@ from rlprm.errors import MismatchError
 from rlprm.policies.base import Completion
 from rlprm.policies.decoding.thoughts import thought_limit
 from rlprm.policies.self_check import Reread
-from rlprm.policies.server.client import BadAnswerError, RequestFailedError, Server, Servers
+from rlprm.policies.server.client import BadAnswerError, RequestFailedError, Server, Servers, printable
 from rlprm.policies.server.generate import (
     PATH,
     Generated,
@@ -140,16 +140,30 @@ class ServerPolicy:
             params = sampling_params(
                 temperature=self.temperature, seed=part_seed, max_tokens=most, stop_ids=self._stop_ids
             )
-            generated, here = await self.servers.ask(
-                PATH,
-                generate_request(self.name, prompt_ids, params),
-                lambda answer: read_generated(
+            request = generate_request(self.name, prompt_ids, params)
+
+            def read(answer: Any) -> Generated:
+                return read_generated(
                     answer, max_tokens=most, stop_ids=self._stop_ids, vocabulary=self._vocabulary
-                ),
-                server=here,
-            )
-            self._require_version(generated.versions, here)
-            return generated
+                )
+
+            while True:
+                try:
+                    generated, here = await self.servers.ask(PATH, request, read, server=here)
+                except RequestFailedError as error:
+                    if not self._lacks_adapter(error):
+                        raise
+                    here, cause = error.server or here, f"has lost the adapter {self.name} ({error})"
+                else:
+                    other = self.other_weights(generated.versions)
+                    if other is None:
+                        return generated
+                    cause = other
+                if not self.servers.leave_out(here, cause):
+                    raise MismatchError(
+                        f"{here.url} {cause}; was the server restarted, or used by another run? "
+                        "train-rl hands its weights on again if the same command is given"
+                    )
 
         try:
             return await write_message(
@@ -165,12 +179,18 @@ class ServerPolicy:
         finally:
             conversation.home = here
 
-    def _require_version(self, versions: frozenset[str], server: Server) -> None:
-        if self.versions is not None and not versions <= self.versions:
-            raise MismatchError(
-                f"{server.url} wrote with weights of version {', '.join(sorted(versions))}, expected: "
-                f"{', '.join(sorted(self.versions))}; was the server restarted, or used by another run?"
-            )
+    def other_weights(self, versions: frozenset[str]) -> str | None:
+        """Return what is wrong with the weights that wrote an answer; None if they are those expected."""
+        if self.versions is None or versions <= self.versions:
+            return None
+        return (
+            f"wrote with weights of version {printable(', '.join(sorted(versions)))}, expected: "
+            f"{', '.join(sorted(self.versions))}"
+        )
+
+    def _lacks_adapter(self, error: RequestFailedError) -> bool:
+        """Whether a server refused a request because it was restarted without the adapter."""
+        return error.status == 404 and self.name != self.served.model
 
     def reread(self, trajectories: Sequence[Trajectory]) -> Reread | None:
         """Ask the servers for log-probabilities of stored tokens; see :class:`~..self_check.Rereads`.

@@ -3,6 +3,8 @@
 Adapters are loaded under a name of their own for each version, so that no token can be of another one. Full
 weights replace those of the server. The keys and values of the old weights must go with them: a server that
 keeps its prefix cache writes with a mixture of both, without a word.
+
+With several servers, one that cannot be reached is left out, and gets the weights of a later call.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlprm.errors import ConfigError
-from rlprm.policies.server.client import RequestFailedError, Server, Servers
+from rlprm.errors import ConfigError, ServersGoneError
+from rlprm.policies.server.client import RequestFailedError, Server, Servers, UnreachableError
 from rlprm.runtime.files import write_json
 
 __all__ = ["REPACK", "push_adapter", "push_weights", "write_folder", "write_weights"]
@@ -59,13 +61,16 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     aside.rename(folder)
 
 
-async def push_weights(servers: Servers, folder: Path, version: str) -> None:
+async def push_weights(
+    servers: Servers, folder: Path, version: str, *, only_where_missing: bool = False
+) -> None:
     """Let every server read its weights from a folder; nothing may be in flight.
 
     Args:
         servers: all of them.
         folder: seen by the servers under the same path.
         version: that the tokens of these weights are marked with.
+        only_where_missing: leave servers alone that say that they have this version.
 
     Raises:
         ConfigError: if a server does not allow it.
@@ -76,6 +81,10 @@ async def push_weights(servers: Servers, folder: Path, version: str) -> None:
     path = str(folder.resolve())
 
     async def push(server: Server) -> None:
+        if only_where_missing:
+            info = await servers.get(server, "/weight_info", waits=False)
+            if isinstance(info, dict) and info.get("weight_version") == version:
+                return
         while True:
             returns = server.returns
             await _replace(servers, server, path, version)
@@ -98,10 +107,20 @@ async def _replace(servers: Servers, server: Server, path: str, version: str) ->
 
 
 async def _everywhere(servers: Servers, push: Callable[[Server], Awaitable[None]]) -> None:
-    """Push to every server, and only then raise what failed: none is left in the middle."""
-    for result in await asyncio.gather(*(push(server) for server in servers.all), return_exceptions=True):
+    """Push to every server, and only then raise what failed: none is left in the middle.
+
+    A server that cannot be reached is left out if others can.
+    """
+    results = await asyncio.gather(*(push(server) for server in servers.all), return_exceptions=True)
+    for server, result in zip(servers.all, results, strict=True):
+        if isinstance(result, UnreachableError):
+            continue
         if isinstance(result, BaseException):
             raise result
+        server.has_weights = True
+    for server, result in zip(servers.all, results, strict=True):
+        if isinstance(result, UnreachableError) and not servers.leave_out(server, str(result)):
+            raise ServersGoneError(f"no server took new weights: {result}; run the same command again")
 
 
 async def push_adapter(servers: Servers, folder: Path, name: str, *, before: str | None) -> None:
@@ -128,7 +147,7 @@ async def push_adapter(servers: Servers, folder: Path, name: str, *, before: str
 
 
 async def _is_on_cpu(servers: Servers, server: Server) -> bool:
-    info = await servers.get(server, "/server_info?config_format=json")
+    info = await servers.get(server, "/server_info?config_format=json", waits=False)
     try:
         return "cpu" in str(info["vllm_config"]["device_config"]).lower()
     except (KeyError, TypeError):
@@ -143,7 +162,7 @@ async def _post(
     servers: Servers, server: Server, path: str, body: Any = None, *, may_fail: bool = False
 ) -> None:
     try:
-        await servers.ask(path, body or {}, str, server=server, elsewhere=False, as_text=True)
+        await servers.ask(path, body or {}, str, server=server, elsewhere=False, waits=False, as_text=True)
     except RequestFailedError as error:
         if not may_fail:
             raise ConfigError(

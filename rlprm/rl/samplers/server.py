@@ -39,6 +39,9 @@ class ServerSampler:
     each update the new weights are written to a folder that the servers see, and read there. Some
     log-probabilities are then compared with the trainer's.
 
+    A server that cannot be reached then gets no work before a later update: when it comes back, it has the
+    weights that it was started with. The version that each answer names tells so during an iteration.
+
     Args:
         config: of the run.
         policy: on the servers, as it was found.
@@ -101,8 +104,10 @@ class ServerSampler:
         self._compare(engine)
 
     def _push_adapter(self, engine: Engine) -> None:
-        if self._adapter is None:  # an earlier run may have left other weights
-            self._serve(model_folder(self.config.model), self._base_version)
+        # An earlier run may have left other weights, and a server that was restarted names another version.
+        self._serve(
+            model_folder(self.config.model), self._base_version, only_where_missing=self._adapter is not None
+        )
         name = f"{self._name}-{self._version}"
         folder = self._folder / name
         with engine.acting() as policy:
@@ -111,7 +116,7 @@ class ServerSampler:
                 self._policy.servers.run(
                     push_adapter(self._policy.servers, folder, name, before=self._adapter)
                 )
-        self.processes.wait()
+        self._agree()
         self._forget(self._adapter, name)
         self._adapter = name
         self._policy = self._policy.with_weights(
@@ -127,7 +132,7 @@ class ServerSampler:
             write_weights(weights, self._folder / "weights")
             del weights
             self._policy.servers.run(push_weights(self._policy.servers, self._folder / "weights", version))
-        self.processes.wait()
+        self._agree()
         self._policy = self._policy.with_weights(revision=version, versions=frozenset({version}))
 
     def _forget(self, old: str | None, new: str) -> None:
@@ -154,6 +159,7 @@ class ServerSampler:
                     self._policy, self._prompts, read, bound=MEAN_OF_HALF if half else MEAN_OF_FLOAT32
                 )
         found = self.processes.gather_all(found)[0]
+        self._agree()
         if found is not None:
             raise TrainingError(f"after version {self._version} of the weights was handed on, {found}")
 
@@ -175,10 +181,18 @@ class ServerSampler:
         if self._engine is not None:
             self.sync(self._engine, version=self._version)
 
-    def _serve(self, folder: Path, version: str) -> None:
+    def _serve(self, folder: Path, version: str, *, only_where_missing: bool = False) -> None:
         if self.processes.is_main:
-            self._policy.servers.run(push_weights(self._policy.servers, folder, version))
-        self.processes.wait()
+            servers = self._policy.servers
+            servers.run(push_weights(servers, folder, version, only_where_missing=only_where_missing))
+        self._agree()
+
+    def _agree(self) -> None:
+        """Wait for all processes; servers that the first one has left out are left out by all."""
+        servers = self._policy.servers.all
+        taken = self.processes.gather_all([server.has_weights for server in servers])[0]
+        for server, has_weights in zip(servers, taken, strict=True):
+            server.has_weights = has_weights
 
     @collective
     def collect(

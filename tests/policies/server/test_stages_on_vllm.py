@@ -12,7 +12,9 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import TrainingError
 from rlprm.models.loading import load_causal_lm
 from rlprm.rl.samplers.server import ServerSampler
-from tests.vllm_server import RealServer
+from tests.deepspeed.conftest import needs_deepspeed
+from tests.deepspeed.launches import Launches
+from tests.vllm_server import RealServer, full
 
 EPISODES = [
     "--environment", "tests.toys.corridor", "--round_limit", "4", "--max_new_tokens", "8",
@@ -29,6 +31,15 @@ RL = [
 def on(server: RealServer, stage: str, output: Path, *more: str) -> int:
     named = ["--model", str(server.model), "--server", server.url, "--output_dir", str(output)]
     return cli.main([stage, *EPISODES, *named, *more])
+
+
+def journal(folder: Path) -> list[dict[str, float]]:
+    """The numbers that a run has written down, without times."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: number for name, number in row.items() if not name.startswith("time/") and name != "watch"}
+        for row in rows
+    ]
 
 
 def test_a_collection_is_that_of_this_process(vllm: RealServer, tmp_path: Path) -> None:
@@ -75,6 +86,32 @@ def test_train_rl_learns_while_the_server_runs_the_next_episodes(vllm: RealServe
     assert all(row["ppo/sampler_mismatch"] > 1e-4 for row in rows[1:])  # the policy has learned since
     kept = TrajectoryStore.open(tmp_path / "rl/checkpoints/iteration-000002/rollouts").read()
     assert {t.policy.rpartition("-")[2] for t in kept} == {"1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        pytest.param(
+            ["accelerate.commands.launch", "--config_file", "ds_configs/cpu_zero2.yaml"],
+            marks=[full, needs_deepspeed, pytest.mark.deepspeed],
+        ),
+    ],
+    ids=["ddp", "zero2"],
+)
+def test_two_processes_train_as_one_does(vllm: RealServer, tmp_path: Path, launcher: list[str]) -> None:
+    """The first process hands weights on and compares them; both ask the server for their episodes."""
+    assert on(vllm, "train-rl", tmp_path / "alone", *RL) == 0
+    named = ["--model", str(vllm.model), "--server", vllm.url, "--output_dir", str(tmp_path / "shared")]
+    stage = ["-m", *launcher, "--module", "rlprm.cli", "train-rl", *EPISODES, *named, *RL]
+    done = Launches(tmp_path, tmp_path).run("launch", stage)
+    assert done.status == 0, done.output[-3000:]
+    alone, shared = journal(tmp_path / "alone"), journal(tmp_path / "shared")
+    assert len(alone) == 2
+    for one, other in zip(alone, shared, strict=True):
+        assert one.keys() - other.keys() <= {"ppo/policy_grad_norm"}  # which DeepSpeed does not tell
+        assert other == pytest.approx({name: one[name] for name in other}, abs=1e-4, rel=1e-4)
 
 
 def test_train_rl_ends_if_the_server_keeps_other_weights(
