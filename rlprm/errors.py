@@ -165,5 +165,18 @@ class ServersGoneError(RlprmError, ConnectionError):
     exit_status = 1
 
 
+class RunInterruptedError(RlprmError, RuntimeError):
+    """A signal has ended a run that can be resumed.
+
+    Args:
+        message: for the user.
+        exit_status: 128 plus the number of the signal.
+    """
+
+    def __init__(self, message: str, *, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
 class TrainingError(RlprmError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""

@@ -237,6 +237,9 @@ class RLConfig(TuningConfig, PolicyConfig):
         10, "Iterations between resumable checkpoints; 0: none.", least=0, group=_KEEPING
     )
     keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.", least=1, group=_KEEPING)
+    save_on_preemption: bool = setting(
+        True, "Save a checkpoint when SIGTERM or SIGINT ends the run.", group=_KEEPING, recorded="never"
+    )
     output_dir: str = setting("runs/rl", "Where the policy, logs and checkpoints go.", group=_KEEPING)
 
     def __post_init__(self) -> None:

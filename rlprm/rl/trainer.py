@@ -35,12 +35,13 @@ from rlprm.rl.monitor.watch import Sign, read_watched, watched
 from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
-from rlprm.rl.samplers.base import Sampler
+from rlprm.rl.samplers.base import CollectionStopped, Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
 from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
+from rlprm.runtime.supervision.signals import Signals
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
@@ -67,6 +68,7 @@ class RLTrainer:
         changed: settings that have changed since the checkpoint; the journal keeps them.
         tracker: for metrics; used by the first process only.
         ahead: runs the next iteration's episodes meanwhile; None if each iteration waits for its own.
+        signals: what has asked the run to end.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RLTrainer:
         changed: Changes,
         tracker: Tracker,
         ahead: Ahead | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self.config, self.engine, self.sampler, self.tokenizer = config, engine, sampler, tokenizer
         self.load_scorer, self.state, self.settings, self.tracker = load_scorer, state, settings, tracker
@@ -100,6 +103,9 @@ class RLTrainer:
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
         self._watch = Stopwatch()
+        self._signals = signals or Signals()
+        self._saved_at = state.iteration
+        """Iterations behind the newest checkpoint; 0 without one."""
         sampler.sync(engine, version=state.iteration)
 
     @collective
@@ -109,7 +115,12 @@ class RLTrainer:
         Raises:
             TrainingError: if a number is not finite, every episode of an iteration failed, or the sampler
             acts with another policy than the one that is trained.
+            RunInterruptedError: after a signal, where the run can be resumed from; see :meth:`_end_if_asked`.
         """
+        with self._signals.deferred():
+            self._train()
+
+    def _train(self) -> None:
         config, done = self.config, self.state.iteration
         bar = tqdm(
             total=config.iterations, initial=done, desc="train-rl", unit="iteration",
@@ -129,6 +140,29 @@ class RLTrainer:
                     break  # without a checkpoint: a run that resumed from it would train on
                 if config.save_every and (iteration + 1) % config.save_every == 0:
                     self._save()
+                self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End the run if a process of the launch has received a signal.
+
+        Called where weights, optimiser and state are those at the end of an iteration: before the next one,
+        after its rollouts and before its update.
+
+        Raises:
+            RunInterruptedError: in all processes, after a checkpoint is written.
+        """
+        number = max(self.processes.gather_all(self._signals.received()))
+        if number:
+            if self.config.save_on_preemption:
+                self._save_if_new()
+            raise self._signals.interruption(
+                number, f"{self._saved_at} iterations are in the last checkpoint"
+            )
+
+    def _save_if_new(self) -> None:
+        """Save a checkpoint unless the newest one has the same iterations already."""
+        if self._saved_at < self.state.iteration:
+            self._save()
 
     def _thought_metrics(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         renderer = self.sampler.policy.renderer
@@ -141,7 +175,11 @@ class RLTrainer:
         """Run one iteration; returns its metrics, and whether it is the last."""
         config = self.config
         with self._watch.time("rollout"):
-            trajectories, staleness = self._episodes(iteration)
+            try:
+                trajectories, staleness = self._episodes(iteration)
+            except CollectionStopped:
+                self._end_if_asked()
+                raise
         usable, failed = split_failed(trajectories)
         self.newest = usable
         if not usable:
@@ -167,6 +205,8 @@ class RLTrainer:
                 temperature=config.temperature, iteration=iteration,
             )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())
+        if self.ahead is None:  # a checkpoint would lack the episodes that servers are running
+            self._end_if_asked()
         with self._watch.time("update"):
             stats = update(
                 self.engine, batch, credit, old, config,
@@ -251,15 +291,22 @@ class RLTrainer:
     def _episodes(self, iteration: int) -> tuple[list[Trajectory], float]:
         """Return the episodes of an iteration, and how many versions older their weights are."""
         ready = None if self.ahead is None else self.ahead.take()
-        trajectories = self.collect(iteration) if ready is None else ready
+        stop = None if self.ahead else self._signals.received
+        trajectories = self.collect(iteration, stop=stop) if ready is None else ready
         if self.ahead is not None and iteration + 1 < self.config.iterations:
             self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
         return trajectories, float(ready is not None)
 
     @collective
-    def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
-        """Run the episodes of an iteration, or the first of them; every process gets all."""
-        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration))
+    def collect(
+        self, iteration: int, *, at_most: int | None = None, stop: Callable[[], object] | None = None
+    ) -> list[Trajectory]:
+        """Run the episodes of an iteration, or the first of them; every process gets all.
+
+        Raises:
+            CollectionStopped: see :meth:`rlprm.rl.samplers.base.Sampler.collect`.
+        """
+        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration), stop=stop)
 
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
@@ -344,3 +391,4 @@ class RLTrainer:
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)
+            self._saved_at = self.state.iteration

@@ -55,6 +55,7 @@ from rlprm.runtime.processes import Processes, collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import has_record, is_finished, read_record, recorded
 from rlprm.runtime.settings import own_settings
+from rlprm.runtime.supervision.signals import listening
 from rlprm.runtime.tracking import Tracker
 from rlprm.stages.train_rl_parts.refresh import check_refresh, refresh_prm
 from rlprm.types import Split
@@ -91,6 +92,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         MismatchError: if the PRM was trained in another setting than it is used in, or the folder holds
             another run.
         TrainingError: if something is not finite.
+        RunInterruptedError: after SIGTERM or SIGINT.
     """
     folder = Path(config.output_dir)
     config = config.settled(parameters=count_weights(config.model))
@@ -111,7 +113,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         bf16=computes_in_bfloat16(config.model) if config.bf16 is None else config.bf16
     )
     computes_in_bf16 = accelerator.mixed_precision == "bf16"
-    with recorded(folder, "train-rl", identity) as results:
+    with listening() as signals, recorded(folder, "train-rl", identity) as results:
         tokenizer = config.load_tokenizer(config.model)
         model = load_model(config, on=accelerator.device, bf16=computes_in_bf16)
         trained = trainable_parameters(model)
@@ -147,6 +149,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             changed=changed,
             tracker=tracker,
             ahead=_ahead(config, sampler),
+            signals=signals,
         )
         before = _before(trainer)
         probe = _probe(trainer)
