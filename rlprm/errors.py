@@ -165,6 +165,10 @@ class ServersGoneError(RlprmError, ConnectionError):
     exit_status = 1
 
 
+class OutOfDeviceMemoryError(RlprmError, RuntimeError):
+    """The memory of the device is too small for a setting, and for half of it."""
+
+
 class RunInterruptedError(RlprmError, RuntimeError):
     """A signal has ended a run that can be resumed.
 

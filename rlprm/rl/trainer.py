@@ -41,6 +41,7 @@ from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_d
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
+from rlprm.runtime.supervision.memory import within_memory
 from rlprm.runtime.supervision.signals import Signals
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
@@ -191,12 +192,16 @@ class RLTrainer:
             scores = self.scorer.score(usable) if self.scorer else []
         values = prm_values(scores) if scores else None
         with self._watch.time("evaluate"):
-            old = read_old_logprobs(
-                self.engine, batch,
-                token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
-                policy_rows=rows_to_read(
-                    config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+            chosen = rows_to_read(
+                config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+            )
+            old, _ = within_memory(
+                lambda tokens: read_old_logprobs(
+                    self.engine, batch,
+                    token_budget=tokens, with_reference=config.kl_coef > 0, policy_rows=chosen,
                 ),
+                config.micro_batch_tokens,
+                setting="micro_batch_tokens", again=self.processes.count == 1,
             )  # fmt: skip
         if not staleness:  # older weights differ by what was learned; sync compares those that wrote
             refuse_mismatch(

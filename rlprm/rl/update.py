@@ -23,6 +23,7 @@ from rlprm.rl.engine import Engine, GradientNorms
 from rlprm.rl.losses import REPORTS, Denominators, count_denominators, select_targets, total_loss
 from rlprm.rl.old_logprobs import own_micro_batches, read_rows
 from rlprm.runtime.processes import collective
+from rlprm.runtime.supervision.memory import within_memory
 
 __all__ = ["UpdateStats", "update"]
 
@@ -87,21 +88,27 @@ def update(
             policy's Adam state is then reset.
 
     A step whose loss or gradient is not finite, or whose ratios have run away, is left out, except under
-    DeepSpeed.
+    DeepSpeed. If memory runs out in one process, the step is begun again with half of ``micro_batch_tokens``,
+    which hold for the rest of the update; the gradients are the same up to rounding.
 
     Raises:
         TrainingError: if several steps in a row are not finite, or one of them under DeepSpeed.
+        OutOfDeviceMemoryError: if the memory is too small for half, too, or runs out in one of several
+            processes or under DeepSpeed.
     """
     generator = np.random.default_rng(seed)
     limit = math.inf if config.target_kl is None or critic_only else config.target_kl
     reports: list[Tensor] = []
     norms: list[GradientNorms] = []
     stopped, skipped, in_a_row = False, 0, 0
+    token_budget = config.micro_batch_tokens
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
-                report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only)
+                (report, norm), token_budget = _step(
+                    engine, rows.tolist(), batch, credit, old, config, critic_only, token_budget
+                )
                 wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
@@ -145,25 +152,36 @@ def _step(
     old: OldLogprobs,
     config: RLConfig,
     critic_only: bool,
-) -> tuple[Tensor, GradientNorms]:
+    token_budget: int,
+) -> tuple[tuple[Tensor, GradientNorms], int]:
     """Take one optimiser step over some rows, if it is finite and the engine can leave it out.
 
     Returns:
-        The reports, and the norms before clipping.
+        The reports and the norms before clipping; the tokens that the memory suffices for.
     """
     denominators = count_denominators(batch, credit, rows)
-    parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
-    sums = torch.zeros(len(REPORTS), device=engine.device)
-    for number, part in enumerate(parts):
-        with engine.accumulating(is_last=number == len(parts) - 1):
-            loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
-            sums += report
-            engine.backward(loss)
+
+    def accumulate(tokens: int) -> Tensor:
+        if tokens < token_budget:
+            engine.skip()  # gradients of the attempt that failed
+        parts = list(own_micro_batches(engine, rows, batch, tokens))
+        sums = torch.zeros(len(REPORTS), device=engine.device)
+        for number, part in enumerate(parts):
+            with engine.accumulating(is_last=number == len(parts) - 1):
+                loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
+                sums += report
+                engine.backward(loss)
+        return sums
+
+    sums, fitting = within_memory(
+        accumulate, token_budget,
+        setting="micro_batch_tokens", again=engine.CAN_SKIP and engine.processes.count == 1,
+    )  # fmt: skip
     reduced = engine.reduce_sum(sums).cpu()
     if engine.CAN_SKIP and _wrong_number(reduced):
         engine.skip()
-        return reduced, GradientNorms(math.nan)
-    return reduced, engine.step()
+        return (reduced, GradientNorms(math.nan)), fitting
+    return (reduced, engine.step()), fitting
 
 
 def _losses(
