@@ -226,6 +226,12 @@ class RLConfig(TuningConfig, PolicyConfig):
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
+    heartbeat_timeout: float = setting(
+        600.0,
+        "Seconds after which the run ends if another process of the launch is stopped or gone, or if all "
+        "wait for each other; 0: never. Long work of a process counts as life.",
+        least=0, group=_MONITOR, recorded="never",
+    )  # fmt: skip
     table_every: int = setting(
         10, "Iterations between tables of trajectories for the tracker; 0: none.", least=0, group=_KEEPING
     )
