@@ -159,6 +159,12 @@ class EpisodesFailedError(RlprmError, RuntimeError):
     """No episode of several worked: there is nothing to go on with."""
 
 
+class EpisodesLostError(RlprmError, RuntimeError):
+    """Too many episodes of an iteration failed; the run can go on once their cause is mended."""
+
+    exit_status = 1
+
+
 class ServersGoneError(RlprmError, ConnectionError):
     """No server answers any more; what is stored so far is kept, and the same command goes on from there."""
 

@@ -10,6 +10,7 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.errors import ConfigError
 from rlprm.policies.config import PolicyConfig
+from rlprm.rl.keeping.episodes import kept_count
 from rlprm.rl.schedule import LR_SCHEDULES, round_limits
 from rlprm.runtime.settings import setting
 from rlprm.runtime.tracking import TRACKERS, require_tracker
@@ -89,6 +90,11 @@ class RLConfig(TuningConfig, PolicyConfig):
     round_limits: dict[str, Any] = setting(
         {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}.",
         group=_TASKS,
+    )  # fmt: skip
+    min_usable_share: float = setting(
+        0.5, "Least share of an iteration's episodes that must not have failed; below it the run ends, and "
+        "goes on from there when the cause is mended.",
+        least=0, most=1, group=_TASKS, recorded="never",
     )  # fmt: skip
     temperature: float = setting(1.0, "Sampling temperature.", above=0, group="Policy")
     # The update
@@ -243,6 +249,11 @@ class RLConfig(TuningConfig, PolicyConfig):
         10, "Iterations between resumable checkpoints; 0: none.", least=0, group=_KEEPING
     )
     keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.", least=1, group=_KEEPING)
+    keep_rollouts: str = setting(
+        "none", "Episodes that are kept in output_dir/rollouts: none, all, or those of the last N iterations "
+        "(last N).",
+        group=_KEEPING, recorded="never",
+    )  # fmt: skip
     save_on_preemption: bool = setting(
         True, "Save a checkpoint when SIGTERM or SIGINT ends the run.", group=_KEEPING, recorded="never"
     )
@@ -277,6 +288,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         if self.refresh_every and not self.prm:
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)
+        kept_count(self.keep_rollouts)
         self._check_credit()
 
     def _check_staleness(self) -> None:

@@ -19,13 +19,14 @@ from transformers import PreTrainedTokenizerBase
 
 from rlprm import envs
 from rlprm.data.message_counts import thought_shares
-from rlprm.errors import TrainingError
+from rlprm.errors import EpisodesLostError
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
 from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
+from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
 from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
@@ -95,6 +96,12 @@ class RLTrainer:
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
+        self.kept = KeptEpisodes(
+            self.folder,
+            config.keep_rollouts,
+            meta_of_episodes(config, config.output_dir),
+            writes=self.processes.is_main,
+        )
         self.fresh = FreshTrajectories(config, self.processes, refresh)
         self.num_tasks = config.num_tasks
         if config.shuffle_tasks:
@@ -114,8 +121,9 @@ class RLTrainer:
         """Run the remaining iterations.
 
         Raises:
-            TrainingError: if a number is not finite, every episode of an iteration failed, or the sampler
-            acts with another policy than the one that is trained.
+            TrainingError: if a number is not finite, or the sampler acts with another policy than the one
+            that is trained.
+            EpisodesLostError: if too many episodes of an iteration failed; after a checkpoint is written.
             RunInterruptedError: after a signal, where the run can be resumed from; see :meth:`_end_if_asked`.
         """
         with self._signals.deferred():
@@ -183,9 +191,13 @@ class RLTrainer:
                 raise
         usable, failed = split_failed(trajectories)
         self.newest = usable
-        if not usable:
-            raise TrainingError(
-                f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
+        self.kept.add(iteration, trajectories)
+        if not usable or len(usable) < config.min_usable_share * len(trajectories):
+            self._save_if_new()
+            raise EpisodesLostError(
+                f"{len(failed)} of {len(trajectories)} episodes of iteration {iteration} failed (allowed by "
+                f"min_usable_share: {config.min_usable_share:g} usable), the first one: {failed[0].error}; "
+                "mend the cause and run the same command again to go on"
             )
         batch = Batch.from_trajectories(usable, outcome=config.outcome)
         with self._watch.time("score"):

@@ -140,7 +140,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         )
         tracker = Tracker(
             config.report_to if processes.is_main else "none",
-            name=folder.name, config=identity, folder=folder,
+            name=folder.name, config=identity, folder=folder, resumes=True,
         )  # fmt: skip
         trainer = RLTrainer(
             config,
