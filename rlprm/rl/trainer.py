@@ -28,6 +28,7 @@ from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
 from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
 from rlprm.rl.monitor.alarm import alarms
+from rlprm.rl.monitor.costs import peak_memory, tokens_per_second
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
@@ -110,6 +111,8 @@ class RLTrainer:
             )
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
+        self._before: dict[str, float] = {}
+        """Dev results before RL, until the journal has them."""
         self._watch = Stopwatch()
         self._signals = signals or Signals()
         self._saved_at = state.iteration
@@ -138,8 +141,8 @@ class RLTrainer:
         with bar:
             if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
-                dev_outcome = self._measure_dev().means()[config.outcome]
-                self._advance(with_dev_outcome(self.state, dev_outcome))
+                self._before = self._measure_dev().means()
+                self._advance(with_dev_outcome(self.state, self._before[config.outcome]))
             for iteration in range(done, config.iterations):
                 row, is_last = self._iterate(iteration)
                 bar.update(1)
@@ -265,7 +268,9 @@ class RLTrainer:
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
-        row |= seconds
+        row |= {**seconds, **self._costs(seconds, batch)}
+        row |= {f"before/{name}": mean for name, mean in self._before.items()}
+        self._before = {}
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
         noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
         if self.changed:
@@ -278,6 +283,18 @@ class RLTrainer:
                 rows = table_rows(usable[:_TABLE_EPISODES], scores)
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
+
+    def _costs(self, seconds: Mapping[str, float], batch: Batch) -> dict[str, float]:
+        """Return tokens a second by phase, and the highest peaks of memory over the processes."""
+        read = sum(batch.widths_B)
+        tokens = {
+            "rollout": int(batch.layout.sampled.sum()),
+            "score": read if self.scorer else 0,
+            "update": read * self.config.ppo_epochs,
+        }
+        rates = tokens_per_second({k.removeprefix("time/"): v for k, v in seconds.items()}, tokens)
+        peaks = self.processes.gather_all(peak_memory())
+        return {**rates, **{name: max(peak[name] for peak in peaks) for name in peaks[0]}}
 
     @collective
     def _refresh(self, iteration: int) -> str:

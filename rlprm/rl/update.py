@@ -21,6 +21,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.engine import Engine, GradientNorms
 from rlprm.rl.losses import REPORTS, Denominators, count_denominators, select_targets, total_loss
+from rlprm.rl.monitor.ratios import RatioReport
 from rlprm.rl.old_logprobs import own_micro_batches, read_rows
 from rlprm.runtime.processes import collective
 from rlprm.runtime.supervision.memory import within_memory
@@ -55,6 +56,13 @@ class UpdateStats:
     DeepSpeed."""
     critic_grad_norm: float | None
     """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
+    ratio_min: float
+    """Smallest ratio π / π_old of a token, at any step."""
+    ratio_max: float
+    clip_low_fraction: float
+    """Share of tokens with a ratio below the clip range and a negative advantage."""
+    clip_high_fraction: float
+    """Share of tokens with a ratio above the clip range and a positive advantage."""
     steps: int
     skipped_steps: int
     """Steps that were left out: a number was not finite, or ratios had run away."""
@@ -102,13 +110,15 @@ def update(
     norms: list[GradientNorms] = []
     stopped, skipped, in_a_row = False, 0, 0
     token_budget = config.micro_batch_tokens
+    ratios, tokens = RatioReport(low=config.clip_low, high=config.clip_high), 0
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
                 (report, norm), token_budget = _step(
-                    engine, rows.tolist(), batch, credit, old, config, critic_only, token_budget
+                    engine, rows.tolist(), batch, credit, old, config, critic_only, token_budget, ratios
                 )
+                tokens += int(batch.layout.sampled[rows].sum())
                 wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
@@ -133,8 +143,10 @@ def update(
         )
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
     means["approx_kl"] = float(reports[-1][_APPROX_KL])
+    table = ratios.own(engine.processes.rank, engine.processes.count)
     return UpdateStats(
         **means,
+        **RatioReport.summary(engine.reduce_sum(table.to(engine.device)).cpu(), tokens=tokens),
         grad_norm=float(np.mean([norm.total for norm in norms])),
         policy_grad_norm=_mean([norm.policy for norm in norms]),
         critic_grad_norm=_mean([norm.critic for norm in norms]),
@@ -153,6 +165,7 @@ def _step(
     config: RLConfig,
     critic_only: bool,
     token_budget: int,
+    ratios: RatioReport,
 ) -> tuple[tuple[Tensor, GradientNorms], int]:
     """Take one optimiser step over some rows, if it is finite and the engine can leave it out.
 
@@ -168,7 +181,9 @@ def _step(
         sums = torch.zeros(len(REPORTS), device=engine.device)
         for number, part in enumerate(parts):
             with engine.accumulating(is_last=number == len(parts) - 1):
-                loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
+                loss, report = _losses(
+                    engine, part, batch, credit, old, config, denominators, critic_only, ratios
+                )
                 sums += report
                 engine.backward(loss)
         return sums
@@ -193,12 +208,16 @@ def _losses(
     config: RLConfig,
     denominators: Denominators,
     critic_only: bool,
+    ratios: RatioReport,
 ) -> tuple[Tensor, Tensor]:
     reading, sampled_BL = read_rows(engine, rows, batch, with_entropy=True)
     if not rows:  # see read_rows
         zero = 0.0 * (reading.logprobs.sum() + reading.values.sum())
         return zero, torch.zeros(len(REPORTS), device=engine.device)
     targets = select_targets(batch, credit, old, rows=rows, sampled_BL=sampled_BL, device=engine.device)
+    from_sampler = config.old_logprobs == "sampler"
+    denominator_N = targets.sampler_logprobs if from_sampler else targets.old_logprobs
+    ratios.add(reading.logprobs, denominator_N, targets.advantages)
     return total_loss(reading, targets, config, denominators, critic_only=critic_only)
 
 

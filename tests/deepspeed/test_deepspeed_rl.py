@@ -109,7 +109,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
         {
             name: value
             for name, value in json.loads(line).items()
-            if not name.startswith("time/") and name not in UNKNOWN
+            if not name.startswith(("time/", "memory/")) and name not in UNKNOWN
         }
         for line in lines
     ]
