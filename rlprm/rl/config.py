@@ -226,9 +226,17 @@ class RLConfig(TuningConfig, PolicyConfig):
         4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
     )
     on_alarm: str = setting(
-        "warn", "What follows when the alarm rings: warn, or stop (end training).",
-        choices=("warn", "stop"), group=_MONITOR,
+        "warn", "What follows when the alarm rings: warn, stop (end training), or rollback (to the best dev "
+        "result, with a lower learning rate).",
+        choices=("warn", "stop", "rollback"), group=_MONITOR,
     )  # fmt: skip
+    rollback_factor: float = setting(
+        0.5, "What a rollback multiplies the learning rate by.", above=0, most=1, group=_MONITOR,
+        recorded="changed",
+    )  # fmt: skip
+    max_rollbacks: int = setting(
+        2, "Rollbacks of a run; the next alarm ends training.", least=1, group=_MONITOR, recorded="changed"
+    )
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
@@ -289,6 +297,10 @@ class RLConfig(TuningConfig, PolicyConfig):
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)
         kept_count(self.keep_rollouts)
+        if self.on_alarm == "rollback" and (not self.eval_every or self.select != "best"):
+            raise ConfigError("on_alarm: got rollback, which needs eval_every above 0 and select best")
+        if self.on_alarm == "rollback" and self.max_staleness:
+            raise ConfigError("on_alarm: got rollback, allowed with max_staleness 1: warn, stop")
         self._check_credit()
 
     def _check_staleness(self) -> None:
@@ -433,6 +445,8 @@ class RLConfig(TuningConfig, PolicyConfig):
             found |= {"kl_loss": "kl_in reward"}
         if self.lr_schedule == "constant":
             found |= {"min_learning_rate": "lr_schedule constant"}
+        if self.on_alarm != "rollback":
+            found |= dict.fromkeys(("rollback_factor", "max_rollbacks"), f"on_alarm {self.on_alarm}")
         if not self.refresh_every:
             found |= {"refresh_kwargs": "refresh_every 0"}
         if not self.eval_every:

@@ -27,6 +27,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
 from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
+from rlprm.rl.keeping.rollback import drop_others, load_best, save_best
 from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.costs import peak_memory, tokens_per_second
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
@@ -39,7 +40,14 @@ from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import CollectionStopped, Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
-from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
+from rlprm.rl.state import (
+    Changes,
+    IterationFacts,
+    RunState,
+    next_state,
+    with_dev_outcome,
+    with_rollback,
+)
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
@@ -257,14 +265,16 @@ class RLTrainer:
         facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
             iteration + 1 == config.iterations
-            or (bool(facts.signs) and config.on_alarm == "stop")
+            or (bool(facts.signs) and self._ends_on_alarm())
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
             dev = self._measure_dev().means()
             row |= {f"eval/{name}": mean for name, mean in dev.items()}
             facts = replace(facts, dev_outcome=dev[config.outcome])
-        if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
+        rolls_back = bool(facts.signs) and config.on_alarm == "rollback" and not is_last
+        is_due = self.fresh.add(iteration, usable) or (rolls_back and config.refresh_every > 0)
+        if is_due and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
@@ -276,6 +286,8 @@ class RLTrainer:
         if self.changed:
             noted["changed"] = self.changed
             self.changed = {}
+        if rolls_back and self._roll_back():
+            noted["rollback"] = self.state.best_iteration
         self.journal.write({"iteration": iteration, **row, **noted})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
@@ -305,11 +317,28 @@ class RLTrainer:
         self.scorer = self._load_scorer(prm)
         return prm
 
+    def _ends_on_alarm(self) -> bool:
+        on_alarm, spent = self.config.on_alarm, self.state.rollbacks >= self.config.max_rollbacks
+        return on_alarm == "stop" or (on_alarm == "rollback" and spent)
+
+    def _roll_back(self) -> bool:
+        """Take up the best policy again, with a lower rate; returns whether its state is there."""
+        best = self.state.best_iteration
+        if not load_best(self.engine, self.folder, best):
+            log.warning("no rollback: the run has kept no whole state of its best policy, from %d", best)
+            return False
+        self._advance(with_rollback(self.state))
+        self.sampler.sync(self.engine, version=self.state.iteration)
+        log.warning("rollback %d: the policy is that after %d iterations", self.state.rollbacks, best)
+        return True
+
     def _advance(self, state: RunState) -> None:
         """Make a state the present one; a new best policy is saved, a new alarm is logged."""
         before, self.state = self.state, state
         if state.best_iteration != before.best_iteration:
             self.engine.save_policy(self.best_folder(), self.tokenizer)
+            if self.config.on_alarm == "rollback":
+                save_best(self.engine, self.folder, state.best_iteration)
         if self.processes.is_main:
             for sign, text in state.alarms.items():
                 if sign not in before.alarms:
@@ -370,7 +399,8 @@ class RLTrainer:
             return measure_on(self.sampler, config, Split.DEV, config.eval_tasks, config.eval_samples)
 
     def _rate_factor(self, iteration: int) -> float:
-        return learning_rate_factor(
+        lowered = self.config.rollback_factor**self.state.rollbacks
+        return lowered * learning_rate_factor(
             iteration,
             self.config.iterations,
             schedule=self.config.lr_schedule,
@@ -403,7 +433,9 @@ class RLTrainer:
 
     def _undeclared_sign(self, row: Mapping[str, Any]) -> dict[str, str]:
         # Rows of a run that an earlier version began, and of one with end: on_success, lack the metric.
-        counted = [r for r in (*self.journal.rows, row) if "rollout/declared_success" in r]
+        since = self.state.rolled_back_at
+        rows = [r for r in self.journal.rows if r["iteration"] >= since]
+        counted = [r for r in (*rows, row) if "rollout/declared_success" in r]
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
@@ -425,4 +457,5 @@ class RLTrainer:
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)
+                drop_others(self.folder, self.state.best_iteration)
             self._saved_at = self.state.iteration

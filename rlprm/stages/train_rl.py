@@ -338,6 +338,7 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         "tokens": state.tokens,
         "seconds": dict(state.seconds),
         "alarm": list(state.alarms.values()),
+        "rollbacks": state.rollbacks,
     }
     rounding = _rounding(trainer)
     if rounding is not None:
