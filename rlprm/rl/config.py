@@ -43,17 +43,19 @@ class RLConfig(TuningConfig, PolicyConfig):
 
     # Reward and credit
     prm: str = setting(
-        "", "Folder of the PRM whose values are the dense signal; none for reward outcome.", group=_CREDIT
-    )
+        "", "Folder of the PRM whose values are the dense signal; none for an estimator without one.",
+        group=_CREDIT,
+    )  # fmt: skip
     reward: str = setting(
-        "progress", "Step reward: progress, outcome, promise, min, terminal, ...",
+        "outcome", "Step reward: outcome, progress, promise, min, terminal, ...",
         family="step reward", kwargs="reward_kwargs", group=_CREDIT,
     )  # fmt: skip
     reward_kwargs: dict[str, Any] = setting(
         {}, "Settings of the reward, e.g. reward_kwargs.scale.", group=_CREDIT
     )
     advantage: str = setting(
-        "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ...",
+        "outcome_plus_progress",
+        "Advantages: outcome_plus_progress, prm_critic, turn_gae, token_gae, group, leave_one_out, ...",
         family="advantage estimator", kwargs="advantage_kwargs", group=_CREDIT,
     )  # fmt: skip
     advantage_kwargs: dict[str, Any] = setting(
@@ -92,8 +94,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         group=_TASKS,
     )  # fmt: skip
     min_usable_share: float = setting(
-        0.5, "Least share of an iteration's episodes that must not have failed; below it the run ends, and "
-        "goes on from there when the cause is mended.",
+        0.5, "Least share of episodes that must have worked; below it the run ends.",
         least=0, most=1, group=_TASKS, recorded="never",
     )  # fmt: skip
     temperature: float = setting(1.0, "Sampling temperature.", above=0, group="Policy")
@@ -226,24 +227,22 @@ class RLConfig(TuningConfig, PolicyConfig):
         4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
     )
     on_alarm: str = setting(
-        "warn", "What follows when the alarm rings: warn, stop (end training), or rollback (to the best dev "
-        "result, with a lower learning rate).",
+        "warn", "What follows when the alarm rings: warn, stop, or rollback (to the best dev result).",
         choices=("warn", "stop", "rollback"), group=_MONITOR,
     )  # fmt: skip
     rollback_factor: float = setting(
-        0.5, "What a rollback multiplies the learning rate by.", above=0, most=1, group=_MONITOR,
+        0.5, "Factor of the learning rate after a rollback.", above=0, most=1, group=_MONITOR,
         recorded="changed",
     )  # fmt: skip
     max_rollbacks: int = setting(
-        2, "Rollbacks of a run; the next alarm ends training.", least=1, group=_MONITOR, recorded="changed"
+        2, "Rollbacks of a run; the next alarm ends it.", least=1, group=_MONITOR, recorded="changed"
     )
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
     heartbeat_timeout: float = setting(
         600.0,
-        "Seconds after which the run ends if another process of the launch is stopped or gone, or if all "
-        "wait for each other; 0: never. Long work of a process counts as life.",
+        "Seconds without life in another process that end the run; 0: no limit.",
         least=0, group=_MONITOR, recorded="never",
     )  # fmt: skip
     table_every: int = setting(
@@ -258,12 +257,11 @@ class RLConfig(TuningConfig, PolicyConfig):
     )
     keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.", least=1, group=_KEEPING)
     keep_rollouts: str = setting(
-        "none", "Episodes that are kept in output_dir/rollouts: none, all, or those of the last N iterations "
-        "(last N).",
+        "none", "Episodes kept in rollouts/: none, all, or last N (iterations).",
         group=_KEEPING, recorded="never",
     )  # fmt: skip
     save_on_preemption: bool = setting(
-        True, "Save a checkpoint when SIGTERM or SIGINT ends the run.", group=_KEEPING, recorded="never"
+        True, "Save a checkpoint on SIGTERM and SIGINT.", group=_KEEPING, recorded="never"
     )
     output_dir: str = setting("runs/rl", "Where the policy, logs and checkpoints go.", group=_KEEPING)
 
@@ -332,7 +330,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         if not self.prm and self.uses_prm:
             raise ConfigError(
                 f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
-                "values of a PRM; set it, or choose reward outcome and another estimator"
+                "values of a PRM; set it, or choose reward outcome and an estimator without, e.g. turn_gae"
             )
         if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
             raise ConfigError(

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from rlprm import envs
 from rlprm.data.message_counts import thought_shares
 from rlprm.errors import EpisodesLostError
+from rlprm.models.manifest import Manifest
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
 from rlprm.rl.checkpoints import Journal, save_checkpoint
@@ -117,6 +118,8 @@ class RLTrainer:
             self.num_tasks = envs.count_tasks(
                 config.environment, Split.TRAIN, config.first_task, config.num_tasks, config.env_kwargs
             )
+        self.prm_env_steps = _prm_env_steps(config)
+        """Steps of the episodes that the first PRM was trained on; None if they are not known."""
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
         self._before: dict[str, float] = {}
@@ -261,6 +264,8 @@ class RLTrainer:
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
+        if self.prm_env_steps is not None:
+            row["rollout/env_steps_total"] = so_far.env_steps + self.prm_env_steps
         signs = self._watch_signs(usable, values, credit)
         facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
@@ -459,3 +464,10 @@ class RLTrainer:
                     shutil.rmtree(older)
                 drop_others(self.folder, self.state.best_iteration)
             self._saved_at = self.state.iteration
+
+
+def _prm_env_steps(config: RLConfig) -> int | None:
+    """Return the environment steps that the run owes to its PRM; None if the PRM does not say."""
+    if not config.prm or not (config.uses_prm or config.trains_critic):
+        return 0
+    return Manifest.load(config.prm).env_steps
