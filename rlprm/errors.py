@@ -159,10 +159,33 @@ class EpisodesFailedError(RlprmError, RuntimeError):
     """No episode of several worked: there is nothing to go on with."""
 
 
+class EpisodesLostError(RlprmError, RuntimeError):
+    """Too many episodes of an iteration failed; the run can go on once their cause is mended."""
+
+    exit_status = 1
+
+
 class ServersGoneError(RlprmError, ConnectionError):
     """No server answers any more; what is stored so far is kept, and the same command goes on from there."""
 
     exit_status = 1
+
+
+class OutOfDeviceMemoryError(RlprmError, RuntimeError):
+    """The memory of the device is too small for a setting, and for half of it."""
+
+
+class RunInterruptedError(RlprmError, RuntimeError):
+    """A signal has ended a run that can be resumed.
+
+    Args:
+        message: for the user.
+        exit_status: 128 plus the number of the signal.
+    """
+
+    def __init__(self, message: str, *, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class TrainingError(RlprmError, RuntimeError):

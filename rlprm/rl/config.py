@@ -10,6 +10,7 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.errors import ConfigError
 from rlprm.policies.config import PolicyConfig
+from rlprm.rl.keeping.episodes import kept_count
 from rlprm.rl.schedule import LR_SCHEDULES, round_limits
 from rlprm.runtime.settings import setting
 from rlprm.runtime.tracking import TRACKERS, require_tracker
@@ -91,6 +92,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     round_limits: dict[str, Any] = setting(
         {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}.",
         group=_TASKS,
+    )  # fmt: skip
+    min_usable_share: float = setting(
+        0.5, "Least share of episodes that must have worked; below it the run ends.",
+        least=0, most=1, group=_TASKS, recorded="never",
     )  # fmt: skip
     temperature: float = setting(1.0, "Sampling temperature.", above=0, group="Policy")
     # The update
@@ -222,12 +227,24 @@ class RLConfig(TuningConfig, PolicyConfig):
         4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
     )
     on_alarm: str = setting(
-        "warn", "What follows when the alarm rings: warn, or stop (end training).",
-        choices=("warn", "stop"), group=_MONITOR,
+        "warn", "What follows when the alarm rings: warn, stop, or rollback (to the best dev result).",
+        choices=("warn", "stop", "rollback"), group=_MONITOR,
     )  # fmt: skip
+    rollback_factor: float = setting(
+        0.5, "Factor of the learning rate after a rollback.", above=0, most=1, group=_MONITOR,
+        recorded="changed",
+    )  # fmt: skip
+    max_rollbacks: int = setting(
+        2, "Rollbacks of a run; the next alarm ends it.", least=1, group=_MONITOR, recorded="changed"
+    )
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
+    heartbeat_timeout: float = setting(
+        600.0,
+        "Seconds without life in another process that end the run; 0: no limit.",
+        least=0, group=_MONITOR, recorded="never",
+    )  # fmt: skip
     table_every: int = setting(
         10, "Iterations between tables of trajectories for the tracker; 0: none.", least=0, group=_KEEPING
     )
@@ -239,6 +256,13 @@ class RLConfig(TuningConfig, PolicyConfig):
         10, "Iterations between resumable checkpoints; 0: none.", least=0, group=_KEEPING
     )
     keep_checkpoints: int = setting(2, "Newest checkpoints that are kept.", least=1, group=_KEEPING)
+    keep_rollouts: str = setting(
+        "none", "Episodes kept in rollouts/: none, all, or last N (iterations).",
+        group=_KEEPING, recorded="never",
+    )  # fmt: skip
+    save_on_preemption: bool = setting(
+        True, "Save a checkpoint on SIGTERM and SIGINT.", group=_KEEPING, recorded="never"
+    )
     output_dir: str = setting("runs/rl", "Where the policy, logs and checkpoints go.", group=_KEEPING)
 
     def __post_init__(self) -> None:
@@ -270,6 +294,11 @@ class RLConfig(TuningConfig, PolicyConfig):
         if self.refresh_every and not self.prm:
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)
+        kept_count(self.keep_rollouts)
+        if self.on_alarm == "rollback" and (not self.eval_every or self.select != "best"):
+            raise ConfigError("on_alarm: got rollback, which needs eval_every above 0 and select best")
+        if self.on_alarm == "rollback" and self.max_staleness:
+            raise ConfigError("on_alarm: got rollback, allowed with max_staleness 1: warn, stop")
         self._check_credit()
 
     def _check_staleness(self) -> None:
@@ -414,6 +443,8 @@ class RLConfig(TuningConfig, PolicyConfig):
             found |= {"kl_loss": "kl_in reward"}
         if self.lr_schedule == "constant":
             found |= {"min_learning_rate": "lr_schedule constant"}
+        if self.on_alarm != "rollback":
+            found |= dict.fromkeys(("rollback_factor", "max_rollbacks"), f"on_alarm {self.on_alarm}")
         if not self.refresh_every:
             found |= {"refresh_kwargs": "refresh_every 0"}
         if not self.eval_every:

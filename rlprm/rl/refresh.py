@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.manifest import Manifest
 from rlprm.rl.config import RLConfig
+from rlprm.rl.keeping.episodes import meta_of_episodes, of_one_policy
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import Trajectory
 
@@ -54,16 +54,11 @@ class FreshTrajectories:
         if self.processes.is_main:
             if iteration % every == 0:  # left by a killed run that did not resume from there
                 shutil.rmtree(self._trajectories(iteration), ignore_errors=True)
-            config = self.config
-            meta = {
-                "environment": config.environment, "env_kwargs": config.env_kwargs, "end": config.end,
-                "round_limit": config.round_limit, "prompt": config.prompt,
-                "action_format": config.action_format, "temperature": config.temperature,
-                "first_iteration": iteration // every * every, "output_dir": config.output_dir,
-                **config.environment_sources(),
-            }  # fmt: skip
+            meta = meta_of_episodes(
+                self.config, self.config.output_dir, first_iteration=iteration // every * every
+            )
             store = TrajectoryStore.create(self._trajectories(iteration), meta)
-            store.write(iteration % every, [_of_one_policy(t, trajectories[0]) for t in trajectories])
+            store.write(iteration % every, of_one_policy(trajectories))
         return (iteration + 1) % every == 0
 
     @collective
@@ -98,8 +93,3 @@ class FreshTrajectories:
     def _trajectories(self, iteration: int) -> Path:
         every = self.config.refresh_every
         return self.folder / f"trajectories-{iteration // every * every:06d}"
-
-
-def _of_one_policy(trajectory: Trajectory, first: Trajectory) -> Trajectory:
-    """Call the policies of a window by one name: the PRM learns from all of them alike."""
-    return replace(trajectory, policy=f"{first.policy.rpartition('-')[0]}-rl")

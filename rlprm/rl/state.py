@@ -20,12 +20,14 @@ __all__ = [
     "next_state",
     "with_changes",
     "with_dev_outcome",
+    "with_rollback",
 ]
 
 FUTURE = frozenset(
     {
         "iterations", "max_env_steps", "learning_rate", "wave_size", "gradient_checkpointing",
         "eval_every", "eval_tasks", "eval_samples", "test_tasks", "test_samples", "on_alarm",
+        "rollback_factor", "max_rollbacks",
     }
 )  # fmt: skip
 """Settings that decide what is still to come alone."""
@@ -61,6 +63,10 @@ class RunState:
     """Factor of the learning rate there."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each phase."""
+    rollbacks: int = 0
+    """How often the run has gone back to its best policy."""
+    rolled_back_at: int = 0
+    """Iterations behind the last time."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,19 @@ def with_dev_outcome(state: RunState, outcome: float) -> RunState:
     if outcome <= state.best_success:
         return state
     return replace(state, best_success=outcome, best_iteration=state.iteration)
+
+
+def with_rollback(state: RunState) -> RunState:
+    """Return the state after the weights of the best policy were taken up again; the alarm begins anew.
+
+    Iterations are counted on, so that other tasks follow than those that led astray.
+    """
+    return replace(
+        state,
+        rollbacks=state.rollbacks + 1,
+        rolled_back_at=state.iteration,
+        watched_from=state.iteration,
+    )
 
 
 def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlprm import envs
 from rlprm.data.message_counts import thought_shares
-from rlprm.errors import TrainingError
+from rlprm.errors import EpisodesLostError
 from rlprm.models.manifest import Manifest
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
@@ -27,7 +27,10 @@ from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
+from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
+from rlprm.rl.keeping.rollback import drop_others, load_best, save_best
 from rlprm.rl.monitor.alarm import alarms
+from rlprm.rl.monitor.costs import peak_memory, tokens_per_second
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
@@ -36,12 +39,21 @@ from rlprm.rl.monitor.watch import Sign, read_watched, watched
 from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
-from rlprm.rl.samplers.base import Sampler
+from rlprm.rl.samplers.base import CollectionStopped, Sampler
 from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
-from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
+from rlprm.rl.state import (
+    Changes,
+    IterationFacts,
+    RunState,
+    next_state,
+    with_dev_outcome,
+    with_rollback,
+)
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
+from rlprm.runtime.supervision.memory import within_memory
+from rlprm.runtime.supervision.signals import Signals
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
@@ -68,6 +80,7 @@ class RLTrainer:
         changed: settings that have changed since the checkpoint; the journal keeps them.
         tracker: for metrics; used by the first process only.
         ahead: runs the next iteration's episodes meanwhile; None if each iteration waits for its own.
+        signals: what has asked the run to end.
     """
 
     def __init__(
@@ -84,6 +97,7 @@ class RLTrainer:
         changed: Changes,
         tracker: Tracker,
         ahead: Ahead | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self.config, self.engine, self.sampler, self.tokenizer = config, engine, sampler, tokenizer
         self.load_scorer, self.state, self.settings, self.tracker = load_scorer, state, settings, tracker
@@ -92,6 +106,12 @@ class RLTrainer:
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
+        self.kept = KeptEpisodes(
+            self.folder,
+            config.keep_rollouts,
+            meta_of_episodes(config, config.output_dir),
+            writes=self.processes.is_main,
+        )
         self.fresh = FreshTrajectories(config, self.processes, refresh)
         self.num_tasks = config.num_tasks
         if config.shuffle_tasks:
@@ -102,7 +122,12 @@ class RLTrainer:
         """Steps of the episodes that the first PRM was trained on; None if they are not known."""
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
+        self._before: dict[str, float] = {}
+        """Dev results before RL, until the journal has them."""
         self._watch = Stopwatch()
+        self._signals = signals or Signals()
+        self._saved_at = state.iteration
+        """Iterations behind the newest checkpoint; 0 without one."""
         sampler.sync(engine, version=state.iteration)
 
     @collective
@@ -110,9 +135,15 @@ class RLTrainer:
         """Run the remaining iterations.
 
         Raises:
-            TrainingError: if a number is not finite, every episode of an iteration failed, or the sampler
-            acts with another policy than the one that is trained.
+            TrainingError: if a number is not finite, or the sampler acts with another policy than the one
+            that is trained.
+            EpisodesLostError: if too many episodes of an iteration failed; after a checkpoint is written.
+            RunInterruptedError: after a signal, where the run can be resumed from; see :meth:`_end_if_asked`.
         """
+        with self._signals.deferred():
+            self._train()
+
+    def _train(self) -> None:
         config, done = self.config, self.state.iteration
         bar = tqdm(
             total=config.iterations, initial=done, desc="train-rl", unit="iteration",
@@ -121,8 +152,8 @@ class RLTrainer:
         with bar:
             if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
-                dev_outcome = self._measure_dev().means()[config.outcome]
-                self._advance(with_dev_outcome(self.state, dev_outcome))
+                self._before = self._measure_dev().means()
+                self._advance(with_dev_outcome(self.state, self._before[config.outcome]))
             for iteration in range(done, config.iterations):
                 row, is_last = self._iterate(iteration)
                 bar.update(1)
@@ -132,6 +163,29 @@ class RLTrainer:
                     break  # without a checkpoint: a run that resumed from it would train on
                 if config.save_every and (iteration + 1) % config.save_every == 0:
                     self._save()
+                self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End the run if a process of the launch has received a signal.
+
+        Called where weights, optimiser and state are those at the end of an iteration: before the next one,
+        after its rollouts and before its update.
+
+        Raises:
+            RunInterruptedError: in all processes, after a checkpoint is written.
+        """
+        number = max(self.processes.gather_all(self._signals.received()))
+        if number:
+            if self.config.save_on_preemption:
+                self._save_if_new()
+            raise self._signals.interruption(
+                number, f"{self._saved_at} iterations are in the last checkpoint"
+            )
+
+    def _save_if_new(self) -> None:
+        """Save a checkpoint unless the newest one has the same iterations already."""
+        if self._saved_at < self.state.iteration:
+            self._save()
 
     def _thought_metrics(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         renderer = self.sampler.policy.renderer
@@ -144,24 +198,36 @@ class RLTrainer:
         """Run one iteration; returns its metrics, and whether it is the last."""
         config = self.config
         with self._watch.time("rollout"):
-            trajectories, staleness = self._episodes(iteration)
+            try:
+                trajectories, staleness = self._episodes(iteration)
+            except CollectionStopped:
+                self._end_if_asked()
+                raise
         usable, failed = split_failed(trajectories)
         self.newest = usable
-        if not usable:
-            raise TrainingError(
-                f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
+        self.kept.add(iteration, trajectories)
+        if not usable or len(usable) < config.min_usable_share * len(trajectories):
+            self._save_if_new()
+            raise EpisodesLostError(
+                f"{len(failed)} of {len(trajectories)} episodes of iteration {iteration} failed (allowed by "
+                f"min_usable_share: {config.min_usable_share:g} usable), the first one: {failed[0].error}; "
+                "mend the cause and run the same command again to go on"
             )
         batch = Batch.from_trajectories(usable, outcome=config.outcome)
         with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
         values = prm_values(scores) if scores else None
         with self._watch.time("evaluate"):
-            old = read_old_logprobs(
-                self.engine, batch,
-                token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
-                policy_rows=rows_to_read(
-                    config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+            chosen = rows_to_read(
+                config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+            )
+            old, _ = within_memory(
+                lambda tokens: read_old_logprobs(
+                    self.engine, batch,
+                    token_budget=tokens, with_reference=config.kl_coef > 0, policy_rows=chosen,
                 ),
+                config.micro_batch_tokens,
+                setting="micro_batch_tokens", again=self.processes.count == 1,
             )  # fmt: skip
         if not staleness:  # older weights differ by what was learned; sync compares those that wrote
             refuse_mismatch(
@@ -170,6 +236,8 @@ class RLTrainer:
                 temperature=config.temperature, iteration=iteration,
             )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())
+        if self.ahead is None:  # a checkpoint would lack the episodes that servers are running
+            self._end_if_asked()
         with self._watch.time("update"):
             stats = update(
                 self.engine, batch, credit, old, config,
@@ -202,23 +270,29 @@ class RLTrainer:
         facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
             iteration + 1 == config.iterations
-            or (bool(facts.signs) and config.on_alarm == "stop")
+            or (bool(facts.signs) and self._ends_on_alarm())
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
             dev = self._measure_dev().means()
             row |= {f"eval/{name}": mean for name, mean in dev.items()}
             facts = replace(facts, dev_outcome=dev[config.outcome])
-        if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
+        rolls_back = bool(facts.signs) and config.on_alarm == "rollback" and not is_last
+        is_due = self.fresh.add(iteration, usable) or (rolls_back and config.refresh_every > 0)
+        if is_due and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
-        row |= seconds
+        row |= {**seconds, **self._costs(seconds, batch)}
+        row |= {f"before/{name}": mean for name, mean in self._before.items()}
+        self._before = {}
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
         noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
         if self.changed:
             noted["changed"] = self.changed
             self.changed = {}
+        if rolls_back and self._roll_back():
+            noted["rollback"] = self.state.best_iteration
         self.journal.write({"iteration": iteration, **row, **noted})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
@@ -226,6 +300,18 @@ class RLTrainer:
                 rows = table_rows(usable[:_TABLE_EPISODES], scores)
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
+
+    def _costs(self, seconds: Mapping[str, float], batch: Batch) -> dict[str, float]:
+        """Return tokens a second by phase, and the highest peaks of memory over the processes."""
+        read = sum(batch.widths_B)
+        tokens = {
+            "rollout": int(batch.layout.sampled.sum()),
+            "score": read if self.scorer else 0,
+            "update": read * self.config.ppo_epochs,
+        }
+        rates = tokens_per_second({k.removeprefix("time/"): v for k, v in seconds.items()}, tokens)
+        peaks = self.processes.gather_all(peak_memory())
+        return {**rates, **{name: max(peak[name] for peak in peaks) for name in peaks[0]}}
 
     @collective
     def _refresh(self, iteration: int) -> str:
@@ -236,11 +322,28 @@ class RLTrainer:
         self.scorer = self._load_scorer(prm)
         return prm
 
+    def _ends_on_alarm(self) -> bool:
+        on_alarm, spent = self.config.on_alarm, self.state.rollbacks >= self.config.max_rollbacks
+        return on_alarm == "stop" or (on_alarm == "rollback" and spent)
+
+    def _roll_back(self) -> bool:
+        """Take up the best policy again, with a lower rate; returns whether its state is there."""
+        best = self.state.best_iteration
+        if not load_best(self.engine, self.folder, best):
+            log.warning("no rollback: the run has kept no whole state of its best policy, from %d", best)
+            return False
+        self._advance(with_rollback(self.state))
+        self.sampler.sync(self.engine, version=self.state.iteration)
+        log.warning("rollback %d: the policy is that after %d iterations", self.state.rollbacks, best)
+        return True
+
     def _advance(self, state: RunState) -> None:
         """Make a state the present one; a new best policy is saved, a new alarm is logged."""
         before, self.state = self.state, state
         if state.best_iteration != before.best_iteration:
             self.engine.save_policy(self.best_folder(), self.tokenizer)
+            if self.config.on_alarm == "rollback":
+                save_best(self.engine, self.folder, state.best_iteration)
         if self.processes.is_main:
             for sign, text in state.alarms.items():
                 if sign not in before.alarms:
@@ -256,15 +359,22 @@ class RLTrainer:
     def _episodes(self, iteration: int) -> tuple[list[Trajectory], float]:
         """Return the episodes of an iteration, and how many versions older their weights are."""
         ready = None if self.ahead is None else self.ahead.take()
-        trajectories = self.collect(iteration) if ready is None else ready
+        stop = None if self.ahead else self._signals.received
+        trajectories = self.collect(iteration, stop=stop) if ready is None else ready
         if self.ahead is not None and iteration + 1 < self.config.iterations:
             self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
         return trajectories, float(ready is not None)
 
     @collective
-    def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
-        """Run the episodes of an iteration, or the first of them; every process gets all."""
-        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration))
+    def collect(
+        self, iteration: int, *, at_most: int | None = None, stop: Callable[[], object] | None = None
+    ) -> list[Trajectory]:
+        """Run the episodes of an iteration, or the first of them; every process gets all.
+
+        Raises:
+            CollectionStopped: see :meth:`rlprm.rl.samplers.base.Sampler.collect`.
+        """
+        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration), stop=stop)
 
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
@@ -294,7 +404,8 @@ class RLTrainer:
             return measure_on(self.sampler, config, Split.DEV, config.eval_tasks, config.eval_samples)
 
     def _rate_factor(self, iteration: int) -> float:
-        return learning_rate_factor(
+        lowered = self.config.rollback_factor**self.state.rollbacks
+        return lowered * learning_rate_factor(
             iteration,
             self.config.iterations,
             schedule=self.config.lr_schedule,
@@ -327,7 +438,9 @@ class RLTrainer:
 
     def _undeclared_sign(self, row: Mapping[str, Any]) -> dict[str, str]:
         # Rows of a run that an earlier version began, and of one with end: on_success, lack the metric.
-        counted = [r for r in (*self.journal.rows, row) if "rollout/declared_success" in r]
+        since = self.state.rolled_back_at
+        rows = [r for r in self.journal.rows if r["iteration"] >= since]
+        counted = [r for r in (*rows, row) if "rollout/declared_success" in r]
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
@@ -349,6 +462,8 @@ class RLTrainer:
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)
+                drop_others(self.folder, self.state.best_iteration)
+            self._saved_at = self.state.iteration
 
 
 def _prm_env_steps(config: RLConfig) -> int | None:

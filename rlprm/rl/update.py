@@ -21,8 +21,10 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, OldLogprobs
 from rlprm.rl.engine import Engine, GradientNorms
 from rlprm.rl.losses import REPORTS, Denominators, count_denominators, select_targets, total_loss
+from rlprm.rl.monitor.ratios import RatioReport
 from rlprm.rl.old_logprobs import own_micro_batches, read_rows
 from rlprm.runtime.processes import collective
+from rlprm.runtime.supervision.memory import within_memory
 
 __all__ = ["UpdateStats", "update"]
 
@@ -54,6 +56,13 @@ class UpdateStats:
     DeepSpeed."""
     critic_grad_norm: float | None
     """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
+    ratio_min: float
+    """Smallest ratio π / π_old of a token, at any step."""
+    ratio_max: float
+    clip_low_fraction: float
+    """Share of tokens with a ratio below the clip range and a negative advantage."""
+    clip_high_fraction: float
+    """Share of tokens with a ratio above the clip range and a positive advantage."""
     steps: int
     skipped_steps: int
     """Steps that were left out: a number was not finite, or ratios had run away."""
@@ -88,22 +97,32 @@ def update(
 
     A step whose loss or gradient is not finite, or whose ratios have run away, is left out, except under
     DeepSpeed. So is the step at which the policy is found beyond ``target_kl``, which ends the update.
+    If memory runs out in one process, the step is begun again with half of ``micro_batch_tokens``, which hold
+    for the rest of the update; the gradients are the same up to rounding.
 
     Raises:
         TrainingError: if several steps in a row are not finite, or one of them under DeepSpeed.
+        OutOfDeviceMemoryError: if the memory is too small for half, too, or runs out in one of several
+            processes or under DeepSpeed.
     """
     generator = np.random.default_rng(seed)
     limit = math.inf if config.target_kl is None or critic_only else config.target_kl
     reports: list[Tensor] = []
     norms: list[GradientNorms] = []
     stopped, skipped, in_a_row, moved = False, 0, 0, 0.0
+    token_budget = config.micro_batch_tokens
+    ratios, tokens = RatioReport(low=config.clip_low, high=config.clip_high), 0
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
                 # The first step is always taken: with the sampler's log-probabilities its KL is rounding.
                 bound = limit if reports else math.inf
-                report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only, bound)
+                (report, norm), token_budget = _step(
+                    engine, rows.tolist(), batch, credit, old, config, critic_only, bound,
+                    token_budget=token_budget, ratios=ratios,
+                )  # fmt: skip
+                tokens += int(batch.layout.sampled[rows].sum())
                 wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
@@ -129,8 +148,10 @@ def update(
         )
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
     means["approx_kl"] = moved
+    table = ratios.own(engine.processes.rank, engine.processes.count)
     return UpdateStats(
         **means,
+        **RatioReport.summary(engine.reduce_sum(table.to(engine.device)).cpu(), tokens=tokens),
         grad_norm=float(np.mean([norm.total for norm in norms])),
         policy_grad_norm=_mean([norm.policy for norm in norms]),
         critic_grad_norm=_mean([norm.critic for norm in norms]),
@@ -149,30 +170,46 @@ def _step(
     config: RLConfig,
     critic_only: bool,
     limit: float,
-) -> tuple[Tensor, GradientNorms | None]:
+    *,
+    token_budget: int,
+    ratios: RatioReport,
+) -> tuple[tuple[Tensor, GradientNorms | None], int]:
     """Take one optimiser step over some rows, unless it is not finite or the policy has moved too far.
 
     An engine that cannot leave out a step takes it.
 
     Returns:
-        The reports, and the norms before clipping; None if the policy has moved beyond the limit.
+        The reports, and the norms before clipping, None if the policy has moved beyond the limit; the tokens
+        that the memory suffices for.
     """
     denominators = count_denominators(batch, credit, rows)
-    parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
-    sums = torch.zeros(len(REPORTS), device=engine.device)
-    for number, part in enumerate(parts):
-        with engine.accumulating(is_last=number == len(parts) - 1):
-            loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
-            sums += report
-            engine.backward(loss)
+
+    def accumulate(tokens: int) -> Tensor:
+        if tokens < token_budget:
+            engine.skip()  # gradients of the attempt that failed
+        parts = list(own_micro_batches(engine, rows, batch, tokens))
+        sums = torch.zeros(len(REPORTS), device=engine.device)
+        for number, part in enumerate(parts):
+            with engine.accumulating(is_last=number == len(parts) - 1):
+                loss, report = _losses(
+                    engine, part, batch, credit, old, config, denominators, critic_only, ratios
+                )
+                sums += report
+                engine.backward(loss)
+        return sums
+
+    sums, fitting = within_memory(
+        accumulate, token_budget,
+        setting="micro_batch_tokens", again=engine.CAN_SKIP and engine.processes.count == 1,
+    )  # fmt: skip
     reduced = engine.reduce_sum(sums).cpu()
     if engine.CAN_SKIP and _wrong_number(reduced):
         engine.skip()
-        return reduced, GradientNorms(math.nan)
+        return (reduced, GradientNorms(math.nan)), fitting
     if engine.CAN_SKIP and float(reduced[_APPROX_KL]) > limit:
         engine.skip()
-        return reduced, None
-    return reduced, engine.step()
+        return (reduced, None), fitting
+    return (reduced, engine.step()), fitting
 
 
 def _losses(
@@ -184,12 +221,16 @@ def _losses(
     config: RLConfig,
     denominators: Denominators,
     critic_only: bool,
+    ratios: RatioReport,
 ) -> tuple[Tensor, Tensor]:
     reading, sampled_BL = read_rows(engine, rows, batch, with_entropy=True)
     if not rows:  # see read_rows
         zero = 0.0 * (reading.logprobs.sum() + reading.values.sum())
         return zero, torch.zeros(len(REPORTS), device=engine.device)
     targets = select_targets(batch, credit, old, rows=rows, sampled_BL=sampled_BL, device=engine.device)
+    from_sampler = config.old_logprobs == "sampler"
+    denominator_N = targets.sampler_logprobs if from_sampler else targets.old_logprobs
+    ratios.add(reading.logprobs, denominator_N, targets.advantages)
     return total_loss(reading, targets, config, denominators, critic_only=critic_only)
 
 

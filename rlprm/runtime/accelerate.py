@@ -21,6 +21,11 @@ from rlprm.runtime.resources import LAUNCH_FILES, find_file, resource_folder
 
 STAGES = ("sft", "train-prm", "train-rl")
 """Stages that train; the others share their work out without DeepSpeed."""
+FSDP_REFUSED = (
+    "accelerate_config: got distributed_type FSDP, allowed for train-rl: MULTI_GPU, MULTI_CPU, NO, DEEPSPEED "
+    "(zero2 and zero3 split the optimiser's state and the weights as FSDP does)"
+)
+"""Agent RL acts with the weights between updates and clips policy and critic apart."""
 _CONFIG, _PROCESSES, _DETAILS = "--accelerate_config", "--num_processes", "--deepspeed_config_file"
 
 
@@ -57,7 +62,10 @@ def launch_of(stage: str, arguments: Sequence[str]) -> Launch | None:
     if processes is not None and not (processes.isdigit() and int(processes)):
         raise ConfigError(f"num_processes: got {processes!r}, allowed: 1 or more")
     file = _file(name)
-    details = _details(file, _read(file))
+    content = _read(file)
+    if stage == "train-rl" and content["distributed_type"] == "FSDP":
+        raise ConfigError(FSDP_REFUSED)
+    details = _details(file, content)
     options = [] if processes is None else [_PROCESSES, processes]
     options += [] if details is None else [_DETAILS, str(details)]
     # -P: the launcher does not import from the current folder, whose torch.py may be the user's.

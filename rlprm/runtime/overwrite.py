@@ -70,6 +70,8 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
         *_within("best/iteration-*", _MODEL), *_within("best/iteration-*/adapter", [*_MODEL, *_ADAPTER]),
         *_within("checkpoints/iteration-*", _ENGINE),
         *_within("checkpoints/iteration-*/pytorch_model", ["*.pt"]),
+        *_within("rollback/iteration-*", _ENGINE), *_within("rollback/iteration-*/pytorch_model", ["*.pt"]),
+        *_within("rollouts", _SHARDS), *_within("checkpoints/iteration-*/rollouts", _SHARDS), "wandb.json",
         *_within("refresh/trajectories-*", _SHARDS), *_within("refresh/prm-*", _TRAINED),
         "refresh/prm-*/adapter/*",
     ),

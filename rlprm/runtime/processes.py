@@ -21,6 +21,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from rlprm.errors import ConfigError, TrainingError
+from rlprm.runtime.supervision.heartbeat import waiting
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -144,14 +145,16 @@ class Processes:
         if self.count == 1:
             return [own]
         every: list[Any] = [None] * self.count
-        distributed.all_gather_object(every, own)
+        with waiting("gather_all"):
+            distributed.all_gather_object(every, own)
         return every
 
     @collective
     def wait(self) -> None:
         """Wait until every process has come this far."""
         if self.count > 1:
-            distributed.barrier()
+            with waiting("wait"):
+                distributed.barrier()
 
 
 SINGLE_PROCESS = Processes()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rlprm.errors import ConfigError
+from rlprm.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
+_WANDB = "wandb.json"
 TRACKERS = ("none", "wandb", "tensorboard")
 
 
@@ -49,12 +52,16 @@ class Tracker:
         name: of the run.
         config: shown with it.
         folder: where TensorBoard's files go.
+        resumes: whether a run that was begun in the folder goes on, instead of a new one. Its id is kept in
+            ``wandb.json`` there. TensorBoard shows the files of one folder as one run anyway.
 
     Raises:
         ConfigError: for an unknown tracker, or one that is not installed.
     """
 
-    def __init__(self, report_to: str, *, name: str, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, report_to: str, *, name: str, config: Mapping[str, Any], folder: Path, resumes: bool = False
+    ) -> None:
         if report_to not in TRACKERS:
             raise ConfigError(f"report_to: got {report_to!r}, allowed: {', '.join(TRACKERS)}")
         self._wandb: Any = None
@@ -63,7 +70,8 @@ class Tracker:
             prepare(report_to)
             import wandb  # slow to import, and not needed by most runs
 
-            self._wandb = wandb.init(name=name, config=dict(config))
+            again: dict[str, Any] = {"id": _wandb_id(folder), "resume": "allow"} if resumes else {}
+            self._wandb = wandb.init(name=name, config=dict(config), **again)
         elif report_to == "tensorboard":
             require_tracker(report_to)
             from torch.utils.tensorboard import SummaryWriter
@@ -138,6 +146,14 @@ def log_results(
 
 def _names(report_to: str | Sequence[str] | None) -> Sequence[str]:
     return [report_to] if isinstance(report_to, str) else report_to or []
+
+
+def _wandb_id(folder: Path) -> str:
+    """Return the id of the W&B run that belongs to a folder; the first time a new one."""
+    file = folder / _WANDB
+    if not file.exists():
+        write_json(file, {"id": uuid.uuid4().hex[:8]})
+    return str(read_json(file)["id"])
 
 
 def _has_key() -> bool:

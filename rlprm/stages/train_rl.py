@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
-from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
+from rlprm.rl.monitor.repeat_probe import Repeat, RepeatProbe, probe_repeats, repeat_actions
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
 from rlprm.rl.monitor.undeclared import undeclared_gain
 from rlprm.rl.samplers.ahead import Ahead
@@ -55,9 +55,11 @@ from rlprm.runtime.processes import Processes, collective
 from rlprm.runtime.provenance import warn_of_policy
 from rlprm.runtime.record import has_record, is_finished, read_record, recorded
 from rlprm.runtime.settings import own_settings
+from rlprm.runtime.supervision.heartbeat import watched_processes
+from rlprm.runtime.supervision.signals import listening
 from rlprm.runtime.tracking import Tracker
 from rlprm.stages.train_rl_parts.refresh import check_refresh, refresh_prm
-from rlprm.types import Split
+from rlprm.types import Split, Trajectory
 
 log = logging.getLogger(__name__)
 _EPISODES_TO_READ = 8
@@ -91,6 +93,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         MismatchError: if the PRM was trained in another setting than it is used in, or the folder holds
             another run.
         TrainingError: if something is not finite.
+        RunInterruptedError: after SIGTERM or SIGINT.
     """
     folder = Path(config.output_dir)
     config = config.settled(parameters=count_weights(config.model))
@@ -111,7 +114,11 @@ def run(config: RLConfig) -> dict[str, Any]:
         bf16=computes_in_bfloat16(config.model) if config.bf16 is None else config.bf16
     )
     computes_in_bf16 = accelerator.mixed_precision == "bf16"
-    with recorded(folder, "train-rl", identity) as results:
+    with (
+        listening() as signals,
+        watched_processes(config.heartbeat_timeout),
+        recorded(folder, "train-rl", identity) as results,
+    ):
         tokenizer = config.load_tokenizer(config.model)
         model = load_model(config, on=accelerator.device, bf16=computes_in_bf16)
         trained = trainable_parameters(model)
@@ -133,7 +140,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         )
         tracker = Tracker(
             config.report_to if processes.is_main else "none",
-            name=folder.name, config=identity, folder=folder,
+            name=folder.name, config=identity, folder=folder, resumes=True,
         )  # fmt: skip
         trainer = RLTrainer(
             config,
@@ -147,6 +154,7 @@ def run(config: RLConfig) -> dict[str, Any]:
             changed=changed,
             tracker=tracker,
             ahead=_ahead(config, sampler),
+            signals=signals,
         )
         before = _before(trainer)
         probe = _probe(trainer)
@@ -279,14 +287,9 @@ def _probe(trainer: RLTrainer) -> RepeatProbe | None:
     if file.exists() and trainer.state.iteration:
         return RepeatProbe(**stored) if (stored := read_json(file)) else None
     trajectories, _ = split_failed(trainer.collect(0, at_most=_TRIES_OF_A_PROBE * config.repeat_probe))
-    try:
-        probe = probe_repeats(
-            trajectories, trainer.sampler.policy, trainer.setting_at(0), trainer.scorer,
-            config.credit_setting(), episodes=config.repeat_probe, seed=config.seed,
-        )  # fmt: skip
-    except DataError as error:  # the environment does not repeat itself
-        log.warning("the probe with repeated actions is left out: %s", error)
-        probe = None
+    probe = probe_repeats(
+        _repeats(trainer, trajectories), trainer.scorer, config.credit_setting()
+    )  # fmt: skip
     if trainer.processes.is_main:
         write_json(file, None if probe is None else asdict(probe))
     if probe is not None and probe.is_hackable:
@@ -295,6 +298,22 @@ def _probe(trainer: RLTrainer) -> RepeatProbe | None:
             config.reward, probe.paid_per_repeat, probe.paid_per_step,
         )  # fmt: skip
     return probe
+
+
+def _repeats(trainer: RLTrainer, trajectories: Sequence[Trajectory]) -> list[Repeat]:
+    """Repeat actions in the environment, which the first process alone asks; all get the episodes."""
+    found: list[Repeat] = []
+    if trainer.processes.is_main:
+        config = trainer.config
+        try:
+            found = repeat_actions(
+                trajectories, trainer.sampler.policy, trainer.setting_at(0),
+                episodes=config.repeat_probe, seed=config.seed,
+            )  # fmt: skip
+        except DataError as error:  # the environment does not repeat itself
+            log.warning("the probe with repeated actions is left out: %s", error)
+    from_first: list[Repeat] = trainer.processes.gather_all(found)[0]
+    return from_first
 
 
 @collective
@@ -320,6 +339,7 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         "tokens": state.tokens,
         "seconds": dict(state.seconds),
         "alarm": list(state.alarms.values()),
+        "rollbacks": state.rollbacks,
     }
     rounding = _rounding(trainer)
     if rounding is not None:

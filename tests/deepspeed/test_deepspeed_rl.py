@@ -112,7 +112,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         {
             name: value
             for name, value in json.loads(line).items()
-            if not name.startswith("time/") and name not in UNKNOWN
+            if not name.startswith(("time/", "memory/")) and name not in UNKNOWN
         }
         for line in lines
     ]

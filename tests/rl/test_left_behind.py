@@ -72,10 +72,20 @@ def test_every_iteration_is_in_the_journal(finished: Path) -> None:
         "reward/outcome", "reward/kl_penalty", "reward/total", "prm/overrating", "prm/final_value",
         "ppo/policy_loss", "ppo/value_loss", "ppo/entropy", "ppo/approx_kl", "ppo/clip_fraction",
         "ppo/grad_norm", "ppo/policy_grad_norm", "ppo/critic_grad_norm", "ppo/learning_rate",
-        "ppo/kl_to_reference", "ppo/sampler_mismatch", "time/update",
+        "ppo/kl_to_reference", "ppo/sampler_mismatch", "time/update", "ppo/ratio_min", "ppo/ratio_max",
+        "ppo/clip_low_fraction", "ppo/clip_high_fraction", "ppo/importance_weight_min",
+        "ppo/importance_weight_max", "rollout/groups_without_signal", "time/rollout_tokens_per_second",
+        "time/score_tokens_per_second", "time/update_tokens_per_second", "memory/host_peak_gib",
     }  # fmt: skip
+    assert {"before/success", "before/greedy"} <= found[0].keys()
+    assert [row for row in found[1:] if "before/success" in row] == []
     for row in found:
         assert expected <= row.keys()
+        assert row["ppo/ratio_min"] <= 1 <= row["ppo/ratio_max"]
+        assert row["ppo/clip_low_fraction"] + row["ppo/clip_high_fraction"] == pytest.approx(
+            row["ppo/clip_fraction"],
+            abs=2e-3,  # which weighs steps equally, not tokens
+        )
         assert row["reward/total"] == pytest.approx(row["reward/prm"] + row["reward/outcome"], abs=1e-6)
     assert found[0]["ppo/approx_kl"] < 1e-9  # the critic's warm-up
     assert [row["ppo/policy_grad_norm"] > 0 for row in found] == [False, True, True, True]

@@ -51,7 +51,7 @@ def kill(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, when: Callabl
 
 
 def without_time(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in found]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in found]
 
 
 def assert_same(one: Path, other: Path) -> None:

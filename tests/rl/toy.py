@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,13 +166,19 @@ class PolicySampler:
         yield
 
     def collect(
-        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+        self,
+        jobs: Sequence[tuple[Task, int]],
+        setting: EpisodeSetting,
+        *,
+        greedy: bool = False,
+        stop: Callable[[], object] | None = None,
     ) -> list[Trajectory]:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         policy = self.policy.at_temperature(0.0) if greedy else self.policy
         return run_distributed(
-            jobs, policy, setting, wave_size=self.wave_size, seed=self.seed, processes=self.processes
-        )
+            jobs, policy, setting, wave_size=self.wave_size, seed=self.seed, processes=self.processes,
+            stop=stop,
+        )  # fmt: skip
 
 
 class Walker(SeededPolicy):

@@ -71,3 +71,25 @@ def test_wandb_keeps_a_run_on_disk_without_a_key(tmp_path: Path, monkeypatch: py
     assert all(word in content for word in (b"rollout/success", b"0.75", b"gamma", b"rlprm"))
     (table,) = (folder / "files/media/table/rollout").glob("trajectories_0_*.table.json")
     assert json.loads(table.read_text())["data"] == ROWS
+
+
+@pytest.mark.slow
+def test_wandb_goes_on_with_the_run_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    ids = []
+    try:
+        for number, resumes in enumerate((True, True, False)):
+            tracker = Tracker("wandb", name="run", config={}, folder=tmp_path / "rl", resumes=resumes)
+            assert wandb.run is not None
+            ids.append(wandb.run.id)
+            tracker.log({"rollout/success": 0.5}, number)
+            tracker.finish()
+    finally:
+        wandb.teardown()
+    assert ids[0] == ids[1] == json.loads((tmp_path / "rl/wandb.json").read_text())["id"]
+    assert ids[2] != ids[0]
+    assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{ids[0]}"))) in (1, 2)  # named by the second

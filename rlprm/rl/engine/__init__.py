@@ -13,13 +13,14 @@ import os
 import torch
 from accelerate import Accelerator
 
-from rlprm.errors import TrainingError
+from rlprm.errors import ConfigError, TrainingError
 from rlprm.models import zero
 from rlprm.rl.actor_critic import ActorCritic
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine.base import Engine, GradientNorms
 from rlprm.rl.engine.deepspeed import DeepSpeedEngine
 from rlprm.rl.engine.plain import PlainEngine
+from rlprm.runtime.accelerate import FSDP_REFUSED
 from rlprm.runtime.processes import TIMEOUT
 
 __all__ = ["Engine", "GradientNorms", "make_engine", "start_accelerator"]
@@ -32,8 +33,11 @@ def start_accelerator(*, bf16: bool) -> Accelerator:
         bf16: whether training computes in bfloat16.
 
     Raises:
+        ConfigError: for a launch with FSDP.
         TrainingError: if the launched processes do not see one another: each would train by itself.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ConfigError(FSDP_REFUSED)
     accelerator = zero.start_accelerator(
         on_cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if bf16 else "no",

@@ -22,6 +22,7 @@ from rlprm.models.lora import FULL_PRECISION, save_full_model
 from rlprm.rl.actor_critic import ActorCritic, Reading
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.processes import Processes, collective
+from rlprm.runtime.supervision.heartbeat import waiting
 
 __all__ = ["AccelerateEngine"]
 
@@ -168,12 +169,14 @@ class AccelerateEngine:
     def backward(self, loss: Tensor) -> None:
         """See :class:`Engine`."""
         # Gradients are averaged over processes, but the denominators count the rows of all of them.
-        self.accelerator.backward(loss * self.processes.count)
+        with waiting("backward"):
+            self.accelerator.backward(loss * self.processes.count)
 
     @collective
     def reduce_sum(self, x: Tensor) -> Tensor:
         """See :class:`Engine`."""
-        reduced: Tensor = self.accelerator.reduce(x, "sum")
+        with waiting("reduce_sum"):
+            reduced: Tensor = self.accelerator.reduce(x, "sum")
         return reduced
 
     # --- saving -----------------------------------------------------------------------------------------

@@ -24,11 +24,14 @@ __all__ = [
     "iteration_metrics",
     "prm_metrics",
     "rollout_metrics",
+    "signal_metrics",
     "table_rows",
 ]
 
 TABLE_COLUMNS = ["task", "success", "score", "step", "action", "promise", "progress"]
 """Columns of :func:`table_rows`."""
+_KINDS = ("kind", "level", "depth")
+"""Names in the spec of a task that say of which kind it is."""
 
 
 def iteration_metrics(
@@ -56,6 +59,7 @@ def iteration_metrics(
     behaviour = rollout_metrics(trajectories, max_new_tokens)
     return {
         **{f"rollout/{name}": value for name, value in behaviour.items()},
+        **{f"rollout/{name}": value for name, value in signal_metrics(_usable(trajectories), batch).items()},
         **credit_metrics(batch, credit, old),
         **{f"ppo/{name}": value for name, value in asdict(stats).items() if value is not None},
         **{f"prm/{name}": value for name, value in prm.items()},
@@ -75,7 +79,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory], max_new_tokens: int) -> 
         trajectories: of an iteration.
         max_new_tokens: the limit of one message.
     """
-    usable = [t for t in trajectories if not has_failed(t) and t.steps]
+    usable = _usable(trajectories)
     failed = 1.0 - len(usable) / len(trajectories)
     if not usable:
         return {"failed": failed}
@@ -97,6 +101,34 @@ def rollout_metrics(trajectories: Sequence[Trajectory], max_new_tokens: int) -> 
     }
     if all(t.end is End.DECLARED for t in usable):
         metrics["declared_success"] = sum(t.outcome.success for t in declared) / len(usable)
+    return metrics
+
+
+def signal_metrics(trajectories: Sequence[Trajectory], batch: Batch) -> dict[str, float]:
+    """Return how many tasks teach nothing by comparison, and the success of each kind of task.
+
+    ``groups_without_signal``: share of the tasks with several episodes whose outcomes are all the same.
+    ``success/<kind>``: the kind is what ``spec`` of a task holds under ``kind``, ``level`` or ``depth``; only
+    if there are several kinds.
+
+    Args:
+        trajectories: of the batch, in its order.
+        batch: laid out from them.
+    """
+    metrics: dict[str, float] = {}
+    groups: dict[int, list[float]] = {}
+    for group, outcome in zip(batch.groups_B.tolist(), batch.outcomes_B.tolist(), strict=True):
+        groups.setdefault(group, []).append(outcome)
+    compared = [outcomes for outcomes in groups.values() if len(outcomes) > 1]
+    if compared:
+        same = sum(min(outcomes) == max(outcomes) for outcomes in compared)
+        metrics["groups_without_signal"] = same / len(compared)
+    kinds: dict[str, list[bool]] = {}
+    for t in trajectories:
+        named = [str(t.task.spec[name]) for name in _KINDS if name in t.task.spec]
+        kinds.setdefault(named[0] if named else "", []).append(t.outcome.success)
+    if len(kinds) > 1:
+        metrics |= {f"success/{kind or 'other'}": sum(of) / len(of) for kind, of in sorted(kinds.items())}
     return metrics
 
 
@@ -137,6 +169,9 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
         kl_BL = kl_values(old.logprobs_BL, old.ref_logprobs_BL, sampled)
         metrics["ppo/kl_to_reference"] = float(kl_BL[sampled].mean())
     metrics["ppo/sampler_mismatch"] = sampler_mismatch(batch, old)
+    weights = (old.logprobs_BL - batch.sampler_logprobs_BL)[sampled].exp()
+    metrics["ppo/importance_weight_min"] = float(weights.min())
+    metrics["ppo/importance_weight_max"] = float(weights.max())
     if bool(credit.has_return_BL.any()):
         errors = credit.returns_BL - old.values_BL
         explained = explained_variance(
@@ -145,6 +180,10 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
         if explained is not None:
             metrics["ppo/explained_variance"] = explained
     return metrics
+
+
+def _usable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return [t for t in trajectories if not has_failed(t) and t.steps]
 
 
 def table_rows(trajectories: Sequence[Trajectory], scores: Sequence[StepScores]) -> list[list[object]]:

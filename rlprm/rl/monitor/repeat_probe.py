@@ -23,8 +23,10 @@ from rlprm.rollouts.monte_carlo import replay
 from rlprm.scorers.base import Scorer
 from rlprm.types import EpisodeSetting, Trajectory
 
-__all__ = ["RepeatProbe", "probe_repeats"]
+__all__ = ["Repeat", "RepeatProbe", "probe_repeats", "repeat_actions"]
 
+Repeat = tuple[Trajectory, int]
+"""An episode that ends with repeats of one action, and the number of steps before them."""
 _TIMES = 4
 _SIGMAS = 3.0
 
@@ -50,33 +52,32 @@ class RepeatProbe:
         return pays and self.episodes > 1
 
 
-def probe_repeats(
+def repeat_actions(
     trajectories: Sequence[Trajectory],
     policy: Policy,
     setting: EpisodeSetting,
-    scorer: Scorer,
-    credit: CreditSetting,
     *,
     episodes: int,
     seed: int,
-) -> RepeatProbe | None:
-    """Probe a reward with repeated actions.
+) -> list[Repeat]:
+    """Take episodes back to a state in the middle, and do the last action again.
 
     Args:
         trajectories: finished ones, to begin with.
         policy: of the episodes; only its renderer and limits are used.
         setting: the trajectories were collected in.
-        scorer: gives the values in the reward.
-        credit: names the reward.
         episodes: number of episodes with such a repeat that are enough.
         seed: of the choice of episodes, and of the step each is taken back to.
 
     Returns:
-        None if every repeated action had an effect.
+        Episodes whose repeated action had no effect; none if all had.
+
+    Raises:
+        DataError: if the environment does not repeat itself.
     """
     generator = np.random.default_rng(seed)
     candidates = [t for t in trajectories if len(t.steps) > 1]
-    idle: list[tuple[Trajectory, int]] = []
+    idle: list[Repeat] = []
     for index in generator.permutation(len(candidates)).tolist():
         if len(idle) == episodes:
             break
@@ -85,6 +86,20 @@ def probe_repeats(
         repeated = _repeated(replay(chosen, setting, policy)[done])
         if repeated is not None:
             idle.append((repeated, done))
+    return idle
+
+
+def probe_repeats(idle: Sequence[Repeat], scorer: Scorer, credit: CreditSetting) -> RepeatProbe | None:
+    """Probe a reward with repeated actions.
+
+    Args:
+        idle: see :func:`repeat_actions`.
+        scorer: gives the values in the reward.
+        credit: names the reward.
+
+    Returns:
+        None if every repeated action had an effect.
+    """
     if not idle:
         return None
     episodes_idle = [trajectory for trajectory, _ in idle]

@@ -7,7 +7,7 @@ The loop acts through a sampler only. After each update ``sync`` hands the sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -18,7 +18,11 @@ from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["Sampler", "gather_shares", "run_distributed", "run_share"]
+__all__ = ["CollectionStopped", "Sampler", "gather_shares", "run_distributed", "run_share"]
+
+
+class CollectionStopped(Exception):  # noqa: N818 - no error: the caller asked for it
+    """A collection ended early in all processes, because one of them was asked to stop."""
 
 
 class Sampler(Protocol):
@@ -56,9 +60,18 @@ class Sampler(Protocol):
 
     @collective
     def collect(
-        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+        self,
+        jobs: Sequence[tuple[Task, int]],
+        setting: EpisodeSetting,
+        *,
+        greedy: bool = False,
+        stop: Callable[[], object] | None = None,
     ) -> list[Trajectory]:
-        """Run an episode for each (task, sample number); every process gets all of them, in order."""
+        """Run an episode for each (task, sample number); every process gets all of them, in order.
+
+        Raises:
+            CollectionStopped: in all processes, if ``stop`` returns something true in one of them.
+        """
         ...
 
     def offloaded(self) -> AbstractContextManager[None]:
@@ -76,14 +89,22 @@ def run_distributed(
     seed: int,
     processes: Processes,
     check: FirstWaveCheck | None = None,
+    stop: Callable[[], object] | None = None,
 ) -> list[Trajectory]:
     """Run episodes in waves that the processes share; every process gets all trajectories, in order.
 
     Waves are smaller than ``wave_size`` if some processes would otherwise have none. ``check`` is called with
     each wave, before the next one is run. Episodes that do not wait for each other know no waves: as many run
     at one time, and ``check`` is called with all of them.
+
+    Raises:
+        CollectionStopped: if ``stop``, which is asked before each wave, is true in one of the processes.
     """
-    own = run_share(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes, check=check)
+    own = run_share(
+        jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes, check=check, stop=stop
+    )
+    if stop is not None and any(processes.gather_all(bool(stop()))):
+        raise CollectionStopped
     return gather_shares(own, processes)
 
 
@@ -96,6 +117,7 @@ def run_share(
     seed: int,
     processes: Processes,
     check: FirstWaveCheck | None,
+    stop: Callable[[], object] | None = None,
 ) -> list[list[Trajectory]]:
     """Run this process's waves; see :func:`run_distributed`. No other process is waited for."""
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
@@ -109,6 +131,8 @@ def run_share(
             check(policy, [trajectory for wave in own for trajectory in wave])
     else:
         for wave in shared:
+            if stop is not None and stop():
+                break
             own.append(rollout(wave, policy, setting, seed))
             if check is not None:
                 check(policy, own[-1])

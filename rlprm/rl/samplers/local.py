@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -105,7 +105,12 @@ class LocalSampler:
 
     @collective
     def collect(
-        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+        self,
+        jobs: Sequence[tuple[Task, int]],
+        setting: EpisodeSetting,
+        *,
+        greedy: bool = False,
+        stop: Callable[[], object] | None = None,
     ) -> list[Trajectory]:
         """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         with self._acting_policy() as policy:
@@ -117,6 +122,7 @@ class LocalSampler:
                 seed=self.config.seed,
                 processes=self.processes,
                 check=self._check,
+                stop=stop,
             )
 
     @contextmanager

@@ -196,7 +196,12 @@ class ServerSampler:
 
     @collective
     def collect(
-        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting, *, greedy: bool = False
+        self,
+        jobs: Sequence[tuple[Task, int]],
+        setting: EpisodeSetting,
+        *,
+        greedy: bool = False,
+        stop: Callable[[], object] | None = None,
     ) -> list[Trajectory]:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         found = run_distributed(
@@ -207,6 +212,7 @@ class ServerSampler:
             seed=self.config.seed,
             processes=self.processes,
             check=self._check,
+            stop=stop,
         )
         self._remember(found)
         return found

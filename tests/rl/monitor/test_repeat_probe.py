@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from rlprm import envs
 from rlprm.rl.credit import CreditSetting
-from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
+from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats, repeat_actions
 from rlprm.rollouts.waves import rollout
+from rlprm.stages import train_rl as stage
 from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 from tests.toys.agents import FunctionScorer, ScriptedPolicy
 
@@ -35,7 +37,8 @@ def probe(
     count: int = 8,
 ) -> RepeatProbe | None:
     credit = CreditSetting(reward=reward)
-    return probe_repeats(trajectories, policy, setting, FunctionScorer(value), credit, episodes=count, seed=0)
+    idle = repeat_actions(trajectories, policy, setting, episodes=count, seed=0)
+    return probe_repeats(idle, FunctionScorer(value), credit)
 
 
 def constant(task: Task, actions: tuple[str, ...]) -> float:
@@ -101,3 +104,16 @@ def test_episodes_too_short_to_repeat_in_are_left_alone() -> None:
     # One turn has to be left behind four repeats.
     short = EpisodeSetting(round_limit=5)
     assert probe(episodes(AT_THE_WALL, short), constant, "promise", setting=short) is None
+
+
+def test_the_first_process_alone_asks_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second:
+        rank, is_main = 1, False
+
+        def gather_all(self, own: list[object]) -> list[list[object]]:
+            assert own == []
+            return [["what the first one found"], own]
+
+    monkeypatch.setattr(stage, "repeat_actions", lambda *_, **__: pytest.fail("asked"))
+    trainer = SimpleNamespace(processes=Second())
+    assert stage._repeats(trainer, []) == ["what the first one found"]  # type: ignore[arg-type]
