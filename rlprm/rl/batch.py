@@ -38,6 +38,9 @@ class Batch:
     """Boolean: stopped by a limit."""
     groups_B: Tensor
     """Equal for the rollouts of one task."""
+    anchors_BT: Tensor
+    """Equal for the steps of one task's rollouts that were taken after the same observation; -1 in the
+    padding."""
 
     @classmethod
     def from_trajectories(cls, trajectories: Sequence[Trajectory], *, outcome: str = "success") -> Batch:
@@ -75,6 +78,7 @@ class Batch:
             success_B=torch.tensor([t.outcome.success for t in trajectories]),
             truncated_B=torch.tensor([bool(t.stop and t.stop.is_truncation) for t in trajectories]),
             groups_B=torch.tensor(groups),
+            anchors_BT=pad_right(_anchors(trajectories), -1),
         )
 
     def __len__(self) -> int:
@@ -103,6 +107,20 @@ def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], 
     usable = [t for t in trajectories if t.steps and not has_failed(t)]
     failed = [t for t in trajectories if not t.steps or has_failed(t)]
     return usable, failed
+
+
+def _anchors(trajectories: Sequence[Trajectory]) -> list[list[int]]:
+    """Number the observations before each step; the first one is the prompt.
+
+    An observation is the tokens between two steps. Two of them are the same if all their tokens are.
+    """
+    numbers: dict[tuple[str, tuple[int, ...]], int] = {}
+    found = []
+    for t in trajectories:
+        ends = [0, *(step.end + 1 for step in t.steps)]
+        seen = [t.token_ids[end : step.start] for end, step in zip(ends, t.steps, strict=False)]
+        found.append([numbers.setdefault((t.task.id, ids), len(numbers)) for ids in seen])
+    return found
 
 
 def _pad(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -49,5 +49,5 @@ def test_not_everything_can_be_bootstrapped() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UnknownComponentError, match="unknown step reward 'progres'"):
         check_combination("progres", "turn_gae")
-    with pytest.raises(UnknownComponentError, match=r"advantage estimator .gae.; known: filtered, group"):
+    with pytest.raises(UnknownComponentError, match=r"advantage estimator .gae.; known: cloning, gigpo, group"):
         check_combination("progress", "gae")

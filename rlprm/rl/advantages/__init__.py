@@ -4,6 +4,7 @@
 * ``token_gae``: GAE over the sampled tokens with a critic
 * ``group``: the episode's return minus the mean of its group, for all its steps alike
 * ``leave_one_out``: the same against the mean of the others
+* ``gigpo``: ``group``, and each step against the steps taken after the same observation
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
 * ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
 
@@ -75,6 +76,7 @@ def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: flo
         values_BL=torch.zeros(1, 1),
         prm_values_BT1=torch.zeros(1, 2),
         groups_B=zero,
+        anchors_BT=zero.unsqueeze(0),
         layout=TokenLayout(zero.unsqueeze(0), zero.unsqueeze(0)),
     )
     module.estimate(inputs, gamma=gamma, **advantage_kwargs)

@@ -61,6 +61,9 @@ class AdvantageInputs:
     """The PRM's ``x_1 ... x_T``, if it reads states too."""
     groups_B: Tensor | None = None
     """An integer for each row, equal for the rollouts of one task, which must all be in the batch."""
+    anchors_BT: Tensor | None = None
+    """An integer for each step, equal for the steps of one group that were taken after the same observation;
+    anything in the padding."""
     layout: TokenLayout | None = None
     """Which token belongs to which step."""
 
