@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlprm.errors import ConfigError
 from rlprm.rl import advantages, rewards
 
-__all__ = ["check_combination"]
+__all__ = ["check_combination", "check_objective"]
 
 
 def check_combination(
@@ -44,3 +44,22 @@ def check_combination(
         for name, module in ((reward, paid), (advantage, credited)):
             if not module.CAN_BOOTSTRAP:
                 raise ConfigError(f"{name} cannot bootstrap truncated episodes; count truncations as ends")
+
+
+def check_objective(advantage: str, *, importance_level: str, whiten: str) -> None:
+    """Refuse an estimator that the policy's objective cannot use.
+
+    Raises:
+        ConfigError: saying what to choose instead.
+        UnknownComponentError: for an unknown name.
+    """
+    if importance_level == "message" and advantages.load(advantage).LEVEL == "token":
+        raise ConfigError(
+            f"importance_level: got message, but {advantage} credits tokens, and a message has one ratio; "
+            "choose an estimator that credits steps (turn_gae, gigpo), or importance_level token"
+        )
+    if whiten in ("both", "scale") and advantages.imitates(advantage):
+        raise ConfigError(
+            f"whiten: got {whiten}, allowed with advantage {advantage}: auto, none (its advantages say what "
+            "is imitated)"
+        )

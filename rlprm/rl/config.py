@@ -25,6 +25,8 @@ _SMALL, _LARGE = 10_000_000, 100_000_000
 """Weights, from which on other defaults hold."""
 _ACTION_TOKENS = 32
 _UNSET: dict[str, Any] = {"learning_rate": None, "max_new_tokens": 0, "importance_cap": None}
+_CLIPS = {"token": (0.2, 0.2), "message": (3e-4, 4e-4)}
+"""How far a ratio may fall and rise, by what it is of; those of a message are GSPO's."""
 _CREDIT = "Reward and credit"
 _TASKS = "Tasks and iterations"
 _UPDATE = "Update (PPO)"
@@ -118,8 +120,22 @@ class RLConfig(TuningConfig, PolicyConfig):
     micro_batch_tokens: int = setting(
         16_384, "Most padded tokens that go forward and back at a time, a process.", least=1, group=_UPDATE
     )
-    clip_low: float = setting(0.2, "How far the ratio may fall below 1.", least=0, most=1, group=_UPDATE)
-    clip_high: float = setting(0.2, "How far the ratio may rise above 1.", above=0, group=_UPDATE)
+    importance_level: str = setting(
+        "token",
+        "What the ratio is of: token, or message, the geometric mean over the tokens of a message (GSPO).",
+        choices=("token", "message"), group=_UPDATE, recorded="changed",
+    )  # fmt: skip
+    clip_low: float | None = setting(
+        None, "How far the ratio may fall below 1; if unset 0.2, of a message 3e-4.", least=0, most=1,
+        group=_UPDATE,
+    )  # fmt: skip
+    clip_high: float | None = setting(
+        None, "How far the ratio may rise above 1; if unset 0.2, of a message 4e-4.", above=0, group=_UPDATE
+    )
+    mask_cut_messages: bool = setting(
+        False, "Leave messages that were cut at max_new_tokens out of the policy's losses.", group=_UPDATE,
+        recorded="changed",
+    )  # fmt: skip
     dual_clip: float | None = setting(
         None, "Bound of the ratio if the advantage is negative.", above=1, group=_UPDATE
     )
@@ -286,8 +302,9 @@ class RLConfig(TuningConfig, PolicyConfig):
         """Refuse a reward and an advantage that do not go together."""
         # These import torch: after everything that is checked without.
         from rlprm.rl import advantages, rewards
-        from rlprm.rl.combinations import check_combination
+        from rlprm.rl.combinations import check_combination, check_objective
 
+        check_objective(self.advantage, importance_level=self.importance_level, whiten=self.whiten)
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
         advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
         check_combination(
@@ -340,7 +357,12 @@ class RLConfig(TuningConfig, PolicyConfig):
                 f"{parameters:,}", " with adapters" if self.lora_r else "",
                 ", ".join(f"{name} {value or 0:g}" for name, value in chosen.items()),
             )  # fmt: skip
-        return replace(self, **chosen)
+        low, high = _CLIPS[self.importance_level]
+        clips: dict[str, Any] = {
+            "clip_low": low if self.clip_low is None else self.clip_low,
+            "clip_high": high if self.clip_high is None else self.clip_high,
+        }
+        return replace(self, **chosen, **clips)
 
     @property
     def step_size(self) -> float:
@@ -363,6 +385,13 @@ class RLConfig(TuningConfig, PolicyConfig):
         from rlprm.rl import advantages
 
         return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
+
+    @property
+    def clones(self) -> bool:
+        """Whether the policy learns by likelihood alone, without PPO's ratio."""
+        from rlprm.rl import advantages
+
+        return advantages.imitates(self.advantage)
 
     def sources(self) -> dict[str, Any]:
         """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`."""
@@ -406,6 +435,9 @@ class RLConfig(TuningConfig, PolicyConfig):
             found |= dict.fromkeys(names, f"advantage {self.advantage} has no critic")
         elif self.critic == "shared":
             found |= {"critic_model": "critic shared"}
+        if self.clones:
+            of_ratio = ("importance_level", "importance_cap", "clip_low", "clip_high", "dual_clip")
+            found |= dict.fromkeys(of_ratio, f"advantage {self.advantage} has no ratio")
         if not self.kl_coef:
             found |= dict.fromkeys(("kl_in", "kl_loss"), "kl_coef 0")
         elif self.kl_in == "reward":

@@ -148,7 +148,10 @@ class RLTrainer:
             raise TrainingError(
                 f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
             )
-        batch = Batch.from_trajectories(usable, outcome=config.outcome)
+        batch = Batch.from_trajectories(
+            usable, outcome=config.outcome,
+            mask_cut_at=config.max_new_tokens if config.mask_cut_messages else None,
+        )  # fmt: skip
         with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
         values = prm_values(scores) if scores else None

@@ -151,7 +151,7 @@ def _step(
     Returns:
         The reports, and the norms before clipping.
     """
-    denominators = count_denominators(batch, credit, rows)
+    denominators = count_denominators(batch, credit, rows, config)
     parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
     sums = torch.zeros(len(REPORTS), device=engine.device)
     for number, part in enumerate(parts):

@@ -57,7 +57,13 @@ def rows(batch: AdvantageInputs, chosen: Tensor) -> AdvantageInputs:
     tensors = {
         name: getattr(batch, name)[chosen]
         for name in (
-            "rewards_BT", "lengths_B", "values_BT", "values_BL", "prm_values_BT1", "groups_B", "anchors_BT",
+            "rewards_BT",
+            "lengths_B",
+            "values_BT",
+            "values_BL",
+            "prm_values_BT1",
+            "groups_B",
+            "anchors_BT",
         )
     }
     return replace(
@@ -70,7 +76,7 @@ def estimate(estimator: AdvantageModule, batch: AdvantageInputs) -> Advantages:
 
 
 def test_the_known_estimators_are_found() -> None:
-    known = {"turn_gae", "token_gae", "group", "leave_one_out", "prm_critic", "filtered"}
+    known = {"turn_gae", "token_gae", "group", "leave_one_out", "prm_critic", "cloning"}
     assert known <= set(advantages.available())
     with pytest.raises(UnknownComponentError, match="unknown advantage estimator 'base'"):
         advantages.load("base")

@@ -6,7 +6,7 @@
 * ``leave_one_out``: the same against the mean of the others
 * ``gigpo``: ``group``, and each step against the steps taken after the same observation
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
-* ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
+* ``cloning``: 1 for the steps of successful episodes, else 0, learned by likelihood without PPO's ratio
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
 the complete update.
@@ -30,6 +30,7 @@ __all__ = [
     "Advantages",
     "available",
     "check_settings",
+    "imitates",
     "load",
 ]
 
@@ -54,6 +55,11 @@ def load(name: str) -> AdvantageModule:
     """
     module = load_component(__name__, name, "advantage estimator", exclude=_NOT_ESTIMATORS, needs=REQUIRED)
     return cast(AdvantageModule, module)
+
+
+def imitates(name: str) -> bool:
+    """Whether what an estimator credits is learned by likelihood, see ``AdvantageModule``."""
+    return getattr(load(name), "OBJECTIVE", "ppo") == "likelihood"
 
 
 def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: float = 1.0) -> None:
