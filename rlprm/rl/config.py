@@ -88,6 +88,18 @@ class RLConfig(TuningConfig, PolicyConfig):
     )
     tasks_per_iteration: int = setting(64, "Tasks of an iteration.", least=1, group=_TASKS)
     samples_per_task: int = setting(4, "Rollouts of each task.", least=1, group=_TASKS)
+    dynamic_sampling: bool = setting(
+        False,
+        "Leave out tasks whose episodes all have the same return, and run further tasks in their place, "
+        "for at most 3 rounds an iteration.",
+        group=_TASKS, recorded="changed",
+    )  # fmt: skip
+    best_of: int = setting(
+        1,
+        "Rollouts of which the one that the PRM values most at its end is learned from (expert iteration, "
+        "with advantage cloning); samples_per_task counts those that are kept.",
+        least=1, group=_TASKS, recorded="changed",
+    )  # fmt: skip
     round_limits: dict[str, Any] = setting(
         {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}.",
         group=_TASKS,
@@ -302,7 +314,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         """Refuse a reward and an advantage that do not go together."""
         # These import torch: after everything that is checked without.
         from rlprm.rl import advantages, rewards
-        from rlprm.rl.combinations import check_combination, check_objective
+        from rlprm.rl.combinations import check_combination, check_objective, check_selection
 
         check_objective(self.advantage, importance_level=self.importance_level, whiten=self.whiten)
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
@@ -312,6 +324,14 @@ class RLConfig(TuningConfig, PolicyConfig):
             self.advantage,
             samples_per_task=self.samples_per_task,
             bootstrap=self.bootstrap_truncations,
+        )
+        check_selection(
+            self.reward,
+            self.advantage,
+            dynamic_sampling=self.dynamic_sampling,
+            max_staleness=self.max_staleness,
+            best_of=self.best_of,
+            has_prm=bool(self.prm),
         )
         if not self.prm and self.uses_prm:
             raise ConfigError(
@@ -363,6 +383,11 @@ class RLConfig(TuningConfig, PolicyConfig):
             "clip_high": high if self.clip_high is None else self.clip_high,
         }
         return replace(self, **chosen, **clips)
+
+    @property
+    def rollouts_per_task(self) -> int:
+        """Rollouts of each task in an iteration, those that are not learned from included."""
+        return self.samples_per_task * self.best_of
 
     @property
     def step_size(self) -> float:

@@ -20,7 +20,7 @@ __all__ = [
     "round_limit_at",
     "round_limit_since",
     "round_limits",
-    "scheduled_tasks",
+    "tasks_at",
 ]
 
 LR_SCHEDULES = ("constant", "linear", "cosine")
@@ -69,18 +69,14 @@ class ScheduledTask(NamedTuple):
     """Number of complete passes through the list before."""
 
 
-def scheduled_tasks(
-    iteration: int, per_iteration: int, num_tasks: int, *, shuffle_seed: int | None
-) -> list[ScheduledTask]:
-    """Return an iteration's tasks: passes through the list, one after another.
+def tasks_at(places: range, num_tasks: int, *, shuffle_seed: int | None) -> list[ScheduledTask]:
+    """Return the tasks at some places of the passes through the list, one pass after another.
 
     Args:
-        iteration: from 0.
-        per_iteration: tasks of each iteration.
+        places: from 0; those of an iteration follow those of the iteration before.
         num_tasks: length of the list.
         shuffle_seed: determines the order of each pass; None for the order of the list.
     """
-    places = range(iteration * per_iteration, (iteration + 1) * per_iteration)
     passes = [divmod(place, num_tasks) for place in places]
     if shuffle_seed is None:
         return [ScheduledTask(place, before) for before, place in passes]

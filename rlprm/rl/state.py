@@ -43,6 +43,8 @@ class RunState:
     iteration: int = 0
     """Number of finished iterations."""
     env_steps: int = 0
+    drawn_tasks: int = 0
+    """Number of tasks that were taken from the list; read only under ``dynamic_sampling``."""
     tokens: int = 0
     """Number of tokens that the policy sampled."""
     prm: str = ""
@@ -69,6 +71,7 @@ class IterationFacts:
 
     env_steps: int
     tokens: int
+    drawn_tasks: int = 0
     signs: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking in this iteration, with its description."""
     dev_outcome: float | None = None
@@ -96,6 +99,7 @@ def next_state(state: RunState, facts: IterationFacts) -> RunState:
         iteration=iteration,
         env_steps=state.env_steps + facts.env_steps,
         tokens=state.tokens + facts.tokens,
+        drawn_tasks=state.drawn_tasks + facts.drawn_tasks,
         prm=state.prm if facts.prm is None else facts.prm,
         alarms={**state.alarms, **new},
         watched_from=state.watched_from if facts.prm is None else iteration,

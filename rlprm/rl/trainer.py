@@ -27,7 +27,7 @@ from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
 from rlprm.rl.monitor.alarm import alarms
-from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
+from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, prm_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.monitor.undeclared import undeclared_alarm
@@ -36,7 +36,9 @@ from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, tasks_at
+from rlprm.rl.selection.best_of import best_rows
+from rlprm.rl.selection.signal import MOST_ROUNDS, rows_with_signal, tasks_with_signal
 from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
@@ -44,7 +46,7 @@ from rlprm.runtime.record import Stopwatch
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
-from rlprm.types import EpisodeSetting, Split, Task, Trajectory
+from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -148,13 +150,15 @@ class RLTrainer:
             raise TrainingError(
                 f"all {len(failed)} episodes of iteration {iteration} failed: {failed[0].error}"
             )
-        batch = Batch.from_trajectories(
-            usable, outcome=config.outcome,
-            mask_cut_at=config.max_new_tokens if config.mask_cut_messages else None,
-        )  # fmt: skip
         with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
-        values = prm_values(scores) if scores else None
+        all_values = prm_values(scores) if scores else None
+        learned = self._learned(usable, scores)
+        values = prm_values([scores[row] for row in learned]) if scores else None
+        batch = Batch.from_trajectories(
+            [usable[row] for row in learned], outcome=config.outcome,
+            mask_cut_at=config.max_new_tokens if config.mask_cut_messages else None,
+        )  # fmt: skip
         with self._watch.time("evaluate"):
             old = read_old_logprobs(
                 self.engine, batch,
@@ -184,6 +188,7 @@ class RLTrainer:
         facts = IterationFacts(
             env_steps=sum(len(t.steps) for t in trajectories),
             tokens=sum(t.action_tokens for t in trajectories),
+            drawn_tasks=len(trajectories) // config.rollouts_per_task,
         )
         so_far = next_state(self.state, facts)
         row: dict[str, Any] = {
@@ -191,12 +196,13 @@ class RLTrainer:
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
             **self._thought_metrics(usable),
+            **self._selection_metrics(usable, learned, all_values),
             "rollout/staleness": staleness,
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
-        signs = self._watch_signs(usable, values, credit)
+        signs = self._watch_signs(usable, all_values, credit)
         facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
             iteration + 1 == config.iterations
@@ -255,9 +261,49 @@ class RLTrainer:
         """Return the episodes of an iteration, and how many versions older their weights are."""
         ready = None if self.ahead is None else self.ahead.take()
         trajectories = self.collect(iteration) if ready is None else ready
+        if self.config.dynamic_sampling:
+            trajectories = self._with_more_tasks(trajectories, self.setting_at(iteration))
         if self.ahead is not None and iteration + 1 < self.config.iterations:
             self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
         return trajectories, float(ready is not None)
+
+    @collective
+    def _with_more_tasks(self, trajectories: list[Trajectory], setting: EpisodeSetting) -> list[Trajectory]:
+        """Return the episodes, and those of further tasks in place of tasks without a signal."""
+        config, found = self.config, list(trajectories)
+        for _ in range(MOST_ROUNDS):
+            usable = split_failed(found)[0]
+            kept = len(tasks_with_signal(usable, outcome=config.outcome, gamma=config.gamma))
+            missing = config.tasks_per_iteration - kept
+            if missing <= 0:
+                break
+            first = self.state.drawn_tasks + len(found) // config.rollouts_per_task
+            found += self.sampler.collect(self._jobs_at(range(first, first + missing)), setting)
+        return found
+
+    def _learned(self, usable: Sequence[Trajectory], scores: Sequence[StepScores]) -> list[int]:
+        """Return the places of the episodes that are learned from."""
+        config = self.config
+        if config.best_of > 1:
+            return best_rows(usable, scores, config.best_of)
+        if config.dynamic_sampling:
+            return rows_with_signal(usable, outcome=config.outcome, gamma=config.gamma)
+        return list(range(len(usable)))
+
+    def _selection_metrics(
+        self, usable: Sequence[Trajectory], learned: Sequence[int], values: PRMValues | None
+    ) -> dict[str, float]:
+        """Return how much was learned from, and what is known of the PRM over all episodes."""
+        config = self.config
+        if not config.dynamic_sampling and config.best_of == 1:
+            return {}
+        found = {"rollout/learned": len(learned) / len(usable)}
+        if config.dynamic_sampling:
+            found["rollout/tasks"] = float(len({t.task.id for t in usable}))
+        if values is not None:
+            judged = prm_metrics(Batch.from_trajectories(usable, outcome=config.outcome), values)
+            found |= {f"prm/{name}": value for name, value in judged.items()}
+        return found
 
     @collective
     def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
@@ -267,18 +313,22 @@ class RLTrainer:
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
         config = self.config
-        scheduled = scheduled_tasks(
-            iteration, config.tasks_per_iteration, self.num_tasks,
-            shuffle_seed=config.seed if config.shuffle_tasks else None,
-        )  # fmt: skip
+        first = self.state.drawn_tasks if config.dynamic_sampling else iteration * config.tasks_per_iteration
+        return self._jobs_at(range(first, first + config.tasks_per_iteration))
+
+    def _jobs_at(self, places: range) -> list[tuple[Task, int]]:
+        config = self.config
+        scheduled = tasks_at(
+            places, self.num_tasks, shuffle_seed=config.seed if config.shuffle_tasks else None
+        )
         return [
             # A task that comes again gets other random numbers: its samples are numbered on.
-            (task, before * config.samples_per_task + sample)
+            (task, before * config.rollouts_per_task + sample)
             for number, before in scheduled
             for task in envs.tasks(
                 config.environment, Split.TRAIN, config.first_task + number, 1, config.env_kwargs
             )
-            for sample in range(config.samples_per_task)
+            for sample in range(config.rollouts_per_task)
         ]
 
     def _load_scorer(self, folder: str) -> Scorer:
@@ -312,7 +362,9 @@ class RLTrainer:
         ends = [float(row[len(t.steps)]) for row, t in zip(values.values_BT1, trajectories, strict=True)]
         # The sum of potential-based rewards over an episode is settled before the episode begins.
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
-        paid = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        paid: list[float] | None = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        if paid is not None and len(paid) < len(ends):  # known of the episodes that were learned from alone
+            paid = None
         return watched(trajectories, outcome=config.outcome, final_values=ends, paid=paid)
 
     def _alarms(self, iteration: int, signs: Mapping[str, Sign]) -> dict[str, str]:
@@ -329,7 +381,7 @@ class RLTrainer:
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
-            episodes=self.config.tasks_per_iteration * self.config.samples_per_task,
+            episodes=self.config.tasks_per_iteration * self.config.rollouts_per_task,
         )
 
     # --- saving -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprm.errors import ConfigError
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limits, scheduled_tasks
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limits, tasks_at
 
 
 def factors(schedule: str, iterations: int = 10, **settings: float) -> list[float]:
@@ -61,7 +61,9 @@ def test_without_a_shuffle_tasks_come_in_order_and_never_twice_in_the_same_pass(
     listed = [
         task
         for iteration in range(iterations)
-        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=None)
+        for task in tasks_at(
+            range(iteration * per_iteration, (iteration + 1) * per_iteration), num_tasks, shuffle_seed=None
+        )
     ]
     in_order = [divmod(place, num_tasks) for place in range(per_iteration * iterations)]
     assert [(task.before, task.number) for task in listed] == in_order
@@ -78,7 +80,9 @@ def test_a_shuffled_pass_holds_every_task_once(
     shuffled = [
         task
         for iteration in range(iterations)
-        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=seed)
+        for task in tasks_at(
+            range(iteration * per_iteration, (iteration + 1) * per_iteration), num_tasks, shuffle_seed=seed
+        )
     ]
     for number in range(passes):
         of_pass = shuffled[number * num_tasks : (number + 1) * num_tasks]
@@ -88,7 +92,10 @@ def test_a_shuffled_pass_holds_every_task_once(
 
 def test_the_order_of_tasks_depends_on_seed_and_pass_alone() -> None:
     def order(seed: int, iteration: int = 0) -> list[int]:
-        return [task.number for task in scheduled_tasks(iteration, 50, 50, shuffle_seed=seed)]
+        return [
+            task.number
+            for task in tasks_at(range(50 * iteration, 50 * (iteration + 1)), 50, shuffle_seed=seed)
+        ]
 
     assert order(0) == order(0)
     assert len({tuple(order(0)), tuple(order(1)), tuple(order(0, iteration=1)), tuple(range(50))}) == 4
