@@ -66,7 +66,14 @@ def check_objective(advantage: str, *, importance_level: str, whiten: str) -> No
 
 
 def check_selection(
-    reward: str, advantage: str, *, dynamic_sampling: bool, max_staleness: int, best_of: int, has_prm: bool
+    reward: str,
+    advantage: str,
+    *,
+    dynamic_sampling: bool,
+    tasks_by_difficulty: bool,
+    max_staleness: int,
+    best_of: int,
+    has_prm: bool,
 ) -> None:
     """Refuse to learn from a part of the episodes where the rest would matter.
 
@@ -74,6 +81,7 @@ def check_selection(
         reward: name or dotted path of a step reward.
         advantage: name or dotted path of an advantage estimator.
         dynamic_sampling: whether tasks of equal returns are left out.
+        tasks_by_difficulty: whether earlier success orders the tasks.
         max_staleness: of the run.
         best_of: rollouts of which the PRM's best one is learned from.
         has_prm: whether there is a PRM.
@@ -95,6 +103,11 @@ def check_selection(
                 "dynamic_sampling: which tasks follow is known only after an iteration's episodes; set "
                 "max_staleness 0"
             )
+    if tasks_by_difficulty and max_staleness:
+        raise ConfigError(
+            "tasks_by_difficulty: the success that orders the tasks is known only after an iteration's "
+            "episodes; set max_staleness 0"
+        )
     if best_of > 1:
         if not has_prm:
             raise ConfigError(f"best_of: got {best_of}, but there is no PRM that knows the best; set prm")

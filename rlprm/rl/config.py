@@ -94,6 +94,12 @@ class RLConfig(TuningConfig, PolicyConfig):
         "for at most 3 rounds an iteration.",
         group=_TASKS, recorded="changed",
     )  # fmt: skip
+    tasks_by_difficulty: bool = setting(
+        False,
+        "From the second pass over the tasks on, take those first whose success was 20 to 80 % when they "
+        "were last run.",
+        group=_TASKS, recorded="changed",
+    )  # fmt: skip
     best_of: int = setting(
         1,
         "Rollouts of which the one that the PRM values most at its end is learned from (expert iteration, "
@@ -329,6 +335,7 @@ class RLConfig(TuningConfig, PolicyConfig):
             self.reward,
             self.advantage,
             dynamic_sampling=self.dynamic_sampling,
+            tasks_by_difficulty=self.tasks_by_difficulty,
             max_staleness=self.max_staleness,
             best_of=self.best_of,
             has_prm=bool(self.prm),

@@ -17,6 +17,7 @@ __all__ = [
     "LR_SCHEDULES",
     "ScheduledTask",
     "learning_rate_factor",
+    "pass_order",
     "round_limit_at",
     "round_limit_since",
     "round_limits",
@@ -78,15 +79,17 @@ def tasks_at(places: range, num_tasks: int, *, shuffle_seed: int | None) -> list
         shuffle_seed: determines the order of each pass; None for the order of the list.
     """
     passes = [divmod(place, num_tasks) for place in places]
-    if shuffle_seed is None:
-        return [ScheduledTask(place, before) for before, place in passes]
-    return [ScheduledTask(_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes]
+    return [
+        ScheduledTask(pass_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes
+    ]
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, before: int, num_tasks: int) -> list[int]:
+def pass_order(shuffle_seed: int | None, before: int, num_tasks: int) -> Sequence[int]:
+    """Return the numbers of all tasks in the order of a pass, of which there were some before."""
     order = list(range(num_tasks))
-    random.Random(f"{seed} {before}").shuffle(order)
+    if shuffle_seed is not None:
+        random.Random(f"{shuffle_seed} {before}").shuffle(order)
     return order
 
 

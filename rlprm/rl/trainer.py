@@ -36,8 +36,15 @@ from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, tasks_at
+from rlprm.rl.schedule import ScheduledTask, learning_rate_factor, round_limit_at, round_limit_since, tasks_at
 from rlprm.rl.selection.best_of import best_rows
+from rlprm.rl.selection.difficulty import (
+    known_success,
+    segment_of,
+    segment_since,
+    success_by_task,
+    tasks_by_difficulty,
+)
 from rlprm.rl.selection.signal import MOST_ROUNDS, rows_with_signal, tasks_with_signal
 from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
@@ -101,6 +108,7 @@ class RLTrainer:
             )
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
+        self._numbers: dict[str, int] = {}
         self._watch = Stopwatch()
         sampler.sync(engine, version=state.iteration)
 
@@ -144,6 +152,8 @@ class RLTrainer:
         config = self.config
         with self._watch.time("rollout"):
             trajectories, staleness = self._episodes(iteration)
+        first = self._first_place(iteration)
+        places = range(first, first + len(trajectories) // config.rollouts_per_task)
         usable, failed = split_failed(trajectories)
         self.newest = usable
         if not usable:
@@ -188,7 +198,7 @@ class RLTrainer:
         facts = IterationFacts(
             env_steps=sum(len(t.steps) for t in trajectories),
             tokens=sum(t.action_tokens for t in trajectories),
-            drawn_tasks=len(trajectories) // config.rollouts_per_task,
+            drawn_tasks=len(places),
         )
         so_far = next_state(self.state, facts)
         row: dict[str, Any] = {
@@ -203,7 +213,7 @@ class RLTrainer:
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
         signs = self._watch_signs(usable, all_values, credit)
-        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
+        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs, places)})
         is_last = (
             iteration + 1 == config.iterations
             or (bool(facts.signs) and config.on_alarm == "stop")
@@ -220,6 +230,8 @@ class RLTrainer:
         row |= seconds
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
         noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
+        if config.tasks_by_difficulty:
+            noted |= self._difficulty(usable, places)
         if self.changed:
             noted["changed"] = self.changed
             self.changed = {}
@@ -312,24 +324,48 @@ class RLTrainer:
 
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
+        first = self._first_place(iteration)
+        return self._jobs_at(range(first, first + self.config.tasks_per_iteration))
+
+    def _first_place(self, iteration: int) -> int:
+        """Return where an iteration's tasks begin in the passes through the list."""
+        if self.config.dynamic_sampling:
+            return self.state.drawn_tasks
+        return iteration * self.config.tasks_per_iteration
+
+    def _tasks_at(self, places: range) -> list[ScheduledTask]:
         config = self.config
-        first = self.state.drawn_tasks if config.dynamic_sampling else iteration * config.tasks_per_iteration
-        return self._jobs_at(range(first, first + config.tasks_per_iteration))
+        seed = config.seed if config.shuffle_tasks else None
+        if not config.tasks_by_difficulty:
+            return tasks_at(places, self.num_tasks, shuffle_seed=seed)
+        return tasks_by_difficulty(
+            places, self.num_tasks, shuffle_seed=seed, success_before=self._success_before
+        )
+
+    def _success_before(self, number: int) -> dict[int, float]:
+        """Return the success of each task that was known when a pass began."""
+        return known_success(self.journal.rows, number * self.num_tasks)
+
+    def _difficulty(self, usable: Sequence[Trajectory], places: range) -> dict[str, Any]:
+        """Return what the journal must keep, so that the order of later passes follows from it."""
+        return {
+            "places": [places.start, places.stop],
+            "task_success": success_by_task(usable, self._numbers),
+            "segment": segment_of(self._tasks_at(places), self._success_before),
+        }
 
     def _jobs_at(self, places: range) -> list[tuple[Task, int]]:
         config = self.config
-        scheduled = tasks_at(
-            places, self.num_tasks, shuffle_seed=config.seed if config.shuffle_tasks else None
-        )
-        return [
-            # A task that comes again gets other random numbers: its samples are numbered on.
-            (task, before * config.rollouts_per_task + sample)
-            for number, before in scheduled
-            for task in envs.tasks(
+        jobs = []
+        for number, before in self._tasks_at(places):
+            (task,) = envs.tasks(
                 config.environment, Split.TRAIN, config.first_task + number, 1, config.env_kwargs
             )
-            for sample in range(config.rollouts_per_task)
-        ]
+            self._numbers[task.id] = number
+            # A task that comes again gets other random numbers: its samples are numbered on.
+            first = before * config.rollouts_per_task
+            jobs += [(task, first + sample) for sample in range(config.rollouts_per_task)]
+        return jobs
 
     def _load_scorer(self, folder: str) -> Scorer:
         return DistributedScorer(self.load_scorer(folder), self.processes)
@@ -367,11 +403,14 @@ class RLTrainer:
             paid = None
         return watched(trajectories, outcome=config.outcome, final_values=ends, paid=paid)
 
-    def _alarms(self, iteration: int, signs: Mapping[str, Sign]) -> dict[str, str]:
+    def _alarms(self, iteration: int, signs: Mapping[str, Sign], places: range) -> dict[str, str]:
         """Return the signs of reward hacking after an iteration that is not in the journal yet."""
         config = self.config
         # Another PRM or round limit changes signs and outcome without any hacking.
         since = max(self.state.watched_from, round_limit_since(iteration, config.round_limits))
+        if config.tasks_by_difficulty:
+            segment = segment_of(self._tasks_at(places), self._success_before)
+            since = max(since, segment_since(self.journal.rows, segment, iteration))
         before = [read_watched(row) for row in self.journal.rows if row["iteration"] >= since]
         return alarms([row for row in (*before, signs) if row], outcome=config.outcome)
 

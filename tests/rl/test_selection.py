@@ -12,7 +12,9 @@ from rlprm.errors import ConfigError
 from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
 from rlprm.rl.samplers.local import LocalSampler
+from rlprm.rl.schedule import tasks_at
 from rlprm.rl.selection.best_of import best_rows
+from rlprm.rl.selection.difficulty import known_success, segment_since, success_by_task, tasks_by_difficulty
 from rlprm.rl.selection.signal import MOST_ROUNDS, rows_with_signal, tasks_with_signal
 from rlprm.types import StepScores, Trajectory
 from tests.rl.conftest import Run, column, rows
@@ -125,6 +127,69 @@ def test_the_best_of_k_is_cloned_and_all_k_count(
     assert column(tmp_path / "rl", "rollout/success") == pytest.approx(successes)
 
 
+# --- by difficulty ---
+
+
+def test_a_pass_begins_with_tasks_of_middling_success_by_hand() -> None:
+    # The list has 6 tasks; pass 0 in the order of the list, four of them in two iterations.
+    known = {0: {}, 1: {0: 0.0, 1: 0.5, 2: 1.0, 3: 0.8}}
+
+    def tasks(first: int, last: int) -> list[tuple[int, int]]:
+        return list(
+            tasks_by_difficulty(range(first, last), 6, shuffle_seed=None, success_before=known.__getitem__)
+        )
+
+    assert tasks(0, 6) == [(number, 0) for number in range(6)]
+    assert tasks(6, 12) == [(number, 1) for number in (1, 3, 4, 5, 0, 2)]
+    assert tasks(4, 8) == [(4, 0), (5, 0), (1, 1), (3, 1)]
+    found = tasks_by_difficulty(range(6, 12), 6, shuffle_seed=5, success_before=lambda _: {})
+    assert found == tasks_at(range(6, 12), 6, shuffle_seed=5)
+
+
+def test_an_order_follows_from_what_was_known_before_the_pass_began() -> None:
+    journal = [
+        {"places": [0, 4], "task_success": {"0": 0.0, "1": 0.5}},
+        {"places": [4, 8], "task_success": {"1": 1.0, "5": 0.25}},  # the pass begins at 6
+        {"places": [8, 12], "task_success": {"0": 1.0}},
+    ]
+    assert known_success(journal, 6) == {0: 0.0, 1: 0.5}
+    assert known_success(journal[:1], 6) == {0: 0.0, 1: 0.5}  # as it was in that iteration
+    assert known_success(journal, 12) == {0: 1.0, 1: 1.0, 5: 0.25}
+    assert known_success([], 0) == {}
+
+
+def test_success_is_that_of_the_tasks_episodes() -> None:
+    episodes = [trajectory(".ac", task=task, success=won) for task, won in zip("aab", (1, 0, 1), strict=True)]
+    assert success_by_task(episodes, {"a": 7, "b": 3}) == {"7": 0.5, "3": 1.0}
+
+
+def test_the_alarm_begins_anew_where_tasks_become_others() -> None:
+    rows = [{"iteration": i, "segment": segment} for i, segment in enumerate(([0, 1], [1, 0], [1, 0]))]
+    assert segment_since(rows, [1, 0], 3) == 1
+    assert segment_since(rows, [1, 2], 3) == 3
+    assert segment_since([], [1, 2], 0) == 0
+
+
+def test_a_run_takes_tasks_of_middling_success_first_in_each_later_pass(
+    run: Run, tmp_path: Path, collected: list[list[Trajectory]]
+) -> None:
+    settings = {**GROUP, "tasks_per_iteration": 4, "num_tasks": 12, "samples_per_task": 3}
+    run(iterations=6, tasks_by_difficulty=True, **settings)
+    first, second = ([t for part in collected[i : i + 3] for t in part] for i in (0, 3))
+    success: dict[str, list[float]] = {}
+    for t in first:
+        success.setdefault(t.task.id, []).append(t.outcome.success)
+    middling = {task for task, won in success.items() if 0 < sum(won) < 3}
+    order = [t.task.id for t in second[::3]]
+    assert 0 < len(middling) < 12
+    assert set(order[: len(middling)]) == middling
+    assert sorted(order) == sorted(success)  # each once
+    assert [row["places"] for row in rows(tmp_path / "rl")] == [[4 * i, 4 * i + 4] for i in range(6)]
+
+
+# --- what is refused ---
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -142,6 +207,10 @@ def test_the_best_of_k_is_cloned_and_all_k_count(
         (
             {"advantage": "group", "dynamic_sampling": True, "max_staleness": 1, "server": ["http://x:1"]},
             "dynamic_sampling: which tasks follow",
+        ),
+        (
+            {"advantage": "group", "tasks_by_difficulty": True, "max_staleness": 1, "server": ["http://x:1"]},
+            "tasks_by_difficulty: the success that orders",
         ),
     ],
 )
