@@ -131,7 +131,10 @@ class RLConfig(TuningConfig, PolicyConfig):
         0.0, "Where linear and cosine end, as a share of learning_rate.", least=0, group=_UPDATE
     )
     warmup_iterations: int = setting(
-        0, "First iterations, in which the step size rises.", least=0, group=_UPDATE
+        0,
+        "First iterations in which the policy learns, over which the step size rises.",
+        least=0,
+        group=_UPDATE,
     )
     ppo_epochs: int = setting(1, "Passes over an iteration's episodes.", least=1, group=_UPDATE)
     minibatches: int = setting(4, "Optimiser steps of a pass.", least=1, group=_UPDATE)
@@ -244,8 +247,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     eval_tasks: int = setting(128, "Dev tasks of such an evaluation.", least=1, group=_MONITOR)
     eval_samples: int = setting(1, "Rollouts of each dev task.", least=1, group=_MONITOR)
     select: str = setting(
-        "best", "Which policy is kept: best (on dev tasks) or last.", choices=("best", "last"),
-        group=_MONITOR,
+        "best",
+        "Which policy is kept: best (the latest within one standard error of the highest outcome on dev "
+        "tasks) or last.",
+        choices=("best", "last"), group=_MONITOR,
     )  # fmt: skip
     test_tasks: int = setting(
         256, "Test tasks that the policy is measured on before and after; 0: none.", least=0, group=_MONITOR
@@ -417,6 +422,11 @@ class RLConfig(TuningConfig, PolicyConfig):
         from rlprm.rl import advantages
 
         return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
+
+    @property
+    def critic_only_iterations(self) -> int:
+        """First iterations, in which only the critic learns; 0 without a critic."""
+        return self.critic_warmup_iterations if self.trains_critic else 0
 
     @property
     def clones(self) -> bool:

@@ -33,29 +33,35 @@ def learning_rate_factor(
     *,
     schedule: str,
     warmup: int = 0,
+    critic_warmup: int = 0,
     minimum: float = 0.0,
     since: int = 0,
     start: float = 1.0,
 ) -> float:
     """Return the factor of the learning rate in an iteration (from 0).
 
-    It rises over the first ``warmup`` iterations, ``(i + 1) / (warmup + 1)``, and then stays, or falls to
-    ``minimum`` (a share) at what would be iteration ``iterations``, along a line or half a cosine.
+    It is 1 while the critic learns alone: a small rate would protect a policy that rests. It rises over the
+    ``warmup`` iterations after that, ``(i + 1) / (warmup + 1)``, and then stays, or falls to ``minimum`` (a
+    share) at what would be iteration ``iterations``, along a line or half a cosine.
 
     Args:
         iteration: from 0.
         iterations: of the run.
         schedule: one of ``LR_SCHEDULES``.
         warmup: number of iterations in which the factor rises.
+        critic_warmup: number of iterations before, in which only the critic learns.
         minimum: where the factor would end.
         since: iteration at which the number of iterations was last changed.
         start: factor of that iteration, from which the factor falls.
     """
-    if iteration < warmup:
-        return (iteration + 1) / (warmup + 1)
+    if iteration < critic_warmup:
+        return 1.0
+    begin = critic_warmup + warmup if warmup else 0
+    if iteration < begin:
+        return (iteration - critic_warmup + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    first, top = (since, start) if since > warmup else (warmup, 1.0)
+    first, top = (since, start) if since > begin else (begin, 1.0)
     gone = (iteration - first) / max(1, iterations - first)
     falling = 1.0 - gone if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
     return minimum + (top - minimum) * falling

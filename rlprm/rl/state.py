@@ -50,9 +50,11 @@ class RunState:
     prm: str = ""
     """Folder of the PRM in use."""
     best_iteration: int = -1
-    """Iterations behind the best policy on dev tasks; -1 before the first evaluation."""
+    """Iterations behind the policy that is kept, see ``with_dev_outcome``; -1 before the first evaluation."""
     best_success: float = -1.0
-    """Mean outcome of that policy (success or score, whichever the run learns from)."""
+    """Highest mean outcome on dev tasks (success or score, whichever the run learns from)."""
+    best_error: float = 0.0
+    """Standard error of that mean."""
     alarms: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking, with the iteration that showed it first."""
     watched_from: int = 0
@@ -76,6 +78,8 @@ class IterationFacts:
     """Each sign of reward hacking in this iteration, with its description."""
     dev_outcome: float | None = None
     """Mean outcome on dev tasks after the update; None without an evaluation."""
+    dev_error: float = 0.0
+    """Standard error of that mean."""
     prm: str | None = None
     """Folder of a PRM that replaces the present one."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -105,17 +109,26 @@ def next_state(state: RunState, facts: IterationFacts) -> RunState:
         watched_from=state.watched_from if facts.prm is None else iteration,
         seconds={**state.seconds, **seconds},
     )
-    return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome)
+    return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome, facts.dev_error)
 
 
-def with_dev_outcome(state: RunState, outcome: float) -> RunState:
+def with_dev_outcome(state: RunState, outcome: float, error: float = 0.0) -> RunState:
     """Return the state after an evaluation on dev tasks of the policy as it is.
 
-    Of two policies with the same outcome the earlier stays the best: the later one moved without a gain.
+    Kept is the latest policy whose outcome is less than one standard error below the highest. The highest of
+    many noisy outcomes is often an early policy that was lucky. Without a standard error the earlier of two
+    policies with the same outcome stays: the later one moved without a gain.
+
+    Args:
+        state: before the evaluation.
+        outcome: mean over the dev tasks.
+        error: its standard error over tasks.
     """
-    if outcome <= state.best_success:
-        return state
-    return replace(state, best_success=outcome, best_iteration=state.iteration)
+    if outcome > state.best_success:
+        return replace(state, best_success=outcome, best_error=error, best_iteration=state.iteration)
+    if outcome > state.best_success - state.best_error:
+        return replace(state, best_iteration=state.iteration)
+    return state
 
 
 def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -177,5 +190,5 @@ def with_changes(state: RunState, changed: Changes, *, factor: float) -> RunStat
     if "iterations" in changed:
         state = replace(state, rate_from=state.iteration, rate_factor=factor)
     if changed.keys() & _MEASURED_BY:
-        state = replace(state, best_iteration=-1, best_success=-1.0)
+        state = replace(state, best_iteration=-1, best_success=-1.0, best_error=0.0)
     return state

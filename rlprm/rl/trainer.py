@@ -128,8 +128,9 @@ class RLTrainer:
         with bar:
             if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
-                dev_outcome = self._measure_dev().means()[config.outcome]
-                self._advance(with_dev_outcome(self.state, dev_outcome))
+                found = self._measure_dev()
+                outcome, error = found.means()[config.outcome], found.standard_error(config.outcome)
+                self._advance(with_dev_outcome(self.state, outcome, error))
             for iteration in range(done, config.iterations):
                 row, is_last = self._iterate(iteration)
                 bar.update(1)
@@ -189,7 +190,7 @@ class RLTrainer:
                 self.engine, batch, credit, old, config,
                 seed=int(np.random.SeedSequence((config.seed, iteration)).generate_state(1)[0]),
                 factor=self._rate_factor(iteration),
-                critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
+                critic_only=iteration < config.critic_only_iterations,
             )  # fmt: skip
         if self.ahead is not None:
             with self._watch.time("rollout"):
@@ -220,9 +221,11 @@ class RLTrainer:
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
-            dev = self._measure_dev().means()
+            found = self._measure_dev()
+            dev = found.means()
             row |= {f"eval/{name}": mean for name, mean in dev.items()}
-            facts = replace(facts, dev_outcome=dev[config.outcome])
+            error = found.standard_error(config.outcome)
+            facts = replace(facts, dev_outcome=dev[config.outcome], dev_error=error)
         if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
@@ -383,6 +386,7 @@ class RLTrainer:
             self.config.iterations,
             schedule=self.config.lr_schedule,
             warmup=self.config.warmup_iterations,
+            critic_warmup=self.config.critic_only_iterations,
             minimum=self.config.min_learning_rate,
             since=self.state.rate_from,
             start=self.state.rate_factor,

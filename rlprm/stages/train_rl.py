@@ -195,6 +195,7 @@ def _last_factor(config: RLConfig, state: RunState, changed: Changes) -> float:
         changed.get("iterations", (config.iterations,))[0],
         schedule=config.lr_schedule,
         warmup=config.warmup_iterations,
+        critic_warmup=config.critic_only_iterations,
         minimum=config.min_learning_rate,
         since=state.rate_from,
         start=state.rate_factor,

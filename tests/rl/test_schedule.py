@@ -27,6 +27,13 @@ def test_step_sizes_by_hand() -> None:
     assert factors("linear", 5, warmup=1) == [0.5, 1, 0.75, 0.5, 0.25]
 
 
+def test_the_rate_rises_after_the_critic_has_warmed_up_at_the_full_rate() -> None:
+    assert factors("constant", 6, warmup=3, critic_warmup=2) == [1, 1, 0.25, 0.5, 0.75, 1]
+    assert factors("linear", 6, warmup=1, critic_warmup=1) == pytest.approx([1, 0.5, 1, 0.75, 0.5, 0.25])
+    # Without a warm-up of the rate nothing changes: a line falls from the first iteration on.
+    assert factors("linear", 4, critic_warmup=1) == [1, 0.75, 0.5, 0.25]
+
+
 def test_a_run_that_gets_more_iterations_goes_from_its_present_rate_to_the_new_end() -> None:
     # 4 iterations, line: 1, 0.75, 0.5, 0.25. After 2 of them there are 6: from 0.5 in four steps.
     found = [learning_rate_factor(i, 6, schedule="linear", since=2, start=0.5) for i in range(2, 6)]
