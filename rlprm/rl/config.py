@@ -44,17 +44,19 @@ class RLConfig(TuningConfig, PolicyConfig):
 
     # Reward and credit
     prm: str = setting(
-        "", "Folder of the PRM whose values are the dense signal; none for reward outcome.", group=_CREDIT
-    )
+        "", "Folder of the PRM whose values are the dense signal; none for an estimator without one.",
+        group=_CREDIT,
+    )  # fmt: skip
     reward: str = setting(
-        "progress", "Step reward: progress, outcome, promise, min, terminal, ...",
+        "outcome", "Step reward: outcome, progress, promise, min, terminal, ...",
         family="step reward", kwargs="reward_kwargs", group=_CREDIT,
     )  # fmt: skip
     reward_kwargs: dict[str, Any] = setting(
         {}, "Settings of the reward, e.g. reward_kwargs.scale.", group=_CREDIT
     )
     advantage: str = setting(
-        "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ...",
+        "outcome_plus_progress",
+        "Advantages: outcome_plus_progress, prm_critic, turn_gae, token_gae, group, leave_one_out, ...",
         family="advantage estimator", kwargs="advantage_kwargs", group=_CREDIT,
     )  # fmt: skip
     advantage_kwargs: dict[str, Any] = setting(
@@ -331,24 +333,18 @@ class RLConfig(TuningConfig, PolicyConfig):
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
         advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
         check_combination(
-            self.reward,
-            self.advantage,
-            samples_per_task=self.samples_per_task,
+            self.reward, self.advantage, samples_per_task=self.samples_per_task,
             bootstrap=self.bootstrap_truncations,
-        )
+        )  # fmt: skip
         check_selection(
-            self.reward,
-            self.advantage,
-            dynamic_sampling=self.dynamic_sampling,
-            tasks_by_difficulty=self.tasks_by_difficulty,
-            max_staleness=self.max_staleness,
-            best_of=self.best_of,
-            has_prm=bool(self.prm),
-        )
+            self.reward, self.advantage, dynamic_sampling=self.dynamic_sampling,
+            tasks_by_difficulty=self.tasks_by_difficulty, max_staleness=self.max_staleness,
+            best_of=self.best_of, has_prm=bool(self.prm),
+        )  # fmt: skip
         if not self.prm and self.uses_prm:
             raise ConfigError(
                 f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
-                "values of a PRM; set it, or choose reward outcome and another estimator"
+                "values of a PRM; set it, or choose reward outcome and an estimator without, e.g. turn_gae"
             )
         if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
             raise ConfigError(
@@ -410,11 +406,12 @@ class RLConfig(TuningConfig, PolicyConfig):
 
     @property
     def uses_prm(self) -> bool:
-        """Whether credit depends on the PRM (it is read for the diagnostics whenever it is given)."""
+        """Whether what is learned depends on the PRM (it is read for diagnostics whenever it is given)."""
         from rlprm.rl import advantages, rewards
 
         needs = advantages.load(self.advantage).NEEDS
-        return rewards.load(self.reward).NEEDS_VALUES or "prm_values_BT1" in needs
+        pays = rewards.load(self.reward).NEEDS_VALUES
+        return pays or "prm_values_BT1" in needs or self.best_of > 1
 
     @property
     def trains_critic(self) -> bool:

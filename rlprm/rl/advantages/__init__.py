@@ -6,6 +6,7 @@
 * ``leave_one_out``: the same against the mean of the others
 * ``gigpo``: ``group``, and each step against the steps taken after the same observation
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
+* ``outcome_plus_progress``: GAE over turns of the outcome, plus the PRM's progress
 * ``cloning``: 1 for the steps of successful episodes, else 0, learned by likelihood without PPO's ratio
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
@@ -78,6 +79,7 @@ def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: flo
     inputs = AdvantageInputs(
         rewards_BT=torch.zeros(1, 1),
         lengths_B=one,
+        outcomes_B=torch.zeros(1),
         values_BT=torch.zeros(1, 1),
         values_BL=torch.zeros(1, 1),
         prm_values_BT1=torch.zeros(1, 2),

@@ -132,6 +132,8 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
     metrics["ppo/advantage_std"] = credit.raw_std
     if batch.cut_BT is not None:
         metrics["ppo/masked_messages"] = float(batch.cut_BT.sum() / batch.lengths_B.sum())
+    if credit.prm_share is not None:
+        metrics["credit/prm_share"] = credit.prm_share
     sampled = batch.layout.sampled
     if old.ref_logprobs_BL is not None:
         kl_BL = kl_values(old.logprobs_BL, old.ref_logprobs_BL, sampled)
