@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from rlprm.data.formats import TWO_ACTIONS, without_continuation
 from rlprm.types import Step, Trajectory
 
-__all__ = ["COUNTED", "message_counts", "message_shares", "thought_shares"]
+__all__ = ["COUNTED", "message_counts", "message_shares", "thought_shares", "was_cut"]
 
 _KINDS = ("several_actions", "cut", "no_action", "refused")
 COUNTED = (*(f"invalid_{kind}" for kind in _KINDS), "cut_messages", "invented_observations")
@@ -46,10 +46,10 @@ def message_counts(trajectories: Sequence[Trajectory], max_new_tokens: int) -> d
     found: Counter[str] = Counter()
     for trajectory in trajectories:
         for step, (message, answer) in zip(trajectory.steps, _messages(trajectory), strict=True):
-            was_cut = _was_cut(trajectory, step, max_new_tokens)
+            is_cut = was_cut(trajectory, step, max_new_tokens)
             if not step.valid:
-                found[f"invalid_{_kind(step, answer, was_cut)}"] += 1
-            found["cut_messages"] += was_cut
+                found[f"invalid_{_kind(step, answer, is_cut)}"] += 1
+            found["cut_messages"] += is_cut
             found["invented_observations"] += without_continuation(message) != message
     return {name: found[name] for name in COUNTED}
 
@@ -100,18 +100,19 @@ def thought_shares(
     }
 
 
-def _kind(step: Step, answer: str, was_cut: bool) -> str:
-    if answer == TWO_ACTIONS:  # first: more tokens would not mend it
-        return "several_actions"
-    if was_cut:
-        return "cut"
-    return "refused" if step.action else "no_action"
-
-
-def _was_cut(trajectory: Trajectory, step: Step, max_new_tokens: int) -> bool:
+def was_cut(trajectory: Trajectory, step: Step, max_new_tokens: int) -> bool:
+    """Whether the message of a step was cut at ``max_new_tokens``."""
     if not trajectory.exact:  # the limit was counted in other tokens
         return trajectory.action_mask[step.end] == 0
     return trajectory.action_mask[step.end] == 0 and step.end - step.start >= max_new_tokens
+
+
+def _kind(step: Step, answer: str, is_cut: bool) -> str:
+    if answer == TWO_ACTIONS:  # first: more tokens would not mend it
+        return "several_actions"
+    if is_cut:
+        return "cut"
+    return "refused" if step.action else "no_action"
 
 
 def _messages(trajectory: Trajectory) -> list[tuple[str, str]]:

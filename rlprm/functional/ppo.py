@@ -23,6 +23,9 @@ from rlprm.functional.kl import masked_difference
 __all__ = [
     "PolicyLoss",
     "ValueLoss",
+    "approx_kl",
+    "likelihood_loss",
+    "means_over",
     "policy_loss",
     "truncated_importance_weights",
     "value_loss",
@@ -105,10 +108,52 @@ def policy_loss(
     if weights is not None:
         check_shape("weights", weights, tuple(logprobs.shape))
         objective = objective * weights.detach().to(objective.dtype).where(exists, 0.0)
-    with torch.no_grad():
-        approx_kl = (torch.expm1(log_ratio) - log_ratio).sum() / denominator
-        clip_fraction = clipped.to(ratio.dtype).sum() / denominator
-    return PolicyLoss(-objective.sum() / denominator, clip_fraction, approx_kl)
+    clip_fraction = clipped.to(ratio.dtype).sum() / denominator
+    moved = approx_kl(logprobs, old_logprobs, mask, denominator=denominator)
+    return PolicyLoss(-objective.sum() / denominator, clip_fraction.detach(), moved)
+
+
+def likelihood_loss(
+    logprobs: Tensor, advantages: Tensor, mask: Tensor, *, denominator: float | Tensor
+) -> Tensor:
+    """Return ``-Σ A log π / denominator`` (a scalar): no ratio and no clip, wherever the policy stands.
+
+    With A = 1 and the number of entries as denominator it is the loss of supervised fine-tuning.
+
+    Args:
+        logprobs: log π, with gradient.
+        advantages: A; no gradient flows into it.
+        mask: which entries count.
+        denominator: how many entries count in the whole update.
+    """
+    check_shape("advantages", advantages, tuple(logprobs.shape))
+    exists = mask != 0
+    kept = logprobs.to(torch.promote_types(logprobs.dtype, torch.float32)).where(exists, 0.0)
+    return -(advantages.detach().to(kept.dtype).where(exists, 0.0) * kept).sum() / denominator
+
+
+@torch.no_grad()
+def approx_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, *, denominator: float | Tensor) -> Tensor:
+    """Return ``Σ (ρ - 1 - log ρ) / denominator`` with ``ρ = π / π_old`` (a scalar); see ``PolicyLoss``."""
+    log_ratio = masked_difference(logprobs, old_logprobs, mask).clamp(-_FURTHEST, _FURTHEST)
+    return (torch.expm1(log_ratio) - log_ratio).sum() / denominator
+
+
+def means_over(x_N: Tensor, parts_N: Tensor, count: int) -> Tensor:
+    """Return (M,): the mean of the numbers of each part, such as the tokens of a message.
+
+    Means of log-probabilities give the ratio of GSPO (arXiv 2507.18071), ``(π(y) / π_old(y))^(1/n)`` for a
+    text y of n tokens, if :func:`policy_loss` is called with them.
+
+    Args:
+        x_N: the numbers.
+        parts_N: the part of each, 0 to M - 1; every part has a number.
+        count: M.
+    """
+    x_N = x_N.to(torch.promote_types(x_N.dtype, torch.float32))
+    zeros_M = x_N.new_zeros(count)
+    sizes_M = zeros_M.scatter_add(0, parts_N, torch.ones_like(x_N))
+    return zeros_M.scatter_add(0, parts_N, x_N) / sizes_M
 
 
 def value_loss(

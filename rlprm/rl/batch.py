@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlprm.data.batching import pad_right
 from rlprm.data.failures import has_failed, require_exact
+from rlprm.data.message_counts import was_cut
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, Trajectory
@@ -38,14 +39,23 @@ class Batch:
     """Boolean: stopped by a limit."""
     groups_B: Tensor
     """Equal for the rollouts of one task."""
+    anchors_BT: Tensor
+    """Equal for the steps of one task's rollouts that were taken after the same observation; -1 in the
+    padding."""
+    cut_BT: Tensor | None = None
+    """Boolean: messages that were cut and leave the policy's losses; None if no message leaves them."""
 
     @classmethod
-    def from_trajectories(cls, trajectories: Sequence[Trajectory], *, outcome: str = "success") -> Batch:
+    def from_trajectories(
+        cls, trajectories: Sequence[Trajectory], *, outcome: str = "success", mask_cut_at: int | None = None
+    ) -> Batch:
         """Lay out trajectories, each with at least one step.
 
         Args:
             trajectories: finished, none failed.
             outcome: ``success`` (0 or 1) or ``score`` (graded), as what is learned from.
+            mask_cut_at: limit of a message; those that were cut there leave the policy's losses. None: all
+                messages stay.
 
         Raises:
             ConfigError: for another name of an outcome.
@@ -75,7 +85,17 @@ class Batch:
             success_B=torch.tensor([t.outcome.success for t in trajectories]),
             truncated_B=torch.tensor([bool(t.stop and t.stop.is_truncation) for t in trajectories]),
             groups_B=torch.tensor(groups),
+            anchors_BT=pad_right(_anchors(trajectories), -1),
+            cut_BT=None if mask_cut_at is None else _cut(trajectories, mask_cut_at),
         )
+
+    @property
+    def in_loss(self) -> Tensor:
+        """Boolean: the sampled tokens that the policy's losses count."""
+        sampled_BL = self.layout.sampled
+        if self.cut_BT is None:
+            return sampled_BL
+        return sampled_BL & ~self.cut_BT.gather(1, self.layout.step_BL.clamp(min=0))
 
     def __len__(self) -> int:
         return len(self.widths_B)
@@ -103,6 +123,24 @@ def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], 
     usable = [t for t in trajectories if t.steps and not has_failed(t)]
     failed = [t for t in trajectories if not t.steps or has_failed(t)]
     return usable, failed
+
+
+def _cut(trajectories: Sequence[Trajectory], limit: int) -> Tensor:
+    return pad_right([[was_cut(t, step, limit) for step in t.steps] for t in trajectories], 0) == 1
+
+
+def _anchors(trajectories: Sequence[Trajectory]) -> list[list[int]]:
+    """Number the observations before each step; the first one is the prompt.
+
+    An observation is the tokens between two steps. Two of them are the same if all their tokens are.
+    """
+    numbers: dict[tuple[str, tuple[int, ...]], int] = {}
+    found = []
+    for t in trajectories:
+        ends = [0, *(step.end + 1 for step in t.steps)]
+        seen = [t.token_ids[end : step.start] for end, step in zip(ends, t.steps, strict=False)]
+        found.append([numbers.setdefault((t.task.id, ids), len(numbers)) for ids in seen])
+    return found
 
 
 def _pad(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -26,6 +26,8 @@ _SMALL, _LARGE = 10_000_000, 100_000_000
 """Weights, from which on other defaults hold."""
 _ACTION_TOKENS = 32
 _UNSET: dict[str, Any] = {"learning_rate": None, "max_new_tokens": 0, "importance_cap": None}
+_CLIPS = {"token": (0.2, 0.2), "message": (3e-4, 4e-4)}
+"""How far a ratio may fall and rise, by what it is of; those of a message are GSPO's."""
 _CREDIT = "Reward and credit"
 _TASKS = "Tasks and iterations"
 _UPDATE = "Update (PPO)"
@@ -89,6 +91,24 @@ class RLConfig(TuningConfig, PolicyConfig):
     )
     tasks_per_iteration: int = setting(64, "Tasks of an iteration.", least=1, group=_TASKS)
     samples_per_task: int = setting(4, "Rollouts of each task.", least=1, group=_TASKS)
+    dynamic_sampling: bool = setting(
+        False,
+        "Leave out tasks whose episodes all have the same return, and run further tasks in their place, "
+        "for at most 3 rounds an iteration.",
+        group=_TASKS, recorded="changed",
+    )  # fmt: skip
+    tasks_by_difficulty: bool = setting(
+        False,
+        "From the second pass over the tasks on, take those first whose success was 20 to 80 % when they "
+        "were last run.",
+        group=_TASKS, recorded="changed",
+    )  # fmt: skip
+    best_of: int = setting(
+        1,
+        "Rollouts of which the one that the PRM values most at its end is learned from (expert iteration, "
+        "with advantage cloning); samples_per_task counts those that are kept.",
+        least=1, group=_TASKS, recorded="changed",
+    )  # fmt: skip
     round_limits: dict[str, Any] = setting(
         {}, "Curriculum: from which iteration on episodes may have how many turns, e.g. {0: 6, 40: 12}.",
         group=_TASKS,
@@ -118,15 +138,32 @@ class RLConfig(TuningConfig, PolicyConfig):
         0.0, "Where linear and cosine end, as a share of learning_rate.", least=0, group=_UPDATE
     )
     warmup_iterations: int = setting(
-        0, "First iterations, in which the step size rises.", least=0, group=_UPDATE
+        0,
+        "First iterations in which the policy learns, over which the step size rises.",
+        least=0,
+        group=_UPDATE,
     )
     ppo_epochs: int = setting(1, "Passes over an iteration's episodes.", least=1, group=_UPDATE)
     minibatches: int = setting(4, "Optimiser steps of a pass.", least=1, group=_UPDATE)
     micro_batch_tokens: int = setting(
         16_384, "Most padded tokens that go forward and back at a time, a process.", least=1, group=_UPDATE
     )
-    clip_low: float = setting(0.2, "How far the ratio may fall below 1.", least=0, most=1, group=_UPDATE)
-    clip_high: float = setting(0.2, "How far the ratio may rise above 1.", above=0, group=_UPDATE)
+    importance_level: str = setting(
+        "token",
+        "What the ratio is of: token, or message, the geometric mean over the tokens of a message (GSPO).",
+        choices=("token", "message"), group=_UPDATE, recorded="changed",
+    )  # fmt: skip
+    clip_low: float | None = setting(
+        None, "How far the ratio may fall below 1; if unset 0.2, of a message 3e-4.", least=0, most=1,
+        group=_UPDATE,
+    )  # fmt: skip
+    clip_high: float | None = setting(
+        None, "How far the ratio may rise above 1; if unset 0.2, of a message 4e-4.", above=0, group=_UPDATE
+    )
+    mask_cut_messages: bool = setting(
+        False, "Leave messages that were cut at max_new_tokens out of the policy's losses.", group=_UPDATE,
+        recorded="changed",
+    )  # fmt: skip
     dual_clip: float | None = setting(
         None, "Bound of the ratio if the advantage is negative.", above=1, group=_UPDATE
     )
@@ -217,8 +254,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     eval_tasks: int = setting(128, "Dev tasks of such an evaluation.", least=1, group=_MONITOR)
     eval_samples: int = setting(1, "Rollouts of each dev task.", least=1, group=_MONITOR)
     select: str = setting(
-        "best", "Which policy is kept: best (on dev tasks) or last.", choices=("best", "last"),
-        group=_MONITOR,
+        "best",
+        "Which policy is kept: best (the latest within one standard error of the highest outcome on dev "
+        "tasks) or last.",
+        choices=("best", "last"), group=_MONITOR,
     )  # fmt: skip
     test_tasks: int = setting(
         256, "Test tasks that the policy is measured on before and after; 0: none.", least=0, group=_MONITOR
@@ -317,16 +356,20 @@ class RLConfig(TuningConfig, PolicyConfig):
         """Refuse a reward and an advantage that do not go together."""
         # These import torch: after everything that is checked without.
         from rlprm.rl import advantages, rewards
-        from rlprm.rl.combinations import check_combination
+        from rlprm.rl.combinations import check_combination, check_objective, check_selection
 
+        check_objective(self.advantage, importance_level=self.importance_level, whiten=self.whiten)
         rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
         advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
         check_combination(
-            self.reward,
-            self.advantage,
-            samples_per_task=self.samples_per_task,
+            self.reward, self.advantage, samples_per_task=self.samples_per_task,
             bootstrap=self.bootstrap_truncations,
-        )
+        )  # fmt: skip
+        check_selection(
+            self.reward, self.advantage, dynamic_sampling=self.dynamic_sampling,
+            tasks_by_difficulty=self.tasks_by_difficulty, max_staleness=self.max_staleness,
+            best_of=self.best_of, has_prm=bool(self.prm),
+        )  # fmt: skip
         if not self.prm and self.uses_prm:
             raise ConfigError(
                 f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
@@ -371,7 +414,17 @@ class RLConfig(TuningConfig, PolicyConfig):
                 f"{parameters:,}", " with adapters" if self.lora_r else "",
                 ", ".join(f"{name} {value or 0:g}" for name, value in chosen.items()),
             )  # fmt: skip
-        return replace(self, **chosen)
+        low, high = _CLIPS[self.importance_level]
+        clips: dict[str, Any] = {
+            "clip_low": low if self.clip_low is None else self.clip_low,
+            "clip_high": high if self.clip_high is None else self.clip_high,
+        }
+        return replace(self, **chosen, **clips)
+
+    @property
+    def rollouts_per_task(self) -> int:
+        """Rollouts of each task in an iteration, those that are not learned from included."""
+        return self.samples_per_task * self.best_of
 
     @property
     def step_size(self) -> float:
@@ -382,11 +435,12 @@ class RLConfig(TuningConfig, PolicyConfig):
 
     @property
     def uses_prm(self) -> bool:
-        """Whether credit depends on the PRM (it is read for the diagnostics whenever it is given)."""
+        """Whether what is learned depends on the PRM (it is read for diagnostics whenever it is given)."""
         from rlprm.rl import advantages, rewards
 
         needs = advantages.load(self.advantage).NEEDS
-        return rewards.load(self.reward).NEEDS_VALUES or "prm_values_BT1" in needs
+        pays = rewards.load(self.reward).NEEDS_VALUES
+        return pays or "prm_values_BT1" in needs or self.best_of > 1
 
     @property
     def trains_critic(self) -> bool:
@@ -394,6 +448,18 @@ class RLConfig(TuningConfig, PolicyConfig):
         from rlprm.rl import advantages
 
         return bool(advantages.load(self.advantage).NEEDS & {"values_BT", "values_BL"})
+
+    @property
+    def critic_only_iterations(self) -> int:
+        """First iterations, in which only the critic learns; 0 without a critic."""
+        return self.critic_warmup_iterations if self.trains_critic else 0
+
+    @property
+    def clones(self) -> bool:
+        """Whether the policy learns by likelihood alone, without PPO's ratio."""
+        from rlprm.rl import advantages
+
+        return advantages.imitates(self.advantage)
 
     def sources(self) -> dict[str, Any]:
         """Return what the user's own code adds to a record, see :func:`rlprm.components.user_sources`."""
@@ -437,6 +503,9 @@ class RLConfig(TuningConfig, PolicyConfig):
             found |= dict.fromkeys(names, f"advantage {self.advantage} has no critic")
         elif self.critic == "shared":
             found |= {"critic_model": "critic shared"}
+        if self.clones:
+            of_ratio = ("importance_level", "importance_cap", "clip_low", "clip_high", "dual_clip")
+            found |= dict.fromkeys(of_ratio, f"advantage {self.advantage} has no ratio")
         if not self.kl_coef:
             found |= dict.fromkeys(("kl_in", "kl_loss"), "kl_coef 0")
         elif self.kl_in == "reward":

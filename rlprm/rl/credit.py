@@ -116,6 +116,7 @@ def assign_credit(batch: Batch, prm: PRMValues | None, old: OldLogprobs, setting
             prm_values_BT1=values_BT1,
             prm_states_BT=states_BT,
             groups_B=batch.groups_B,
+            anchors_BT=batch.anchors_BT,
             layout=batch.layout,
         ),
         gamma=setting.gamma,

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from rlprm.functional.kl import kl_loss
-from rlprm.functional.ppo import policy_loss, truncated_importance_weights, value_loss
+from rlprm.functional.ppo import (
+    PolicyLoss,
+    approx_kl,
+    likelihood_loss,
+    means_over,
+    policy_loss,
+    truncated_importance_weights,
+    value_loss,
+)
 from rlprm.rl.actor_critic import Reading
 from rlprm.rl.batch import Batch
 from rlprm.rl.config import RLConfig
@@ -33,21 +41,40 @@ class Denominators(NamedTuple):
     """Divisors of the means of one optimiser step, over all its micro-batches and processes."""
 
     tokens: int
-    """Number of sampled tokens."""
+    """Number of sampled tokens that count; at least 1."""
     returns: int
     """Number of tokens with a target for the critic; at least 1."""
+    objective: int
+    """Number of terms of the objective: tokens, messages, or tokens that are imitated; at least 1."""
 
 
-def count_denominators(batch: Batch, credit: Credit, rows: list[int]) -> Denominators:
-    """Count the tokens of a step's rows."""
+def count_denominators(batch: Batch, credit: Credit, rows: list[int], config: RLConfig) -> Denominators:
+    """Count the tokens and messages of a step's rows."""
     returns = int(credit.has_return_BL[rows].sum())
-    return Denominators(int(batch.layout.sampled[rows].sum()), max(1, returns))
+    in_loss_BL = batch.in_loss[rows]
+    tokens = objective = int(in_loss_BL.sum())
+    if config.clones:
+        objective = int((in_loss_BL & (credit.advantages_BL[rows] != 0)).sum())
+    elif config.importance_level == "message":
+        objective = len(torch.unique(_messages(batch, rows, in_loss_BL)))
+    return Denominators(max(1, tokens), max(1, returns), max(1, objective))
+
+
+def _messages(batch: Batch, rows: list[int], chosen_BL: Tensor) -> Tensor:
+    """Return (N,): a number for the message of each chosen token (B', L'), equal within a message."""
+    steps_BL = batch.layout.step_BL[rows, : chosen_BL.shape[1]]
+    first_B = batch.starts_BT.shape[1] * torch.arange(len(rows))
+    return (steps_BL + first_B.unsqueeze(1))[chosen_BL]
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
     """The fixed numbers of N sampled tokens in a loss, (N,) each, on the model's device."""
 
+    in_loss: Tensor
+    """Boolean: which tokens the policy's losses count."""
+    messages: Tensor
+    """The message of each token, from 0 without gaps."""
     sampler_logprobs: Tensor
     """log π of the policy that acted, as the sampler computed it."""
     old_logprobs: Tensor
@@ -83,7 +110,10 @@ def select_targets(
         return x_BL[rows, : sampled_BL.shape[1]][sampled_BL].to(device)
 
     reference = old.ref_logprobs_BL
+    messages_N = torch.unique(_messages(batch, rows, sampled_BL), return_inverse=True)[1]
     return Targets(
+        in_loss=selected(batch.in_loss),
+        messages=messages_N.to(device),
         sampler_logprobs=selected(batch.sampler_logprobs_BL),
         old_logprobs=selected(old.logprobs_BL),
         old_values=selected(old.values_BL),
@@ -109,23 +139,13 @@ def total_loss(
     Returns:
         The loss, a scalar with its graph, and the reports, (7,) in the order of ``REPORTS``, without.
     """
-    ones_N = torch.ones_like(reading.logprobs)
-    from_sampler = config.old_logprobs == "sampler"
-    old_N = targets.sampler_logprobs if from_sampler else targets.old_logprobs
-    weights_N = None
-    if config.importance_cap:
-        weights_N = truncated_importance_weights(
-            targets.old_logprobs, targets.sampler_logprobs, ones_N, cap=config.importance_cap
-        )
-    policy = policy_loss(
-        reading.logprobs, old_N, targets.advantages, ones_N, denominator=denominators.tokens,
-        clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip, weights=weights_N,
-    )  # fmt: skip
+    old_N = targets.sampler_logprobs if config.old_logprobs == "sampler" else targets.old_logprobs
+    policy = _objective(reading.logprobs, old_N, targets, config, denominators)
     value = value_loss(
         reading.values, targets.old_values, targets.returns, targets.has_return,
         denominator=denominators.returns, clip=config.value_clip,
     )  # fmt: skip
-    entropy = reading.entropy.sum() / denominators.tokens
+    entropy = reading.entropy.where(targets.in_loss, 0.0).sum() / denominators.tokens
     if not config.entropy_coef:
         entropy = (
             entropy.detach()
@@ -136,7 +156,7 @@ def total_loss(
             reading.logprobs,
             targets.ref_logprobs,
             old_N,
-            ones_N,
+            targets.in_loss,
             denominator=denominators.tokens,
             kind=config.kl_loss,
         )
@@ -146,3 +166,40 @@ def total_loss(
         policy.loss, value.loss, entropy, policy.approx_kl, policy.clip_fraction, value.clip_fraction, kl,
     ]  # fmt: skip
     return total, torch.stack([part.detach().float() for part in parts])
+
+
+def _objective(
+    logprobs_N: Tensor, old_N: Tensor, targets: Targets, config: RLConfig, denominators: Denominators
+) -> PolicyLoss:
+    """Return the policy's objective: PPO's of tokens or of messages, or the likelihood of what is imitated.
+
+    The KL is that of tokens in each case, so that ``target_kl`` means the same.
+    """
+    moved = approx_kl(logprobs_N, old_N, targets.in_loss, denominator=denominators.tokens)
+    if config.clones:
+        loss = likelihood_loss(
+            logprobs_N, targets.advantages, targets.in_loss, denominator=denominators.objective
+        )
+        return PolicyLoss(loss, torch.zeros_like(moved), moved)
+    numbers = [
+        logprobs_N,
+        old_N,
+        targets.advantages,
+        targets.in_loss,
+        targets.old_logprobs,
+        targets.sampler_logprobs,
+    ]
+    if config.importance_level == "message":
+        count = int(targets.messages.max()) + 1
+        numbers = [means_over(x_N, targets.messages, count) for x_N in numbers]
+    logprobs, old, advantages, mask, trainer, sampler = numbers
+    weights = None
+    if config.importance_cap:
+        weights = truncated_importance_weights(trainer, sampler, mask, cap=config.importance_cap)
+    assert config.clip_low is not None  # settled
+    assert config.clip_high is not None
+    objective = policy_loss(
+        logprobs, old, advantages, mask, denominator=denominators.objective,
+        clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip, weights=weights,
+    )  # fmt: skip
+    return objective._replace(approx_kl=moved)

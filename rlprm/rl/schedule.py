@@ -17,10 +17,11 @@ __all__ = [
     "LR_SCHEDULES",
     "ScheduledTask",
     "learning_rate_factor",
+    "pass_order",
     "round_limit_at",
     "round_limit_since",
     "round_limits",
-    "scheduled_tasks",
+    "tasks_at",
 ]
 
 LR_SCHEDULES = ("constant", "linear", "cosine")
@@ -32,29 +33,35 @@ def learning_rate_factor(
     *,
     schedule: str,
     warmup: int = 0,
+    critic_warmup: int = 0,
     minimum: float = 0.0,
     since: int = 0,
     start: float = 1.0,
 ) -> float:
     """Return the factor of the learning rate in an iteration (from 0).
 
-    It rises over the first ``warmup`` iterations, ``(i + 1) / (warmup + 1)``, and then stays, or falls to
-    ``minimum`` (a share) at what would be iteration ``iterations``, along a line or half a cosine.
+    It is 1 while the critic learns alone: a small rate would protect a policy that rests. It rises over the
+    ``warmup`` iterations after that, ``(i + 1) / (warmup + 1)``, and then stays, or falls to ``minimum`` (a
+    share) at what would be iteration ``iterations``, along a line or half a cosine.
 
     Args:
         iteration: from 0.
         iterations: of the run.
         schedule: one of ``LR_SCHEDULES``.
         warmup: number of iterations in which the factor rises.
+        critic_warmup: number of iterations before, in which only the critic learns.
         minimum: where the factor would end.
         since: iteration at which the number of iterations was last changed.
         start: factor of that iteration, from which the factor falls.
     """
-    if iteration < warmup:
-        return (iteration + 1) / (warmup + 1)
+    if iteration < critic_warmup:
+        return 1.0
+    begin = critic_warmup + warmup if warmup else 0
+    if iteration < begin:
+        return (iteration - critic_warmup + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    first, top = (since, start) if since > warmup else (warmup, 1.0)
+    first, top = (since, start) if since > begin else (begin, 1.0)
     gone = (iteration - first) / max(1, iterations - first)
     falling = 1.0 - gone if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
     return minimum + (top - minimum) * falling
@@ -69,28 +76,26 @@ class ScheduledTask(NamedTuple):
     """Number of complete passes through the list before."""
 
 
-def scheduled_tasks(
-    iteration: int, per_iteration: int, num_tasks: int, *, shuffle_seed: int | None
-) -> list[ScheduledTask]:
-    """Return an iteration's tasks: passes through the list, one after another.
+def tasks_at(places: range, num_tasks: int, *, shuffle_seed: int | None) -> list[ScheduledTask]:
+    """Return the tasks at some places of the passes through the list, one pass after another.
 
     Args:
-        iteration: from 0.
-        per_iteration: tasks of each iteration.
+        places: from 0; those of an iteration follow those of the iteration before.
         num_tasks: length of the list.
         shuffle_seed: determines the order of each pass; None for the order of the list.
     """
-    places = range(iteration * per_iteration, (iteration + 1) * per_iteration)
     passes = [divmod(place, num_tasks) for place in places]
-    if shuffle_seed is None:
-        return [ScheduledTask(place, before) for before, place in passes]
-    return [ScheduledTask(_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes]
+    return [
+        ScheduledTask(pass_order(shuffle_seed, before, num_tasks)[place], before) for before, place in passes
+    ]
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, before: int, num_tasks: int) -> list[int]:
+def pass_order(shuffle_seed: int | None, before: int, num_tasks: int) -> Sequence[int]:
+    """Return the numbers of all tasks in the order of a pass, of which there were some before."""
     order = list(range(num_tasks))
-    random.Random(f"{seed} {before}").shuffle(order)
+    if shuffle_seed is not None:
+        random.Random(f"{shuffle_seed} {before}").shuffle(order)
     return order
 
 

@@ -45,14 +45,18 @@ class RunState:
     iteration: int = 0
     """Number of finished iterations."""
     env_steps: int = 0
+    drawn_tasks: int = 0
+    """Number of tasks that were taken from the list; read only under ``dynamic_sampling``."""
     tokens: int = 0
     """Number of tokens that the policy sampled."""
     prm: str = ""
     """Folder of the PRM in use."""
     best_iteration: int = -1
-    """Iterations behind the best policy on dev tasks; -1 before the first evaluation."""
+    """Iterations behind the policy that is kept, see ``with_dev_outcome``; -1 before the first evaluation."""
     best_success: float = -1.0
-    """Mean outcome of that policy (success or score, whichever the run learns from)."""
+    """Highest mean outcome on dev tasks (success or score, whichever the run learns from)."""
+    best_error: float = 0.0
+    """Standard error of that mean."""
     alarms: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking, with the iteration that showed it first."""
     watched_from: int = 0
@@ -75,10 +79,13 @@ class IterationFacts:
 
     env_steps: int
     tokens: int
+    drawn_tasks: int = 0
     signs: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking in this iteration, with its description."""
     dev_outcome: float | None = None
     """Mean outcome on dev tasks after the update; None without an evaluation."""
+    dev_error: float = 0.0
+    """Standard error of that mean."""
     prm: str | None = None
     """Folder of a PRM that replaces the present one."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -102,22 +109,32 @@ def next_state(state: RunState, facts: IterationFacts) -> RunState:
         iteration=iteration,
         env_steps=state.env_steps + facts.env_steps,
         tokens=state.tokens + facts.tokens,
+        drawn_tasks=state.drawn_tasks + facts.drawn_tasks,
         prm=state.prm if facts.prm is None else facts.prm,
         alarms={**state.alarms, **new},
         watched_from=state.watched_from if facts.prm is None else iteration,
         seconds={**state.seconds, **seconds},
     )
-    return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome)
+    return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome, facts.dev_error)
 
 
-def with_dev_outcome(state: RunState, outcome: float) -> RunState:
+def with_dev_outcome(state: RunState, outcome: float, error: float = 0.0) -> RunState:
     """Return the state after an evaluation on dev tasks of the policy as it is.
 
-    Of two policies with the same outcome the earlier stays the best: the later one moved without a gain.
+    Kept is the latest policy whose outcome is less than one standard error below the highest. The highest of
+    many noisy outcomes is often an early policy that was lucky. Without a standard error the earlier of two
+    policies with the same outcome stays: the later one moved without a gain.
+
+    Args:
+        state: before the evaluation.
+        outcome: mean over the dev tasks.
+        error: its standard error over tasks.
     """
-    if outcome <= state.best_success:
-        return state
-    return replace(state, best_success=outcome, best_iteration=state.iteration)
+    if outcome > state.best_success:
+        return replace(state, best_success=outcome, best_error=error, best_iteration=state.iteration)
+    if outcome > state.best_success - state.best_error:
+        return replace(state, best_iteration=state.iteration)
+    return state
 
 
 def with_rollback(state: RunState) -> RunState:
@@ -192,5 +209,5 @@ def with_changes(state: RunState, changed: Changes, *, factor: float) -> RunStat
     if "iterations" in changed:
         state = replace(state, rate_from=state.iteration, rate_factor=factor)
     if changed.keys() & _MEASURED_BY:
-        state = replace(state, best_iteration=-1, best_success=-1.0)
+        state = replace(state, best_iteration=-1, best_success=-1.0, best_error=0.0)
     return state

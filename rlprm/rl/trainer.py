@@ -31,7 +31,7 @@ from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
 from rlprm.rl.keeping.rollback import drop_others, load_best, save_best
 from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.costs import peak_memory, tokens_per_second
-from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
+from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, prm_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.monitor.undeclared import undeclared_alarm
@@ -40,7 +40,16 @@ from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import CollectionStopped, Sampler
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
+from rlprm.rl.schedule import ScheduledTask, learning_rate_factor, round_limit_at, round_limit_since, tasks_at
+from rlprm.rl.selection.best_of import best_rows
+from rlprm.rl.selection.difficulty import (
+    known_success,
+    segment_of,
+    segment_since,
+    success_by_task,
+    tasks_by_difficulty,
+)
+from rlprm.rl.selection.signal import MOST_ROUNDS, rows_with_signal, tasks_with_signal
 from rlprm.rl.state import (
     Changes,
     IterationFacts,
@@ -57,7 +66,7 @@ from rlprm.runtime.supervision.signals import Signals
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
-from rlprm.types import EpisodeSetting, Split, Task, Trajectory
+from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -124,6 +133,7 @@ class RLTrainer:
         """Episodes of the last iteration that was run, without the failed ones."""
         self._before: dict[str, float] = {}
         """Dev results before RL, until the journal has them."""
+        self._numbers: dict[str, int] = {}
         self._watch = Stopwatch()
         self._signals = signals or Signals()
         self._saved_at = state.iteration
@@ -152,8 +162,10 @@ class RLTrainer:
         with bar:
             if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
-                self._before = self._measure_dev().means()
-                self._advance(with_dev_outcome(self.state, self._before[config.outcome]))
+                found = self._measure_dev()
+                self._before = found.means()
+                error = found.standard_error(config.outcome)
+                self._advance(with_dev_outcome(self.state, self._before[config.outcome], error))
             for iteration in range(done, config.iterations):
                 row, is_last = self._iterate(iteration)
                 bar.update(1)
@@ -203,6 +215,8 @@ class RLTrainer:
             except CollectionStopped:
                 self._end_if_asked()
                 raise
+        first = self._first_place(iteration)
+        places = range(first, first + len(trajectories) // config.rollouts_per_task)
         usable, failed = split_failed(trajectories)
         self.newest = usable
         self.kept.add(iteration, trajectories)
@@ -213,10 +227,15 @@ class RLTrainer:
                 f"min_usable_share: {config.min_usable_share:g} usable), the first one: {failed[0].error}; "
                 "mend the cause and run the same command again to go on"
             )
-        batch = Batch.from_trajectories(usable, outcome=config.outcome)
         with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
-        values = prm_values(scores) if scores else None
+        all_values = prm_values(scores) if scores else None
+        learned = self._learned(usable, scores)
+        values = prm_values([scores[row] for row in learned]) if scores else None
+        batch = Batch.from_trajectories(
+            [usable[row] for row in learned], outcome=config.outcome,
+            mask_cut_at=config.max_new_tokens if config.mask_cut_messages else None,
+        )  # fmt: skip
         with self._watch.time("evaluate"):
             chosen = rows_to_read(
                 config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
@@ -243,7 +262,7 @@ class RLTrainer:
                 self.engine, batch, credit, old, config,
                 seed=int(np.random.SeedSequence((config.seed, iteration)).generate_state(1)[0]),
                 factor=self._rate_factor(iteration),
-                critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
+                critic_only=iteration < config.critic_only_iterations,
             )  # fmt: skip
         if self.ahead is not None:
             with self._watch.time("rollout"):
@@ -252,6 +271,7 @@ class RLTrainer:
         facts = IterationFacts(
             env_steps=sum(len(t.steps) for t in trajectories),
             tokens=sum(t.action_tokens for t in trajectories),
+            drawn_tasks=len(places),
         )
         so_far = next_state(self.state, facts)
         row: dict[str, Any] = {
@@ -259,6 +279,7 @@ class RLTrainer:
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
             **self._thought_metrics(usable),
+            **self._selection_metrics(usable, learned, all_values),
             "rollout/staleness": staleness,
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
@@ -266,28 +287,32 @@ class RLTrainer:
         }
         if self.prm_env_steps is not None:
             row["rollout/env_steps_total"] = so_far.env_steps + self.prm_env_steps
-        signs = self._watch_signs(usable, values, credit)
-        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
+        signs = self._watch_signs(usable, all_values, credit)
+        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs, places)})
         is_last = (
             iteration + 1 == config.iterations
             or (bool(facts.signs) and self._ends_on_alarm())
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
-            dev = self._measure_dev().means()
+            found = self._measure_dev()
+            dev = found.means()
             row |= {f"eval/{name}": mean for name, mean in dev.items()}
-            facts = replace(facts, dev_outcome=dev[config.outcome])
+            error = found.standard_error(config.outcome)
+            facts = replace(facts, dev_outcome=dev[config.outcome], dev_error=error)
         rolls_back = bool(facts.signs) and config.on_alarm == "rollback" and not is_last
         is_due = self.fresh.add(iteration, usable) or (rolls_back and config.refresh_every > 0)
         if is_due and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
-        row |= {**seconds, **self._costs(seconds, batch)}
+        row |= {**seconds, **self._costs(seconds, batch, usable)}
         row |= {f"before/{name}": mean for name, mean in self._before.items()}
         self._before = {}
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
         noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
+        if config.tasks_by_difficulty:
+            noted |= self._difficulty(usable, places)
         if self.changed:
             noted["changed"] = self.changed
             self.changed = {}
@@ -301,12 +326,14 @@ class RLTrainer:
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
 
-    def _costs(self, seconds: Mapping[str, float], batch: Batch) -> dict[str, float]:
+    def _costs(
+        self, seconds: Mapping[str, float], batch: Batch, usable: Sequence[Trajectory]
+    ) -> dict[str, float]:
         """Return tokens a second by phase, and the highest peaks of memory over the processes."""
         read = sum(batch.widths_B)
         tokens = {
-            "rollout": int(batch.layout.sampled.sum()),
-            "score": read if self.scorer else 0,
+            "rollout": sum(t.action_tokens for t in usable),
+            "score": sum(len(t.token_ids) for t in usable) if self.scorer else 0,
             "update": read * self.config.ppo_epochs,
         }
         rates = tokens_per_second({k.removeprefix("time/"): v for k, v in seconds.items()}, tokens)
@@ -361,9 +388,55 @@ class RLTrainer:
         ready = None if self.ahead is None else self.ahead.take()
         stop = None if self.ahead else self._signals.received
         trajectories = self.collect(iteration, stop=stop) if ready is None else ready
+        if self.config.dynamic_sampling:
+            trajectories = self._with_more_tasks(trajectories, self.setting_at(iteration), stop=stop)
         if self.ahead is not None and iteration + 1 < self.config.iterations:
             self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
         return trajectories, float(ready is not None)
+
+    @collective
+    def _with_more_tasks(
+        self,
+        trajectories: list[Trajectory],
+        setting: EpisodeSetting,
+        *,
+        stop: Callable[[], object] | None = None,
+    ) -> list[Trajectory]:
+        """Return the episodes, and those of further tasks in place of tasks without a signal."""
+        config, found = self.config, list(trajectories)
+        for _ in range(MOST_ROUNDS):
+            usable = split_failed(found)[0]
+            kept = len(tasks_with_signal(usable, outcome=config.outcome, gamma=config.gamma))
+            missing = config.tasks_per_iteration - kept
+            if missing <= 0:
+                break
+            first = self.state.drawn_tasks + len(found) // config.rollouts_per_task
+            found += self.sampler.collect(self._jobs_at(range(first, first + missing)), setting, stop=stop)
+        return found
+
+    def _learned(self, usable: Sequence[Trajectory], scores: Sequence[StepScores]) -> list[int]:
+        """Return the places of the episodes that are learned from."""
+        config = self.config
+        if config.best_of > 1:
+            return best_rows(usable, scores, config.best_of)
+        if config.dynamic_sampling:
+            return rows_with_signal(usable, outcome=config.outcome, gamma=config.gamma)
+        return list(range(len(usable)))
+
+    def _selection_metrics(
+        self, usable: Sequence[Trajectory], learned: Sequence[int], values: PRMValues | None
+    ) -> dict[str, float]:
+        """Return how much was learned from, and what is known of the PRM over all episodes."""
+        config = self.config
+        if not config.dynamic_sampling and config.best_of == 1:
+            return {}
+        found = {"rollout/learned": len(learned) / len(usable)}
+        if config.dynamic_sampling:
+            found["rollout/tasks"] = float(len({t.task.id for t in usable}))
+        if values is not None:
+            judged = prm_metrics(Batch.from_trajectories(usable, outcome=config.outcome), values)
+            found |= {f"prm/{name}": value for name, value in judged.items()}
+        return found
 
     @collective
     def collect(
@@ -378,20 +451,48 @@ class RLTrainer:
 
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
+        first = self._first_place(iteration)
+        return self._jobs_at(range(first, first + self.config.tasks_per_iteration))
+
+    def _first_place(self, iteration: int) -> int:
+        """Return where an iteration's tasks begin in the passes through the list."""
+        if self.config.dynamic_sampling:
+            return self.state.drawn_tasks
+        return iteration * self.config.tasks_per_iteration
+
+    def _tasks_at(self, places: range) -> list[ScheduledTask]:
         config = self.config
-        scheduled = scheduled_tasks(
-            iteration, config.tasks_per_iteration, self.num_tasks,
-            shuffle_seed=config.seed if config.shuffle_tasks else None,
-        )  # fmt: skip
-        return [
-            # A task that comes again gets other random numbers: its samples are numbered on.
-            (task, before * config.samples_per_task + sample)
-            for number, before in scheduled
-            for task in envs.tasks(
+        seed = config.seed if config.shuffle_tasks else None
+        if not config.tasks_by_difficulty:
+            return tasks_at(places, self.num_tasks, shuffle_seed=seed)
+        return tasks_by_difficulty(
+            places, self.num_tasks, shuffle_seed=seed, success_before=self._success_before
+        )
+
+    def _success_before(self, number: int) -> dict[int, float]:
+        """Return the success of each task that was known when a pass began."""
+        return known_success(self.journal.rows, number * self.num_tasks)
+
+    def _difficulty(self, usable: Sequence[Trajectory], places: range) -> dict[str, Any]:
+        """Return what the journal must keep, so that the order of later passes follows from it."""
+        return {
+            "places": [places.start, places.stop],
+            "task_success": success_by_task(usable, self._numbers),
+            "segment": segment_of(self._tasks_at(places), self._success_before),
+        }
+
+    def _jobs_at(self, places: range) -> list[tuple[Task, int]]:
+        config = self.config
+        jobs = []
+        for number, before in self._tasks_at(places):
+            (task,) = envs.tasks(
                 config.environment, Split.TRAIN, config.first_task + number, 1, config.env_kwargs
             )
-            for sample in range(config.samples_per_task)
-        ]
+            self._numbers[task.id] = number
+            # A task that comes again gets other random numbers: its samples are numbered on.
+            first = before * config.rollouts_per_task
+            jobs += [(task, first + sample) for sample in range(config.rollouts_per_task)]
+        return jobs
 
     def _load_scorer(self, folder: str) -> Scorer:
         return DistributedScorer(self.load_scorer(folder), self.processes)
@@ -410,6 +511,7 @@ class RLTrainer:
             self.config.iterations,
             schedule=self.config.lr_schedule,
             warmup=self.config.warmup_iterations,
+            critic_warmup=self.config.critic_only_iterations,
             minimum=self.config.min_learning_rate,
             since=self.state.rate_from,
             start=self.state.rate_factor,
@@ -425,14 +527,19 @@ class RLTrainer:
         ends = [float(row[len(t.steps)]) for row, t in zip(values.values_BT1, trajectories, strict=True)]
         # The sum of potential-based rewards over an episode is settled before the episode begins.
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
-        paid = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        paid: list[float] | None = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        if paid is not None and len(paid) < len(ends):  # known of the episodes that were learned from alone
+            paid = None
         return watched(trajectories, outcome=config.outcome, final_values=ends, paid=paid)
 
-    def _alarms(self, iteration: int, signs: Mapping[str, Sign]) -> dict[str, str]:
+    def _alarms(self, iteration: int, signs: Mapping[str, Sign], places: range) -> dict[str, str]:
         """Return the signs of reward hacking after an iteration that is not in the journal yet."""
         config = self.config
         # Another PRM or round limit changes signs and outcome without any hacking.
         since = max(self.state.watched_from, round_limit_since(iteration, config.round_limits))
+        if config.tasks_by_difficulty:
+            segment = segment_of(self._tasks_at(places), self._success_before)
+            since = max(since, segment_since(self.journal.rows, segment, iteration))
         before = [read_watched(row) for row in self.journal.rows if row["iteration"] >= since]
         return alarms([row for row in (*before, signs) if row], outcome=config.outcome)
 
@@ -444,7 +551,7 @@ class RLTrainer:
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
-            episodes=self.config.tasks_per_iteration * self.config.samples_per_task,
+            episodes=self.config.tasks_per_iteration * self.config.rollouts_per_task,
         )
 
     # --- saving -----------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class UpdateStats:
     critic_grad_norm: float | None
     """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
     ratio_min: float
-    """Smallest ratio π / π_old of a token, at any step."""
+    """Smallest ratio π / π_old of a token (a message with ``importance_level: message``), at any step."""
     ratio_max: float
     clip_low_fraction: float
     """Share of tokens with a ratio below the clip range and a negative advantage."""
@@ -111,7 +111,7 @@ def update(
     norms: list[GradientNorms] = []
     stopped, skipped, in_a_row, moved = False, 0, 0, 0.0
     token_budget = config.micro_batch_tokens
-    ratios, tokens = RatioReport(low=config.clip_low, high=config.clip_high), 0
+    ratios, tokens = _ratio_report(config), 0
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
@@ -122,7 +122,7 @@ def update(
                     engine, rows.tolist(), batch, credit, old, config, critic_only, bound,
                     token_budget=token_budget, ratios=ratios,
                 )  # fmt: skip
-                tokens += int(batch.layout.sampled[rows].sum())
+                tokens += int(batch.in_loss[rows].sum())
                 wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
@@ -182,7 +182,7 @@ def _step(
         The reports, and the norms before clipping, None if the policy has moved beyond the limit; the tokens
         that the memory suffices for.
     """
-    denominators = count_denominators(batch, credit, rows)
+    denominators = count_denominators(batch, credit, rows, config)
 
     def accumulate(tokens: int) -> Tensor:
         if tokens < token_budget:
@@ -230,8 +230,21 @@ def _losses(
     targets = select_targets(batch, credit, old, rows=rows, sampled_BL=sampled_BL, device=engine.device)
     from_sampler = config.old_logprobs == "sampler"
     denominator_N = targets.sampler_logprobs if from_sampler else targets.old_logprobs
-    ratios.add(reading.logprobs, denominator_N, targets.advantages)
+    kept_N = targets.in_loss
+    ratios.add(
+        reading.logprobs[kept_N], denominator_N[kept_N], targets.advantages[kept_N],
+        targets.messages[kept_N] if config.importance_level == "message" else None,
+    )  # fmt: skip
     return total_loss(reading, targets, config, denominators, critic_only=critic_only)
+
+
+def _ratio_report(config: RLConfig) -> RatioReport:
+    """Return what collects the ratios, by the bounds that the loss has."""
+    if config.clones:  # nothing is clipped
+        return RatioReport(low=1.0, high=math.inf)
+    assert config.clip_low is not None  # settled
+    assert config.clip_high is not None
+    return RatioReport(low=config.clip_low, high=config.clip_high)
 
 
 def _wrong_number(report: Tensor, norm: GradientNorms | None = None) -> str:

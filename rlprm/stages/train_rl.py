@@ -46,6 +46,7 @@ from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.samplers.local import LocalSampler
 from rlprm.rl.samplers.server import ServerSampler
 from rlprm.rl.schedule import learning_rate_factor
+from rlprm.rl.selection.signal import MOST_ROUNDS
 from rlprm.rl.state import Changes, RunState, changes, is_extension, with_changes
 from rlprm.rl.trainer import RLTrainer
 from rlprm.runtime.files import read_json, write_json
@@ -202,6 +203,7 @@ def _last_factor(config: RLConfig, state: RunState, changed: Changes) -> float:
         changed.get("iterations", (config.iterations,))[0],
         schedule=config.lr_schedule,
         warmup=config.warmup_iterations,
+        critic_warmup=config.critic_only_iterations,
         minimum=config.min_learning_rate,
         since=state.rate_from,
         start=state.rate_factor,
@@ -228,7 +230,8 @@ def _check_tasks(config: RLConfig) -> None:
     Raises:
         ConfigError: if a split has fewer tasks than the run will ask for.
     """
-    reached = min(config.num_tasks, config.iterations * config.tasks_per_iteration)
+    rounds = 1 + (MOST_ROUNDS if config.dynamic_sampling else 0)
+    reached = min(config.num_tasks, config.iterations * config.tasks_per_iteration * rounds)
     last = {
         Split.TRAIN: config.first_task + (1 if config.shuffle_tasks else reached),
         Split.DEV: config.eval_tasks if config.eval_every else 0,

@@ -62,7 +62,7 @@ ARMS = {
     ),
     "from_zero": Arm("outcome, critic that starts at 0", {"advantage": "turn_gae"}),
     "leave_one_out": Arm("outcome, leave-one-out", {"advantage": "leave_one_out"}),
-    "filtered": Arm("cloning of its own successes", {"advantage": "filtered"}),
+    "filtered": Arm("cloning of its own successes", {"advantage": "cloning"}),
     "clone_leave_one_out": Arm(
         "outcome, leave-one-out, from the clone", {"advantage": "leave_one_out"}, clone=True
     ),

@@ -46,7 +46,7 @@ class Variant:
 
 VARIANTS = {
     "filtered": Variant(
-        "cloning of its own successes", {"reward": "outcome", "advantage": "filtered"}, prm=""
+        "cloning of its own successes", {"reward": "outcome", "advantage": "cloning"}, prm=""
     ),
     "outcome": Variant("outcome, GAE with a critic that starts as the PRM", {"reward": "outcome"}),
     "outcome_plain": Variant(
@@ -80,7 +80,7 @@ VARIANTS = {
     ),
     "filtered_epochs4": Variant(
         "cloning of its own successes, 4 passes over them",
-        {"reward": "outcome", "advantage": "filtered", "ppo_epochs": 4},
+        {"reward": "outcome", "advantage": "cloning", "ppo_epochs": 4},
         prm="",
     ),
     "head_critic_16": Variant(

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from rlprm.errors import ConfigError
-from rlprm.functional.ppo import policy_loss, truncated_importance_weights, value_loss
+from rlprm.functional.ppo import (
+    likelihood_loss,
+    means_over,
+    policy_loss,
+    truncated_importance_weights,
+    value_loss,
+)
 
 JUNK = [-math.inf, math.inf, math.nan, 1e9, -1e9, 0.0]
 
@@ -228,3 +234,29 @@ def test_trap_sampler_and_trainer_disagree_and_the_weight_is_capped() -> None:
 def test_a_weight_that_would_overflow_is_capped_too() -> None:
     weights = truncated_importance_weights(f64(0.0), f64(-1e6), torch.ones(1), cap=2.0)
     assert weights.item() == pytest.approx(2.0)
+
+
+# --- means over messages, and likelihood ---
+
+
+def test_the_ratio_of_a_message_is_the_geometric_mean_by_hand() -> None:
+    # Two messages: ratios 4, 1 → 2 and 1/8, 1, 1 → 1/2, with A = 1 and -1, ε = ¼.
+    # min(ρA, clip(ρ)A) = 1.25 and -0.75; over 2 messages: loss -¼. Both are clipped.
+    logprobs, old = with_ratio(4, 0.125, 1, 1, 1)
+    of = torch.tensor([0, 1, 0, 1, 1])
+    means = [means_over(x, of, 2) for x in (logprobs, old, f64(1, -1, 1, -1, -1))]
+    found = policy_loss(*means, torch.ones(2), denominator=2, clip_low=0.25, clip_high=0.25)
+    assert found.loss.item() == pytest.approx(-0.25)
+    assert found.clip_fraction.item() == 1
+    # Within wide clips: ∂/∂log π of a token is ρ A / n.
+    wide = policy_loss(*means, torch.ones(2), denominator=2, clip_low=0.9, clip_high=5)
+    expected = -f64(2 / 2, -0.5 / 3, 2 / 2, -0.5 / 3, -0.5 / 3) / 2
+    torch.testing.assert_close(gradient(wide.loss, logprobs), expected)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_likelihood_has_no_ratio_and_no_clip(junk: float) -> None:
+    logprobs = torch.tensor([-1.0, -2.0, junk], requires_grad=True)
+    loss = likelihood_loss(logprobs, torch.tensor([1.0, 0.5, junk]), torch.tensor([1, 1, 0]), denominator=2)
+    assert loss.item() == pytest.approx(1.0)
+    torch.testing.assert_close(gradient(loss, logprobs), torch.tensor([-0.5, -0.25, 0.0]))

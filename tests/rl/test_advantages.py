@@ -258,6 +258,43 @@ def test_returns_that_differ_by_rounding_are_not_blown_up() -> None:
     assert run("group", batch, divide_by_std=True).advantages.abs().max() < 0.01
 
 
+# --- gigpo ---
+
+# γ = ½; episode a: r = 0, 1 from the observations 7 and 8; b: r = 0, 0, 0 from 7, 9 and 8; c: another task.
+ANCHORED = AdvantageInputs(
+    f64([0, 1, 99], [0, 0, 0], [4, 99, 99]),
+    torch.tensor([2, 3, 1]),
+    groups_B=torch.tensor([0, 0, 1]),
+    anchors_BT=torch.tensor([[7, 8, 8], [7, 9, 8], [3, 3, 3]]),
+)
+
+
+def test_gigpo_by_hand() -> None:
+    # G = ½, 0: ±¼.   R = ½, 1 and 0, 0, 0.   Anchor 7: ½ and 0, ±¼; anchor 8: 1 and 0, ±½; anchor 9: alone.
+    found = run("gigpo", ANCHORED, gamma=0.5, step_weight=0.5)
+    close(found.advantages, f64([0.375, 0.5, 0], [-0.375, -0.25, -0.5], [0, 0, 0]))
+    assert found.returns is None
+    divided = run("gigpo", ANCHORED, gamma=0.5, divide_by_std=True)
+    a, b, c = 0.25 / 0.2501, 0.5 / 0.5001, 0.0
+    close(divided.advantages, f64([2 * a, a + b, c], [-2 * a, -a, -a - b], [0, 0, 0]))
+
+
+@pytest.mark.parametrize("divide", [False, True])
+def test_gigpo_without_weight_or_without_shared_observations_is_group(divide: bool) -> None:
+    batch = replace(ragged(4), anchors_BT=torch.zeros(6, 5, dtype=torch.long))
+    wanted = run("group", batch, gamma=0.9, divide_by_std=divide).advantages
+    close(run("gigpo", batch, gamma=0.9, step_weight=0.0, divide_by_std=divide).advantages, wanted)
+    apart = replace(batch, anchors_BT=torch.arange(30).view(6, 5))
+    close(run("gigpo", apart, gamma=0.9, step_weight=3.0, divide_by_std=divide).advantages, wanted)
+
+
+def test_gigpo_refuses_what_makes_no_sense() -> None:
+    with pytest.raises(ConfigError, match=r"step_weight must be 0 or more, got -1"):
+        run("gigpo", ANCHORED, step_weight=-1.0)
+    with pytest.raises(ValueError, match=r"anchors_BT has shape \(3, 2\), expected \(3, 3\)"):
+        run("gigpo", replace(ANCHORED, anchors_BT=torch.zeros(3, 2, dtype=torch.long)))
+
+
 # --- prm_critic ---
 
 

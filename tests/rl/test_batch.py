@@ -50,6 +50,16 @@ def test_the_layout_by_hand() -> None:
     assert not batch.sampler_logprobs_BL[~sampled].any()
 
 
+def test_steps_of_a_task_after_the_same_observation_share_an_anchor() -> None:
+    first, other, second = episodes()
+    # Tokens are numbered by place: the prompts of one token are alike, that of two tokens is another.
+    again = trajectory(".af.aac.c", task="x", sample=2)
+    batch = Batch.from_trajectories([first, other, second, again])
+    assert batch.anchors_BT.tolist() == [[0, 1, -1], [2, -1, -1], [3, 4, 5], [3, 4, 5]]
+    # Another task is another group: its prompt is the same token.
+    assert batch.anchors_BT[1, 0] != batch.anchors_BT[2, 0]
+
+
 def test_a_graded_outcome_is_learned_from_where_it_is_asked_for() -> None:
     assert Batch.from_trajectories(episodes(), outcome="score").outcomes_B.tolist() == [1.0, 0.25, 0.0]
 

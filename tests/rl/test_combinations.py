@@ -20,7 +20,7 @@ def refused(reward: str, estimator: str) -> bool:
 def test_what_goes_together_and_what_does_not() -> None:
     bad = {(r, e) for r in rewards.available() for e in advantages.available() if refused(r, e)}
     known = {
-        *((r, e) for r in ("progress", "progress_terminal") for e in ("group", "leave_one_out", "filtered")),
+        *((r, e) for r in ("progress", "progress_terminal") for e in ("group", "leave_one_out", "cloning")),
         *(
             (r, e)
             for r in rewards.available()
@@ -54,5 +54,7 @@ def test_not_everything_can_be_bootstrapped() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UnknownComponentError, match="unknown step reward 'progres'"):
         check_combination("progres", "turn_gae")
-    with pytest.raises(UnknownComponentError, match=r"advantage estimator .gae.; known: filtered, group"):
+    with pytest.raises(
+        UnknownComponentError, match=r"advantage estimator .gae.; known: cloning, gigpo, group"
+    ):
         check_combination("progress", "gae")

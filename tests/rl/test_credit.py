@@ -170,7 +170,8 @@ def test_whitening_is_over_the_steps_of_the_whole_batch() -> None:
         ("prm_critic", "both"),
         ("leave_one_out", "scale"),
         ("group", "scale"),
-        ("filtered", "none"),
+        ("gigpo", "scale"),
+        ("cloning", "none"),
     ],
 )
 def test_auto_whitening_is_what_the_estimator_asks_for(advantage: str, same_as: str) -> None:
@@ -183,8 +184,8 @@ def test_auto_whitening_is_what_the_estimator_asks_for(advantage: str, same_as: 
     assert sum(torch.equal(found["auto"], found[how]) for how in ("both", "scale", "none")) == 1
 
 
-def test_filtered_cloning_pushes_no_failure_down() -> None:
-    found = credit(advantage="filtered", whiten="auto", lam=None)
+def test_cloning_pushes_no_failure_down() -> None:
+    found = credit(advantage="cloning", whiten="auto", lam=None)
     assert rows(found.advantages_BL) == [[0, 0, 1, 1, 0, 0, 1, 1], [0] * 8]
     assert not found.has_return_BL.any()
 

@@ -357,7 +357,7 @@ def test_the_order_of_the_rows_is_the_seeds(build: Build) -> None:
 
 def test_more_minibatches_than_episodes_are_as_many_as_there_are(build: Build) -> None:
     batch = toy.batch(3)
-    learner = build(minibatches=8)
+    learner = build(minibatches=8, **GENTLE)
     stats = learner.update(batch, toy.random_credit(batch), learner.read_old(batch))
     assert stats.steps + stats.skipped_steps == 3
 

@@ -34,6 +34,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "outcome": {"save_every": 2, "reward": "outcome", "advantage": "leave_one_out", "prm": "",
                 "select": "last", "kl_coef": 0.05, "warmup_iterations": 3},
     "adapters": {"save_every": 2, "lora_r": 4, "learning_rate": 1e-2, "critic": "shared", "ppo_epochs": 2},
+    "dynamic": {"save_every": 2, "reward": "outcome", "advantage": "gigpo", "dynamic_sampling": True,
+                "samples_per_task": 2, "prm": "", "gamma": 0.95},
+    "by difficulty": {"save_every": 2, "reward": "outcome", "advantage": "group", "prm": "",
+                      "tasks_by_difficulty": True, "num_tasks": 6},
+    "best of": {"save_every": 2, "reward": "outcome", "advantage": "cloning", "best_of": 2,
+                "ppo_epochs": 2},
     "last measured": {"save_every": 2, "eval_every": 3, "eval_tasks": 6, "critic_warmup_iterations": 3},
 }  # fmt: skip
 

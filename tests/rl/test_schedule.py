@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprm.errors import ConfigError
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limits, scheduled_tasks
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limits, tasks_at
 
 
 def factors(schedule: str, iterations: int = 10, **settings: float) -> list[float]:
@@ -25,6 +25,13 @@ def test_step_sizes_by_hand() -> None:
     assert factors("cosine", 4) == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
     assert factors("constant", 5, warmup=3) == [0.25, 0.5, 0.75, 1, 1]
     assert factors("linear", 5, warmup=1) == [0.5, 1, 0.75, 0.5, 0.25]
+
+
+def test_the_rate_rises_after_the_critic_has_warmed_up_at_the_full_rate() -> None:
+    assert factors("constant", 6, warmup=3, critic_warmup=2) == [1, 1, 0.25, 0.5, 0.75, 1]
+    assert factors("linear", 6, warmup=1, critic_warmup=1) == pytest.approx([1, 0.5, 1, 0.75, 0.5, 0.25])
+    # Without a warm-up of the rate nothing changes: a line falls from the first iteration on.
+    assert factors("linear", 4, critic_warmup=1) == [1, 0.75, 0.5, 0.25]
 
 
 def test_a_run_that_gets_more_iterations_goes_from_its_present_rate_to_the_new_end() -> None:
@@ -61,7 +68,9 @@ def test_without_a_shuffle_tasks_come_in_order_and_never_twice_in_the_same_pass(
     listed = [
         task
         for iteration in range(iterations)
-        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=None)
+        for task in tasks_at(
+            range(iteration * per_iteration, (iteration + 1) * per_iteration), num_tasks, shuffle_seed=None
+        )
     ]
     in_order = [divmod(place, num_tasks) for place in range(per_iteration * iterations)]
     assert [(task.before, task.number) for task in listed] == in_order
@@ -78,7 +87,9 @@ def test_a_shuffled_pass_holds_every_task_once(
     shuffled = [
         task
         for iteration in range(iterations)
-        for task in scheduled_tasks(iteration, per_iteration, num_tasks, shuffle_seed=seed)
+        for task in tasks_at(
+            range(iteration * per_iteration, (iteration + 1) * per_iteration), num_tasks, shuffle_seed=seed
+        )
     ]
     for number in range(passes):
         of_pass = shuffled[number * num_tasks : (number + 1) * num_tasks]
@@ -88,7 +99,10 @@ def test_a_shuffled_pass_holds_every_task_once(
 
 def test_the_order_of_tasks_depends_on_seed_and_pass_alone() -> None:
     def order(seed: int, iteration: int = 0) -> list[int]:
-        return [task.number for task in scheduled_tasks(iteration, 50, 50, shuffle_seed=seed)]
+        return [
+            task.number
+            for task in tasks_at(range(50 * iteration, 50 * (iteration + 1)), 50, shuffle_seed=seed)
+        ]
 
     assert order(0) == order(0)
     assert len({tuple(order(0)), tuple(order(1)), tuple(order(0, iteration=1)), tuple(range(50))}) == 4

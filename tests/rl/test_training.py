@@ -372,6 +372,13 @@ def test_where_a_graded_outcome_is_learned_the_alarm_watches_it(
     assert score != success
 
 
+def test_the_critic_warms_up_at_the_full_rate_and_the_policys_rate_rises_after_it(
+    run: Run, tmp_path: Path
+) -> None:
+    run(iterations=4, tasks_per_iteration=2, critic_warmup_iterations=1, warmup_iterations=2)
+    assert column(tmp_path / "rl", "ppo/learning_rate") == pytest.approx([1e-3, 1e-3 / 3, 2e-3 / 3, 1e-3])
+
+
 def test_a_run_that_only_hurts_keeps_the_policy_it_began_with(
     run: Run, tmp_path: Path, walker_policy: Path
 ) -> None:

@@ -4,9 +4,10 @@
 * ``token_gae``: GAE over the sampled tokens with a critic
 * ``group``: the episode's return minus the mean of its group, for all its steps alike
 * ``leave_one_out``: the same against the mean of the others
+* ``gigpo``: ``group``, and each step against the steps taken after the same observation
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
 * ``outcome_plus_progress``: GAE over turns of the outcome, plus the PRM's progress
-* ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
+* ``cloning``: 1 for the steps of successful episodes, else 0, learned by likelihood without PPO's ratio
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
 the complete update.
@@ -30,6 +31,7 @@ __all__ = [
     "Advantages",
     "available",
     "check_settings",
+    "imitates",
     "load",
 ]
 
@@ -56,6 +58,11 @@ def load(name: str) -> AdvantageModule:
     return cast(AdvantageModule, module)
 
 
+def imitates(name: str) -> bool:
+    """Whether what an estimator credits is learned by likelihood, see ``AdvantageModule``."""
+    return getattr(load(name), "OBJECTIVE", "ppo") == "likelihood"
+
+
 def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: float = 1.0) -> None:
     """Refuse an unknown estimator or settings it does not take, before any episode is run.
 
@@ -77,6 +84,7 @@ def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: flo
         values_BL=torch.zeros(1, 1),
         prm_values_BT1=torch.zeros(1, 2),
         groups_B=zero,
+        anchors_BT=zero.unsqueeze(0),
         layout=TokenLayout(zero.unsqueeze(0), zero.unsqueeze(0)),
     )
     module.estimate(inputs, gamma=gamma, **advantage_kwargs)

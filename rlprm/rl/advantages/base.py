@@ -63,6 +63,9 @@ class AdvantageInputs:
     """The outcome of each episode, in [0, 1]."""
     groups_B: Tensor | None = None
     """An integer for each row, equal for the rollouts of one task, which must all be in the batch."""
+    anchors_BT: Tensor | None = None
+    """An integer for each step, equal for the steps of one group that were taken after the same observation;
+    anything in the padding."""
     layout: TokenLayout | None = None
     """Which token belongs to which step."""
 
@@ -105,7 +108,10 @@ class AdvantageModule(Protocol):
     """Whether it can treat a truncated episode as one that goes on."""
     WHITENING: Whitening
     """How its estimates are best brought to one size over an update (``functional.moments.whiten``):
-    centred and scaled, scaled alone, or left as they are."""
+    centred and scaled, scaled alone, or left as they are.
+
+    A module may also define ``OBJECTIVE = "likelihood"``: the update then maximises Σ A log π over the tokens
+    with an advantage, without PPO's ratio, clip and importance weights."""
 
     def estimate(self, inputs: AdvantageInputs, *, gamma: float, **advantage_kwargs: Any) -> Advantages:
         """Return the advantages of a batch; row b depends only on row b (or on its group).

@@ -162,6 +162,8 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
     metrics = {f"reward/{name}": float(share.sum(1).mean()) for name, share in shares.items()}
     metrics["reward/total"] = metrics["reward/prm"] + metrics["reward/outcome"] - metrics["reward/kl_penalty"]
     metrics["ppo/advantage_std"] = credit.raw_std
+    if batch.cut_BT is not None:
+        metrics["ppo/masked_messages"] = float(batch.cut_BT.sum() / batch.lengths_B.sum())
     if credit.prm_share is not None:
         metrics["credit/prm_share"] = credit.prm_share
     sampled = batch.layout.sampled

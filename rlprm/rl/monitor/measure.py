@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from statistics import fmean, stdev
 
 from rlprm import envs
 from rlprm.data.failures import has_failed, report_failures
@@ -54,6 +55,14 @@ class TaskResults:
             "success": means.pop("sample"),
             **{name.removeprefix("sample_"): mean for name, mean in means.items()},
         }
+
+    def standard_error(self, outcome: str) -> float:
+        """Return the standard error over tasks of the mean of ``success`` or ``score``, sampled.
+
+        It is 0 for a single task, which has no spread.
+        """
+        per_task = list((self.sample if outcome == "success" else self.sample_score).values())
+        return stdev(per_task) / math.sqrt(len(per_task)) if len(per_task) > 1 else 0.0
 
     def as_json(self) -> dict[str, object]:
         """Return all means with their 95 % intervals over tasks."""

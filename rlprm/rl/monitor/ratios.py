@@ -9,7 +9,7 @@ __all__ = ["RatioReport"]
 
 
 class RatioReport:
-    """Collects the ratios π / π_old of all tokens of an update.
+    """Collects the ratios π / π_old of all tokens of an update, or of all messages.
 
     Args:
         low: how far a ratio may fall below 1.
@@ -20,9 +20,27 @@ class RatioReport:
         self.low, self.high = low, high
         self._parts: list[Tensor] = []
 
-    def add(self, logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor) -> None:
-        """Add the tokens of a micro-batch; nothing has a gradient here."""
+    def add(
+        self,
+        logprobs_N: Tensor,
+        old_logprobs_N: Tensor,
+        advantages_N: Tensor,
+        messages_N: Tensor | None = None,
+    ) -> None:
+        """Add the tokens of a micro-batch; nothing has a gradient here.
+
+        Args:
+            logprobs_N: log π of each token.
+            old_logprobs_N: log π_old.
+            advantages_N: of the tokens.
+            messages_N: the message of each token, if a ratio is the geometric mean over a message's tokens.
+        """
+        if not len(logprobs_N):
+            return
         log_ratio_N = (logprobs_N.detach() - old_logprobs_N.detach()).float()
+        if messages_N is not None:
+            sums_M = log_ratio_N.new_zeros(int(messages_N.max()) + 1).index_add(0, messages_N, log_ratio_N)
+            log_ratio_N = (sums_M / messages_N.bincount().clamp(min=1))[messages_N]
         ratio_N = log_ratio_N.exp()
         below = ((ratio_N < 1 - self.low) & (advantages_N < 0)).sum()
         above = ((ratio_N > 1 + self.high) & (advantages_N > 0)).sum()

@@ -37,7 +37,10 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
 
 RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[Any, Any]]] = {
     "train-prm": {"head": {"likelihood": "lm"}},
-    "train-rl": {"on_alarm": {"True": "stop", "False": "warn", "true": "stop", "false": "warn"}},
+    "train-rl": {
+        "advantage": {"filtered": "cloning"},
+        "on_alarm": {"True": "stop", "False": "warn", "true": "stop", "false": "warn"},
+    },
 }
 """Stage → name of a setting → old value → its value since 0.2."""
 

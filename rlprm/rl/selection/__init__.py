@@ -1,0 +1,1 @@
+"""Which of an iteration's episodes the policy learns from."""
