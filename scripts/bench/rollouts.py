@@ -4,11 +4,10 @@
     python scripts/bench/rollouts.py --model runs/quickstart/policy --episodes 16 64 --latency 0 0.05
 
 ``here`` is this process, ``trl`` the loop of TRL's GRPOTrainer over environments (``trl_loop.py``),
-``server``
-a vLLM server whose episodes do not wait for each other, and ``lockstep`` the same server turn by turn. Each
-episode has the same number of turns, decoding is greedy, and nothing is trained. The processor seconds include
-those of the server. ``times the first`` divides them by those of the first engine. ``same tokens`` counts
-episodes with the first engine's token ids.
+``server`` a vLLM server whose episodes do not wait for each other, and ``lockstep`` the same server turn by
+turn. Each episode has the same number of turns, decoding is greedy, and nothing is trained. The processor
+seconds include those of the server. ``times the first`` divides them by those of the first engine. ``same
+tokens`` counts episodes with the first engine's token ids.
 """
 
 from __future__ import annotations
