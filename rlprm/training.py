@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -22,6 +28,7 @@ from rlprm.models.precision import computes_in_bfloat16
 from rlprm.runtime import tracking
 from rlprm.runtime.files import read_json, write_json
 from rlprm.runtime.parsing.renames import current_settings
+from rlprm.runtime.processes import launched_count
 from rlprm.runtime.settings import Settings, declarations, own_settings
 from rlprm.runtime.tuning import OptimisationConfig
 
@@ -94,6 +101,48 @@ def _settled(given: dict[str, Any], model: str | None) -> dict[str, Any]:
     return {**given, "gradient_checkpointing": checkpointing}
 
 
+@contextmanager
+def nested_training() -> Iterator[None]:
+    """Train with a library's trainer inside a run that has an Accelerator of its own.
+
+    The trainer resets what all Accelerators of a process share: the kind of launch, the precision, the
+    plugin of DeepSpeed, the counters of gradient accumulation. The trainer also seeds all random
+    generators. After the block everything is as before. The processes and their group stay.
+    """
+    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in shared]
+    environment, random_states, zero_config = dict(os.environ), _random_states(), zero.launch_config()
+    for state in shared:
+        state.clear()
+    try:
+        yield
+    finally:
+        gc.collect()  # trainers lie in cycles of references, and hold memory of the accelerator
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for state, old in zip(shared, before, strict=True):
+            state.clear()
+            state.update(old)
+        os.environ.clear()
+        os.environ.update(environment)
+        zero.set_launch_config(zero_config)
+        _set_random_states(random_states)
+
+
+def _random_states() -> tuple[Any, Any, Tensor, list[Tensor]]:
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), on_gpus
+
+
+def _set_random_states(states: tuple[Any, Any, Tensor, list[Tensor]]) -> None:
+    of_python, of_numpy, of_torch, on_gpus = states
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+    torch.set_rng_state(of_torch)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
+
+
 def stage_record(config: OptimisationConfig, arguments: TrainingArguments) -> dict[str, Any]:
     """Return the settings that determine what a training stage produces, except where it puts it.
 
@@ -121,7 +170,7 @@ def check_world_size(arguments: TrainingArguments) -> None:
     Raises:
         TrainingError: if the launcher started another number of processes than the trainer sees.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = launched_count()
     if (seen := arguments.n_gpu) > 1:
         arguments._n_gpu = 1
         log.warning("one of %d GPUs is used; accelerate launch --num_processes %d ... takes all", seen, seen)

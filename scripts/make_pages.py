@@ -1,4 +1,4 @@
-"""Write the tables of pages that come from records: README's, the quickstart's, the protocol's, SmolLM2's.
+"""Write the tables of pages that come from records: quickstart, protocol, SmolLM2, alarm.
 
 python scripts/make_pages.py      a test compares the pages with what this script would write
 """
@@ -15,6 +15,7 @@ from rlprm.runtime.files import read_json  # noqa: E402
 from studies import quickstart  # noqa: E402
 from studies.pages import between  # noqa: E402
 from studies.protocol import records, report  # noqa: E402
+from studies.rl import alarm  # noqa: E402
 
 PRETRAINED = Path("docs/results/smollm2")
 """Records of the pilots on a real pretrained model."""
@@ -25,9 +26,9 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
     A table whose record does not exist yet is left as it is.
     """
-    names = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md")
-    readme, results, times, pretrained = (root / name for name in names)
-    found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times, pretrained)}
+    names = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md", "docs/rl.md")
+    readme, results, times, pretrained, rl = (root / name for name in names)
+    found = {page: page.read_text(encoding="utf-8") for page in (readme, results, times, pretrained, rl)}
     if (root / quickstart.RECORD).exists():
         recorded = read_json(root / quickstart.RECORD)
         found[readme] = between(found[readme], "quickstart", quickstart.short_table(recorded))
@@ -38,6 +39,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     found[results] = between(found[results], "protocol", section)
     pilots = report.section(records.read_all(root / PRETRAINED))
     found[pretrained] = between(found[pretrained], "pilots", pilots)
+    if (root / alarm.RECORD).exists():
+        found[rl] = between(found[rl], "alarm", alarm.tables(read_json(root / alarm.RECORD)))
     return found
 
 

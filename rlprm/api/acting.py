@@ -15,7 +15,7 @@ from rlprm.errors import ConfigError
 from rlprm.models.manifest import Manifest
 from rlprm.policies.base import LoadedPolicy, Policy
 from rlprm.policies.config import PolicyConfig
-from rlprm.rollouts.waves import rollout
+from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.checkpoint import CheckpointScorer
 from rlprm.search import SearchResult, beam
@@ -96,8 +96,12 @@ def load_policy(
     max_thinking_tokens: int | None = None,
     context_length: int | None = None,
     dtype: str = "auto",
+    server: str | Sequence[str] = (),
+    endpoint: str = "",
+    endpoint_model: str = "",
+    endpoint_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedPolicy:
-    """Load a policy from a folder.
+    """Load a policy from a folder, or reach one on servers or behind an endpoint.
 
     Args:
         path: folder of a causal language model with its tokenizer, for instance made by ``rlprm sft``.
@@ -107,6 +111,12 @@ def load_policy(
         context_length: the most tokens of one conversation; the model's own limit if it is not given.
         dtype: of the weights: ``"auto"`` (bfloat16 on a GPU, else float32), ``"float32"``, ``"bfloat16"`` or
             ``"float16"``.
+        server: address of a vLLM server that holds the model, or several; the model is loaded here without.
+            A key comes from the environment variable ``VLLM_API_KEY``.
+        endpoint: base address of an OpenAI-compatible chat endpoint that acts; ``path`` then names the
+            tokenizer alone. A key comes from the environment variable ``OPENAI_API_KEY``.
+        endpoint_model: name of the model at the endpoint.
+        endpoint_kwargs: more parameters that are sent to the endpoint as they are.
 
     Returns:
         The policy, on the GPU if there is one.
@@ -114,7 +124,8 @@ def load_policy(
     Raises:
         ArtifactError: if the folder does not hold a policy.
         ChatTemplateError: if the chat template cannot be cut into pieces.
-        ConfigError: for an impossible value.
+        ConfigError: for an impossible value, or a server with another model.
+        ServersGoneError: if no server answers.
     """
     config = build_config(
         PolicyConfig,
@@ -125,6 +136,10 @@ def load_policy(
         max_thinking_tokens=max_thinking_tokens,
         context_length=context_length,
         dtype=dtype,
+        server=[server] if isinstance(server, str) else list(server),
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        endpoint_kwargs=dict(endpoint_kwargs or {}),
     )
     return config.load_policy()
 
@@ -178,6 +193,8 @@ def run_episodes(
     check_at_least_one(samples=samples, wave_size=wave_size)
     how = episode_setting(setting)
     jobs = [(task, sample) for task in tasks for sample in range(samples)]
+    if free_policy(policy):  # whose episodes wait for no wave
+        return rollout(jobs, policy, how, seed, in_flight=wave_size)
     waves = [jobs[start : start + wave_size] for start in range(0, len(jobs), wave_size)]
     return [trajectory for wave in waves for trajectory in rollout(wave, policy, how, seed)]
 

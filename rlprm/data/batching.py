@@ -46,6 +46,43 @@ def budget_batches(
         yield batch
 
 
+def micro_batches(
+    rows: Sequence[int],
+    widths: Sequence[int],
+    *,
+    token_budget: int,
+    call_tokens: float = math.inf,
+    rank: int = 0,
+    processes: int = 1,
+) -> Iterator[list[int]]:
+    """Split rows into what one process takes forward at a time.
+
+    Rows of similar length are dealt out to the processes in turn, so that all have about equal work. Every
+    process gets as many micro-batches as the others (an empty one once its rows have run out):
+    a collective that one of them leaves out would wait forever.
+
+    Args:
+        rows: indices of the complete update, over all processes.
+        widths: tokens of every row of the batch.
+        token_budget: padded tokens of a micro-batch; a longer row has one of its own.
+        call_tokens: padding that costs as much as one more micro-batch, see :func:`call_tokens`.
+        rank: of this process.
+        processes: how many there are.
+    """
+    dealt = sorted(rows, key=lambda row: (widths[row], row))
+    shares = [_budgeted(dealt[r::processes], widths, token_budget, call_tokens) for r in range(processes)]
+    for number in range(max(map(len, shares))):
+        own = shares[rank]
+        yield own[number] if number < len(own) else []
+
+
+def _budgeted(
+    rows: Sequence[int], widths: Sequence[int], token_budget: int, call_tokens: float
+) -> list[list[int]]:
+    batches = budget_batches([widths[row] for row in rows], token_budget, call_tokens=call_tokens)
+    return [[rows[i] for i in batch] for batch in batches]
+
+
 def call_tokens(device: torch.device) -> float:
     """Return how much padding, in tokens, costs as much as one more call of a model.
 

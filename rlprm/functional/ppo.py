@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+_FURTHEST = 20.0
+"""Nats; the largest logarithm of a ratio."""
+
+
 class PolicyLoss(NamedTuple):
     """The clipped objective of a part of the update; the reports add up over parts, too."""
 
@@ -63,6 +67,8 @@ def policy_loss(
 ) -> PolicyLoss:
     """Return ``-Σ w min(ρ A, clip(ρ, 1 - clip_low, 1 + clip_high) A) / denominator``, ``ρ = π / π_old``.
 
+    Where log ρ is beyond ±20 the ratio stays there and has no gradient: its exponential would not be finite.
+
     With ``dual_clip`` d > 1 (arXiv 1912.09729) a term with A < 0 is at least ``d A``: a token
     that became far more likely than when it was sampled cannot push without limit.
 
@@ -86,7 +92,7 @@ def policy_loss(
     if dual_clip is not None:
         check_number("dual_clip", dual_clip, above=1.0)
     check_shape("advantages", advantages, tuple(logprobs.shape))
-    log_ratio = masked_difference(logprobs, old_logprobs.detach(), mask)
+    log_ratio = masked_difference(logprobs, old_logprobs.detach(), mask).clamp(-_FURTHEST, _FURTHEST)
     exists = mask != 0
     advantages = advantages.detach().to(log_ratio.dtype).where(exists, 0.0)
     ratio = log_ratio.exp()

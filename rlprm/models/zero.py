@@ -24,9 +24,11 @@ from transformers.integrations import deepspeed as integration
 __all__ = [
     "full_weights",
     "is_split",
+    "launch_config",
     "loading_unsharded",
     "partitioning",
     "prepare",
+    "set_launch_config",
     "size_of",
     "start_accelerator",
     "with_full_weights",
@@ -127,12 +129,26 @@ def loading_unsharded() -> Iterator[None]:
     if not integration.is_deepspeed_zero3_enabled():
         yield
         return
-    held = integration._hf_deepspeed_config_weak_ref()
-    integration.unset_hf_deepspeed_config()
+    held = launch_config()
+    set_launch_config(None)
     try:
         yield
     finally:
-        integration.set_hf_deepspeed_config(held)
+        set_launch_config(held)
+
+
+def launch_config() -> Any:
+    """Return the configuration of DeepSpeed by which models are loaded in this process; None without."""
+    held = integration._hf_deepspeed_config_weak_ref
+    return None if held is None else held()
+
+
+def set_launch_config(config: Any) -> None:
+    """Load models by a configuration of DeepSpeed from now on; by none if it is None."""
+    if config is None:
+        integration.unset_hf_deepspeed_config()
+    else:
+        integration.set_hf_deepspeed_config(config)
 
 
 def full_weights(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlprm.data.batching import LengthGroupedSampler, pad_right, sized_batches
+from rlprm.data.batching import (
+    LengthGroupedSampler,
+    call_tokens,
+    micro_batches,
+    pad_right,
+    sized_batches,
+)
 from rlprm.functional.activation import activate
 from rlprm.functional.losses import AgentPRMLoss, agent_prm_loss
 from rlprm.functional.metrics import auc_by_relative_position, calibration
@@ -48,7 +55,9 @@ from rlprm.training import (
 from rlprm.types import Trajectory
 
 _FILLER = -1
-"""Index of a row without weight."""
+"""Index of a row without weight, which fills up the last batches of the data loader."""
+_MICRO_BATCHES = "micro_batches"
+"""Name of an update's micro-batches among the inputs of a training step."""
 
 
 def prm_arguments(config: PRMConfig) -> TrainingArguments:
@@ -90,10 +99,13 @@ class PRMTrainer(Trainer):
         self.held_out = held_out
         self.label_table = LabelTable(config, stored)
         self._order = _order(train, args)
+        self._token_counts = [len(trajectory.token_ids) for trajectory in train]
+        self._links = self._batch(train, tokens=False)["lengths"].tolist()
+        self._shortest = self._token_counts.index(min(self._token_counts))
         super().__init__(
             model=model,
             args=args,
-            data_collator=self._collate,
+            data_collator=_indices,
             train_dataset=Dataset.from_dict(
                 {"index": [*range(len(train)), *[_FILLER] * _fillers(len(train), args)]}
             ),
@@ -113,25 +125,48 @@ class PRMTrainer(Trainer):
             trajectories, self.config.outcome, self.config.value_reads, self.config.head, tokens=tokens
         )
 
-    def _collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        indices = [row["index"] for row in rows]
-        is_real = torch.tensor([index != _FILLER for index in indices])
-        batch = self._batch([self.train_trajectories[max(index, 0)] for index in indices])
-        return {**batch, "index": torch.tensor(indices).clamp(min=0), "is_real": is_real}
+    def batch_of(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Return the padded rows of some trajectories to learn from; without indices, one filler row.
+
+        Returns:
+            See :func:`collate`; besides ``index`` (B,) and ``is_real`` (B,), False for the filler row.
+        """
+        chosen = list(indices) or [self._shortest]
+        batch = self._batch([self.train_trajectories[index] for index in chosen])
+        is_real = torch.full((len(chosen),), bool(indices))
+        return {**batch, "index": torch.tensor(chosen), "is_real": is_real}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         return self._order
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Fetch the micro-batches of one optimiser step, and count their links over all processes.
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Fetch the rows of one optimiser step, cut them into micro-batches, and count their links.
 
-        A link is one predicted difference of two neighbouring values. The loss is divided by the links.
+        A link is one predicted difference of two neighbouring values. The loss is divided by the links of
+        all processes. The rows are dealt out to the processes by length. No micro-batch has more padded
+        tokens than ``per_device_train_batch_size`` rows of the longest length.
+
+        Returns:
+            As many entries as the trainer asks for; the last entry holds all micro-batches of this process.
+            Also the number of links.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        links = sum(int(batch["lengths"][batch["is_real"]].sum()) for batch in batches)
-        return batches, self.accelerator.gather(torch.tensor(float(links), device=device)).sum()
+        drawn: Tensor = self.accelerator.gather(torch.cat([batch["index"] for batch in batches]).to(device))
+        rows = [index for index in drawn.tolist() if index != _FILLER]
+        parts = micro_batches(
+            rows,
+            self._token_counts,
+            token_budget=self.args.train_batch_size * max(self._token_counts[row] for row in rows),
+            call_tokens=call_tokens(device),
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        update: list[dict[str, Any]] = [{_MICRO_BATCHES: []} for _ in batches]
+        update[-1][_MICRO_BATCHES] = [self.batch_of(part) for part in parts]
+        links = sum(self._links[row] for row in rows)
+        return update, torch.tensor(float(links), device=device)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train, from the start or from a checkpoint folder, whose labels serve for the rest of its epoch."""
@@ -158,10 +193,23 @@ class PRMTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Run one micro-batch forward and backward; a loss that is not finite raises ``TrainingError``."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        refuse_non_finite("loss", float(loss), self.args, self.state.global_step)
-        return loss
+        """Run micro-batches forward and backward; a loss that is not finite raises ``TrainingError``."""
+        parts = inputs[_MICRO_BATCHES]
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, start=1):
+            with self._accumulating(model, is_last=number == len(parts)):
+                loss: Tensor = super().training_step(model, part, num_items_in_batch)
+            refuse_non_finite("loss", float(loss), self.args, self.state.global_step)
+            total += loss
+        return total
+
+    def _accumulating(self, model: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """Add up gradients until the last micro-batch; DeepSpeed then steps in its backward pass."""
+        self.accelerator.gradient_state._set_sync_gradients(is_last)
+        if is_last or self.is_deepspeed_enabled:
+            return nullcontext()
+        without_sync: AbstractContextManager[None] = self.accelerator.no_sync(model)
+        return without_sync
 
     def compute_loss(
         self,
@@ -212,8 +260,10 @@ class PRMTrainer(Trainer):
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = math.ceil(len(trajectories) / world)
+        # Dealt out by length, so that the shares have about equally many tokens.
+        order = sorted(range(len(trajectories)), key=lambda i: len(trajectories[i].token_ids))
         # A process with fewer forwards would leave the others waiting in the model's collectives.
-        own = [trajectories[min(rank * share + i, len(trajectories) - 1)] for i in range(share)]
+        own = [trajectories[i] for i in [*order, *order[-1:] * (share * world - len(order))][rank::world]]
         rows = read_sequences(
             self.model_wrapped if self.is_deepspeed_enabled else self.model,
             [trajectory.token_ids for trajectory in own],
@@ -225,7 +275,11 @@ class PRMTrainer(Trainer):
             [row + [0.0] * (width - len(row)) for row in rows], device=self.accelerator.device
         )
         gathered: Tensor = self.accelerator.gather(padded)
-        logits_BT1 = gathered[: len(trajectories)].cpu()
+        logits_BT1 = torch.empty(len(trajectories), width)
+        # Row k of the order is row k // world of process k % world.
+        logits_BT1[order] = (
+            gathered.cpu().view(world, share, width).transpose(0, 1).flatten(0, 1)[: len(order)]
+        )
         refuse_non_finite("a value", float(logits_BT1.sum()), self.args, self.state.global_step)
         return logits_BT1
 
@@ -269,8 +323,13 @@ def _headline(values: Sequence[Sequence[float]], success: Sequence[bool]) -> dic
     return {**ranked, "brier": every_step.brier, "calibration_error": every_step.expected_error}
 
 
+def _indices(rows: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+    """Collate rows of the data loader; their trajectories are padded when an update is cut."""
+    return {"index": torch.tensor([row["index"] for row in rows])}
+
+
 class _WithFillers(Sampler[int]):
-    """Another sampler's order, then filler rows, so that all processes run equally many micro-batches.
+    """Another sampler's order, then filler rows, so that all processes draw equally many rows.
 
     Without fillers the data loader would repeat real rows, which would then count twice.
     """

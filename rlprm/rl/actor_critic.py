@@ -95,6 +95,7 @@ class ActorCritic(nn.Module):
         rows_N: Tensor,
         positions_N: Tensor,
         *,
+        with_policy: bool = True,
         with_entropy: bool = False,
         with_reference: bool = False,
     ) -> Reading:
@@ -104,20 +105,22 @@ class ActorCritic(nn.Module):
             token_ids_BL: padded on the right with anything; causal attention never looks there.
             rows_N: the row of each sampled token.
             positions_N: its position, at least 1. It is read one position earlier, which predicts it.
+            with_policy: False reads a critic of its own only; log-probabilities are then 0.
             with_entropy: whether to compute the entropy.
             with_reference: whether to compute the reference's log-probabilities.
         """
         ids_N, before_N = token_ids_BL[rows_N, positions_N], positions_N - 1
-        hidden_ND = body_states(self.policy, token_ids_BL)[rows_N, before_N]
-        logprobs_N, entropy_N = read_tokens(
-            self.policy, hidden_ND, ids_N, temperature=self.temperature, with_entropy=with_entropy
-        )
         zeros_N = torch.zeros(len(rows_N), device=token_ids_BL.device)
-        values_N, ref_logprobs_N = zeros_N, zeros_N
+        logprobs_N, entropy_N, values_N, ref_logprobs_N = zeros_N, zeros_N, zeros_N, zeros_N
+        if with_policy:
+            hidden_ND = body_states(self.policy, token_ids_BL)[rows_N, before_N]
+            logprobs_N, entropy_N = read_tokens(
+                self.policy, hidden_ND, ids_N, temperature=self.temperature, with_entropy=with_entropy
+            )
         if self.critic is not None:
             output = self.critic(input_ids=token_ids_BL, use_cache=False).logits.squeeze(-1)
             values_N = output[rows_N, before_N].float()
-        elif self.value_head is not None:
+        elif self.value_head is not None and with_policy:
             values_N = self.value_head(hidden_ND).squeeze(-1).float()
         if with_reference:
             ref_logprobs_N = self._reference_logprobs(token_ids_BL, rows_N, before_N, ids_N)

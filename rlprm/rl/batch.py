@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlprm.data.batching import budget_batches, pad_right
+from rlprm.data.batching import pad_right
 from rlprm.data.failures import has_failed, require_exact
 from rlprm.functional.tokens import TokenLayout, token_layout
 from rlprm.labels import check_no_intermediate_reward
 from rlprm.types import StepScores, Trajectory
 
-__all__ = ["Batch", "PRMValues", "micro_batches", "prm_values", "split_failed"]
+__all__ = ["Batch", "PRMValues", "prm_values", "split_failed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,43 +103,6 @@ def split_failed(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], 
     usable = [t for t in trajectories if t.steps and not has_failed(t)]
     failed = [t for t in trajectories if not t.steps or has_failed(t)]
     return usable, failed
-
-
-def micro_batches(
-    rows: Sequence[int],
-    widths: Sequence[int],
-    *,
-    token_budget: int,
-    call_tokens: float = math.inf,
-    rank: int = 0,
-    processes: int = 1,
-) -> Iterator[list[int]]:
-    """Split rows into what one process takes forward at a time.
-
-    Rows of similar length are dealt out to the processes in turn, so that all have about equal work. Every
-    process gets as many micro-batches as the others (an empty one once its rows have run out):
-    a collective that one of them leaves out would wait forever.
-
-    Args:
-        rows: indices of the complete update, over all processes.
-        widths: tokens of every row of the batch.
-        token_budget: padded tokens of a micro-batch; a longer row has one of its own.
-        call_tokens: padding that costs as much as one more micro-batch, see ``rlprm.data.batching``.
-        rank: of this process.
-        processes: how many there are.
-    """
-    dealt = sorted(rows, key=lambda row: (widths[row], row))
-    shares = [_budgeted(dealt[r::processes], widths, token_budget, call_tokens) for r in range(processes)]
-    for number in range(max(map(len, shares))):
-        own = shares[rank]
-        yield own[number] if number < len(own) else []
-
-
-def _budgeted(
-    rows: Sequence[int], widths: Sequence[int], token_budget: int, call_tokens: float
-) -> list[list[int]]:
-    batches = budget_batches([widths[row] for row in rows], token_budget, call_tokens=call_tokens)
-    return [[rows[i] for i in batch] for batch in batches]
 
 
 def _pad(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -1,7 +1,8 @@
 """Checkpoints, complete or absent, and the journal beside them.
 
     <output_dir>/metrics.jsonl                      one line an iteration
-    <output_dir>/checkpoints/iteration-000010/      weights, optimiser, random states, state.json
+    <output_dir>/checkpoints/iteration-000010/      weights, optimiser, random states, state.json; under
+                                                    max_staleness 1 the next iteration's episodes
 
 A checkpoint is written under another name and renamed once all of its files are on disk. A killed run
 resumes from the newest; the journal's lines of later iterations are dropped, since they run again.
@@ -11,22 +12,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlprm.errors import DataError, refuse_other_settings
+from rlprm.data.store import TrajectoryStore
+from rlprm.errors import DataError
 from rlprm.rl.engine import Engine
-from rlprm.rl.state import RunState
+from rlprm.rl.state import RunState, changes
 from rlprm.runtime.files import read_json, write_atomically, write_json
 from rlprm.runtime.parsing.renames import current_settings
 from rlprm.runtime.processes import collective
+from rlprm.types import Trajectory
 
-__all__ = ["Journal", "load_newest", "save_checkpoint"]
+__all__ = ["Journal", "has_checkpoint", "load_ahead", "load_newest", "save_checkpoint"]
 
 _FOLDER = "checkpoints"
 _STATE = "state.json"
+_AHEAD = "rollouts"
 
 
 class Journal:
@@ -68,9 +72,24 @@ class Journal:
 
 @collective
 def save_checkpoint(
-    engine: Engine, folder: Path, state: RunState, settings: Mapping[str, Any], *, keep: int
+    engine: Engine,
+    folder: Path,
+    state: RunState,
+    settings: Mapping[str, Any],
+    *,
+    keep: int,
+    ahead: Sequence[Trajectory] | None = None,
 ) -> None:
-    """Write a checkpoint, then drop the oldest ones."""
+    """Write a checkpoint, then drop the oldest ones.
+
+    Args:
+        engine: holds weights, optimiser and random states.
+        folder: of the run.
+        state: at the checkpoint.
+        settings: of the run.
+        keep: number of checkpoints that are kept.
+        ahead: episodes of the next iteration, which older weights have written already.
+    """
     final = folder / _FOLDER / f"iteration-{state.iteration:06d}"
     partial = final.with_name(f"{final.name}.partial")
     if engine.processes.is_main:
@@ -80,6 +99,8 @@ def save_checkpoint(
     engine.save_state(partial)
     engine.processes.wait()
     if engine.processes.is_main:
+        if ahead is not None:
+            TrajectoryStore.create(partial / _AHEAD, {}).write(0, ahead)
         world = engine.processes.count
         write_json(partial / _STATE, {**asdict(state), "processes": world, "settings": dict(settings)})
         partial.rename(final)
@@ -89,11 +110,17 @@ def save_checkpoint(
 
 
 @collective
-def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> RunState | None:
-    """Load the newest complete checkpoint; returns None if there is none.
+def load_newest(
+    engine: Engine, folder: Path, settings: Mapping[str, Any]
+) -> tuple[RunState, dict[str, tuple[Any, Any]]] | None:
+    """Load the newest complete checkpoint.
+
+    Returns:
+        The state, and the settings that have changed since; None if there is no checkpoint.
 
     Raises:
-        MismatchError: if it was made with other settings, or by another number of processes.
+        MismatchError: if it was made with other settings that its past depends on, or by another number of
+            processes.
     """
     checkpoints = _complete(folder)
     if not checkpoints:
@@ -103,9 +130,22 @@ def load_newest(engine: Engine, folder: Path, settings: Mapping[str, Any]) -> Ru
     before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
     now = current_settings("train-rl", json.loads(json.dumps(dict(settings))))
     now["processes"] = engine.processes.count
-    refuse_other_settings(f"{newest} was made", before, now)
+    changed = changes(f"{newest} was made", before, now)
     engine.load_state(newest)
-    return RunState(**state)
+    return RunState(**state), changed
+
+
+def load_ahead(folder: Path) -> list[Trajectory] | None:
+    """Return the episodes of the next iteration that the newest checkpoint holds; None if there are none."""
+    checkpoints = _complete(folder)
+    if not checkpoints or not (checkpoints[-1] / _AHEAD).exists():
+        return None
+    return TrajectoryStore.open(checkpoints[-1] / _AHEAD).read()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from a checkpoint."""
+    return bool(_complete(folder))
 
 
 def _complete(folder: Path) -> list[Path]:

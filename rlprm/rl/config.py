@@ -135,14 +135,15 @@ class RLConfig(TuningConfig, PolicyConfig):
     )
     old_logprobs: str = setting(
         "trainer",
-        "Log-probabilities of the ratio's denominator: trainer (computed again) or sampler.",
+        "Log-probabilities of the ratio's denominator: trainer (computed again, unless the sampler's are the "
+        "same up to rounding) or sampler.",
         choices=("trainer", "sampler"),
         group=_UPDATE,
     )
     importance_cap: float | None = setting(
         None,
         "Correct for a sampler that differs from the trainer, with weights cut here; 0: no correction; if "
-        "unset 2 with adapters and from 100 million weights on, else 0.",
+        "unset 2 with adapters, with max_staleness and from 100 million weights on, else 0.",
         least=0, group=_UPDATE,
     )  # fmt: skip
     max_sampler_mismatch: float | None = setting(
@@ -163,6 +164,12 @@ class RLConfig(TuningConfig, PolicyConfig):
     dtype: str = setting(
         "auto", "Weights in training; auto: float32, or bfloat16 under LoRA if bf16 is on.",
         choices=("auto", "float32", "bfloat16"), group="Weights that are trained",
+    )  # fmt: skip
+    max_staleness: int = setting(
+        0,
+        "1: the servers run the next iteration's episodes while the trainer learns from the present ones, "
+        "so that episodes are one version old; 0: they wait for each other.",
+        least=0, most=1, group="Policy on a server", recorded="changed",
     )  # fmt: skip
     sync_dir: str = setting(
         "",
@@ -212,13 +219,10 @@ class RLConfig(TuningConfig, PolicyConfig):
     test_samples: int = setting(
         4, "Rollouts of each test task, beside a greedy one.", least=1, group=_MONITOR
     )
-    alarm_window: int = setting(5, "Iterations that the alarm compares.", least=2, group=_MONITOR)
-    alarm_gap: float = setting(
-        0.1, "How much more than at first the PRM may overrate episodes.", least=0, group=_MONITOR
-    )
-    stop_on_alarm: bool = setting(
-        False, "End training when the alarm rings, instead of warning.", group=_MONITOR
-    )
+    on_alarm: str = setting(
+        "warn", "What follows when the alarm rings: warn, or stop (end training).",
+        choices=("warn", "stop"), group=_MONITOR,
+    )  # fmt: skip
     repeat_probe: int = setting(
         16, "Episodes in which the PRM is probed with a repeated action; 0: none.", least=0, group=_MONITOR
     )
@@ -253,6 +257,8 @@ class RLConfig(TuningConfig, PolicyConfig):
                 "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
                 "unset it, or set old_logprobs trainer"
             )
+        if self.max_staleness:
+            self._check_staleness()
         if self.lora_dropout:
             raise ConfigError(
                 f"lora_dropout: got {self.lora_dropout}, allowed: 0 (the policy must act as it learns)"
@@ -263,6 +269,18 @@ class RLConfig(TuningConfig, PolicyConfig):
             raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
         round_limits(self.round_limits)
         self._check_credit()
+
+    def _check_staleness(self) -> None:
+        """Refuse episodes of older weights if nothing runs them meanwhile, or nothing corrects for them."""
+        if not self.server:
+            raise ConfigError(
+                "max_staleness: got 1, allowed: 0 without server (acting and learning take turns then)"
+            )
+        if self.importance_cap == 0 or self.old_logprobs != "trainer":
+            raise ConfigError(
+                "max_staleness: got 1, which needs importance weights for the older policy; set "
+                "importance_cap above 0 and old_logprobs trainer"
+            )
 
     def _check_credit(self) -> None:
         """Refuse a reward and an advantage that do not go together."""
@@ -307,7 +325,8 @@ class RLConfig(TuningConfig, PolicyConfig):
         rate = 1e-4
         if parameters >= _SMALL:
             rate = 1e-6 if is_large and not self.lora_r else 1e-5
-        corrects = (is_large or self.lora_r > 0) and self.old_logprobs == "trainer"
+        differs = is_large or self.lora_r > 0 or self.max_staleness > 0
+        corrects = differs and self.old_logprobs == "trainer"
         by_size: dict[str, Any] = {
             "learning_rate": rate,
             "max_new_tokens": _ACTION_TOKENS,
@@ -378,8 +397,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         """Return settings that the chosen reward, advantage, critic or schedule leaves without effect."""
         found = super().unused()
         if not self.prm:
-            of_prm = ("repeat_probe", "alarm_window", "alarm_gap", "stop_on_alarm")
-            found |= dict.fromkeys(of_prm, "no prm")
+            found |= {"repeat_probe": "no prm"}
         if not self.trains_critic:
             names = (
                 "critic", "critic_model", "critic_learning_rate_factor", "critic_warmup_iterations",

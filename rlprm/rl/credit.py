@@ -5,7 +5,7 @@ outcomes, PRM values -> step rewards (- KL penalty) -> advantages -> whitened ->
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class OldLogprobs:
     """Zeros without a critic."""
     ref_logprobs_BL: Tensor | None = None
     """None unless a reference was read."""
+    read_rows: Sequence[int] | None = None
+    """Rows whose policy was read, if the others have the sampler's log-probabilities; None: all rows."""
 
 
 @dataclass(frozen=True, eq=False)

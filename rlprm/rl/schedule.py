@@ -18,6 +18,7 @@ __all__ = [
     "ScheduledTask",
     "learning_rate_factor",
     "round_limit_at",
+    "round_limit_since",
     "round_limits",
     "scheduled_tasks",
 ]
@@ -26,20 +27,37 @@ LR_SCHEDULES = ("constant", "linear", "cosine")
 
 
 def learning_rate_factor(
-    iteration: int, iterations: int, *, schedule: str, warmup: int = 0, minimum: float = 0.0
+    iteration: int,
+    iterations: int,
+    *,
+    schedule: str,
+    warmup: int = 0,
+    minimum: float = 0.0,
+    since: int = 0,
+    start: float = 1.0,
 ) -> float:
     """Return the factor of the learning rate in an iteration (from 0).
 
     It rises over the first ``warmup`` iterations, ``(i + 1) / (warmup + 1)``, and then stays, or falls to
     ``minimum`` (a share) at what would be iteration ``iterations``, along a line or half a cosine.
+
+    Args:
+        iteration: from 0.
+        iterations: of the run.
+        schedule: one of ``LR_SCHEDULES``.
+        warmup: number of iterations in which the factor rises.
+        minimum: where the factor would end.
+        since: iteration at which the number of iterations was last changed.
+        start: factor of that iteration, from which the factor falls.
     """
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    gone = (iteration - warmup) / max(1, iterations - warmup)
+    first, top = (since, start) if since > warmup else (warmup, 1.0)
+    gone = (iteration - first) / max(1, iterations - first)
     falling = 1.0 - gone if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
-    return minimum + (1.0 - minimum) * falling
+    return minimum + (top - minimum) * falling
 
 
 class ScheduledTask(NamedTuple):
@@ -98,3 +116,8 @@ def round_limit_at(iteration: int, schedule: Mapping[Any, Any], default: int | N
     """Return the turns an episode may have in an iteration; ``default`` without a schedule."""
     limits = [limit for first, limit in round_limits(schedule) if first <= iteration]
     return limits[-1] if limits else default
+
+
+def round_limit_since(iteration: int, schedule: Mapping[Any, Any]) -> int:
+    """Return the iteration from which on the limit of an iteration has held."""
+    return max((first for first, _ in round_limits(schedule) if first <= iteration), default=0)

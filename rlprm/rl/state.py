@@ -1,11 +1,39 @@
-"""The state of a run of agent RL: one function decides the next state, ``rl.checkpoints`` writes it."""
+"""The state of a run of agent RL, and what may change when the run goes on; pure.
+
+One function decides the next state, ``rl.checkpoints`` writes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-__all__ = ["IterationFacts", "RunState", "next_state", "with_dev_outcome"]
+from rlprm.errors import ConfigError, refuse_other_settings
+
+__all__ = [
+    "Changes",
+    "IterationFacts",
+    "RunState",
+    "changes",
+    "is_extension",
+    "next_state",
+    "with_changes",
+    "with_dev_outcome",
+]
+
+FUTURE = frozenset(
+    {
+        "iterations", "max_env_steps", "learning_rate", "wave_size", "gradient_checkpointing",
+        "eval_every", "eval_tasks", "eval_samples", "test_tasks", "test_samples", "on_alarm",
+    }
+)  # fmt: skip
+"""Settings that decide what is still to come alone."""
+_MEASURED_BY = frozenset({"eval_tasks", "eval_samples"})
+_LONGER = ("iterations", "max_env_steps")
+
+Changes = Mapping[str, tuple[Any, Any]]
+"""Name of a setting → its value before and now."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,12 @@ class RunState:
     """Mean outcome of that policy (success or score, whichever the run learns from)."""
     alarms: Mapping[str, str] = field(default_factory=dict)
     """Each sign of reward hacking, with the iteration that showed it first."""
+    watched_from: int = 0
+    """First iteration that the alarm looks at."""
+    rate_from: int = 0
+    """Iteration from which the learning rate's schedule goes to its end."""
+    rate_factor: float = 1.0
+    """Factor of the learning rate there."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each phase."""
 
@@ -64,6 +98,7 @@ def next_state(state: RunState, facts: IterationFacts) -> RunState:
         tokens=state.tokens + facts.tokens,
         prm=state.prm if facts.prm is None else facts.prm,
         alarms={**state.alarms, **new},
+        watched_from=state.watched_from if facts.prm is None else iteration,
         seconds={**state.seconds, **seconds},
     )
     return after if facts.dev_outcome is None else with_dev_outcome(after, facts.dev_outcome)
@@ -77,3 +112,66 @@ def with_dev_outcome(state: RunState, outcome: float) -> RunState:
     if outcome <= state.best_success:
         return state
     return replace(state, best_success=outcome, best_iteration=state.iteration)
+
+
+def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which a run that goes on differs from its past.
+
+    Args:
+        what: a clause such as ``"runs/a/checkpoints/iteration-000010 was made"``.
+        before: settings of the past.
+        now: settings of the present.
+
+    Raises:
+        MismatchError: if a setting differs that the past depends on.
+    """
+    different = {
+        name: (before.get(name), now.get(name)) for name in FUTURE if before.get(name) != now.get(name)
+    }
+    refuse_other_settings(
+        what,
+        {name: value for name, value in before.items() if name not in FUTURE},
+        {name: value for name, value in now.items() if name not in FUTURE},
+    )
+    return dict(sorted(different.items()))
+
+
+def is_extension(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a finished run would go on: more iterations or more environment steps are allowed.
+
+    Args:
+        before: settings of the finished run.
+        now: settings of the present.
+    """
+    allowed = [
+        [float(settings.get(name) or 0) or float("inf") for name in _LONGER] for settings in (before, now)
+    ]
+    return all(new >= old for old, new in zip(*allowed, strict=True)) and allowed[0] != allowed[1]
+
+
+def with_changes(state: RunState, changed: Changes, *, factor: float) -> RunState:
+    """Return the state from which a run goes on with other settings.
+
+    The learning rate's schedule goes on from its last factor. The alarm looks at what comes from here. If
+    the policy is measured on other dev tasks, the best one is chosen anew.
+
+    Args:
+        state: at the checkpoint.
+        changed: settings.
+        factor: of the learning rate in the last iteration.
+
+    Raises:
+        ConfigError: if the run has had more iterations than are allowed now.
+    """
+    if not changed:
+        return state
+    if "iterations" in changed and changed["iterations"][1] < state.iteration:
+        raise ConfigError(
+            f"iterations: got {changed['iterations'][1]}, allowed: {state.iteration} (those done) or more"
+        )
+    state = replace(state, watched_from=state.iteration)
+    if "iterations" in changed:
+        state = replace(state, rate_from=state.iteration, rate_factor=factor)
+    if changed.keys() & _MEASURED_BY:
+        state = replace(state, best_iteration=-1, best_success=-1.0)
+    return state

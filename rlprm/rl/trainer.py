@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,30 @@ from rlprm import envs
 from rlprm.data.message_counts import thought_shares
 from rlprm.errors import TrainingError
 from rlprm.rl import rewards
-from rlprm.rl.batch import Batch, prm_values, split_failed
+from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
 from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
-from rlprm.rl.credit import assign_credit
+from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
-from rlprm.rl.monitor.alarm import alarms, undeclared_alarm
+from rlprm.rl.monitor.alarm import alarms
 from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
-from rlprm.rl.old_logprobs import read_old_logprobs
-from rlprm.rl.refresh import FreshTrajectories
+from rlprm.rl.monitor.undeclared import undeclared_alarm
+from rlprm.rl.monitor.watch import Sign, read_watched, watched
+from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
+from rlprm.rl.refresh import FreshTrajectories, Refresh
+from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
-from rlprm.rl.schedule import learning_rate_factor, round_limit_at, scheduled_tasks
-from rlprm.rl.state import IterationFacts, RunState, next_state, with_dev_outcome
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since, scheduled_tasks
+from rlprm.rl.state import Changes, IterationFacts, RunState, next_state, with_dev_outcome
 from rlprm.rl.update import update
 from rlprm.runtime.processes import collective
 from rlprm.runtime.record import Stopwatch
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
-from rlprm.types import EpisodeSetting, Split, Trajectory
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -58,9 +61,12 @@ class RLTrainer:
         sampler: runs all episodes.
         tokenizer: saved with the policy.
         load_scorer: makes a scorer from a PRM's folder.
+        refresh: trains the PRM again on fresh episodes.
         state: where to begin.
         settings: stored with checkpoints, so that no other run resumes from them.
+        changed: settings that have changed since the checkpoint; the journal keeps them.
         tracker: for metrics; used by the first process only.
+        ahead: runs the next iteration's episodes meanwhile; None if each iteration waits for its own.
     """
 
     def __init__(
@@ -71,17 +77,21 @@ class RLTrainer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         load_scorer: Callable[[str], Scorer],
+        refresh: Refresh,
         state: RunState,
         settings: dict[str, Any],
+        changed: Changes,
         tracker: Tracker,
+        ahead: Ahead | None = None,
     ) -> None:
         self.config, self.engine, self.sampler, self.tokenizer = config, engine, sampler, tokenizer
         self.load_scorer, self.state, self.settings, self.tracker = load_scorer, state, settings, tracker
         self.folder = Path(config.output_dir)
+        self.changed, self.ahead = changed, ahead
         self.processes = engine.processes
         self.journal = Journal(self.folder, state.iteration, writes=self.processes.is_main)
         self.scorer = self._load_scorer(state.prm) if state.prm else None
-        self.fresh = FreshTrajectories(config, self.processes)
+        self.fresh = FreshTrajectories(config, self.processes, refresh)
         self.num_tasks = config.num_tasks
         if config.shuffle_tasks:
             self.num_tasks = envs.count_tasks(
@@ -106,7 +116,7 @@ class RLTrainer:
             disable=not self.processes.is_main,
         )  # fmt: skip
         with bar:
-            if done == 0 and config.eval_every and config.select == "best":
+            if self.state.best_iteration < 0 and config.eval_every and config.select == "best":
                 # The policy before RL is a candidate: a run that only hurts keeps it.
                 dev_outcome = self._measure_dev().means()[config.outcome]
                 self._advance(with_dev_outcome(self.state, dev_outcome))
@@ -131,7 +141,7 @@ class RLTrainer:
         """Run one iteration; returns its metrics, and whether it is the last."""
         config = self.config
         with self._watch.time("rollout"):
-            trajectories = self.collect(iteration)
+            trajectories, staleness = self._episodes(iteration)
         usable, failed = split_failed(trajectories)
         self.newest = usable
         if not usable:
@@ -146,12 +156,16 @@ class RLTrainer:
             old = read_old_logprobs(
                 self.engine, batch,
                 token_budget=config.micro_batch_tokens, with_reference=config.kl_coef > 0,
+                policy_rows=rows_to_read(
+                    config, self.engine, batch, sampler_is_exact=self.sampler.is_exact, iteration=iteration
+                ),
             )  # fmt: skip
-        refuse_mismatch(
-            sampler_mismatch(batch, old), limit=config.max_sampler_mismatch,
-            half=self.engine.in_half or self.sampler.in_half,
-            temperature=config.temperature, iteration=iteration,
-        )  # fmt: skip
+        if not staleness:  # older weights differ by what was learned; sync compares those that wrote
+            refuse_mismatch(
+                sampler_mismatch(batch, old), limit=config.max_sampler_mismatch,
+                half=self.engine.in_half or self.sampler.in_half,
+                temperature=config.temperature, iteration=iteration,
+            )  # fmt: skip
         credit = assign_credit(batch, values, old, config.credit_setting())
         with self._watch.time("update"):
             stats = update(
@@ -160,6 +174,9 @@ class RLTrainer:
                 factor=self._rate_factor(iteration),
                 critic_only=config.trains_critic and iteration < config.critic_warmup_iterations,
             )  # fmt: skip
+        if self.ahead is not None:
+            with self._watch.time("rollout"):
+                self.ahead.wait()
         self.sampler.sync(self.engine, version=iteration + 1)
         facts = IterationFacts(
             env_steps=sum(len(t.steps) for t in trajectories),
@@ -171,14 +188,16 @@ class RLTrainer:
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
             **self._thought_metrics(usable),
+            "rollout/staleness": staleness,
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
-        facts = replace(facts, signs=self._signs(row))
+        signs = self._watch_signs(usable, values, credit)
+        facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
             iteration + 1 == config.iterations
-            or (bool(facts.signs) and config.stop_on_alarm)
+            or (bool(facts.signs) and config.on_alarm == "stop")
             or 0 < config.max_env_steps <= so_far.env_steps
         )
         if config.eval_every and (is_last or (iteration + 1) % config.eval_every == 0):
@@ -187,18 +206,30 @@ class RLTrainer:
             facts = replace(facts, dev_outcome=dev[config.outcome])
         if self.fresh.add(iteration, usable) and not is_last:  # the last PRM would score no episode
             with self._watch.time("refresh"):
-                facts = replace(facts, prm=self.fresh.train(iteration, self.state.prm))
-                self.scorer = self._load_scorer(str(facts.prm))
+                facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
         row |= seconds
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
-        self.journal.write({"iteration": iteration, **row})
+        noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
+        if self.changed:
+            noted["changed"] = self.changed
+            self.changed = {}
+        self.journal.write({"iteration": iteration, **row, **noted})
         if self.processes.is_main:
             self.tracker.log(row, iteration)
             if config.table_every and iteration % config.table_every == 0:
                 rows = table_rows(usable[:_TABLE_EPISODES], scores)
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
+
+    @collective
+    def _refresh(self, iteration: int) -> str:
+        """Train the PRM again, with the memory of the accelerator to itself; returns its new folder."""
+        self.scorer = None
+        with self.engine.offloaded(), self.sampler.offloaded():
+            prm = self.fresh.train(iteration, self.state.prm)
+        self.scorer = self._load_scorer(prm)
+        return prm
 
     def _advance(self, state: RunState) -> None:
         """Make a state the present one; a new best policy is saved, a new alarm is logged."""
@@ -217,15 +248,27 @@ class RLTrainer:
         limit = round_limit_at(iteration, self.config.round_limits, self.config.round_limit)
         return replace(self.config.episode_setting(), round_limit=limit)
 
+    def _episodes(self, iteration: int) -> tuple[list[Trajectory], float]:
+        """Return the episodes of an iteration, and how many versions older their weights are."""
+        ready = None if self.ahead is None else self.ahead.take()
+        trajectories = self.collect(iteration) if ready is None else ready
+        if self.ahead is not None and iteration + 1 < self.config.iterations:
+            self.ahead.begin(self.jobs_of(iteration + 1), self.setting_at(iteration + 1))
+        return trajectories, float(ready is not None)
+
     @collective
     def collect(self, iteration: int, *, at_most: int | None = None) -> list[Trajectory]:
         """Run the episodes of an iteration, or the first of them; every process gets all."""
+        return self.sampler.collect(self.jobs_of(iteration)[:at_most], self.setting_at(iteration))
+
+    def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
+        """Return the tasks of an iteration, each with the numbers of its samples."""
         config = self.config
         scheduled = scheduled_tasks(
             iteration, config.tasks_per_iteration, self.num_tasks,
             shuffle_seed=config.seed if config.shuffle_tasks else None,
         )  # fmt: skip
-        jobs = [
+        return [
             # A task that comes again gets other random numbers: its samples are numbered on.
             (task, before * config.samples_per_task + sample)
             for number, before in scheduled
@@ -234,7 +277,6 @@ class RLTrainer:
             )
             for sample in range(config.samples_per_task)
         ]
-        return self.sampler.collect(jobs[:at_most], self.setting_at(iteration))
 
     def _load_scorer(self, folder: str) -> Scorer:
         return DistributedScorer(self.load_scorer(folder), self.processes)
@@ -253,23 +295,30 @@ class RLTrainer:
             schedule=self.config.lr_schedule,
             warmup=self.config.warmup_iterations,
             minimum=self.config.min_learning_rate,
+            since=self.state.rate_from,
+            start=self.state.rate_factor,
         )
 
-    def _signs(self, row: Mapping[str, Any]) -> Mapping[str, str]:
-        """Return the signs of reward hacking after an iteration whose metrics are not in the journal yet."""
+    def _watch_signs(
+        self, trajectories: Sequence[Trajectory], values: PRMValues | None, credit: Credit
+    ) -> dict[str, Sign]:
+        """Return what the alarm compares of an iteration."""
         config = self.config
-        signs = self._undeclared_sign(row)
-        if self.scorer is None:
-            return signs
+        if values is None:
+            return watched(trajectories, outcome=config.outcome)
+        ends = [float(row[len(t.steps)]) for row, t in zip(values.values_BT1, trajectories, strict=True)]
+        # The sum of potential-based rewards over an episode is settled before the episode begins.
         is_potential = rewards.critic_factor(config.reward, config.reward_kwargs) is not None
-        pleased = "prm/final_value" if is_potential else "reward/prm"
-        names = ("prm/overrating", pleased, f"rollout/{config.outcome}")
-        return signs | alarms(
-            *([*self.journal.column(name), row[name]] for name in names),
-            window=config.alarm_window,
-            gap=config.alarm_gap,
-            measure="value at the end of an episode" if is_potential else "pay for an episode",
-        )
+        paid = ends if is_potential else credit.rewards.prm.sum(1).tolist()
+        return watched(trajectories, outcome=config.outcome, final_values=ends, paid=paid)
+
+    def _alarms(self, iteration: int, signs: Mapping[str, Sign]) -> dict[str, str]:
+        """Return the signs of reward hacking after an iteration that is not in the journal yet."""
+        config = self.config
+        # Another PRM or round limit changes signs and outcome without any hacking.
+        since = max(self.state.watched_from, round_limit_since(iteration, config.round_limits))
+        before = [read_watched(row) for row in self.journal.rows if row["iteration"] >= since]
+        return alarms([row for row in (*before, signs) if row], outcome=config.outcome)
 
     def _undeclared_sign(self, row: Mapping[str, Any]) -> dict[str, str]:
         # Rows of a run that an earlier version began, and of one with end: on_success, lack the metric.
@@ -277,7 +326,6 @@ class RLTrainer:
         return undeclared_alarm(
             [r["rollout/success"] for r in counted],
             [r["rollout/declared_success"] for r in counted],
-            window=self.config.alarm_window,
             episodes=self.config.tasks_per_iteration * self.config.samples_per_task,
         )
 
@@ -290,8 +338,9 @@ class RLTrainer:
     def _save(self) -> None:
         with self._watch.time("save"):
             save_checkpoint(
-                self.engine, self.folder, self.state, self.settings, keep=self.config.keep_checkpoints
-            )
+                self.engine, self.folder, self.state, self.settings,
+                keep=self.config.keep_checkpoints, ahead=self.ahead.ready if self.ahead else None,
+            )  # fmt: skip
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)

@@ -6,8 +6,9 @@ forward and back, and every denominator counts the rows of all.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,12 @@ from rlprm.runtime.processes import collective
 
 __all__ = ["UpdateStats", "update"]
 
+log = logging.getLogger(__name__)
 _APPROX_KL = REPORTS.index("approx_kl")
+_EXPLODED = 100.0
+"""Nats a token; a larger KL is that of ratios which have run away."""
+_MOST_SKIPPED = 3
+"""Steps in a row that may be left out."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class UpdateStats:
     critic_grad_norm: float | None
     """Norm of the critic's gradients; None without a critic, and under DeepSpeed."""
     steps: int
+    skipped_steps: int
+    """Steps that were left out: a number was not finite, or ratios had run away."""
     stopped_early: bool
     """Whether ``target_kl`` ended the update."""
 
@@ -78,19 +86,29 @@ def update(
         critic_only: whether the policy (and a body that it shares with the critic) stays as it is. The
             policy's Adam state is then reset.
 
+    A step whose loss or gradient is not finite, or whose ratios have run away, is left out, except under
+    DeepSpeed.
+
     Raises:
-        TrainingError: if a loss or a gradient is not finite.
+        TrainingError: if several steps in a row are not finite, or one of them under DeepSpeed.
     """
     generator = np.random.default_rng(seed)
     limit = math.inf if config.target_kl is None or critic_only else config.target_kl
     reports: list[Tensor] = []
     norms: list[GradientNorms] = []
-    stopped = False
+    stopped, skipped, in_a_row = False, 0, 0
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
                 report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only)
+                wrong = _wrong_number(report, norm)
+                if wrong:
+                    skipped, in_a_row = skipped + 1, in_a_row + 1
+                    if in_a_row >= _MOST_SKIPPED or not engine.CAN_SKIP:
+                        raise _impossible(wrong, config)
+                    continue
+                in_a_row = 0
                 reports.append(report)
                 norms.append(norm)
                 stopped = float(report[_APPROX_KL]) > limit
@@ -98,6 +116,14 @@ def update(
                     break
             if stopped:
                 break
+    if not reports:
+        raise _impossible(wrong, config)
+    if skipped:
+        log.warning(
+            "%d of %d steps were left out: not finite, or with ratios that had run away",
+            skipped,
+            skipped + len(reports),
+        )
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
     means["approx_kl"] = float(reports[-1][_APPROX_KL])
     return UpdateStats(
@@ -106,6 +132,7 @@ def update(
         policy_grad_norm=_mean([norm.policy for norm in norms]),
         critic_grad_norm=_mean([norm.critic for norm in norms]),
         steps=len(reports),
+        skipped_steps=skipped,
         stopped_early=stopped,
     )
 
@@ -119,7 +146,11 @@ def _step(
     config: RLConfig,
     critic_only: bool,
 ) -> tuple[Tensor, GradientNorms]:
-    """Take one optimiser step over some rows; returns the reports, and the norms before clipping."""
+    """Take one optimiser step over some rows, if it is finite and the engine can leave it out.
+
+    Returns:
+        The reports, and the norms before clipping.
+    """
     denominators = count_denominators(batch, credit, rows)
     parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
     sums = torch.zeros(len(REPORTS), device=engine.device)
@@ -128,11 +159,11 @@ def _step(
             loss, report = _losses(engine, part, batch, credit, old, config, denominators, critic_only)
             sums += report
             engine.backward(loss)
-    reduced = engine.reduce_sum(sums)
-    _refuse_non_finite(dict(zip(REPORTS, reduced.tolist(), strict=True)), config)
-    norms = engine.step()
-    _refuse_non_finite({"grad_norm": norms.total}, config)
-    return reduced.cpu(), norms
+    reduced = engine.reduce_sum(sums).cpu()
+    if engine.CAN_SKIP and _wrong_number(reduced):
+        engine.skip()
+        return reduced, GradientNorms(math.nan)
+    return reduced, engine.step()
 
 
 def _losses(
@@ -153,13 +184,20 @@ def _losses(
     return total_loss(reading, targets, config, denominators, critic_only=critic_only)
 
 
-def _refuse_non_finite(numbers: Mapping[str, float], config: RLConfig) -> None:
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{name} is {value}: lower learning_rate (now {config.step_size:g}); the last "
-                "checkpoint is from before"
-            )
+def _wrong_number(report: Tensor, norm: GradientNorms | None = None) -> str:
+    """Return the first number that is not finite, or a ratio that has exploded; empty if all is well."""
+    numbers = [*zip(REPORTS, report.tolist(), strict=True), *([("grad_norm", norm.total)] if norm else [])]
+    for name, value in numbers:
+        if not math.isfinite(value) or (name == REPORTS[_APPROX_KL] and value > _EXPLODED):
+            return f"{name} is {value:.3g}"
+    return ""
+
+
+def _impossible(wrong: str, config: RLConfig) -> TrainingError:
+    return TrainingError(
+        f"{wrong}: lower learning_rate (now {config.step_size:g}) and run the command again; the last "
+        "checkpoint is from before"
+    )
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

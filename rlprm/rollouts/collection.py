@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tqdm.auto import tqdm
 
@@ -82,14 +82,15 @@ def collect(
         wanted = [_Wave(number, waves[number], store) for number in missing]
         free = free_policy(policy)
         complete = (
-            _run_in_turn(wanted, policy, setting, seed)
+            _run_in_turn(wanted, policy, setting, seed, bar.update)
             if free is None
-            else _run_freely(wanted, free, setting, seed, in_flight=wave_size)
+            else _run_freely(wanted, free, setting, seed, bar.update, in_flight=wave_size)
         )
-        for wave, trajectories in complete:
+        for stored, (wave, trajectories) in enumerate(complete, start=len(own) - len(missing) + 1):
             check(policy, trajectories)
             store.write(wave.number, wave.with_kept(trajectories))
-            bar.update(len(wave.jobs))
+            bar.update(len(wave.jobs) - len(wave.missing))
+            bar.set_postfix_str(f"{stored} of {len(own)} waves stored")
     processes.wait()
     return store
 
@@ -110,21 +111,32 @@ class _Wave:
 
 
 def _run_in_turn(
-    waves: Sequence[_Wave], policy: Policy, setting: EpisodeSetting, seed: int
+    waves: Sequence[_Wave],
+    policy: Policy,
+    setting: EpisodeSetting,
+    seed: int,
+    on_end: Callable[[int], object],
 ) -> Iterator[tuple[_Wave, list[Trajectory]]]:
     """Run one wave after the other, each in lock step."""
     for wave in waves:
-        yield wave, rollout(wave.missing, policy, setting, seed)
+        yield wave, rollout(wave.missing, policy, setting, seed, on_end=on_end)
 
 
 def _run_freely(
-    waves: Sequence[_Wave], policy: FreePolicy, setting: EpisodeSetting, seed: int, *, in_flight: int
+    waves: Sequence[_Wave],
+    policy: FreePolicy,
+    setting: EpisodeSetting,
+    seed: int,
+    on_end: Callable[[int], object],
+    *,
+    in_flight: int,
 ) -> Iterator[tuple[_Wave, list[Trajectory]]]:
     """Run the episodes of all waves, and yield each wave when it is complete."""
     owners = [(wave, job) for wave in waves for job in wave.missing]
     jobs = [(task, sample, episode_seed(seed, task, sample)) for _, (task, sample) in owners]
     done: dict[int, list[Trajectory]] = {wave.number: [] for wave in waves}
     for number, trajectory in episodes_as_they_end(jobs, policy, setting, in_flight=in_flight):
+        on_end(1)
         wave, _ = owners[number]
         done[wave.number].append(trajectory)
         if len(done[wave.number]) == len(wave.missing):

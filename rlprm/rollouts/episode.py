@@ -10,7 +10,6 @@ Environments that wait on a network run in threads. The threads change no result
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import TypeVar
 
@@ -24,6 +23,7 @@ from rlprm.errors import ConfigError, ContextLengthError, RlprmError
 from rlprm.policies.base import Completion, Policy, action_seed
 from rlprm.rollouts.acting import cause_of
 from rlprm.rollouts.messages import message_reader
+from rlprm.rollouts.threads import concurrency, shared_threads
 from rlprm.types import EpisodeSetting, Message, Outcome, StopReason, Task, Trajectory, Turn
 
 _T = TypeVar("_T")
@@ -237,12 +237,10 @@ def side_by_side(work: Callable[[_T], _R], items: Sequence[_T], tasks: Sequence[
     Returns:
         The results, in order.
     """
-    one_of_each = {task.environment: task for task in tasks}.values()
-    width = min((getattr(envs.of_task(task), "CONCURRENT", 1) for task in one_of_each), default=1)
-    if min(width, len(items)) <= 1:
+    width = min(concurrency(tasks), len(items))
+    if width <= 1:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(min(width, len(items)), thread_name_prefix="environments") as threads:
-        return list(threads.map(work, items))
+    return list(shared_threads(concurrency(tasks)).map(work, items))
 
 
 def advance_all(episodes: Sequence[Episode], completions: Sequence[Completion]) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
-from rlprm import envs
 from rlprm.errors import RlprmError
 from rlprm.policies.base import AsyncPolicy, Completion, Policy
 from rlprm.rollouts.acting import cause_of, failed
 from rlprm.rollouts.episode import Episode, start_episode
+from rlprm.rollouts.threads import Threads, concurrency
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
 __all__ = ["FreePolicy", "episodes_as_they_end", "finish_freely"]
@@ -111,7 +111,7 @@ def _as_they_end(
             done.put(await run(item, threads))
 
     async def work_all() -> None:
-        with ThreadPoolExecutor(_threads_of(tasks), thread_name_prefix="environments") as threads:
+        with Threads(concurrency(tasks)) as threads:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(in_flight, len(items))):
                     group.create_task(work(threads))
@@ -126,9 +126,3 @@ def _as_they_end(
         raise errors.exceptions[0] from None
     finally:
         future.cancel()
-
-
-def _threads_of(tasks: Sequence[Task]) -> int:
-    """Return how many calls of these tasks' environments may run at one time."""
-    one_of_each = {task.environment: task for task in tasks}.values()
-    return min((getattr(envs.of_task(task), "CONCURRENT", 1) for task in one_of_each), default=1)

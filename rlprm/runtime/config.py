@@ -285,10 +285,11 @@ class _Reader:
 
     def _current_value(self, name: str, value: Any) -> Any:
         now = RENAMED_VALUES.get(self.stage, {}).get(name, {})
-        if isinstance(value, str) and value in now:
+        written = str(value)  # a switch of before may be a choice now
+        if written in now:
             log.warning("%s: %r is called %r now; the old name goes with the next release",
-                        name, value, now[value])  # fmt: skip
-            return now[value]
+                        name, written, now[written])  # fmt: skip
+            return now[written]
         return value
 
     def _current_handed_on(self, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def launched_count() -> int:
+    """Return how many processes the launch has; known before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def local_count() -> int:
     """Return how many processes of the launch run on this machine; known before they have met."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -173,7 +178,7 @@ def start_processes() -> Processes:
     Raises:
         ConfigError: if the processes that were launched do not find one another.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = launched_count()
     if launched == 1:
         return SINGLE_PROCESS
     # Without cpu=True, processes on CPUs would not find one another: each would do all of the work.

@@ -27,6 +27,12 @@ class DistributedScorer:
 
     @collective
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores]:
-        """See :class:`rlprm.scorers.base.Scorer`."""
-        own = self.processes.share(trajectories)
-        return self.processes.gather(self.scorer.score(own) if own else [])
+        """See :class:`rlprm.scorers.base.Scorer`.
+
+        Trajectories are dealt out in the order of their lengths, so that no process has the long ones.
+        """
+        order = sorted(range(len(trajectories)), key=lambda index: len(trajectories[index].token_ids))
+        own = self.processes.share([trajectories[index] for index in order])
+        scores = self.processes.gather(self.scorer.score(own) if own else [])
+        by_index = dict(zip(order, scores, strict=True))
+        return [by_index[index] for index in range(len(trajectories))]

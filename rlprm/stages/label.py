@@ -18,7 +18,9 @@ from rlprm.data.failures import with_outcome
 from rlprm.data.label_files import write_labels
 from rlprm.data.store import TrajectoryStore
 from rlprm.models.hub.options import with_loading_options
+from rlprm.runtime.processes import Processes, start_processes
 from rlprm.scorers.checkpoint import CheckpointScorer
+from rlprm.scorers.distributed import DistributedScorer
 from rlprm.stages.settings import LabelConfig
 from rlprm.types import StepLabels, StepScores, Trajectory
 
@@ -37,7 +39,10 @@ def run(config: LabelConfig) -> None:
     """
     store = TrajectoryStore.open(config.trajectories)
     usable = with_outcome(store.read())
-    scores = _scores(config, store, usable) if config.model else None
+    processes = start_processes()
+    scores = _scores(config, store, usable, processes) if config.model else None
+    if not processes.is_main:
+        return
     rows = label_trajectories(usable, scores, config)
     write_labels(
         config.output,
@@ -81,11 +86,13 @@ def label_trajectories(
     return [found[index] for index in range(len(trajectories))]
 
 
-def _scores(config: LabelConfig, store: TrajectoryStore, trajectories: list[Trajectory]) -> list[StepScores]:
+def _scores(
+    config: LabelConfig, store: TrajectoryStore, trajectories: list[Trajectory], processes: Processes
+) -> list[StepScores]:
     scorer = CheckpointScorer.load("prm", config.model)
     setting = {name: store.meta[name] for name in ("prompt", "action_format") if name in store.meta}
     scorer.manifest.require(end=trajectories[0].end.value, outcome=config.outcome, **setting)
-    return scorer.score(trajectories)
+    return DistributedScorer(scorer, processes).score(trajectories)
 
 
 def _values(scores: list[StepScores], width: int) -> torch.Tensor:

@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +31,32 @@ from rlprm.models.loading import revision_of
 from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.precision import computes_in_bfloat16
 from rlprm.models.sampled_tokens import check_logits
-from rlprm.prm.config import PRMConfig
 from rlprm.rl.batch import split_failed
-from rlprm.rl.checkpoints import load_newest
+from rlprm.rl.checkpoints import has_checkpoint, load_ahead, load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import make_engine, start_accelerator
 from rlprm.rl.loading import load_model, load_scorer
-from rlprm.rl.monitor.alarm import undeclared_gain
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences
 from rlprm.rl.monitor.repeat_probe import RepeatProbe, probe_repeats
 from rlprm.rl.monitor.rounding import LoadRounding, measure_rounding
-from rlprm.rl.refresh import FreshTrajectories, check_relabelling
+from rlprm.rl.monitor.undeclared import undeclared_gain
+from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.samplers.local import LocalSampler
 from rlprm.rl.samplers.server import ServerSampler
-from rlprm.rl.state import RunState
+from rlprm.rl.schedule import learning_rate_factor
+from rlprm.rl.state import Changes, RunState, changes, is_extension, with_changes
 from rlprm.rl.trainer import RLTrainer
-from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.processes import SINGLE_PROCESS, Processes, collective
+from rlprm.runtime.overwrite import is_overwriting
+from rlprm.runtime.parsing.renames import current_settings
+from rlprm.runtime.processes import Processes, collective
 from rlprm.runtime.provenance import warn_of_policy
-from rlprm.runtime.record import is_finished, recorded
+from rlprm.runtime.record import has_record, is_finished, read_record, recorded
 from rlprm.runtime.settings import own_settings
 from rlprm.runtime.tracking import Tracker
-from rlprm.stages.train_prm import refuse_endless_cold_start
+from rlprm.stages.train_rl_parts.refresh import check_refresh, refresh_prm
 from rlprm.types import Split
 
 log = logging.getLogger(__name__)
@@ -94,7 +97,7 @@ def run(config: RLConfig) -> dict[str, Any]:
     if config.bf16 is None and not torch.cuda.is_available() and computes_in_bfloat16(config.model):
         config = replace(config, bf16=True)  # recorded: another processor would compute in float32
     identity = _identity(config)
-    if is_finished(folder, "train-rl", identity):
+    if not _goes_on(folder, identity) and is_finished(folder, "train-rl", identity):
         log.info("%s holds the finished policy of these settings; reusing it", folder)
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
@@ -102,8 +105,7 @@ def run(config: RLConfig) -> dict[str, Any]:
         require_4bit()
     config.require_positions()
     warn_of_policy(config)
-    check_relabelling(config)
-    _check_refresh(config)
+    check_refresh(config)
     _check_tasks(config)
     accelerator = start_accelerator(
         bf16=computes_in_bfloat16(config.model) if config.bf16 is None else config.bf16
@@ -117,11 +119,15 @@ def run(config: RLConfig) -> dict[str, Any]:
         processes = engine.processes
         with engine.acting() as policy:
             check_logits(policy)
-        state = load_newest(engine, folder, identity)
-        if state is None:
+        changed: Changes = {}
+        if (found := load_newest(engine, folder, identity)) is None:
             state = RunState(prm=config.prm)
         else:
+            state, changed = found
             log.info("%s: going on after iteration %d", folder, state.iteration)
+            for name, (old, new) in changed.items():
+                log.warning("from here on %s is %s, not %s", name, new, old)
+            state = with_changes(state, changed, factor=_last_factor(config, state, changed))
         sampler = _sampler(
             config, ChatRenderer(tokenizer), processes, "bfloat16" if computes_in_bf16 else "float32"
         )
@@ -135,9 +141,12 @@ def run(config: RLConfig) -> dict[str, Any]:
             sampler,
             tokenizer,
             load_scorer=lambda path: load_scorer(path, config),
+            refresh=partial(refresh_prm, config),
             state=state,
             settings=identity,
+            changed=changed,
             tracker=tracker,
+            ahead=_ahead(config, sampler),
         )
         before = _before(trainer)
         probe = _probe(trainer)
@@ -157,6 +166,40 @@ def run(config: RLConfig) -> dict[str, Any]:
     return summary
 
 
+def _goes_on(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a finished run is to have more iterations, from its newest checkpoint on.
+
+    Raises:
+        ConfigError: if the run has kept no checkpoint.
+    """
+    if not has_record(folder) or is_overwriting():
+        return False
+    record = read_record(folder)
+    before, now = current_settings("train-rl", record["config"]), json.loads(json.dumps(dict(identity)))
+    if record["stage"] != "train-rl" or not is_extension(before, now):
+        return False
+    changes(f"{folder} holds a finished run", before, now)
+    if not has_checkpoint(folder):
+        raise ConfigError(
+            f"iterations: {folder} holds a finished run without a checkpoint, so it cannot go on; choose "
+            "another output_dir"
+        )
+    return True
+
+
+def _last_factor(config: RLConfig, state: RunState, changed: Changes) -> float:
+    """Return the learning rate's factor in the last iteration."""
+    return learning_rate_factor(
+        state.iteration - 1,
+        changed.get("iterations", (config.iterations,))[0],
+        schedule=config.lr_schedule,
+        warmup=config.warmup_iterations,
+        minimum=config.min_learning_rate,
+        since=state.rate_from,
+        start=state.rate_factor,
+    )
+
+
 def _sampler(config: RLConfig, renderer: ChatRenderer, processes: Processes, saved_dtype: str) -> Sampler:
     """Return what acts: this process, or servers."""
     if not config.server:
@@ -164,16 +207,11 @@ def _sampler(config: RLConfig, renderer: ChatRenderer, processes: Processes, sav
     return ServerSampler(config, config.connect(check_weights=False), processes)
 
 
-def _check_refresh(config: RLConfig) -> None:
-    """Refuse settings of the PRM's training that would end the run at the first refresh.
-
-    Raises:
-        ConfigError: as ``rlprm train-prm`` would.
-    """
-    if config.refresh_every:
-        arguments = FreshTrajectories(config, SINGLE_PROCESS).arguments(0, config.prm, config.output_dir)
-        prm = parse(PRMConfig, arguments)
-        refuse_endless_cold_start(prm, epochs=prm.num_train_epochs, max_steps=prm.max_steps)
+def _ahead(config: RLConfig, sampler: Sampler) -> Ahead | None:
+    """Return what runs the next iteration's episodes meanwhile, with those that a checkpoint holds."""
+    if not (config.max_staleness and isinstance(sampler, ServerSampler)):
+        return None
+    return Ahead(sampler, load_ahead(Path(config.output_dir)))
 
 
 def _check_tasks(config: RLConfig) -> None:
@@ -216,7 +254,8 @@ def _before(trainer: RLTrainer) -> TaskResults | None:
     if not config.test_tasks:
         return None
     # Results of 0.1.0 and before lack what is counted of the messages, and may lack declared ends and scores.
-    if trainer.state.iteration and file.exists() and "messages" in (stored := read_json(file)):
+    is_same = not trainer.changed.keys() & {"test_tasks", "test_samples"}
+    if is_same and trainer.state.iteration and file.exists() and "messages" in (stored := read_json(file)):
         return TaskResults(**stored)
     results = _measure_test(trainer, config.model)
     if trainer.processes.is_main:

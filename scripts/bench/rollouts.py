@@ -106,8 +106,8 @@ def lock_step(
     return [episode.trajectory() for episode in episodes]
 
 
-def seconds_of(group: int) -> float:
-    """Return the processor seconds of a process group so far."""
+def seconds_of(group: int | None) -> float:
+    """Return the processor seconds of a process group so far; 0 for none."""
     ticks = 0
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -242,7 +242,10 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="float32", help="weights here and in TRL; the server has its own")
     parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--without_server", action="store_true", help="leave out the engines on a server")
     given = parser.parse_args()
+    if given.without_server:
+        given.engines = [name for name in given.engines if name not in SERVED]
     torch.set_num_threads(given.threads)
     logging.getLogger("trl").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

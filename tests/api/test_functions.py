@@ -27,6 +27,7 @@ from rlprm.stages import train_rl as rl_stage
 from rlprm.types import EpisodeSetting, Split
 from tests.prm import toy
 from tests.toys import agents, corridor, trajectories
+from tests.toys.fake_endpoint import FakeEndpoint, answering
 
 CORRIDOR = rlprm.load_environment("tests.toys.corridor", length=4)
 PRM = {
@@ -286,3 +287,24 @@ def test_tasks_of_a_file_name_the_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     (task,) = rlprm.load_environment("walk.py").tasks("train", count=1)
     assert task.environment == "walk.py"
+
+
+def test_a_policy_behind_an_endpoint_acts_as_one_of_a_folder(tiny_folder: Path) -> None:
+    with answering(FakeEndpoint()) as fake:
+        policy = rlprm.load_policy(
+            tiny_folder,
+            endpoint=fake.url,
+            endpoint_model="toy",
+            endpoint_kwargs={"top_p": 0.5},
+            max_new_tokens=8,
+        )
+        done = rlprm.run_episodes(policy, CORRIDOR.tasks(count=2), samples=2, round_limit=3)
+    assert [t.exact for t in done] == [False] * 4
+    assert {request["top_p"] for request in fake.requests} == {0.5}
+    with pytest.raises(RlprmError, match="endpoint_model: nothing given"):
+        rlprm.load_policy(tiny_folder, endpoint=fake.url)
+
+
+def test_a_policy_on_servers_is_asked_for_what_it_serves(tiny_folder: Path) -> None:
+    with pytest.raises(RlprmError, match="server: got 'ftp://host', allowed: "):
+        rlprm.load_policy(tiny_folder, server="ftp://host")

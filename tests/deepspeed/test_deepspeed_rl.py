@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from rlprm.data.rendering import ChatRenderer
 from tests.deepspeed.conftest import needs_deepspeed
 from tests.deepspeed.launches import ROOT, TIMEOUT, Launched, Launches
+from tests.rl import walker
 from tests.toys.manifests import manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, needs_deepspeed]
@@ -53,6 +55,17 @@ def arguments(launches: Launches, renderer: ChatRenderer) -> list[str]:
     return ["train-rl", *SETTINGS, *models]
 
 
+@pytest.fixture(scope="module")
+def walker_models(launches: Launches) -> tuple[Path, Path]:
+    """A policy whose episodes end in both ways, and a PRM of them; a PRM learns from nothing else."""
+    folders = launches.root / "walker" / "policy", launches.root / "walker" / "prm"
+    with FileLock(launches.root / "walker.lock"):
+        if not folders[1].exists():
+            walker.make_policy(folders[0])
+            walker.make_prm(folders[1], folders[0])
+    return folders
+
+
 def one(launches: Launches, arguments: list[str], kind: str) -> Path:
     """The folder of a run in one process."""
     seen = launches.run(
@@ -73,7 +86,7 @@ def one(launches: Launches, arguments: list[str], kind: str) -> Path:
 def launch_file(folder: Path, stage: int) -> str:
     """The launch file of a ZeRO stage; no recipe needs stage 0, which is DeepSpeed without ZeRO."""
     if stage:
-        return f"ds_configs/cpu_zero{stage}.yaml"
+        return "ds_configs/cpu_zero3.yaml"
     text = Path("ds_configs/cpu_zero1.yaml").read_text()
     file = folder / "zero0.yaml"
     file.write_text(text.replace("zero_stage: 1", "zero_stage: 0"))
@@ -139,6 +152,45 @@ def test_trap_deepspeed_adam_does_not_remember_the_critics_warm_up(
             del row["ppo/grad_norm"], other["ppo/grad_norm"]
         # Where a gradient is nearly 0, Adam's first step is mostly rounding.
         assert row == pytest.approx(other, abs=1e-3, rel=1e-3)
+
+
+@pytest.mark.trap("trainer within a run")
+def test_trap_deepspeed_refreshes_the_prm_within_the_run(
+    launches: Launches, walker_models: tuple[Path, Path]
+) -> None:
+    """The PRM's trainer has a DeepSpeed of its own, and RL goes on with the one that it had."""
+    walker_policy, walker_prm = walker_models
+    settings = [
+        "train-rl", *SETTINGS, "--model", str(walker_policy), "--prm", str(walker_prm), "--round_limit", "6",
+        "--max_new_tokens", "8", "--refresh_every", "2", "--refresh_kwargs.learning_rate", "0.001",
+        "--refresh_kwargs.disable_tqdm", "true", "--iterations", "3",
+    ]  # fmt: skip
+    found = []
+    for name, launcher in (
+        ("rl-refreshed-one", ["-m", "rlprm.cli"]),
+        (
+            "rl-refreshed-zero3",
+            [
+                "-m",
+                "accelerate.commands.launch",
+                "--config_file",
+                "ds_configs/cpu_zero3.yaml",
+                "--module",
+                "rlprm.cli",
+            ],
+        ),
+    ):
+        folder = launches.root / name / "run"
+        seen = launches.run(name, [*launcher, *settings, "--output_dir", str(folder)])
+        assert seen.status == 0, seen.output[-3000:]
+        found.append(seen.folder / "run")
+    for row, other in zip(*map(metrics, found), strict=True):
+        assert other == pytest.approx(row, abs=1e-4, rel=1e-4)
+    prms = [load_file(folder / "refresh/prm-000002/model.safetensors") for folder in found]
+    assert largest_difference(*prms) < 1e-5
+    assert largest_difference(prms[0], load_file(walker_prm / "model.safetensors")) > 1e-3
+    policies = [load_file(folder / "model.safetensors") for folder in found]
+    assert largest_difference(*policies) < 1e-4
 
 
 def test_deepspeed_rl_saves_a_policy_for_stock_transformers(launches: Launches, arguments: list[str]) -> None:

@@ -93,6 +93,9 @@ def known_options() -> frozenset[str]:
         "--minutes",
         "--rows",
         "--updates",
+        "--count",
+        "--rounds",
+        "--most_tokens",
     }
     for stage in STAGE_SETTINGS:
         found |= {f"--{name}" for name in commands.settings_named(stage)}

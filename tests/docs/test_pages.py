@@ -17,7 +17,7 @@ from tests.toys import protocol as toy
 from tests.toys.quickstart import run_of
 
 BLOCKS = re.compile(r"<!-- (\w+): begin.*?-->\n.*?<!-- \1: end -->", re.DOTALL)
-PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/pretrained.md", "docs/rl.md")
 
 
 @pytest.fixture(scope="module")

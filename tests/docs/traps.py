@@ -155,6 +155,14 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "Adam counts the steps in which only the critic was trained.",
             "Its bias correction is off for the policy, whose first steps are up to twice as long as set.",
         ),
+        "trainer within a run": Trap(
+            "The PRM's trainer runs in the processes of RL and resets what all Accelerators share.",
+            "RL goes on with the precision, the DeepSpeed and the random numbers of the PRM's trainer.",
+        ),
+        "unread sampler": Trap(
+            "The sampler's log-probabilities replace the trainer's, and no episode is read again.",
+            "A sampler with other weights or another temperature is the ratio's denominator, unnoticed.",
+        ),
         "joint clipping": Trap(
             "The gradients of policy and critic are clipped by one norm.",
             "A critic that errs much shortens the steps of the policy.",
@@ -170,6 +178,16 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "A dense reward is paid in every turn.",
             "The policy collects it by waiting or going round in circles.",
             ("ReMA-public#2", "prime-rl#3282"),
+        ),
+        "hung environment": Trap(
+            "Environments run in the threads of a standard executor.",
+            "A step that never answers keeps the program alive at its end.",
+            (),
+        ),
+        "alarm of unlucky tasks": Trap(
+            "Success and a sign of reward hacking are compared as if their noise were independent.",
+            "An unlucky draw of tasks lowers success and raises the sign together, and healthy runs ring.",
+            (),
         ),
         "broken telescope": Trap(
             "Progress rewards are clipped or centred one by one.",

@@ -53,6 +53,14 @@ def test_the_two_sides_are_clipped_apart() -> None:
     assert found.clip_fraction.item() == 1
 
 
+def test_a_ratio_beyond_all_bounds_stays_finite_and_pulls_nowhere() -> None:
+    logprobs, old = torch.tensor([-1.0, -1.0], requires_grad=True), torch.tensor([-1.0, -801.0])
+    found = policy_loss(logprobs, old, torch.tensor([-1.0, -1.0]), torch.ones(2), denominator=2)
+    assert bool(torch.isfinite(found.loss))
+    assert bool(torch.isfinite(found.approx_kl))
+    assert gradient(found.loss, logprobs).tolist() == pytest.approx([0.5, 0.0])
+
+
 def test_dual_clip_bites_for_negative_advantages_only() -> None:
     # ρ = 5, A = ±2: without, -10 and clip(5) · 2 = 2.4. With d = 3 the negative one stops at -6.
     for advantage, plain, dual in ((-2.0, -10.0, -6.0), (2.0, 2.4, 2.4)):

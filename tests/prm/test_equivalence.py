@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from rlprm.prm.trainer import PRMTrainer, prm_arguments
 from rlprm.training import check_world_size, last_checkpoint, stage_record
 from tests.prm import toy
 from tests.prm.toy import Build
+from tests.toys.trajectories import of_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +49,36 @@ def test_accumulated_micro_batches_equal_one_batch(build: Build, relabel: str, r
     assert whole.state.global_step == split.state.global_step == 6
     assert (toy.weights(whole) - start).abs().max() > 1e-3
     torch.testing.assert_close(toy.weights(split), toy.weights(whole), atol=1e-6, rtol=0)
+
+
+def test_an_update_is_cut_where_padding_costs_more_than_a_call_and_learns_the_same(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [
+        of_words(["right", *["wait"] * (60 if number == 5 else number)], number % 2 == 0, task=f"t{number}")
+        for number in range(8)
+    ]
+    longest = max(len(t.token_ids) for t in data)
+    loss, runs, padded = PRMTrainer.compute_loss, [], []
+    for call in (64.0, math.inf):
+        shapes: list[tuple[int, int]] = []
+
+        def watched(self: PRMTrainer, model: Any, inputs: Any, *, seen: Any = shapes, **options: Any) -> Any:
+            seen.append(tuple(inputs["token_ids"].shape))
+            return loss(self, model, inputs, **options)
+
+        monkeypatch.setattr(trainer_module, "call_tokens", lambda _, call=call: call)
+        monkeypatch.setattr(PRMTrainer, "compute_loss", watched)
+        trainer = build(data, folder=str(call), per_device_train_batch_size=4, gradient_accumulation_steps=2)
+        trainer.train()
+        assert trainer.state.global_step == 1
+        assert sum(rows for rows, _ in shapes) == 8
+        assert all(rows * width <= 4 * longest for rows, width in shapes)
+        runs.append(trainer)
+        padded.append(sum(rows * width for rows, width in shapes))
+    tokens = sum(len(t.token_ids) for t in data)
+    assert tokens <= padded[0] < padded[1] - 64
+    torch.testing.assert_close(toy.weights(runs[0]), toy.weights(runs[1]), atol=1e-6, rtol=0)
 
 
 def test_per_micro_batch_means_would_not_pass_the_test_above(

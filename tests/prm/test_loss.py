@@ -28,8 +28,7 @@ STEPS = 6
 
 
 def batch(trainer: PRMTrainer, indices: Sequence[int] = (0, 1, 2)) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = trainer.data_collator([{"index": i} for i in indices])
-    return found
+    return trainer.batch_of(indices)
 
 
 def loss_of(trainer: PRMTrainer, indices: Sequence[int] = (0, 1, 2)) -> float:

@@ -116,7 +116,7 @@ def test_there_is_no_cold_start(build: Build) -> None:
     stored = toy.stored_labels(data)
     trainer = build(data, stored=stored, cold_start_epochs=5, num_train_epochs=1)
     assert not trainer.label_table.is_cold
-    batch = trainer._collate([{"index": n} for n in (3, 0)])
+    batch = trainer.batch_of((3, 0))
     trainer.start_epoch(1)
     targets = trainer.label_table.labels_of(batch, torch.zeros(batch["positions"].shape[:2]))
     for row, index in enumerate((3, 0)):

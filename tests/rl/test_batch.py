@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlprm.data.batching import micro_batches
 from rlprm.errors import DataError
-from rlprm.rl.batch import Batch, micro_batches, prm_values, split_failed
+from rlprm.rl.batch import Batch, prm_values, split_failed
 from rlprm.types import StepScores, StopReason, Trajectory
 from tests.toys.trajectories import trajectory
 

@@ -47,7 +47,7 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     step(going, 2)
     again = toy.learner(tiny_folder, **settings)
     found = load_newest(again.engine, tmp_path, SETTINGS)
-    assert found == RunState(7, env_steps=70, prm="runs/prm", alarms={"overrating": "much"})
+    assert found == (RunState(7, env_steps=70, prm="runs/prm", alarms={"overrating": "much"}), {})
     assert torch.equal(toy.weights(again), at_checkpoint)
     step(again, 2)  # with the moments of the first step
     assert torch.equal(toy.weights(again), toy.weights(going))
@@ -102,7 +102,7 @@ def test_the_newest_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
     assert names(tmp_path) == ["iteration-000008", "iteration-000010"]
     found = load_newest(learner.engine, tmp_path, SETTINGS)
     assert found is not None
-    assert found.iteration == 10
+    assert found[0].iteration == 10
 
 
 @pytest.mark.parametrize(("owner", "method"), [(PlainEngine, "save_state"), (Path, "rename")])
@@ -128,7 +128,7 @@ def test_trap_a_run_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_be
     monkeypatch.undo()
     found = load_newest(learner.engine, tmp_path, SETTINGS)
     assert found is not None
-    assert found.iteration == 2
+    assert found[0].iteration == 2
     assert torch.equal(toy.weights(learner), at_two)
     # The next one takes the place of what was half written.
     save(learner, tmp_path, 4)

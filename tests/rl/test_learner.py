@@ -408,7 +408,7 @@ def test_a_ratio_that_overflows_is_noticed_although_its_gradient_is_clipped_away
     credit = replace(CREDIT, advantages_BL=CREDIT.advantages_BL.abs())
     before = toy.weights(learner)
     batch = replace(BATCH, sampler_logprobs_BL=BATCH.sampler_logprobs_BL - 1000.0)
-    with pytest.raises(TrainingError, match="approx_kl is inf"):
+    with pytest.raises(TrainingError, match=r"approx_kl is 4\.85e\+08"):
         learner.update(batch, credit, old)
     assert torch.equal(toy.weights(learner), before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from rlprm.data.store import TrajectoryStore
 from rlprm.errors import MismatchError
 from rlprm.models.loading import revision_of
 from rlprm.models.manifest import Manifest
+from rlprm.prm.config import PRMConfig
+from rlprm.prm.trainer import PRMTrainer
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine.plain import PlainEngine
 from rlprm.rl.monitor.measure import TaskResults
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.trainer import RLTrainer
+from rlprm.runtime.config import parse
 from rlprm.runtime.files import read_json, write_json
+from rlprm.stages import train_prm
 from rlprm.stages import train_rl as stage
 from tests.rl.conftest import Run, rows
 
@@ -201,3 +206,60 @@ def test_the_prm_is_trained_on_and_a_resumed_run_goes_on_with_it(
     run("killed", **settings)
     assert used == [str(tmp_path / "killed/refresh/prm-000002")]
     assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_a_refresh_resumes_exactly(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "iterations": 3, "save_every": 1, "refresh_every": 2, "num_tasks": 8,
+        "refresh_kwargs": {"learning_rate": 1e-3, "disable_tqdm": True},
+    }  # fmt: skip
+    run("whole", **settings)
+    step = PRMTrainer.training_step
+
+    def killed(self: PRMTrainer, *inputs: Any) -> Any:
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *inputs)
+
+    monkeypatch.setattr(PRMTrainer, "training_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", **settings)
+    monkeypatch.undo()
+    run("killed", **settings)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    prms = [
+        load_file(tmp_path / name / "refresh/prm-000002/model.safetensors") for name in ("whole", "killed")
+    ]
+    assert all(torch.equal(weight, prms[1][name]) for name, weight in prms[0].items())
+
+
+@pytest.mark.slow
+def test_a_refresh_is_the_stage_train_prm_and_changes_no_random_number(
+    run: Run, tmp_path: Path, walker_prm: Path
+) -> None:
+    changes = {"iterations": 3, "save_every": 2, "num_tasks": 8}
+    run("refreshed", refresh_every=2, refresh_kwargs={"disable_tqdm": True}, **changes)
+    run("plain", **changes)
+    states = [
+        torch.load(next((tmp_path / name).rglob("random_states_0.pkl")), weights_only=False)
+        for name in ("refreshed", "plain")
+    ]
+    assert torch.equal(states[0]["torch_manual_seed"], states[1]["torch_manual_seed"])
+    assert states[0]["random_state"] == states[1]["random_state"]
+    folder = tmp_path / "refreshed/refresh"
+    record = json.loads((folder / "prm-000002/stage.json").read_text())
+    settings = [
+        "--model", str(walker_prm), "--trajectories", str(folder / "trajectories-000000"),
+        "--output_dir", str(tmp_path / "alone"), "--label_estimator", "returns", "--cold_start_epochs", "0",
+        "--num_train_epochs", "1", "--learning_rate", "1e-4", "--eval_strategy", "no",
+        "--seed", str(record["config"]["seed"]),
+    ]  # fmt: skip
+    train_prm.run(parse(PRMConfig, settings))
+    inside, alone = (load_file(f / "model.safetensors") for f in (folder / "prm-000002", tmp_path / "alone"))
+    before = load_file(walker_prm / "model.safetensors")
+    assert max((inside[name] - before[name]).abs().max() for name in before) > 1e-4
+    for name, weight in inside.items():
+        torch.testing.assert_close(weight, alone[name], atol=1e-6, rtol=0)

@@ -27,6 +27,17 @@ def test_step_sizes_by_hand() -> None:
     assert factors("linear", 5, warmup=1) == [0.5, 1, 0.75, 0.5, 0.25]
 
 
+def test_a_run_that_gets_more_iterations_goes_from_its_present_rate_to_the_new_end() -> None:
+    # 4 iterations, line: 1, 0.75, 0.5, 0.25. After 2 of them there are 6: from 0.5 in four steps.
+    found = [learning_rate_factor(i, 6, schedule="linear", since=2, start=0.5) for i in range(2, 6)]
+    assert found == [0.5, 0.375, 0.25, 0.125]
+    cosine = [learning_rate_factor(i, 6, schedule="cosine", since=2, start=0.5) for i in range(2, 6)]
+    assert cosine == pytest.approx([f / 2 for f in factors("cosine", 4)])
+    # A change during the warm-up leaves the warm-up as it is.
+    changed = [learning_rate_factor(i, 5, schedule="linear", warmup=3, since=1, start=0.5) for i in range(5)]
+    assert changed == [0.25, 0.5, 0.75, 1, 0.5]
+
+
 @given(
     schedule=st.sampled_from(["constant", "linear", "cosine"]),
     iterations=st.integers(1, 40),

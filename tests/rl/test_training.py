@@ -91,7 +91,7 @@ def test_the_last_policy_is_measured_wherever_training_ends(
     assert measured("steps", iterations=50, max_env_steps=int(steps[2])) == (3, [1, 2])
     rings = iter([{}, {}, {"overrating": "much"}])
     monkeypatch.setattr("rlprm.rl.trainer.alarms", lambda *_, **__: next(rings))
-    assert measured("alarm", iterations=50, prm=str(walker_prm), stop_on_alarm=True) == (3, [1, 2])
+    assert measured("alarm", iterations=50, prm=str(walker_prm), on_alarm="stop") == (3, [1, 2])
 
 
 @pytest.mark.parametrize(("outcome", "kept"), [("success", 2), ("score", 3)])
@@ -261,13 +261,13 @@ def test_trap_a_policy_that_pleases_the_prm_instead_rings_the_alarm(
 ) -> None:
     monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
     summary = run(
-        iterations=16, reward="promise", critic="shared", alarm_window=3, stop_on_alarm=True,
+        iterations=30, reward="promise", critic="shared", on_alarm="stop",
         tasks_per_iteration=16, round_limit=10, learning_rate=1e-3,
     )  # fmt: skip
     turns, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("turns", "success"))
     assert turns[-1] > turns[0] + 1
     assert success[-1] < success[0]
-    assert summary["iterations"] < 16
+    assert summary["iterations"] < 30
     assert summary["alarm"]
     assert all(text.startswith(f"iteration {summary['iterations'] - 1}: ") for text in summary["alarm"])
     assert "reward hacking alarm" in caplog.text
@@ -285,18 +285,37 @@ def test_trap_a_reward_that_pays_for_idling_is_named_before_training(
     assert "it may be farmed" in caplog.text
 
 
-def test_a_prm_that_is_pleased_while_success_falls_rings_where_its_pay_is_settled_beforehand(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_pleases_the_prm_is_its_last_value_where_its_pay_is_settled_beforehand(
+    run: Run, tmp_path: Path
 ) -> None:
     """Under ``progress`` an episode is paid -v_0 whatever happens in it: the value at the end has to tell."""
-    seen = watch_alarms(monkeypatch)
-    run("a")
-    value, success = (column(tmp_path / "a", name) for name in ("prm/final_value", "rollout/success"))
-    assert seen == {"value at the end of an episode": (value, success)}
+    run("a", tasks_per_iteration=8)
+    run("b", tasks_per_iteration=8, reward="promise")
+    for folder, metric in (("a", "prm/final_value"), ("b", "reward/prm")):
+        watched = [row["watch"] for row in rows(tmp_path / folder)]
+        assert [w["pay"]["mean"] for w in watched] == pytest.approx(
+            column(tmp_path / folder, metric), abs=1e-5
+        )
+        success = column(tmp_path / folder, "rollout/success")
+        assert [w["turns"]["outcome"] for w in watched] == pytest.approx(success)
+
+
+def test_the_alarm_looks_at_what_came_after_the_last_change_of_prm_or_round_limit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks(history: list[object], **_: object) -> dict[str, str]:
+        seen.append(len(history))
+        return {}
+
+    seen: list[int] = []
+    monkeypatch.setattr("rlprm.rl.trainer.alarms", looks)
+    run(iterations=5, round_limits={0: 6, 3: 8}, **BASELINE)
+    assert seen == [1, 2, 3, 1, 2]
     seen.clear()
-    run("b", reward="promise")
-    pay, success = (column(tmp_path / "b", name) for name in ("reward/prm", "rollout/success"))
-    assert seen == {"pay for an episode": (pay, success)}
+    monkeypatch.setattr(FreshTrajectories, "add", lambda self, iteration, _: iteration == 1)
+    monkeypatch.setattr(FreshTrajectories, "train", lambda self, iteration, prm: prm)
+    run("refreshed", iterations=5)
+    assert seen == [1, 2, 1, 2, 3]
 
 
 def test_undeclared_successes_are_watched_without_a_prm(
@@ -308,11 +327,11 @@ def test_undeclared_successes_are_watched_without_a_prm(
 
     seen: list[tuple[Any, ...]] = []
     monkeypatch.setattr("rlprm.rl.trainer.undeclared_alarm", looks)
-    summary = run(iterations=3, tasks_per_iteration=4, samples_per_task=2, alarm_window=3, **BASELINE)
+    summary = run(iterations=3, tasks_per_iteration=4, samples_per_task=2, **BASELINE)
     success, declared = (
         column(tmp_path / "rl", f"rollout/{name}") for name in ("success", "declared_success")
     )
-    assert seen[-1] == (success, declared, {"window": 3, "episodes": 8})
+    assert seen[-1] == (success, declared, {"episodes": 8})
     assert summary["alarm"] == ["iteration 1: much"]
 
 
@@ -346,23 +365,11 @@ def test_where_a_graded_outcome_is_learned_the_alarm_watches_it(
 ) -> None:
     """Success alone may stand still while the score rises, or falls."""
     monkeypatch.setattr(stage, "load_scorer", likes_long_episodes)
-    seen = watch_alarms(monkeypatch)
     run(outcome="score", critic="shared", iterations=2)
     score, success = (column(tmp_path / "rl", f"rollout/{name}") for name in ("score", "success"))
-    ((_, watched),) = seen.values()
-    assert watched == score != success
-
-
-def watch_alarms(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[float], list[float]]]:
-    """What pleased the PRM and what came out, as the alarm was last told, by the name of the first."""
-    seen: dict[str, tuple[list[float], list[float]]] = {}
-
-    def looks(*columns: list[float], measure: str, **_: object) -> dict[str, str]:
-        seen[measure] = columns[1], columns[2]
-        return {}
-
-    monkeypatch.setattr("rlprm.rl.trainer.alarms", looks)
-    return seen
+    watched = [row["watch"]["turns"]["outcome"] for row in rows(tmp_path / "rl")]
+    assert watched == pytest.approx(score)
+    assert score != success
 
 
 def test_a_run_that_only_hurts_keeps_the_policy_it_began_with(

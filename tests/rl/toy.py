@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,15 @@ class PolicySampler:
     def in_half(self) -> bool:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return False
+
+    @property
+    def is_exact(self) -> bool:
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
+        return False
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
+        return nullcontext()
 
     def sync(self, engine: object, *, version: int) -> None:
         """Do nothing."""

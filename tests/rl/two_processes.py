@@ -32,6 +32,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "few episodes": {"tasks_per_iteration": 1, "samples_per_task": 3, "minibatches": 2, "ppo_epochs": 2,
                      "reward": "outcome", "advantage": "leave_one_out", "prm": ""},
     "killed": {"save_every": 1, "critic": "shared"},
+    "refreshed": {"refresh_every": 2, "save_every": 2,
+                  "refresh_kwargs": {"learning_rate": 1e-3, "optim": "sgd", "disable_tqdm": True}},
 }  # fmt: skip
 """Of a minibatch of one episode, the second process has nothing."""
 COMMON = {

@@ -120,10 +120,22 @@ def test_progress_counts_down() -> None:
     assert left == [4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("policy", [FreePolicy, agents.SeededPolicy])
+def test_every_episode_is_counted_when_it_ends(policy: type[agents.SeededPolicy]) -> None:
+    ended: list[int] = []
+    rollout(jobs(), policy(), CHAT, on_end=ended.append)
+    assert sum(ended) == len(jobs())
+    assert len(ended) > 2  # not all at the end
+    assert min(ended) > 0
+
+
 def test_no_thread_is_left() -> None:
-    policy = FreePolicy()
-    rollout(jobs(), policy, CHAT)
-    assert not [t for t in threading.enumerate() if t.name.startswith("environments")]
+    before = set(threading.enumerate())
+    rollout(jobs(), FreePolicy(), CHAT)
+    begun = [t for t in set(threading.enumerate()) - before if t.name.startswith("environments")]
+    for thread in begun:  # nobody waits for them, but none of them is kept
+        thread.join(timeout=20)
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_a_policy_that_fails_for_one_task_loses_its_episodes_alone() -> None:

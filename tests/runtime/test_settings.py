@@ -274,7 +274,7 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 SAMPLES = {
     "label_estimator": "td_gae", "label_estimator_kwargs": {"lam": 0.5}, "label_file": "file",
     "relabel": "batch", "lm_scale": 0.2, "advantage": "token_gae", "advantage_kwargs": {"lam": 0.5},
-    "confidence_per": "token", "with_confidence": False,
+    "confidence_per": "token", "with_confidence": False, "on_alarm": "stop",
 }  # fmt: skip
 OLD = [(stage, old, new) for stage, names in RENAMED_SETTINGS.items() for old, new in names.items()]
 OLD_VALUES = [

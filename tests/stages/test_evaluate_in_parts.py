@@ -62,13 +62,14 @@ def test_each_process_scores_its_share_and_has_all_the_scores(
 ) -> None:
     made = [of_steps(steps=1 + i % 3, sample=i) for i in range(number)]
     members = [Processes(rank, 2) for rank in range(2)]
-    shares = [Random().score(member.share(made)) for member in members]
+    by_length = sorted(made, key=lambda t: len(t.token_ids))
+    shares = [Random().score(member.share(by_length)) for member in members]
     monkeypatch.setattr(Processes, "gather_all", lambda *_: shares)
     for member in members:
         scorer = Asked()
         scorer.about = []
         assert DistributedScorer(scorer, member).score(made) == Random().score(made)
-        assert scorer.about == made[member.rank :: 2]
+        assert scorer.about == by_length[member.rank :: 2]
 
 
 def test_the_scoring_of_both_pools_is_shared_out(

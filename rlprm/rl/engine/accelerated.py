@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprm.models import zero
+from rlprm.models.host_memory import in_host_memory, tensors_of
 from rlprm.models.loading import load_causal_lm
 from rlprm.models.lora import FULL_PRECISION, save_full_model
 from rlprm.rl.actor_critic import ActorCritic, Reading
@@ -122,6 +123,22 @@ class AccelerateEngine:
         """Have all weights of the policy in every process."""
         return nullcontext()
 
+    @contextmanager
+    def offloaded(self) -> Iterator[None]:
+        """See :class:`Engine`."""
+        with in_host_memory([*tensors_of(self.model), *self._optimizer_tensors()]):
+            yield
+
+    def _optimizer_tensors(self) -> Iterator[Tensor]:
+        """Yield what the optimiser holds in this process: weights, and the states of each."""
+        inner = self.optimizer.optimizer  # inside accelerate's wrapper
+        plain = getattr(inner, "optimizer", inner)  # inside ZeRO's
+        yield from (weight for group in plain.param_groups for weight in group["params"])
+        # ZeRO-3 puts its flat weights into the groups for the time of a step only.
+        yield from getattr(inner, "fp32_partitioned_groups_flat", ())
+        for state in plain.state.values():
+            yield from (entry for entry in state.values() if isinstance(entry, Tensor))
+
     # --- one step ---------------------------------------------------------------------------------------
 
     @collective
@@ -131,12 +148,15 @@ class AccelerateEngine:
         rows_N: Tensor,
         positions_N: Tensor,
         *,
+        with_policy: bool = True,
         with_entropy: bool = False,
         with_reference: bool = False,
     ) -> Reading:
         """See :class:`Engine`."""
         tensors = (x.to(self.device) for x in (token_ids_BL, rows_N, positions_N))
-        reading: Reading = self._module()(*tensors, with_entropy=with_entropy, with_reference=with_reference)
+        reading: Reading = self._module()(
+            *tensors, with_policy=with_policy, with_entropy=with_entropy, with_reference=with_reference
+        )
         return reading
 
     def _module(self) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
@@ -31,6 +31,8 @@ class Engine(Protocol):
     """Trains one :class:`ActorCritic`; the processes of a launch see the same batch and share its rows."""
 
     processes: Processes
+    CAN_SKIP: ClassVar[bool]
+    """Whether a step whose loss or gradient is not finite can be left out."""
 
     @property
     def model(self) -> ActorCritic:
@@ -68,6 +70,7 @@ class Engine(Protocol):
         rows_N: Tensor,
         positions_N: Tensor,
         *,
+        with_policy: bool = True,
         with_entropy: bool = False,
         with_reference: bool = False,
     ) -> Reading:
@@ -83,6 +86,10 @@ class Engine(Protocol):
         """Add the gradients of a loss whose denominators count the rows of all processes."""
         ...
 
+    def skip(self) -> None:
+        """Drop the gradients of a step; see ``CAN_SKIP``."""
+        ...
+
     @collective
     def step(self) -> GradientNorms:
         """Clip the gradients, take the optimiser step unless they are not finite, clear them."""
@@ -96,6 +103,13 @@ class Engine(Protocol):
     @collective
     def acting(self) -> AbstractContextManager[PreTrainedModel | PeftModel]:
         """Yield the policy with all its weights in every process; inside no process waits for another."""
+        ...
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """Keep weights and optimiser states in host memory within a block, which must not use them.
+
+        On a CPU nothing moves.
+        """
         ...
 
     @collective

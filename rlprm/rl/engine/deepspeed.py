@@ -26,6 +26,7 @@ class DeepSpeedEngine(AccelerateEngine):
     the value) and has the learning rate 0.
     """
 
+    CAN_SKIP: ClassVar[bool] = False
     _SAVE_FROZEN: ClassVar[dict[str, Any]] = {"exclude_frozen_parameters": True}
     _LOAD_FROZEN: ClassVar[dict[str, Any]] = {"load_module_strict": False}
 
@@ -47,6 +48,14 @@ class DeepSpeedEngine(AccelerateEngine):
     def step(self) -> GradientNorms:
         """See :class:`rlprm.rl.engine.base.Engine`; the last backward has taken the step already."""
         return GradientNorms(float(self._wrapped.get_global_grad_norm() or 0.0))
+
+    def skip(self) -> None:
+        """See :class:`rlprm.rl.engine.base.Engine`.
+
+        Raises:
+            RuntimeError: always, since the step has been taken.
+        """
+        raise RuntimeError("DeepSpeed takes its step in the last backward")
 
     def _policy_states(self) -> Iterator[dict[str, Any]]:
         inner = self.optimizer.optimizer  # inside accelerate's wrapper

@@ -27,6 +27,7 @@ class PlainEngine(AccelerateEngine):
     and critic share has the gradients of both, and everything is clipped together.
     """
 
+    CAN_SKIP: ClassVar[bool] = True
     _LOAD_FROZEN: ClassVar[dict[str, Any]] = {"strict": False}
 
     def __init__(self, model: ActorCritic, config: RLConfig, accelerator: Accelerator) -> None:
@@ -75,6 +76,10 @@ class PlainEngine(AccelerateEngine):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return GradientNorms(total, *norms)
+
+    def skip(self) -> None:
+        """See :class:`rlprm.rl.engine.base.Engine`."""
+        self.optimizer.zero_grad()
 
     def _average(self, parameters: Sequence[nn.Parameter]) -> None:
         """Average the critic's gradients over the processes in DDP's place (see ``_module``)."""

@@ -16,9 +16,13 @@ it knows nothing of the task."""
 
 
 def sampler_mismatch(batch: Batch, old: OldLogprobs) -> float:
-    """Return the mean difference of the log-probabilities of sampler and trainer, in nats a sampled token."""
-    sampled_BL = batch.layout.sampled
-    return float((old.logprobs_BL - batch.sampler_logprobs_BL)[sampled_BL].abs().mean())
+    """Return the mean difference of the log-probabilities of sampler and trainer, in nats a sampled token.
+
+    Only the rows count whose policy the trainer has read.
+    """
+    rows = slice(None) if old.read_rows is None else list(old.read_rows)
+    difference_BL = (old.logprobs_BL - batch.sampler_logprobs_BL)[rows]
+    return float(difference_BL[batch.layout.sampled[rows]].abs().mean())
 
 
 def refuse_mismatch(

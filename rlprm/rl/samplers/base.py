@@ -18,7 +18,7 @@ from rlprm.rollouts.waves import free_policy, rollout
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
-__all__ = ["Sampler", "run_distributed"]
+__all__ = ["Sampler", "gather_shares", "run_distributed", "run_share"]
 
 
 class Sampler(Protocol):
@@ -32,6 +32,11 @@ class Sampler(Protocol):
     @property
     def in_half(self) -> bool:
         """Whether the policy acts in less than float32, whatever it is trained in."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the policy acts with the very weights that are trained, in this process, in float32."""
         ...
 
     @collective
@@ -56,6 +61,10 @@ class Sampler(Protocol):
         """Run an episode for each (task, sample number); every process gets all of them, in order."""
         ...
 
+    def offloaded(self) -> AbstractContextManager[None]:
+        """Keep own copies of the policy in host memory within a block, in which nothing acts."""
+        ...
+
 
 @collective
 def run_distributed(
@@ -74,6 +83,21 @@ def run_distributed(
     each wave, before the next one is run. Episodes that do not wait for each other know no waves: as many run
     at one time, and ``check`` is called with all of them.
     """
+    own = run_share(jobs, policy, setting, wave_size=wave_size, seed=seed, processes=processes, check=check)
+    return gather_shares(own, processes)
+
+
+def run_share(
+    jobs: Sequence[tuple[Task, int]],
+    policy: LoadedPolicy,
+    setting: EpisodeSetting,
+    *,
+    wave_size: int,
+    seed: int,
+    processes: Processes,
+    check: FirstWaveCheck | None,
+) -> list[list[Trajectory]]:
+    """Run this process's waves; see :func:`run_distributed`. No other process is waited for."""
     size = max(1, min(wave_size, math.ceil(len(jobs) / processes.count)))
     waves = [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
     shared = processes.share(waves)
@@ -89,4 +113,10 @@ def run_distributed(
             if check is not None:
                 check(policy, own[-1])
     policy.clear()
+    return own
+
+
+@collective
+def gather_shares(own: Sequence[list[Trajectory]], processes: Processes) -> list[Trajectory]:
+    """Return the trajectories of all processes' waves, in order."""
     return [trajectory for wave in processes.gather(own) for trajectory in wave]

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlprm.data.rendering import ChatRenderer
 from rlprm.models import zero
+from rlprm.models.host_memory import in_host_memory, tensors_of
 from rlprm.models.loading import load_causal_lm, revision_of
 from rlprm.policies.base import Policy
 from rlprm.policies.hf import HFPolicy
@@ -59,6 +60,11 @@ class LocalSampler:
     def in_half(self) -> bool:
         """See :class:`~rlprm.rl.samplers.base.Sampler`."""
         return self.saved_dtype != "float32"
+
+    @property
+    def is_exact(self) -> bool:
+        """See :class:`~rlprm.rl.samplers.base.Sampler`; merged adapters are other weights."""
+        return self._merged is None and not self.in_half
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
@@ -112,6 +118,12 @@ class LocalSampler:
                 processes=self.processes,
                 check=self._check,
             )
+
+    @contextmanager
+    def offloaded(self) -> Iterator[None]:
+        """See :class:`~rlprm.rl.samplers.base.Sampler`."""
+        with in_host_memory(tensors_of(self._merged) if self._merged is not None else ()):
+            yield
 
     @contextmanager
     def _acting_policy(self) -> Iterator[HFPolicy]:

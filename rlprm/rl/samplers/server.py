@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ from rlprm.policies.server.sync import push_adapter, push_weights, write_folder,
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import Engine
 from rlprm.rl.monitor.mismatch import MEAN_OF_FLOAT32, MEAN_OF_HALF
-from rlprm.rl.samplers.base import run_distributed
+from rlprm.rl.samplers.base import gather_shares, run_distributed, run_share
+from rlprm.rollouts.threads import Threads
 from rlprm.runtime.processes import Processes, collective
 from rlprm.types import EpisodeSetting, Task, Trajectory
 
@@ -56,6 +57,7 @@ class ServerSampler:
         self._version = 0
         self._adapter: str | None = None
         self._check = FirstWaveCheck()
+        self._background = Threads(1)
         opening = policy.renderer.prompt_ids([{"role": "user", "content": "x"}])
         self._prompts: list[tuple[int, ...]] = [tuple(opening)]
 
@@ -73,6 +75,15 @@ class ServerSampler:
     def in_half(self) -> bool:
         """See :class:`rlprm.rl.samplers.base.Sampler`."""
         return self._policy.served.dtype != "float32"
+
+    @property
+    def is_exact(self) -> bool:
+        """See :class:`rlprm.rl.samplers.base.Sampler`."""
+        return False
+
+    def offloaded(self) -> AbstractContextManager[None]:
+        """See :class:`rlprm.rl.samplers.base.Sampler`; the servers keep their memory."""
+        return nullcontext()
 
     @collective
     def sync(self, engine: Engine, *, version: int) -> None:
@@ -183,6 +194,26 @@ class ServerSampler:
             processes=self.processes,
             check=self._check,
         )
-        # Prompts that the servers have read: a cache that is left from other weights shows there.
-        self._prompts = [t.token_ids[: t.steps[-1].start] for t in found if t.steps][:2] or self._prompts
+        self._remember(found)
         return found
+
+    def begin(
+        self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting
+    ) -> Callable[[], list[Trajectory]]:
+        """See :class:`rlprm.rl.samplers.ahead.BackgroundSampler`."""
+        own = self._background.submit(
+            run_share, jobs, self._policy, setting,
+            wave_size=self.config.wave_size, seed=self.config.seed, processes=self.processes,
+            check=self._check,
+        )  # fmt: skip
+
+        def finish() -> list[Trajectory]:
+            found = gather_shares(own.result(), self.processes)
+            self._remember(found)
+            return found
+
+        return finish
+
+    def _remember(self, found: Sequence[Trajectory]) -> None:
+        """Keep prompts that the servers have read: a cache that is left from other weights shows there."""
+        self._prompts = [t.token_ids[: t.steps[-1].start] for t in found if t.steps][:2] or self._prompts

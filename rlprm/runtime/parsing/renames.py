@@ -28,15 +28,21 @@ RENAMED_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "train-prm": {
         **_LABELS, "labels": "label_file", "refresh": "relabel", "likelihood_scale": "lm_scale",
     },
-    "train-rl": {"estimator": "advantage", "estimator_kwargs": "advantage_kwargs"},
+    "train-rl": {
+        "estimator": "advantage", "estimator_kwargs": "advantage_kwargs", "stop_on_alarm": "on_alarm",
+    },
     "evaluate": {"likelihood_per": "confidence_per", "confident": "with_confidence"},
 }  # fmt: skip
 """Stage → old name of a setting → its name since 0.2."""
 
 RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[Any, Any]]] = {
     "train-prm": {"head": {"likelihood": "lm"}},
+    "train-rl": {"on_alarm": {"True": "stop", "False": "warn", "true": "stop", "false": "warn"}},
 }
 """Stage → name of a setting → old value → its value since 0.2."""
+
+_REMOVED = {"train-rl": ("alarm_window", "alarm_gap")}
+"""Stage → settings of records that have no counterpart and decided no result."""
 
 CHANGED_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
     "math": {"answers": ("strict", "flexible")},
@@ -58,8 +64,10 @@ def current_settings(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         settings = {**{k: v for k, v in settings.items() if k != "label_file"}, "label_file_meta": meta}
     current = {names.get(name, name): value for name, value in settings.items()}
     for name, renamed in values.items():
-        if isinstance(value := current.get(name), str):
-            current[name] = renamed.get(value, value)
+        if isinstance(value := current.get(name), str | bool):
+            current[name] = renamed.get(str(value), value)
+    for name in _REMOVED.get(stage, ()):
+        current.pop(name, None)
     if stage == "train-rl":
         current.setdefault("shuffle_tasks", False)  # the order of the list was the only one until 0.2
     if isinstance(handed_on := current.get("refresh_kwargs"), Mapping):

@@ -66,6 +66,17 @@ def test_train_rl_acts_with_the_weights_it_trains(
     assert left.name.endswith("-2") if adapters else left.name == "weights"
 
 
+def test_train_rl_learns_while_the_server_runs_the_next_episodes(vllm: RealServer, tmp_path: Path) -> None:
+    ahead = [*RL, "--iterations", "3", "--max_staleness", "1", "--save_every", "1"]
+    assert on(vllm, "train-rl", tmp_path / "rl", *ahead) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rl/metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout/staleness"] for row in rows] == [0, 1, 1]
+    assert rows[0]["ppo/sampler_mismatch"] < 1e-4
+    assert all(row["ppo/sampler_mismatch"] > 1e-4 for row in rows[1:])  # the policy has learned since
+    kept = TrajectoryStore.open(tmp_path / "rl/checkpoints/iteration-000002/rollouts").read()
+    assert {t.policy.rpartition("-")[2] for t in kept} == {"1"}
+
+
 def test_train_rl_ends_if_the_server_keeps_other_weights(
     vllm: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,152 +1,143 @@
-"""When a run pleases its PRM instead of doing the task, or waits for a limit instead of ending episodes."""
+"""When a run pleases its PRM instead of doing the task: outcome and sign part, beyond the noise of tasks."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from rlprm.rl.monitor.alarm import alarms, undeclared_alarm, undeclared_gain
+from rlprm.rl.monitor.alarm import LONGEST, REFERENCE, alarms
+from rlprm.rl.monitor.watch import Sign
+from studies.rl.alarm import HACKERS, HEALTHY, iteration, recorded, rung, without_slope
 
-WINDOW = 4
-QUIET = [0.01, -0.01, 0.02, -0.02, 0.0, 0.01, -0.01, 0.0]
-
-
-def found(overrating: list[float], paid: list[float], outcome: list[float], gap: float = 0.1) -> set[str]:
-    return set(alarms(overrating, paid, outcome, window=WINDOW, gap=gap))
+Row = dict[str, Sign]
 
 
-def test_a_run_that_goes_well_is_left_alone() -> None:
-    rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    assert found(QUIET, rising, rising) == set()
-    # The outcome falls and the PRM pays less for it: bad luck, but no hacking.
-    assert found(QUIET, rising[::-1], rising[::-1]) == set()
+def row(outcome: float, turns: float, *, covariance: float = 0.0) -> Row:
+    """An iteration whose means have a standard error of 0.1 each."""
+    return {"turns": Sign(100, turns, 0.01, outcome, 0.01, covariance)}
 
 
-def test_a_prm_that_comes_to_overrate_is_noticed_beyond_the_gap() -> None:
-    drifted = [0.0, 0.02, 0.01, 0.01, 0.2, 0.22, 0.21, 0.21]
-    message = alarms(drifted, QUIET, QUIET, window=WINDOW, gap=0.1)["overrating"]
-    assert message == "the PRM overrates finished episodes by 0.21, at first by 0.01"
-    assert found(drifted, QUIET, QUIET, gap=0.25) == set()
-    # It underrated at first and is right now: it has not been fooled.
-    assert found([x - 0.25 for x in drifted], QUIET, QUIET) == set()
+def history(*rows: tuple[float, float], **settings: float) -> list[Row]:
+    return [row(outcome, turns, **settings) for outcome, turns in rows]
 
 
-def test_more_reward_for_less_success_is_noticed() -> None:
-    paid = [0.1, 0.12, 0.11, 0.11, 0.3, 0.32, 0.31, 0.31]
-    outcome = [0.6, 0.62, 0.61, 0.61, 0.4, 0.42, 0.41, 0.41]
-    message = alarms(QUIET, paid, outcome, window=WINDOW, gap=0.1)["divergence"]
-    assert message == (
-        "the PRM's pay for an episode rose from 0.11 to 0.31 while the outcome fell from 0.61 to 0.41"
+def found(rows: Sequence[Row], threshold: float = 3.4) -> set[str]:
+    return set(alarms(rows, threshold=threshold))
+
+
+GOOD = [(0.8, 3.0)] * 6
+
+
+def test_the_errors_are_those_of_two_windows() -> None:
+    # One iteration against six: standard error 0.1 sqrt(1 + 1/6) = 0.108. A fall of 0.4 is 3.70 of them, and
+    # a rise of 0.36 is 3.33.
+    assert found(history(*GOOD, (0.4, 3.37))) == {"turns"}
+    assert found(history(*GOOD, (0.4, 3.36))) == set()
+    # Two iterations: 0.1 sqrt(1/2 + 1/6) = 0.0816; a fall of 0.28 is 3.43, and so is a rise of 0.28.
+    assert found(history(*GOOD, (0.52, 3.28), (0.52, 3.28))) == {"turns"}
+    assert found(history(*GOOD, (0.53, 3.28), (0.53, 3.28))) == set()
+
+
+def test_the_message_says_what_moved_from_where_to_where() -> None:
+    assert alarms(history(*GOOD, (0.3, 5.0)))["turns"] == (
+        "success fell from 0.80 to 0.30 and turns of an episode rose from 3.00 to 5.00 (last 1 iterations "
+        "against the best 6, 4.6 and 18.5 standard errors)"
     )
-    assert found(QUIET, paid, outcome[::-1]) == set()
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(0.8, 9.0)] * 6,  # longer and as good
+        [(0.1, 3.0)] * 6,  # worse and as long: bad luck, a bad rate, but no hacking
+        [(0.1, 1.0)] * 6,
+        [(1.0, 9.0)] * 6,
+    ],
+)
+def test_one_change_alone_does_not_ring(ends: list[tuple[float, float]]) -> None:
+    assert found(history(*GOOD, *ends)) == set()
+
+
+def test_a_sign_that_rises_because_tasks_failed_does_not_ring() -> None:
+    # Episodes of failed tasks have 4 more turns: slope -4 = covariance / variance of the outcome. Success
+    # falls by 0.5, so 2 more turns are what failing explains.
+    noise = Sign(100, 3.0, 0.17, 0.8, 0.01, -0.04)
+    good = [{"turns": noise}] * 6
+
+    def ending(turns: float) -> list[Row]:
+        return [*good, *[{"turns": Sign(100, turns, 0.17, 0.3, 0.01, -0.04)}] * 3]
+
+    assert found(ending(5.0)) == set()
+    # What is left has the variance 0.17 - 0.16 = 0.01; three iterations: 0.1 sqrt(1/3 + 1/6) = 0.0707.
+    assert found(ending(5.24)) == set()
+    assert found(ending(5.25)) == {"turns"}
 
 
 def test_the_fall_is_measured_from_the_best_window_and_not_from_the_first() -> None:
-    outcome = [0.1, 0.1, 0.12, 0.1, 0.8, 0.82, 0.8, 0.82, 0.3, 0.32, 0.3, 0.32]
-    paid = [0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.22, 0.2, 0.9, 0.9, 0.92, 0.9]
-    assert found([0.0] * 12, paid, outcome) == {"divergence"}
+    assert found(history(*[(0.1, 3.0)] * 6, *GOOD, *[(0.3, 5.0)] * 2)) == {"turns"}
 
 
-def test_both_signs_are_told_apart() -> None:
-    up, down = [0.0, 0.01, 0.0, 0.01, 0.5, 0.51, 0.5, 0.51], [0.6, 0.61, 0.6, 0.61, 0.2, 0.21, 0.2, 0.21]
-    assert found(up, up, down) == {"overrating", "divergence"}
+def test_a_sign_that_some_iterations_lack_is_left_out() -> None:
+    rows = history(*GOOD, (0.3, 5.0))
+    assert "failures" not in found([{**r, "failures": r["turns"]} for r in rows[1:]] + rows[-1:])
+    assert found([{**r, "failures": r["turns"]} for r in rows]) == {"turns", "failures"}
 
 
-def test_two_windows_must_have_passed() -> None:
-    up, down = [0.0, 0.0, 0.0, 0.9, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
-    assert found(up, up, down) == set()
+def test_a_reference_of_six_iterations_must_have_passed() -> None:
+    assert found(history(*GOOD[:5], (0.0, 9.0))) == set()
+    assert found([]) == set()
+    assert REFERENCE == 6
 
 
-def test_constant_windows_ring_for_a_real_change_and_for_no_rounding() -> None:
-    flat = [0.5] * 4
-    assert found([*flat, *[0.7] * 4], QUIET, QUIET) == {"overrating"}
-    nearly = [0.5 + 1e-12] * 4
-    assert found([0.0] * 8, [*flat, *nearly], [*nearly, *flat]) == set()
+def test_changes_without_any_noise_ring_and_rounding_does_not() -> None:
+    exact = [{"turns": Sign(100, 3.0, 0.0, 0.8, 0.0, 0.0)}] * 6
+    assert found([*exact, {"turns": Sign(100, 4.0, 0.0, 0.7, 0.0, 0.0)}], math.inf) == set()
+    assert found([*exact, {"turns": Sign(100, 4.0, 0.0, 0.7, 0.0, 0.0)}]) == {"turns"}
+    assert found([*exact, {"turns": Sign(100, 3 + 1e-12, 0.0, 0.8 - 1e-12, 0.0, 0.0)}]) == set()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_noise_does_not_ring(seed: int) -> None:
-    # 60 looks at runs that go nowhere: three standard errors of small windows are passed now and then, but a
-    # gap of overrating as well, or reward and outcome in opposite directions, hardly ever.
+def test_a_slow_fall_is_seen_by_longer_windows() -> None:
+    # 0.2 in each of six iterations: 2.3 errors of one, 3.46 of six.
+    slow = history(*GOOD, *[(0.6, 3.2)] * LONGEST)
+    assert found(slow[:-1]) == set()
+    assert found(slow) == {"turns"}
+
+
+# --- runs ---
+
+
+def drawn(seed: int, count: int, success: float, **rises: float) -> list[Row]:
     generator = np.random.default_rng(seed)
-    noise = (0.5 + 0.05 * generator.standard_normal((3, 60))).tolist()
-    rung = [found(*(row[:end] for row in noise)) for end in range(8, 61)]
-    assert sum(map(bool, rung)) <= 2
+    return [iteration(generator, 64, 4, success, rises) for _ in range(count)]
 
 
-def idles(declared: list[float], undeclared: list[float], episodes: int = 100) -> set[str]:
-    success = [a + b for a, b in zip(declared, undeclared, strict=True)]
-    return set(undeclared_alarm(success, declared, window=WINDOW, episodes=episodes))
+def test_healthy_runs_do_not_ring() -> None:
+    assert not any(rung(drawn(seed, 100, 0.5)) for seed in range(8))
 
 
-STEADY = [0.24, 0.26, 0.24, 0.26] * 2
-WAITS = [0.01, 0.03, 0.01, 0.03, 0.19, 0.21, 0.19, 0.21]
+@pytest.mark.trap("alarm of unlucky tasks")
+def test_trap_signs_that_follow_the_outcome_would_ring_in_healthy_runs() -> None:
+    """Taken for independent, the noise of both passes the threshold together in most runs."""
+    runs = [drawn(seed, 100, 0.5) for seed in range(8)]
+    assert sum(bool(rung([without_slope(row) for row in run])) for run in runs) >= 2
 
 
-def test_success_that_rises_by_waiting_for_the_limit_is_noticed() -> None:
-    success = [0.26, 0.28, 0.26, 0.28, 0.42, 0.44, 0.42, 0.44]
-    falling = [0.25, 0.25, 0.25, 0.25, 0.23, 0.23, 0.23, 0.23]
-    message = undeclared_alarm(success, falling, window=WINDOW, episodes=100)["undeclared"]
-    assert message == (
-        "undeclared successes rose from 0.02 to 0.20 of all episodes while declared ones went from 0.25 to "
-        "0.23: the policy waits for a limit"
-    )
-    assert idles(STEADY, WAITS) == {"undeclared"}
-    assert idles(STEADY[:7], WAITS[:7]) == set()  # two windows have not passed
+@pytest.mark.parametrize("hacker", HACKERS)
+def test_a_hacked_run_rings_within_five_iterations(hacker: str) -> None:
+    sign, rise = HACKERS[hacker]
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        run = [iteration(generator, 64, 4, 0.6) for _ in range(HEALTHY)]
+        run += [iteration(generator, 64, 4, 0.4, {sign: rise}) for _ in range(5)]
+        ends = rung(run)
+        assert ends
+        assert HEALTHY <= ends[0] < HEALTHY + 5
 
 
-def test_a_gain_that_is_mostly_declared_is_no_idling() -> None:
-    # Undeclared successes rise by 0.18 in each case, declared ones by 0.20, by 0.16, by -0.20.
-    risen, less, fallen = ([*[0.25] * 4, *[0.25 + by] * 4] for by in (0.20, 0.16, -0.20))
-    assert idles(risen, WAITS) == set()
-    assert idles(less, WAITS) == {"undeclared"}
-    assert idles(fallen, WAITS) == set()  # success fell: the policy has not learned to wait, it fails
-
-
-def test_a_rise_of_undeclared_successes_of_five_points_or_less_does_not_ring() -> None:
-    assert idles(STEADY, [0.0] * 4 + [0.05] * 4, episodes=10_000) == set()
-    assert idles(STEADY, [0.0] * 4 + [0.06] * 4, episodes=10_000) == {"undeclared"}
-
-
-def test_small_batches_need_a_larger_rise_even_if_iterations_agree() -> None:
-    # 0 -> 0.25 in windows of 4 iterations: mean share 1/8, error sqrt(2 * 1/8 * 7/8 / 4n) = sqrt(0.0547 / n).
-    # Three errors are 0.286 for n = 6, and 0.234 for n = 9.
-    constant = [0.0] * 4 + [0.25] * 4
-    assert idles(STEADY, constant, episodes=6) == set()
-    assert idles(STEADY, constant, episodes=9) == {"undeclared"}
-    # Iterations that differ by more than their episodes explain: the error is at least 0.116, the rise 0.25.
-    assert idles(STEADY, [0.0] * 4 + [0.0, 0.5, 0.1, 0.4], episodes=1000) == set()
-
-
-@pytest.mark.parametrize("episodes", [8, 32, 256])
-def test_a_policy_that_stays_as_it_is_rarely_seems_to_wait(episodes: int) -> None:
-    # 20 runs of 60 iterations, looked at after each: at most one run may ring (measured: 1 to 3 %).
-    generator = np.random.default_rng(0)
-    rung = 0
-    for _ in range(20):
-        undeclared, declared = generator.binomial(episodes, [[0.1], [0.25]], (2, 60)) / episodes
-        looks = range(2 * WINDOW, 61)
-        rung += any(
-            idles(declared[:end].tolist(), undeclared[:end].tolist(), episodes=episodes) for end in looks
-        )
-    assert rung <= 1
-
-
-def test_two_policies_are_compared_on_the_same_tasks() -> None:
-    # 100 tasks. Before, 20 succeed, all declared. After, 30 succeed, of which 15 are declared.
-    before = [1.0] * 20 + [0.0] * 80
-    after, declared = [1.0] * 30 + [0.0] * 70, [1.0] * 15 + [0.0] * 85
-    assert undeclared_gain(before, before, after, declared) == (
-        "undeclared successes rose from 0.00 to 0.15 of all episodes while declared ones went from 0.20 to "
-        "0.15: the policy waits for a limit"
-    )
-    assert undeclared_gain(before, before, after, after) is None
-    assert undeclared_gain(after, declared, before, before) is None
-
-
-def test_a_gain_of_few_tasks_is_no_sign() -> None:
-    # One task of ten: a tenth of all, but a sample of tasks may well be without the task.
-    nothing, one = [0.0] * 10, [1.0] + [0.0] * 9
-    assert undeclared_gain(nothing, nothing, one, nothing) is None
-    # Four of a hundred tasks are beyond their noise at 95 %, and below five points.
-    assert undeclared_gain([0.0] * 100, [0.0] * 100, [1.0] * 4 + [0.0] * 96, [0.0] * 100) is None
+def test_the_recorded_run_whose_fall_is_beyond_its_noise_rings() -> None:
+    by_run = {found["run"]: found for found in recorded()}
+    assert by_run["seed 0"]["rings_after"] == 9
+    assert "turns" in by_run["seed 0"]["signs"]
