@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -270,6 +271,8 @@ def main() -> None:
                         found[name].append(measured(run, listed, group))
                 for name, runs in found.items():
                     print(line(name, runs, found[given.engines[0]], latency), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"most memory of this process: {peak:.2f} GB")
 
 
 if __name__ == "__main__":

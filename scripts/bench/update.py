@@ -1,6 +1,7 @@
 """One PPO update here and by TRL's PPOTrainer, on the same episodes and models: tokens a processor second.
 
     pip install --no-deps --target /tmp/trl112 trl==1.12.0    # the last version with PPO; all else is shared
+    python scripts/bench/update.py --trl /tmp/trl112 --drawn 1000     # drawn episodes, a tiny model
     python scripts/bench/update.py --trl /tmp/trl112 --config textcraft/collect_tiny.yaml --root runs/first
 
 Other options are settings of a collection (``rlprm collect``), whose policy acts for the episodes. Both
@@ -30,6 +31,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+from drawn import drawn
+from rollouts import tiny_policy
 from versions import episodes, settings
 
 from rlprm.errors import ConfigError
@@ -100,7 +103,7 @@ def by_trl(found: Sequence[Trajectory], config: RLConfig, times: int) -> list[fl
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(unused_token(found, len(tokenizer)))
     queries, responses = split(found, tokenizer.pad_token_id)
     both, width = torch.cat([queries, responses], 1), queries.shape[1]
-    each = PPOConfig().per_device_train_batch_size
+    each = PPOConfig(use_cpu=True, bf16=False).per_device_train_batch_size
     if len(found) % (each * config.minibatches):
         raise ConfigError(
             f"count: got {len(found)}, allowed for TRL: a multiple of {each * config.minibatches}"
@@ -169,28 +172,44 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="updates of each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--config", default="", help="recipe of a collection")
+    parser.add_argument("--drawn", type=int, default=0, help="draw episodes, each of at most so many tokens")
     options, argv = parser.parse_known_args()
     if not (options.trl / "trl" / "experimental" / "ppo").is_dir():
         raise ConfigError(f"trl: got {options.trl}, allowed: a folder with trl/experimental/ppo")
     sys.path.insert(0, str(options.trl))
     torch.set_num_threads(options.threads)
     logging.getLogger("trl").setLevel(logging.ERROR)
-    collection = settings([*(["--config", options.config] if options.config else []), *argv])
-    found = rollout(
-        episodes(collection, options.count), collection.load_policy(), collection.episode_setting(),
-        collection.seed,
-    )  # fmt: skip
-    config = config_of(collection)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.drawn:
+            argv += ["--model", tiny_policy(Path(folder) / "policy"), "--environment", "drawn"]
+            argv += ["--output_dir", "-"]
+        collection = settings([*(["--config", options.config] if options.config else []), *argv])
+        if options.drawn:
+            found = drawn(options.count, options.drawn, seed=0)
+        else:
+            found = rollout(
+                episodes(collection, options.count), collection.load_policy(), collection.episode_setting(),
+                collection.seed,
+            )  # fmt: skip
+        print_figures(found, config_of(collection), options.times)
+
+
+def print_figures(found: Sequence[Trajectory], config: RLConfig, times: int) -> None:
+    """Measure both, in turn, and print what was found."""
     tokens = config.ppo_epochs * sum(len(t.token_ids) for t in found)
     figures: dict[str, Any] = {"episodes": len(found), "tokens": tokens, "passes": config.ppo_epochs}
-    for name, run in (("here", here), ("trl", by_trl)):
-        seconds = run(found, config, options.times)
-        figures[name] = statistics.median(seconds)
+    seconds: dict[str, list[float]] = {"here": [], "trl": []}
+    for _ in range(times):
+        for name, run in (("here", here), ("trl", by_trl)):
+            seconds[name] += run(found, config, 1)
+    for name, of_name in seconds.items():
+        figures[name] = statistics.median(of_name)
         print(
-            f"{name}: {figures[name]:.2f} s an update, {tokens / figures[name]:.0f} tokens a second",
+            f"{name}: {figures[name]:.2f} processor s an update (median of {times}), "
+            f"{1e6 * figures[name] / tokens:.1f} µs a token, {tokens / figures[name]:.0f} tokens a second",
             flush=True,
         )
-    figures["ratio"] = figures["trl"] / figures["here"]
+    figures["ratio"] = statistics.median(b / a for a, b in zip(seconds["here"], seconds["trl"], strict=True))
     print(json.dumps(figures))
 
 
