@@ -133,11 +133,11 @@ def server_of(model: str, folder: str, port: int) -> Iterator[tuple[str, int]]:
         yield url_of(config, 0), servers[0].pid
 
 
-def tiny_policy(folder: Path) -> str:
+def tiny_policy(folder: Path, *, size: str = "s") -> str:
     """Write an embedded model with random weights, and return its folder."""
     spoken = [word for task in tasks(Split.TRAIN, 0, 64) for word in (Listener(task).reset(), task.id)]
     tokenizer = train_tokenizer([*spoken, Listener(tasks(Split.TRAIN, 0, 1)[0]).step("").observation])
-    tiny_model(tokenizer, context_length=_CONTEXT).save_pretrained(folder)
+    tiny_model(tokenizer, size=size, context_length=_CONTEXT).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -232,6 +232,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", required=True, help="folder of a policy; tiny: an embedded random model")
+    parser.add_argument("--size", default="s", help="of --model tiny: xs, s, m, l")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--episodes", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--latency", type=float, nargs="+", default=[0.0, 0.05], help="seconds of a step")
@@ -250,7 +251,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     logging.getLogger("trl").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        model = tiny_policy(Path(folder) / "policy") if given.model == "tiny" else given.model
+        model = (
+            tiny_policy(Path(folder) / "policy", size=given.size) if given.model == "tiny" else given.model
+        )
         url, group = "", None
         if SERVED & set(given.engines):
             url, group = stack.enter_context(server_of(model, folder, given.port))

@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="updates of each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--config", default="", help="recipe of a collection")
+    parser.add_argument("--size", default="s", help="of the tiny model for drawn episodes: xs, s, m, l")
     parser.add_argument("--drawn", type=int, default=0, help="draw episodes, each of at most so many tokens")
     options, argv = parser.parse_known_args()
     if not (options.trl / "trl" / "experimental" / "ppo").is_dir():
@@ -181,7 +182,12 @@ def main() -> None:
     logging.getLogger("trl").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         if options.drawn:
-            argv += ["--model", tiny_policy(Path(folder) / "policy"), "--environment", "drawn"]
+            argv += [
+                "--model",
+                tiny_policy(Path(folder) / "policy", size=options.size),
+                "--environment",
+                "drawn",
+            ]
             argv += ["--output_dir", "-"]
         collection = settings([*(["--config", options.config] if options.config else []), *argv])
         if options.drawn:
