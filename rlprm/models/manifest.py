@@ -59,6 +59,9 @@ class Manifest:
     """Weight of the last step's promise target; 1 for PRMs from before this field."""
     temperature: float | None = None
     """Sampling temperature of the trajectories; None if not recorded (0.1)."""
+    env_steps: int | None = None
+    """Environment steps of the trajectories, and of the rollouts that made stored labels; None if not
+    recorded."""
     format: int = 1
 
     def save(self, folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.store import TrajectoryStore
-from rlprm.errors import DataError
+from rlprm.errors import DataError, MismatchError
 from rlprm.rl.engine import Engine
 from rlprm.rl.state import RunState, changes
 from rlprm.runtime.files import read_json, write_atomically, write_json
@@ -31,6 +31,8 @@ __all__ = ["Journal", "has_checkpoint", "load_ahead", "load_newest", "save_check
 _FOLDER = "checkpoints"
 _STATE = "state.json"
 _AHEAD = "rollouts"
+_CRITIC = "return without potentials"
+"""What a critic's values mean: its weights do not say it."""
 
 
 class Journal:
@@ -102,7 +104,8 @@ def save_checkpoint(
         if ahead is not None:
             TrajectoryStore.create(partial / _AHEAD, {}).write(0, ahead)
         world = engine.processes.count
-        write_json(partial / _STATE, {**asdict(state), "processes": world, "settings": dict(settings)})
+        facts = {**asdict(state), "processes": world, "critic_predicts": _CRITIC}
+        write_json(partial / _STATE, {**facts, "settings": dict(settings)})
         partial.rename(final)
         for old in _complete(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
@@ -128,6 +131,11 @@ def load_newest(
     newest = checkpoints[-1]
     state = read_json(newest / _STATE)
     before = {**current_settings("train-rl", state.pop("settings")), "processes": state.pop("processes")}
+    if state.pop("critic_predicts", None) != _CRITIC and before.get("reward") == "progress":
+        raise MismatchError(
+            f"{newest} was made by an earlier version, whose critic predicted what progress pays; choose "
+            "another output_dir"
+        )
     now = current_settings("train-rl", json.loads(json.dumps(dict(settings))))
     now["processes"] = engine.processes.count
     changed = changes(f"{newest} was made", before, now)

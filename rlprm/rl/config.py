@@ -42,17 +42,19 @@ class RLConfig(TuningConfig, PolicyConfig):
 
     # Reward and credit
     prm: str = setting(
-        "", "Folder of the PRM whose values are the dense signal; none for reward outcome.", group=_CREDIT
-    )
+        "", "Folder of the PRM whose values are the dense signal; none for an estimator without one.",
+        group=_CREDIT,
+    )  # fmt: skip
     reward: str = setting(
-        "progress", "Step reward: progress, outcome, promise, min, terminal, ...",
+        "outcome", "Step reward: outcome, progress, promise, min, terminal, ...",
         family="step reward", kwargs="reward_kwargs", group=_CREDIT,
     )  # fmt: skip
     reward_kwargs: dict[str, Any] = setting(
         {}, "Settings of the reward, e.g. reward_kwargs.scale.", group=_CREDIT
     )
     advantage: str = setting(
-        "turn_gae", "Advantages: turn_gae, token_gae, group, leave_one_out, prm_critic, ...",
+        "outcome_plus_progress",
+        "Advantages: outcome_plus_progress, prm_critic, turn_gae, token_gae, group, leave_one_out, ...",
         family="advantage estimator", kwargs="advantage_kwargs", group=_CREDIT,
     )  # fmt: skip
     advantage_kwargs: dict[str, Any] = setting(
@@ -299,7 +301,7 @@ class RLConfig(TuningConfig, PolicyConfig):
         if not self.prm and self.uses_prm:
             raise ConfigError(
                 f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
-                "values of a PRM; set it, or choose reward outcome and another estimator"
+                "values of a PRM; set it, or choose reward outcome and an estimator without, e.g. turn_gae"
             )
         if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
             raise ConfigError(

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from rlprm import envs
 from rlprm.data.message_counts import thought_shares
 from rlprm.errors import TrainingError
+from rlprm.models.manifest import Manifest
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
 from rlprm.rl.checkpoints import Journal, save_checkpoint
@@ -97,6 +98,8 @@ class RLTrainer:
             self.num_tasks = envs.count_tasks(
                 config.environment, Split.TRAIN, config.first_task, config.num_tasks, config.env_kwargs
             )
+        self.prm_env_steps = _prm_env_steps(config)
+        """Steps of the episodes that the first PRM was trained on; None if they are not known."""
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
         self._watch = Stopwatch()
@@ -193,6 +196,8 @@ class RLTrainer:
             "rollout/sampled_tokens": so_far.tokens,
             "ppo/learning_rate": config.step_size * self._rate_factor(iteration),
         }
+        if self.prm_env_steps is not None:
+            row["rollout/env_steps_total"] = so_far.env_steps + self.prm_env_steps
         signs = self._watch_signs(usable, values, credit)
         facts = replace(facts, signs={**self._undeclared_sign(row), **self._alarms(iteration, signs)})
         is_last = (
@@ -344,3 +349,10 @@ class RLTrainer:
             if self.processes.is_main:  # no run resumes from an earlier one
                 for older in set(self.best_folder().parent.glob("*")) - {self.best_folder()}:
                     shutil.rmtree(older)
+
+
+def _prm_env_steps(config: RLConfig) -> int | None:
+    """Return the environment steps that the run owes to its PRM; None if the PRM does not say."""
+    if not config.prm or not (config.uses_prm or config.trains_critic):
+        return 0
+    return Manifest.load(config.prm).env_steps

@@ -43,7 +43,7 @@ class UpdateStats:
     entropy: float
     """Nats a token, of the policy as it was at each step."""
     approx_kl: float
-    """Estimate of KL(π_old || π) at the last step: how far the update has moved the policy."""
+    """Estimate of KL(π_old || π) when it was last read: how far the update has moved the policy."""
     clip_fraction: float
     value_clip_fraction: float
     kl_loss: float
@@ -87,7 +87,7 @@ def update(
             policy's Adam state is then reset.
 
     A step whose loss or gradient is not finite, or whose ratios have run away, is left out, except under
-    DeepSpeed.
+    DeepSpeed. So is the step at which the policy is found beyond ``target_kl``, which ends the update.
 
     Raises:
         TrainingError: if several steps in a row are not finite, or one of them under DeepSpeed.
@@ -96,22 +96,25 @@ def update(
     limit = math.inf if config.target_kl is None or critic_only else config.target_kl
     reports: list[Tensor] = []
     norms: list[GradientNorms] = []
-    stopped, skipped, in_a_row = False, 0, 0
+    stopped, skipped, in_a_row, moved = False, 0, 0, 0.0
     with engine.learning(factor=factor, critic_only=critic_only):
         for _ in range(config.ppo_epochs):
             order = generator.permutation(len(batch)).tolist()
             for rows in np.array_split(order, min(config.minibatches, len(batch))):
-                report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only)
+                # The first step is always taken: with the sampler's log-probabilities its KL is rounding.
+                bound = limit if reports else math.inf
+                report, norm = _step(engine, rows.tolist(), batch, credit, old, config, critic_only, bound)
                 wrong = _wrong_number(report, norm)
                 if wrong:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
                     if in_a_row >= _MOST_SKIPPED or not engine.CAN_SKIP:
                         raise _impossible(wrong, config)
                     continue
-                in_a_row = 0
-                reports.append(report)
-                norms.append(norm)
-                stopped = float(report[_APPROX_KL]) > limit
+                in_a_row, moved = 0, float(report[_APPROX_KL])
+                if norm is not None:
+                    reports.append(report)
+                    norms.append(norm)
+                stopped = moved > limit
                 if stopped:
                     break
             if stopped:
@@ -125,7 +128,7 @@ def update(
             skipped + len(reports),
         )
     means = dict(zip(REPORTS, torch.stack(reports).mean(0).tolist(), strict=True))
-    means["approx_kl"] = float(reports[-1][_APPROX_KL])
+    means["approx_kl"] = moved
     return UpdateStats(
         **means,
         grad_norm=float(np.mean([norm.total for norm in norms])),
@@ -145,11 +148,14 @@ def _step(
     old: OldLogprobs,
     config: RLConfig,
     critic_only: bool,
-) -> tuple[Tensor, GradientNorms]:
-    """Take one optimiser step over some rows, if it is finite and the engine can leave it out.
+    limit: float,
+) -> tuple[Tensor, GradientNorms | None]:
+    """Take one optimiser step over some rows, unless it is not finite or the policy has moved too far.
+
+    An engine that cannot leave out a step takes it.
 
     Returns:
-        The reports, and the norms before clipping.
+        The reports, and the norms before clipping; None if the policy has moved beyond the limit.
     """
     denominators = count_denominators(batch, credit, rows)
     parts = list(own_micro_batches(engine, rows, batch, config.micro_batch_tokens))
@@ -163,6 +169,9 @@ def _step(
     if engine.CAN_SKIP and _wrong_number(reduced):
         engine.skip()
         return reduced, GradientNorms(math.nan)
+    if engine.CAN_SKIP and float(reduced[_APPROX_KL]) > limit:
+        engine.skip()
+        return reduced, None
     return reduced, engine.step()
 
 

@@ -137,6 +137,7 @@ def run(config: EstimateConfig) -> None:
                 },
                 outcome="success" if hard else config.outcome,
                 policy=revision,
+                env_steps=results["env_steps"],
                 data=dict(store.meta),
                 costs=dict(results),
             )

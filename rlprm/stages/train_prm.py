@@ -79,7 +79,10 @@ def run(config: PRMConfig) -> None:
     usable, unusable = usable_trajectories(fitting, config.outcome)
     labelled = usable if stored is None else labelled_trajectories(usable, stored, config.outcome)
     train, held_out = split_by_task(labelled, config.held_out_fraction, config.seed)
-    manifest = _manifest(config, store, stored, train, renderer.template_hash)
+    manifest = replace(
+        _manifest(config, store, stored, train, renderer.template_hash),
+        env_steps=_env_steps(labelled, stored),
+    )
     with recorded(config.output_dir, "train-prm", identity) as results:
         dtype = config.weights_dtype(bf16=arguments.bf16)
         model = load_base(config, dtype=dtype, four_bits=config.load_in_4bit)
@@ -167,6 +170,11 @@ def _manifest(
         },
         temperature=store.meta.get("temperature"),
     )
+
+
+def _env_steps(trajectories: Sequence[Trajectory], stored: LabelFile | None) -> int:
+    rollouts = 0 if stored is None else stored.meta.get("env_steps", 0)
+    return sum(len(t.steps) for t in trajectories) + int(rollouts)
 
 
 def _one(what: str, names: set[str]) -> str:

@@ -316,6 +316,7 @@ def _finish(trainer: RLTrainer, before: TaskResults | None, probe: RepeatProbe |
         "iterations": state.iteration,
         "selected_iteration": selected,
         "env_steps": state.env_steps,
+        "prm_env_steps": trainer.prm_env_steps,
         "tokens": state.tokens,
         "seconds": dict(state.seconds),
         "alarm": list(state.alarms.values()),

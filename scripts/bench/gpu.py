@@ -197,8 +197,8 @@ def ppo_part(model: str, shape: dict[str, Any], size: dict[str, int], peak: floa
     """Measure an update of agent RL; a part of it goes before."""
     found, on_gpu = drawn(size["drawn"], size["longest"], seed=0), torch.cuda.is_available()
     config = RLConfig(
-        environment="drawn", model=model, reward="outcome", output_dir="-", lora_r=16, bf16=on_gpu,
-        gradient_checkpointing=on_gpu,
+        environment="drawn", model=model, reward="outcome", advantage="turn_gae", output_dir="-",
+        lora_r=16, bf16=on_gpu, gradient_checkpointing=on_gpu,
     ).settled(parameters=layer_weights(shape))  # fmt: skip
     accelerator = start_accelerator(bf16=on_gpu)
     engine = make_engine(load_model(config, on=accelerator.device, bf16=on_gpu), config, accelerator)

@@ -6,7 +6,8 @@
 
 Other options are settings of a collection (``rlprm collect``), whose policy acts for the episodes. Both
 updates train a policy and a critic of its own in float32, with as many passes and minibatches (the defaults
-here). The rest is at each one's defaults, and gradient checkpointing is off. What differs:
+here). Advantages are ``turn_gae`` here. The rest is at the defaults of each, and gradient checkpointing is
+off. What differs:
 
 * TRL takes 8 rows forward at a time (``per_device_train_batch_size``), padded to the longest episode of all
 * TRL computes logits after the first prompt at every token, and an update here at sampled tokens only
@@ -53,7 +54,8 @@ RATE = 1e-9
 def config_of(collection: Any) -> RLConfig:
     """Return the defaults of agent RL for a collection's policy."""
     return RLConfig(
-        environment=collection.environment, model=collection.model, reward="outcome", bf16=False,
+        environment=collection.environment, model=collection.model, reward="outcome", advantage="turn_gae",
+        bf16=False,
         max_new_tokens=collection.max_new_tokens, output_dir="-", learning_rate=RATE, dtype="float32",
     ).settled(parameters=1)  # fmt: skip
 

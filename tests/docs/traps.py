@@ -146,6 +146,11 @@ TRAPS: dict[str, dict[str, Trap]] = {
             "In a micro-batch without successes the PRM's small differences become as large as outcomes.",
             ("PURE",),
         ),
+        "refreshed potential": Trap(
+            "A critic learns the shaped return, and the potential changes: the PRM is trained again.",
+            "The critic is wrong at once, and the value loss jumps.",
+            (),
+        ),
         "cold critic": Trap(
             "PPO starts with an untrained critic.",
             "The first updates push the policy along the critic's errors.",

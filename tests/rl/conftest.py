@@ -21,6 +21,16 @@ BASELINE = {"reward": "outcome", "advantage": "leave_one_out", "prm": ""}
 """The reward and estimator that need no PRM."""
 
 
+def assert_close(found: Any, expected: Any, tolerance: float, name: str) -> None:
+    """Compare the numbers of two entries of a journal, nested ones one by one."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), name
+        for key, value in expected.items():
+            assert_close(found[key], value, tolerance, f"{name}.{key}")
+        return
+    assert found == pytest.approx(expected, abs=tolerance, rel=tolerance), name
+
+
 @pytest.fixture(scope="session")
 def walker_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that reaches its goal about every other time; never to be written to."""

@@ -44,6 +44,7 @@ def inputs(filler: float = 0.0) -> AdvantageInputs:
         values_BT=numbers(steps),
         values_BL=numbers(ACTION_MASK == 1),
         end_values_B=torch.full((6,), filler),
+        outcomes_B=torch.tensor([1.0, 0.0, 0.0, 0.5, 1.0, 0.0]),
         prm_values_BT1=numbers(length_mask(LENGTHS + 1, WIDTH + 1)),
         groups_B=GROUPS,
         layout=LAYOUT,
@@ -55,7 +56,15 @@ def rows(batch: AdvantageInputs, chosen: Tensor) -> AdvantageInputs:
     assert batch.layout is not None
     tensors = {
         name: getattr(batch, name)[chosen]
-        for name in ("rewards_BT", "lengths_B", "values_BT", "values_BL", "prm_values_BT1", "groups_B")
+        for name in (
+            "rewards_BT",
+            "lengths_B",
+            "values_BT",
+            "values_BL",
+            "outcomes_B",
+            "prm_values_BT1",
+            "groups_B",
+        )
     }
     return replace(
         batch, **tensors, end_values_B=None, layout=type(batch.layout)(*(x[chosen] for x in batch.layout))
@@ -64,6 +73,11 @@ def rows(batch: AdvantageInputs, chosen: Tensor) -> AdvantageInputs:
 
 def estimate(estimator: AdvantageModule, batch: AdvantageInputs) -> Advantages:
     return estimator.estimate(batch, gamma=1.0)
+
+
+def of_returns(found: Advantages) -> Tensor:
+    """The advantages without a part that the PRM gives on top."""
+    return found.advantages if found.prm is None else found.advantages - found.prm
 
 
 def test_the_known_estimators_are_found() -> None:
@@ -77,7 +91,7 @@ def test_results_are_finite_and_lie_where_something_exists(estimator: AdvantageM
     found = estimate(estimator, inputs())
     expected = ACTION_MASK == 1 if estimator.LEVEL == "token" else length_mask(LENGTHS, WIDTH)
     assert torch.equal(found.mask, expected)
-    for part in (found.advantages, found.returns):
+    for part in (found.advantages, found.returns, found.prm):
         if part is not None:
             assert part.shape == expected.shape
             assert part.dtype == torch.float32
@@ -131,7 +145,7 @@ def test_a_critics_target_is_the_advantage_above_its_value(estimator: AdvantageM
         return
     values = batch.values_BL if estimator.LEVEL == "token" else batch.values_BT
     assert values is not None
-    torch.testing.assert_close(found.returns, (found.advantages + values).where(found.mask, 0.0))
+    torch.testing.assert_close(found.returns, (of_returns(found) + values).where(found.mask, 0.0))
 
 
 @pytest.mark.parametrize("name", advantages.available())
@@ -158,15 +172,16 @@ def test_trap_truncation_is_an_end_unless_it_is_bootstrapped(estimator: Advantag
             estimate(estimator, continued)
         return
     before, after = estimate(estimator, ended), estimate(estimator, continued)
+    has_critic = bool({"values_BT", "values_BL"} & estimator.NEEDS)
     assert torch.equal(before.advantages[~cut_off], after.advantages[~cut_off])
     for row in (0, 5):
         last = int(before.mask[row].nonzero()[-1])
-        rise = after.advantages[row, last] - before.advantages[row, last]
+        rise = of_returns(after)[row, last] - of_returns(before)[row, last]
         chain = ended.prm_values_BT1
         assert chain is not None
-        follows = 0.7 if "prm_values_BT1" not in estimator.NEEDS else float(chain[row, LENGTHS[row]])
+        follows = 0.7 if has_critic else float(chain[row, LENGTHS[row]])
         assert float(rise) == pytest.approx(follows, abs=1e-6)
-    if "prm_values_BT1" not in estimator.NEEDS:
+    if has_critic:
         with pytest.raises(ConfigError, match="only be bootstrapped with end_values_B"):
             estimate(estimator, replace(continued, end_values_B=None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,23 @@ def test_weights_optimiser_and_progress_come_back_exactly(
     step(again, 2)  # with the moments of the first step
     assert torch.equal(toy.weights(again), toy.weights(going))
     assert not torch.equal(toy.weights(again), at_checkpoint)
+
+
+def test_a_critic_of_an_earlier_version_which_meant_something_else_is_refused(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    learner = toy.learner(tiny_folder)
+    save(learner, tmp_path, 7)
+    save(learner, tmp_path, 8, reward="outcome")
+    for name in ("iteration-000007", "iteration-000008"):
+        file = tmp_path / "checkpoints" / name / "state.json"
+        stored = json.loads(file.read_text())
+        del stored["critic_predicts"]
+        file.write_text(json.dumps(stored))
+    assert load_newest(learner.engine, tmp_path, {**SETTINGS, "reward": "outcome"}) is not None
+    shutil.rmtree(tmp_path / "checkpoints" / "iteration-000008")
+    with pytest.raises(MismatchError, match="earlier version, whose critic predicted what progress pays"):
+        load_newest(learner.engine, tmp_path, SETTINGS)
 
 
 @pytest.mark.parametrize("settings", [{}, {"critic": "shared"}, {"lora_r": 4}])

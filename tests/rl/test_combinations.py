@@ -21,7 +21,12 @@ def test_what_goes_together_and_what_does_not() -> None:
     bad = {(r, e) for r in rewards.available() for e in advantages.available() if refused(r, e)}
     known = {
         *((r, e) for r in ("progress", "progress_terminal") for e in ("group", "leave_one_out", "filtered")),
-        *((r, "prm_critic") for r in rewards.available() if r != "outcome"),
+        *(
+            (r, e)
+            for r in rewards.available()
+            for e in ("prm_critic", "outcome_plus_progress")
+            if r != "outcome"
+        ),
     }
     assert bad == known
 

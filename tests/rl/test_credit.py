@@ -71,16 +71,17 @@ def test_outcomes_become_credit_of_sampled_tokens_and_targets_at_first_ones() ->
 
 
 def test_progress_is_paid_step_by_step() -> None:
-    # r = .6 - .4, 1 - .6;  0 - .4.  With λ = 0: r_t + V_{t+1} - V_t = .2 + ¼ - ½, .4 - ¼;  -.4 - ½
+    # r = .6 - .4, 1 - .6;  0 - .4. The critic's ½, ¼;  ½ are of the outcome. Shaped they are
+    # U = ½ - .4, ¼ - .6;  ½ - .4. With λ = 0: r_t + U_{t+1} - U_t = .2 - .35 - .1, .4 + .35;  -.4 - .1
     found = credit("progress", lam=0.0)
     torch.testing.assert_close(found.rewards.prm, torch.tensor([[0.2, -0.6], [-0.4, 0.0]]))
     torch.testing.assert_close(found.rewards.total, torch.tensor([[0.2, 0.4], [-0.4, 0.0]]))
     assert rows(found.advantages_BL) == [
-        [0, 0, -0.05, -0.05, 0, 0, 0.15, 0.15],
-        [0, -0.9, -0.9, 0, 0, 0, 0, 0],
+        [0, 0, -0.25, -0.25, 0, 0, 0.75, 0.75],
+        [0, -0.5, -0.5, 0, 0, 0, 0, 0],
     ]
-    # the targets: r_t + V_{t+1}
-    assert rows(found.returns_BL) == [[0, 0, 0.45, 0, 0, 0, 0.4, 0], [0, -0.4, 0, 0, 0, 0, 0, 0]]
+    # the targets, in the outcome's terms: r_t + U_{t+1} + Φ_t = .2 - .35 + .4, .4 + .6;  -.4 + .4
+    assert rows(found.returns_BL) == [[0, 0, 0.25, 0, 0, 0, 1, 0], [0] * 8]
 
 
 def test_time_passes_between_steps_whatever_their_tokens() -> None:
@@ -209,16 +210,17 @@ def test_trap_a_truncation_is_an_end_unless_it_is_bootstrapped() -> None:
     assert rows(found.advantages_BL)[0] == rows(credit().advantages_BL)[0]
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, -0.3 - 0.5), (0.5, 0.5 * -0.3 + 0.5 * 0.1 - 0.5)])
-def test_what_follows_is_in_the_terms_of_the_reward(scale: float, expected: float) -> None:
-    # Under progress the potential stays, c (v_T - v_{T-1}) = c (.1 - .4), and (1 - c) v_T follows.
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_what_follows_is_in_the_terms_of_the_reward(scale: float) -> None:
+    # Under progress the potential stays, c (v_T - v_{T-1}) = c (.1 - .4), and (1 - c) v_T follows. The
+    # critic's ½ is ½ - c .4 in these terms. All in all .1 - ½, as under outcome, whatever c is.
     found = credit(
         "progress",
         of=batch(stop=StopReason.CONTEXT_LIMIT),
         bootstrap_truncations=True,
         reward_kwargs={"scale": scale},
     )
-    assert float(found.advantages_BL[1, 1]) == pytest.approx(expected, abs=1e-6)
+    assert float(found.advantages_BL[1, 1]) == pytest.approx(-0.4, abs=1e-6)
 
 
 def test_a_success_that_was_cut_off_is_not_paid_twice() -> None:

@@ -47,8 +47,8 @@ def prm_values(prm: Path) -> torch.Tensor:
     ("changes", "factor"),
     [
         ({"reward": "outcome"}, 1.0),
-        ({"reward": "progress"}, 0.0),
-        ({"reward": "progress", "reward_kwargs": {"scale": 0.25}}, 0.75),
+        ({"reward": "progress"}, 1.0),  # the critic predicts the outcome; the potential is subtracted later
+        ({"reward": "progress", "reward_kwargs": {"scale": 0.25}}, 1.0),
         ({"reward": "terminal"}, 2.0),
         ({"reward": "promise"}, 0.0),  # no multiple of the PRM's value is right
         ({"reward": "outcome", "lora_r": 4}, 1.0),

@@ -22,7 +22,7 @@ NAMES = ("learning_rate", "max_new_tokens", "importance_cap")
 
 
 def config(**settings: Any) -> RLConfig:
-    return RLConfig(**{"model": "-", "reward": "outcome", **settings})
+    return RLConfig(**{"model": "-", "advantage": "turn_gae", **settings})
 
 
 @pytest.mark.parametrize(

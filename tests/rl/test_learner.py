@@ -19,6 +19,7 @@ from rlprm.policies.hf import HFPolicy
 from rlprm.rl import old_logprobs
 from rlprm.rl.batch import Batch
 from rlprm.rl.credit import Credit, OldLogprobs
+from rlprm.rl.engine import GradientNorms
 from rlprm.rl.engine.accelerated import AccelerateEngine
 from rlprm.rollouts.waves import rollout
 from rlprm.runtime.processes import Processes
@@ -322,13 +323,25 @@ def test_trap_the_size_of_the_critics_errors_does_not_shorten_the_policys_step(b
 
 
 @pytest.mark.usefixtures("plain_descent")
-def test_an_update_ends_where_the_policy_has_moved_far_enough(build: Build) -> None:
+def test_an_update_ends_where_the_policy_has_moved_far_enough(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"ppo_epochs": 4, "minibatches": 3, **GENTLE}
     free, held = build(**settings), build(target_kl=1e-6, **settings)
+    after_each_step, step = [], free.engine.step
+
+    def step_and_look() -> GradientNorms:
+        norms = step()
+        after_each_step.append(toy.weights(free))
+        return norms
+
+    monkeypatch.setattr(free.engine, "step", step_and_look)
     whole, stopped = (each.update(BATCH, CREDIT, each.read_old(BATCH)) for each in (free, held))
     assert (whole.steps, whole.stopped_early) == (12, False)
-    assert (stopped.steps, stopped.stopped_early) == (2, True)  # the first step starts where π is π_old
+    # The first step starts where π is π_old. The second one finds π too far away, and is not taken.
+    assert (stopped.steps, stopped.stopped_early) == (1, True)
     assert stopped.approx_kl > 1e-6
+    assert torch.equal(toy.weights(held), after_each_step[0])
     lenient = build(target_kl=1e6, **settings)
     assert lenient.update(BATCH, CREDIT, lenient.read_old(BATCH)).steps == 12
     # The critic's warm-up moves no policy: nothing to stop for.
@@ -346,7 +359,7 @@ def test_more_minibatches_than_episodes_are_as_many_as_there_are(build: Build) -
     batch = toy.batch(3)
     learner = build(minibatches=8)
     stats = learner.update(batch, toy.random_credit(batch), learner.read_old(batch))
-    assert stats.steps == 3
+    assert stats.steps + stats.skipped_steps == 3
 
 
 # --- the sampler's part ---

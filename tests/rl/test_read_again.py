@@ -15,7 +15,7 @@ from rlprm.rl.batch import Batch
 from rlprm.rl.old_logprobs import rows_to_read
 from rlprm.rl.samplers.local import LocalSampler
 from tests.rl import toy
-from tests.rl.conftest import BASELINE, Run, rows
+from tests.rl.conftest import BASELINE, Run, assert_close, rows
 from tests.toys.trajectories import of_steps
 
 BATCH = Batch.from_trajectories([of_steps(sample=number) for number in range(80)])
@@ -74,7 +74,7 @@ def test_both_ways_give_the_same_update(
     for one, other in zip(rows(tmp_path / "sampled"), rows(tmp_path / "all"), strict=True):
         for name, number in one.items():
             if not name.startswith("time/") and name != "ppo/sampler_mismatch":
-                assert other[name] == pytest.approx(number, abs=1e-4, rel=1e-4), name
+                assert_close(other[name], number, 1e-4, name)
 
 
 @pytest.mark.trap("unread sampler")

@@ -48,13 +48,38 @@ def test_the_known_rewards_are_found() -> None:
 @pytest.mark.parametrize("with_states", [False, True])
 def test_both_shares_have_the_shape_of_the_steps(reward: RewardModule, with_states: bool) -> None:
     paid = pay(reward, states_BT=states() if with_states else None)
-    for share in (*paid, paid.total):
+    for share in (paid.prm, paid.outcome, paid.total):
         assert tuple(share.shape) == (4, 6)
         assert share.dtype == torch.float32
         assert share.isfinite().all()
         assert not share.requires_grad
         assert share.masked_fill(length_mask(LENGTHS, 6), 0.0).eq(0).all()
     assert torch.equal(paid.total, paid.prm + paid.outcome)
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+@pytest.mark.parametrize("bootstrapped", [None, torch.tensor([True, False, True, False])])
+def test_a_potential_is_what_the_prms_share_is_the_difference_of(
+    reward: RewardModule, with_states: bool, bootstrapped: torch.Tensor | None
+) -> None:
+    if bootstrapped is not None and not reward.CAN_BOOTSTRAP:
+        return
+    paid = reward.step_rewards(
+        values(), OUTCOMES, LENGTHS, gamma=0.9, states_BT=states() if with_states else None,
+        bootstrapped_B=bootstrapped,
+    )  # fmt: skip
+    if paid.potential_BT1 is None:
+        assert reward.TOTAL_OF != "outcome"
+        return
+    exists = length_mask(LENGTHS, 6)
+    rise = 0.9 * paid.potential_BT1[:, 1:] - paid.potential_BT1[:, :-1]
+    torch.testing.assert_close(rise[exists], paid.prm[exists])
+    ends = paid.potential_BT1[torch.arange(4), LENGTHS]
+    goes_on = torch.zeros(4, dtype=torch.bool) if bootstrapped is None else bootstrapped
+    assert not ends[~goes_on].any()
+    assert torch.equal(
+        ends[goes_on & (LENGTHS > 0)], values()[torch.arange(4), LENGTHS][goes_on & (LENGTHS > 0)]
+    )
 
 
 @pytest.mark.parametrize("filler", [float("nan"), float("inf"), 1e30])

@@ -148,8 +148,8 @@ def test_the_sum_of_min_approaches_the_minimum_as_the_temperature_falls() -> Non
     ("name", "settings", "factor"),
     [
         ("outcome", {}, 1.0),
-        ("progress", {}, 0.0),
-        ("progress", {"scale": 0.25}, 0.75),
+        ("progress", {}, 1.0),
+        ("progress", {"scale": 0.25}, 1.0),
         ("progress_terminal", {"scale": 0.25}, 1.0),
         ("terminal", {"scale": 0.25}, 1.25),
         ("terminal", {"scale": 0.25, "with_outcome": False}, 0.25),
@@ -164,13 +164,16 @@ def test_trap_a_critic_that_starts_cold_ruins_the_first_updates(
     assert rewards.critic_factor(name, settings) == factor
     if factor is None:
         return
-    # At the truth (v_t: the expected outcome, γ = 1) the expected return from step t is k v_{t-1}.
+    # At the truth (v_t: the expected outcome, γ = 1) the expected return from step t is k v_{t-1}, plus the
+    # potential's differences if the critic is spared them.
     # A tree: v_0 = ½ leads to v_1 = .8 or .2, that to success or failure.
     values = torch.tensor([[0.5, 0.8, 1.0], [0.5, 0.8, 0.0], [0.5, 0.2, 1.0], [0.5, 0.2, 0.0]])
     chances = torch.tensor([0.4, 0.1, 0.1, 0.4])
     outcomes = values[:, 2].clone()
     found = rewards.load(name).step_rewards(values, outcomes, torch.full((4,), 2), gamma=1.0, **settings)
     to_go = discounted_suffix_sums(found.total, 1.0)
+    if found.potential_BT1 is not None:
+        to_go = to_go + found.potential_BT1[:, :-1]
     assert float(chances @ to_go[:, 0]) == pytest.approx(factor * 0.5, abs=1e-6)
     for rows, value in (([0, 1], 0.8), ([2, 3], 0.2)):
         expected = float(chances[rows] @ to_go[rows, 1] / chances[rows].sum())

@@ -132,11 +132,11 @@ def test_an_older_policy_is_corrected_for_by_its_probabilities() -> None:
 )
 def test_settings_that_do_not_go_with_older_weights(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        RLConfig(model="m", environment="babyai", **{"max_staleness": 1, "reward": "outcome", **settings})
+        RLConfig(model="m", environment="babyai", **{"max_staleness": 1, "advantage": "turn_gae", **settings})
 
 
 def test_older_weights_are_corrected_for_by_default() -> None:
     config = RLConfig(
-        model="m", environment="babyai", reward="outcome", max_staleness=1, server=["http://127.0.0.1:9"]
+        model="m", environment="babyai", advantage="turn_gae", max_staleness=1, server=["http://127.0.0.1:9"]
     )
     assert config.settled(parameters=1000).importance_cap == 2.0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlprm.runtime.processes import DEBUG_COLLECTIVES
 from tests.rl import two_processes
-from tests.rl.conftest import rows
+from tests.rl.conftest import assert_close, rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_the_same_episodes_numbers_and_weights(alone: Done, shared: Done, kind: 
         assert before.keys() == after.keys()
         for name, number in before.items():
             if not name.startswith("time/"):
-                assert after[name] == pytest.approx(number, abs=1e-5, rel=1e-5), name
+                assert_close(after[name], number, 1e-5, name)
     weights, again = alone.weights(kind), shared.weights(kind)
     assert weights.keys() == again.keys()
     for name, weight in weights.items():

@@ -36,6 +36,7 @@ def config(**settings: Any) -> RLConfig:
         "environment": "tests.toys.corridor",
         "model": "-",
         "reward": "outcome",
+        "advantage": "turn_gae",
         "max_grad_norm": 0.0,
         "critic_warmup_iterations": 0,
         "minibatches": 1,

@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "progress": {"eval_every": 2, "eval_tasks": 5, "test_tasks": 6, "test_samples": 1, "kl_coef": 0.05,
                  "entropy_coef": 0.01, "critic_warmup_iterations": 1, "repeat_probe": 4,
                  "select": "last"},
+    "dense": {"reward": "outcome", "advantage": "outcome_plus_progress", "ppo_epochs": 2, "target_kl": 0.01},
     "adapters": {"lora_r": 4, "learning_rate": 0.1, "advantage": "token_gae",
                  "gradient_checkpointing": True},
     "few episodes": {"tasks_per_iteration": 1, "samples_per_task": 3, "minibatches": 2, "ppo_epochs": 2,

@@ -113,6 +113,7 @@ def settings(policy: Path, prm: Path) -> dict[str, Any]:
     """Settings of a small run that learns quickly and measures nothing beside."""
     return {
         "environment": ENVIRONMENT, "env_kwargs": {"length": LENGTH}, "round_limit": SETTING.round_limit,
+        "reward": "progress", "advantage": "turn_gae",
         "model": str(policy), "prm": str(prm), "max_new_tokens": MAX_NEW_TOKENS, "iterations": 3,
         "tasks_per_iteration": 8, "samples_per_task": 4, "num_tasks": 1000, "learning_rate": 1e-3,
         "eval_every": 0, "test_tasks": 0, "save_every": 0, "repeat_probe": 0, "bf16": False,

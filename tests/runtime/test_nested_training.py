@@ -14,6 +14,8 @@ from rlprm.training import nested_training
 
 
 def test_what_accelerators_share_and_random_numbers_are_as_before() -> None:
+    for state in (PartialState, AcceleratorState, GradientState):  # of tests that ran before
+        state._shared_state.clear()
     outer = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=3)
     try:
         draws = [[], []]  # type: list[list[float]]

@@ -75,7 +75,9 @@ def test_an_evaluation_says_how_well_each_checkpoint_tells_actions_apart(
     summary = evaluate.run(config)
     assert set(summary["discrimination"]) == {"agentprm", "orm"}
     expected = evaluate_discrimination(probe, CheckpointScorer.load("orm", pipeline.orm))
-    assert summary["discrimination"]["orm"] == expected.as_json()
+    for name, number in expected.as_json().items():  # scored in other batches
+        found = summary["discrimination"]["orm"][name]
+        assert found == (number if isinstance(number, str) else pytest.approx(number, abs=1e-5)), name
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["discrimination"]["orm"]["states"] == 8
 
 

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from rlprm import cli
 from rlprm.data.message_counts import COUNTED
-from rlprm.models.manifest import FILE
+from rlprm.data.store import TrajectoryStore
+from rlprm.models.manifest import FILE, Manifest
 from rlprm.runtime.record import read_record
 from tests.toys.pipeline import EPISODES, Pipeline, refused
 
@@ -38,8 +39,8 @@ def trained(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_it_leaves_a_policy_and_says_what_it_did(trained: Path, pipeline: Pipeline) -> None:
     AutoModelForCausalLM.from_pretrained(trained)
     summary = json.loads((trained / "summary.json").read_text())
-    assert summary["reward"] == "progress"
-    assert summary["advantage"] == "turn_gae"
+    assert summary["reward"] == "outcome"
+    assert summary["advantage"] == "outcome_plus_progress"
     assert summary["iterations"] == 2
     assert {"before", "after", "difference"} <= summary.keys()
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 2
@@ -48,10 +49,18 @@ def test_it_leaves_a_policy_and_says_what_it_did(trained: Path, pipeline: Pipeli
     assert config["revisions"].keys() == {"policy", "prm"}
 
 
+def test_steps_of_the_prms_own_episodes_are_counted(trained: Path, pipeline: Pipeline) -> None:
+    owed = sum(len(t.steps) for t in TrajectoryStore.open(pipeline.rollouts).read())
+    assert Manifest.load(pipeline.agentprm).env_steps == owed
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout/env_steps_total"] - row["rollout/env_steps"] for row in rows] == [owed, owed]
+    assert json.loads((trained / "summary.json").read_text())["prm_env_steps"] == owed
+
+
 def test_a_graded_outcome_is_told_beside_success(
     pipeline: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    graded = ["--prm", "", "--reward", "outcome", "--outcome", "score"]
+    graded = ["--prm", "", "--advantage", "turn_gae", "--outcome", "score"]
     measured = ["--eval_every", "5", "--eval_tasks", "3"]
     with caplog.at_level("INFO"):
         assert cli.main(arguments(pipeline, tmp_path, *graded, *measured)) == 0
@@ -114,12 +123,18 @@ def test_another_run_is_refused_its_folder(
     [
         (["--reward", "progres"], "unknown step reward 'progres'; known: "),
         (["--advantage", "gae"], "unknown advantage estimator 'gae'; known: "),
-        (["--advantage", "group"], "progress with group is outcome with group"),
-        (["--advantage", "prm_critic"], "progress with prm_critic counts the PRM twice"),
-        (["--reward_kwargs.scal", "2"], "the step reward progress has no setting 'scal'"),
-        (["--reward_kwargs.scale", "0"], "scale must be a finite number above 0, got 0"),
+        (["--reward", "progress", "--advantage", "group"], "progress with group is outcome with group"),
+        (["--reward", "progress"], "progress with outcome_plus_progress counts the PRM twice"),
+        (
+            ["--reward", "promise", "--reward_kwargs.scal", "2"],
+            "the step reward promise has no setting 'scal'",
+        ),
+        (
+            ["--reward", "promise", "--reward_kwargs.scale", "0"],
+            "scale must be a finite number above 0, got 0",
+        ),
         (["--advantage_kwargs.lam", "1.5"], "lam must lie in [0, 1]"),
-        (["--prm", ""], "prm: nothing given, but reward progress with estimator turn_gae needs"),
+        (["--prm", ""], "prm: nothing given, but reward outcome with estimator outcome_plus_progress needs"),
         (["--prm", "", "--reward", "outcome", "--refresh_every", "2"], "refresh_every: there is no PRM"),
         (
             ["--refresh_kwargs.learning_rat", "1e-3"],
@@ -153,7 +168,10 @@ def test_another_run_is_refused_its_folder(
         (["--select", "first"], "select: got 'first', allowed: best, last"),
         (["--report_to", "mlflow"], "report_to: got 'mlflow', allowed: none, wandb, tensorboard"),
         (["--round_limits.3", "6"], "round_limits: got {'3': 6}"),
-        (["--reward", "promise", "--bootstrap_truncations", "true"], "unknown under reward promise"),
+        (
+            ["--reward", "promise", "--advantage", "turn_gae", "--bootstrap_truncations", "true"],
+            "unknown under reward promise",
+        ),
         (
             ["--shuffle_tasks", "false", "--num_tasks", "20000", "--iterations", "9999"],
             "has tasks 0 ... 9999",

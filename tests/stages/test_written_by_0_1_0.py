@@ -35,13 +35,18 @@ LEARNING = [
 COLLECTION = ["--first_task", "1000", "--num_tasks", "24", "--samples_per_task", "4", "--wave_size", "32"]
 SCALAR = ["--label_estimator", "td_gae", "--label_estimator_kwargs.lam", "0.9", "--save_strategy", "epoch"]
 RL = [
-    *ACTING, "--prm", "scalar_prm", "--critic", "shared", "--advantage", "turn_gae",
-    "--advantage_kwargs.lam", "0.9", "--iterations", "3", "--tasks_per_iteration", "4",
+    *ACTING, "--prm", "scalar_prm", "--critic", "shared", "--reward", "progress",
+    "--advantage", "turn_gae", "--advantage_kwargs.lam", "0.9", "--iterations", "3",
+    "--tasks_per_iteration", "4",
     "--samples_per_task", "2", "--minibatches", "2", "--learning_rate", "1e-3", "--eval_every", "2",
     "--eval_tasks", "4", "--test_tasks", "4", "--test_samples", "2", "--save_every", "1",
     "--keep_checkpoints", "3", "--repeat_probe", "2", "--wave_size", "8", "--refresh_every", "4",
     "--refresh_kwargs.label_estimator", "outcome", "--shuffle_tasks", "false",
 ]  # fmt: skip
+OLD_DEFAULTS = {
+    "train-rl": ["--reward", "progress", "--stop_on_alarm", "false", "--shuffle_tasks", "false"],
+}
+"""Defaults of 0.1.0, in its names, and the only order of tasks that it knew."""
 FINISHED = {
     "collect": [*ACTING, *COLLECTION, "--output_dir", "rollouts"],
     "train-prm scalar": [*LEARNING, *SCALAR, "--output_dir", "scalar_prm"],
@@ -112,8 +117,7 @@ def test_the_commands_of_0_1_0_name_the_same_runs(
 ) -> None:
     caplog.set_level(logging.INFO)
     command = [*old_commands()[folder]]
-    if command[0] == "train-rl":
-        command += ["--shuffle_tasks", "false"]  # the only order of 0.1.0
+    command += OLD_DEFAULTS.get(command[0], [])
     if "--environment" in command:
         command += STRICT
     assert cli.main(command) == 0
@@ -135,7 +139,8 @@ def test_a_run_whose_answers_are_read_otherwise_is_not_the_finished_one(
 
 
 def test_the_old_commands_hold_every_name_that_has_changed() -> None:
-    given = {(words[0], word.split(".")[0]) for words in old_commands().values() for word in words}
+    commands = [[*words, *OLD_DEFAULTS.get(words[0], [])] for words in old_commands().values()]
+    given = {(words[0], word.split(".")[0]) for words in commands for word in words}
     assert {(stage, f"--{old}") for stage, names in RENAMED_SETTINGS.items() for old in names} <= given
 
 
@@ -175,16 +180,15 @@ def test_a_killed_prm_goes_on_from_its_checkpoint(old: Path) -> None:
     assert after["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-4)
     manifest = Manifest.load("scalar_prm_killed")
     assert manifest.temperature == 1.0  # 0.1.0 did not write it down
-    assert replace(manifest, temperature=None) == Manifest.load("scalar_prm")
+    assert manifest.env_steps == sum(len(t.steps) for t in TrajectoryStore.open("rollouts").read())
+    assert replace(manifest, temperature=None, env_steps=None) == Manifest.load("scalar_prm")
 
 
-def test_killed_rl_goes_on_from_its_checkpoint(old: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    assert cli.main(["train-rl", *RL, "--output_dir", "rl_killed"]) == 0
-    assert "going on after iteration 2" in caplog.text
-    rows = [json.loads(line) for line in Path("rl_killed/metrics.jsonl").read_text().splitlines()]
-    assert [row["iteration"] for row in rows] == [0, 1, 2]
-    assert Path("rl_killed/model.safetensors").exists()
+def test_killed_rl_whose_critic_meant_something_else_does_not_go_on(
+    old: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train-rl", *RL, "--output_dir", "rl_killed"]) == 2
+    assert "an earlier version, whose critic predicted what progress pays" in capfd.readouterr().err
 
 
 def test_a_folder_of_0_1_0_with_other_settings_is_still_refused(

@@ -5,6 +5,7 @@
 * ``group``: the episode's return minus the mean of its group, for all its steps alike
 * ``leave_one_out``: the same against the mean of the others
 * ``prm_critic``: GAE over turns with the PRM in the critic's place
+* ``outcome_plus_progress``: GAE over turns of the outcome, plus the PRM's progress
 * ``filtered``: 1 for the steps of successful episodes, else 0 (behaviour cloning of one's own successes)
 
 An estimate is not normalised: that is ``rlprm.functional.moments.whiten``, with moments of
@@ -71,6 +72,7 @@ def check_settings(name: str, advantage_kwargs: Mapping[str, Any], *, gamma: flo
     inputs = AdvantageInputs(
         rewards_BT=torch.zeros(1, 1),
         lengths_B=one,
+        outcomes_B=torch.zeros(1),
         values_BT=torch.zeros(1, 1),
         values_BL=torch.zeros(1, 1),
         prm_values_BT1=torch.zeros(1, 2),

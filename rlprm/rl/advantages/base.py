@@ -59,6 +59,8 @@ class AdvantageInputs:
     """The PRM's ``v_0 ... v_T``."""
     prm_states_BT: Tensor | None = None
     """The PRM's ``x_1 ... x_T``, if it reads states too."""
+    outcomes_B: Tensor | None = None
+    """The outcome of each episode, in [0, 1]."""
     groups_B: Tensor | None = None
     """An integer for each row, equal for the rollouts of one task, which must all be in the batch."""
     layout: TokenLayout | None = None
@@ -88,6 +90,8 @@ class Advantages(NamedTuple):
     """Targets of the critic, 0 in the padding; None without a critic."""
     mask: Tensor
     """Boolean: which entries exist."""
+    prm: Tensor | None = None
+    """The part of ``advantages`` that the PRM gives, if they are a sum with such a part; 0 in the padding."""
 
 
 class AdvantageModule(Protocol):

@@ -130,6 +130,8 @@ def credit_metrics(batch: Batch, credit: Credit, old: OldLogprobs) -> dict[str, 
     metrics = {f"reward/{name}": float(share.sum(1).mean()) for name, share in shares.items()}
     metrics["reward/total"] = metrics["reward/prm"] + metrics["reward/outcome"] - metrics["reward/kl_penalty"]
     metrics["ppo/advantage_std"] = credit.raw_std
+    if credit.prm_share is not None:
+        metrics["credit/prm_share"] = credit.prm_share
     sampled = batch.layout.sampled
     if old.ref_logprobs_BL is not None:
         kl_BL = kl_values(old.logprobs_BL, old.ref_logprobs_BL, sampled)

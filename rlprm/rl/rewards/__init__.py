@@ -63,9 +63,8 @@ def check_settings(name: str, reward_kwargs: Mapping[str, Any], *, gamma: float 
 def critic_factor(name: str, reward_kwargs: Mapping[str, Any]) -> float | None:
     """Return the factor k of the critic's right initial value ``k V(s)``, where V(s) is the PRM's value.
 
-    A critic that starts elsewhere sees advantages that are not there: under ``progress``
-    with scale 1 the return expected from any state is 0, and a critic that starts
-    as a copy of the PRM would first have to unlearn it.
+    A critic that starts elsewhere sees advantages that are not there. Under ``progress`` the critic predicts
+    the outcome, and the potential is subtracted from its values (``rlprm.rl.credit``).
 
     Returns:
         0: start at zero. 1: the PRM's own value. None: no multiple of V is right; let

@@ -57,6 +57,10 @@ class StepRewards(NamedTuple):
     """What comes from the PRM's values."""
     outcome: Tensor
     """What comes from the environment: the outcome, at the last step."""
+    potential_BT1: Tensor | None = None
+    """The potential whose differences are ``prm``: before each step and, at entry T of a row, after the
+    last; None if ``prm`` is no difference of potentials that ends at 0. The critic then predicts returns
+    without the differences (``rlprm.rl.credit``)."""
 
     @property
     def total(self) -> Tensor:
@@ -108,7 +112,10 @@ class RewardModule(Protocol):
         ...
 
     def critic_factor(self, **reward_kwargs: Any) -> float | None:
-        """Return k such that a critic's right initial value is ``k V(s)``; None if there is no such k."""
+        """Return k such that a critic's right initial value is ``k V(s)``; None if there is no such k.
+
+        The critic of a reward with potentials predicts returns without the potentials' differences.
+        """
         ...
 
 

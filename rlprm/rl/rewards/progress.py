@@ -23,17 +23,22 @@ A bootstrapped truncation keeps its potential: ``r_T = c (γ v_T - v_{T-1})`` (`
 never read, and ``v_T`` predicts it), and the critic's value that follows is then one
 of *shaped* returns, ``V - c v_T``.
 
+**With a critic it is ``outcome``.** GAE of ``progress`` under a critic U equals GAE of ``outcome`` under the
+critic ``W = U + c Φ``, with the same γ and any λ (Wiewiora 2003, arXiv 1106.5267). The critic here predicts
+W, the outcome, and ``rlprm.rl.credit`` subtracts ``c Φ``. So a refresh of the PRM leaves the critic right,
+and what the PRM gives to the advantages is the critic's start, no more. For a PRM that
+counts to the end, see the advantage ``outcome_plus_progress``.
+
 Known dangers: compared by whole episodes (a group of rollouts of one task) it equals
-``outcome``, since ``c v_0`` is a constant of the task; with a step-level estimator and
-λ = 1, the PRM serves as a baseline and no more. Clipping or centring the rewards one by
-one, or another γ in the estimator, breaks all of the above. The critic must start at
-``(1 - c) V``: at 0 for c = 1, not at the PRM's value.
+``outcome``, since ``c v_0`` is a constant of the task. Clipping or centring the rewards one by
+one, or another γ in the estimator, breaks all of the above.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlprm.rl.rewards.base import StepRewards, check_scale, step_values
@@ -73,10 +78,16 @@ def step_rewards(
     scale = check_scale(scale)
     clip = (v_min, v_max)
     values = step_values(values_BT1, outcomes_B, lengths_B, gamma, states_BT, bootstrapped_B, clip)
-    next_BT = values.next_BT.where(~values.ends_BT, 0.0)
-    return StepRewards(scale * (gamma * next_BT - values.before_BT), values.outcome_BT)
+    after_BT = scale * values.next_BT.where(~values.ends_BT, 0.0)
+    before_BT = scale * values.before_BT
+    # Entry t of the potential stands before step t + 1, and entry T behind the last step.
+    first_BT1 = torch.cat([before_BT, torch.zeros_like(before_BT[:, :1])], dim=1)
+    last_BT1 = torch.cat([torch.zeros_like(after_BT[:, :1]), after_BT], dim=1)
+    is_end_BT1 = torch.arange(first_BT1.shape[1], device=lengths_B.device) == lengths_B.unsqueeze(1)
+    potential_BT1 = torch.where(is_end_BT1, last_BT1, first_BT1)
+    return StepRewards(gamma * after_BT - before_BT, values.outcome_BT, potential_BT1)
 
 
-def critic_factor(*, scale: float = 1.0, **others: Any) -> float:
-    """Return ``1 - c``: the shaped value of a state is ``V - c V``."""
-    return 1.0 - scale
+def critic_factor(**others: Any) -> float:
+    """Return 1: the critic predicts the outcome, and the potential is subtracted from what it says."""
+    return 1.0

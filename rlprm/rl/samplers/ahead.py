@@ -25,6 +25,7 @@ __all__ = ["Ahead", "BackgroundSampler"]
 class BackgroundSampler(Protocol):
     """A sampler whose episodes do not need the trainer's processor."""
 
+    @collective
     def begin(
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting
     ) -> Callable[[], list[Trajectory]]:

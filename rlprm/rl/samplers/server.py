@@ -197,6 +197,7 @@ class ServerSampler:
         self._remember(found)
         return found
 
+    @collective
     def begin(
         self, jobs: Sequence[tuple[Task, int]], setting: EpisodeSetting
     ) -> Callable[[], list[Trajectory]]:
