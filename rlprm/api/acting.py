@@ -178,7 +178,7 @@ def run_episodes(
         tasks: what to solve.
         samples: episodes of each task.
         seed: with a task's id and the sample index, determines an episode's random numbers.
-        wave_size: episodes that run side by side. Results do not depend on it, memory does.
+        wave_size: most episodes that run side by side. Results do not depend on it, memory does.
         **setting: how episodes are run: ``end``, ``round_limit``, ``prompt``, ``action_format``.
 
     Returns:

@@ -84,6 +84,16 @@ class LoadedPolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class BoundedPolicy(Protocol):
+    """A policy that keeps something of each episode, and so bounds the episodes that run side by side."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Most episodes that are run at one time, 1 or more."""
+        ...
+
+
+@runtime_checkable
 class AsyncPolicy(Protocol):
     """A policy that acts in one conversation while others wait for their environments."""
 

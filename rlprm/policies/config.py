@@ -102,7 +102,15 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
     reuse_cache: bool = setting(
         True, "Keep keys and values across turns; false is the slow reference.", group=_POLICY
     )
-    wave_size: int = setting(256, "Episodes run side by side.", least=1, group=_POLICY)
+    wave_size: int = setting(
+        256, "Most episodes that run side by side; see also wave_tokens.", least=1, group=_POLICY
+    )
+    wave_tokens: int | None = setting(
+        None,
+        "Most tokens of the episodes that run side by side in this process, each counted as context_length; "
+        "262,144 on a CPU and 2,097,152 on a GPU if unset.",
+        least=1, group=_POLICY, recorded="never",
+    )  # fmt: skip
     dtype: str = setting(
         "auto",
         "Weights of the policy.",
@@ -168,7 +176,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
         """Return settings without effect, see :meth:`rlprm.runtime.settings.Settings.unused`."""
         found = super().unused()
         if self.endpoint:
-            found |= {"reuse_cache": "endpoint"}
+            found |= {"reuse_cache": "endpoint", "wave_tokens": "endpoint"}
         return found
 
     def policy_revision(self) -> str:
@@ -277,6 +285,7 @@ class PolicyConfig(ChatConfig, TaskConfig, LoadingConfig):
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
             max_thinking_tokens=self.max_thinking_tokens,
+            wave_tokens=self.wave_tokens,
         )
 
     def connect(self, *, check_weights: bool = True) -> ServerPolicy:

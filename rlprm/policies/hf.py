@@ -31,6 +31,10 @@ from rlprm.policies.decoding.whole import read_places
 from rlprm.policies.self_check import Reread
 from rlprm.types import Trajectory
 
+WAVE_TOKENS = {"cpu": 2**18, "gpu": 2**21}
+"""Tokens that a wave may come to by default. A CPU is slower with keys and values beyond its caches. On a GPU
+this many would take 77 GB in a model of Qwen2.5-3B's shape; few episodes fill their context."""
+
 
 class HFPolicy:
     """Batched sampling from a causal language model.
@@ -45,6 +49,7 @@ class HFPolicy:
         context_length: limit of a conversation in tokens; the model's own where None.
         reuse_cache: keep keys and values across turns.
         max_thinking_tokens: length limit of a thought, after which its end is forced; no limit where None.
+        wave_tokens: bound of ``side_by_side``, in tokens; :data:`WAVE_TOKENS` of the device where None.
 
     Raises:
         ConfigError: for a limit of thoughts that the model or ``max_new_tokens`` does not allow.
@@ -61,6 +66,7 @@ class HFPolicy:
         context_length: int | None = None,
         reuse_cache: bool = True,
         max_thinking_tokens: int | None = None,
+        wave_tokens: int | None = None,
     ) -> None:
         self.model = model.eval()
         self.renderer = renderer.stopping_at(ends_of(model))
@@ -71,6 +77,7 @@ class HFPolicy:
         self.context_length = context_length or positions_of(config_of(model))
         self.reuse_cache = reuse_cache
         self.max_thinking_tokens = max_thinking_tokens
+        self.wave_tokens = wave_tokens
         self._thoughts = (
             None
             if max_thinking_tokens is None
@@ -96,7 +103,14 @@ class HFPolicy:
             context_length=self.context_length,
             reuse_cache=self.reuse_cache,
             max_thinking_tokens=self.max_thinking_tokens,
+            wave_tokens=self.wave_tokens,
         )
+
+    @property
+    def side_by_side(self) -> int:
+        """See :class:`rlprm.policies.base.BoundedPolicy`: ``wave_tokens`` in full contexts."""
+        tokens = self.wave_tokens or WAVE_TOKENS["cpu" if self.model.device.type == "cpu" else "gpu"]
+        return max(1, tokens // self.context_length)
 
     @torch.inference_mode()
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[Completion]:

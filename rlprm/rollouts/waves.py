@@ -1,6 +1,7 @@
 """A wave of episodes, from its tasks to its trajectories.
 
-A policy in this process acts for all running episodes at once, turn by turn. If the environments wait on a
+A policy in this process acts for all running episodes at once, turn by turn. A policy that keeps keys and
+values bounds how many these are, and the others come after them. If the environments wait on a
 network, the wave is split into two halves. The policy then acts for one while the environments of the other
 answer. Episodes of a policy on a server go on one by one (:mod:`rlprm.rollouts.free_running`).
 """
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import cast
 
 from rlprm.data.formats import Parsed
-from rlprm.policies.base import AsyncPolicy, Policy
+from rlprm.policies.base import AsyncPolicy, BoundedPolicy, Policy
 from rlprm.rollouts.acting import act
 from rlprm.rollouts.episode import Episode, advance_all, episode_seed, start_episodes
 from rlprm.rollouts.free_running import FreePolicy, episodes_as_they_end, finish_freely
@@ -70,7 +72,7 @@ def rollout(
 def finish_episodes(
     episodes: Sequence[Episode], policy: Policy, on_turn: Callable[[int], None] | None = None
 ) -> None:
-    """Advance episodes until each has stopped.
+    """Advance episodes until each has stopped, as many side by side as the policy allows.
 
     Args:
         episodes: in any state; finished ones stay as they are.
@@ -88,6 +90,19 @@ def finish_episodes(
             if on_turn is not None:
                 on_turn(left)
         return
+    size = policy.side_by_side if isinstance(policy, BoundedPolicy) else max(1, len(running))
+    for start in range(0, len(running), size):
+        later = max(0, len(running) - start - size)
+        on_own = None if on_turn is None else partial(_with_later, on_turn, later)
+        _finish_together(running[start : start + size], policy, on_own)
+
+
+def _with_later(on_turn: Callable[[int], None], later: int, left: int) -> None:
+    on_turn(left + later)
+
+
+def _finish_together(running: list[Episode], policy: Policy, on_turn: Callable[[int], None] | None) -> None:
+    """Advance episodes side by side."""
     if len(running) > 1 and concurrency(episode.task for episode in running) > 1:
         _finish_halves(running, policy, on_turn)
         return

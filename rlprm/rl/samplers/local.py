@@ -157,6 +157,7 @@ class LocalSampler:
             context_length=config.context_length,
             reuse_cache=config.reuse_cache,
             max_thinking_tokens=config.max_thinking_tokens,
+            wave_tokens=config.wave_tokens,
         )
 
     def _synced(self) -> Engine:
