@@ -10,10 +10,10 @@ from rlprm import envs
 from rlprm.components import user_sources
 from rlprm.errors import ConfigError
 from rlprm.policies.config import PolicyConfig
-from rlprm.rl.keeping.episodes import kept_count
-from rlprm.rl.schedule import LR_SCHEDULES, round_limits
+from rlprm.rl.agreement import check_agreement
+from rlprm.rl.schedule import LR_SCHEDULES
 from rlprm.runtime.settings import setting
-from rlprm.runtime.tracking import TRACKERS, require_tracker
+from rlprm.runtime.tracking import TRACKERS
 from rlprm.runtime.tuning import TuningConfig
 
 if TYPE_CHECKING:
@@ -311,75 +311,7 @@ class RLConfig(TuningConfig, PolicyConfig):
             ConfigError: naming the setting, what was received and what is allowed.
         """
         super().__post_init__()
-        if self.endpoint:
-            raise ConfigError(
-                "endpoint: train-rl trains the weights of its policy on the tokens that it sampled, and an "
-                "endpoint gives neither; unset it, or set server to vLLM servers of your own"
-            )
-        require_tracker(self.report_to)
-        if self.importance_cap and self.old_logprobs == "sampler":
-            raise ConfigError(
-                "importance_cap: with old_logprobs sampler the ratio corrects for the sampler already; "
-                "unset it, or set old_logprobs trainer"
-            )
-        if self.max_staleness:
-            self._check_staleness()
-        if self.lora_dropout:
-            raise ConfigError(
-                f"lora_dropout: got {self.lora_dropout}, allowed: 0 (the policy must act as it learns)"
-            )
-        if self.bootstrap_truncations and not self.prm:
-            raise ConfigError("bootstrap_truncations: needs a PRM for what follows a truncation; set prm")
-        if self.refresh_every and not self.prm:
-            raise ConfigError("refresh_every: there is no PRM to refresh; set prm")
-        round_limits(self.round_limits)
-        kept_count(self.keep_rollouts)
-        if self.on_alarm == "rollback" and (not self.eval_every or self.select != "best"):
-            raise ConfigError("on_alarm: got rollback, which needs eval_every above 0 and select best")
-        if self.on_alarm == "rollback" and self.max_staleness:
-            raise ConfigError("on_alarm: got rollback, allowed with max_staleness 1: warn, stop")
-        self._check_credit()
-
-    def _check_staleness(self) -> None:
-        """Refuse episodes of older weights if nothing runs them meanwhile, or nothing corrects for them."""
-        if not self.server:
-            raise ConfigError(
-                "max_staleness: got 1, allowed: 0 without server (acting and learning take turns then)"
-            )
-        if self.importance_cap == 0 or self.old_logprobs != "trainer":
-            raise ConfigError(
-                "max_staleness: got 1, which needs importance weights for the older policy; set "
-                "importance_cap above 0 and old_logprobs trainer"
-            )
-
-    def _check_credit(self) -> None:
-        """Refuse a reward and an advantage that do not go together."""
-        # These import torch: after everything that is checked without.
-        from rlprm.rl import advantages, rewards
-        from rlprm.rl.combinations import check_combination, check_objective, check_selection
-
-        check_objective(self.advantage, importance_level=self.importance_level, whiten=self.whiten)
-        rewards.check_settings(self.reward, self.reward_kwargs, gamma=self.gamma)
-        advantages.check_settings(self.advantage, self.advantage_kwargs, gamma=self.gamma)
-        check_combination(
-            self.reward, self.advantage, samples_per_task=self.samples_per_task,
-            bootstrap=self.bootstrap_truncations,
-        )  # fmt: skip
-        check_selection(
-            self.reward, self.advantage, dynamic_sampling=self.dynamic_sampling,
-            tasks_by_difficulty=self.tasks_by_difficulty, max_staleness=self.max_staleness,
-            best_of=self.best_of, has_prm=bool(self.prm),
-        )  # fmt: skip
-        if not self.prm and self.uses_prm:
-            raise ConfigError(
-                f"prm: nothing given, but reward {self.reward} with estimator {self.advantage} needs the "
-                "values of a PRM; set it, or choose reward outcome and an estimator without, e.g. turn_gae"
-            )
-        if self.bootstrap_truncations and rewards.critic_factor(self.reward, self.reward_kwargs) is None:
-            raise ConfigError(
-                f"bootstrap_truncations: what is still to come is unknown under reward {self.reward}; count "
-                "truncations as ends"
-            )
+        check_agreement(self)
 
     def settled(self, *, parameters: int) -> RLConfig:
         """Return these settings with a value for each that depends on the size of the model.

@@ -1,6 +1,6 @@
 """The state of a run of agent RL, and what may change when the run goes on; pure.
 
-One function decides the next state, ``rl.checkpoints`` writes it.
+One function decides the next state, ``rl.keeping.checkpoints`` writes it.
 """
 
 from __future__ import annotations

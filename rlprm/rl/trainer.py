@@ -17,21 +17,20 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from rlprm import envs
 from rlprm.data.message_counts import thought_shares
 from rlprm.errors import EpisodesLostError
 from rlprm.models.manifest import Manifest
 from rlprm.rl import rewards
 from rlprm.rl.batch import Batch, PRMValues, prm_values, split_failed
-from rlprm.rl.checkpoints import Journal, save_checkpoint
 from rlprm.rl.config import RLConfig
 from rlprm.rl.credit import Credit, assign_credit
 from rlprm.rl.engine import Engine
+from rlprm.rl.keeping.checkpoints import Journal, save_checkpoint
 from rlprm.rl.keeping.episodes import KeptEpisodes, meta_of_episodes
 from rlprm.rl.keeping.rollback import drop_others, load_best, save_best
 from rlprm.rl.monitor.alarm import alarms
-from rlprm.rl.monitor.costs import peak_memory, tokens_per_second
-from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, prm_metrics, table_rows
+from rlprm.rl.monitor.costs import highest, peak_memory, tokens_per_second
+from rlprm.rl.monitor.diagnostics import TABLE_COLUMNS, iteration_metrics, table_rows
 from rlprm.rl.monitor.measure import TaskResults, measure_on
 from rlprm.rl.monitor.mismatch import refuse_mismatch, sampler_mismatch
 from rlprm.rl.monitor.undeclared import undeclared_alarm
@@ -40,16 +39,10 @@ from rlprm.rl.old_logprobs import read_old_logprobs, rows_to_read
 from rlprm.rl.refresh import FreshTrajectories, Refresh
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import CollectionStopped, Sampler
-from rlprm.rl.schedule import ScheduledTask, learning_rate_factor, round_limit_at, round_limit_since, tasks_at
-from rlprm.rl.selection.best_of import best_rows
-from rlprm.rl.selection.difficulty import (
-    known_success,
-    segment_of,
-    segment_since,
-    success_by_task,
-    tasks_by_difficulty,
-)
-from rlprm.rl.selection.signal import MOST_ROUNDS, rows_with_signal, tasks_with_signal
+from rlprm.rl.schedule import learning_rate_factor, round_limit_at, round_limit_since
+from rlprm.rl.selection.learned import learned_rows, selection_metrics
+from rlprm.rl.selection.signal import MOST_ROUNDS, tasks_with_signal
+from rlprm.rl.selection.task_source import TaskSource
 from rlprm.rl.state import (
     Changes,
     IterationFacts,
@@ -66,7 +59,7 @@ from rlprm.runtime.supervision.signals import Signals
 from rlprm.runtime.tracking import Tracker
 from rlprm.scorers.base import Scorer
 from rlprm.scorers.distributed import DistributedScorer
-from rlprm.types import EpisodeSetting, Split, StepScores, Task, Trajectory
+from rlprm.types import EpisodeSetting, Split, Task, Trajectory
 
 __all__ = ["RLTrainer"]
 
@@ -122,18 +115,13 @@ class RLTrainer:
             writes=self.processes.is_main,
         )
         self.fresh = FreshTrajectories(config, self.processes, refresh)
-        self.num_tasks = config.num_tasks
-        if config.shuffle_tasks:
-            self.num_tasks = envs.count_tasks(
-                config.environment, Split.TRAIN, config.first_task, config.num_tasks, config.env_kwargs
-            )
+        self.tasks = TaskSource(config, self.journal.rows)
         self.prm_env_steps = _prm_env_steps(config)
         """Steps of the episodes that the first PRM was trained on; None if they are not known."""
         self.newest: list[Trajectory] = []
         """Episodes of the last iteration that was run, without the failed ones."""
         self._before: dict[str, float] = {}
         """Dev results before RL, until the journal has them."""
-        self._numbers: dict[str, int] = {}
         self._watch = Stopwatch()
         self._signals = signals or Signals()
         self._saved_at = state.iteration
@@ -215,7 +203,7 @@ class RLTrainer:
             except CollectionStopped:
                 self._end_if_asked()
                 raise
-        first = self._first_place(iteration)
+        first = self.tasks.first_place(iteration, drawn_tasks=self.state.drawn_tasks)
         places = range(first, first + len(trajectories) // config.rollouts_per_task)
         usable, failed = split_failed(trajectories)
         self.newest = usable
@@ -230,7 +218,7 @@ class RLTrainer:
         with self._watch.time("score"):
             scores = self.scorer.score(usable) if self.scorer else []
         all_values = prm_values(scores) if scores else None
-        learned = self._learned(usable, scores)
+        learned = learned_rows(usable, scores, config)
         values = prm_values([scores[row] for row in learned]) if scores else None
         batch = Batch.from_trajectories(
             [usable[row] for row in learned], outcome=config.outcome,
@@ -279,7 +267,7 @@ class RLTrainer:
                 trajectories, batch, values, credit, old, stats, max_new_tokens=config.max_new_tokens
             ),
             **self._thought_metrics(usable),
-            **self._selection_metrics(usable, learned, all_values),
+            **selection_metrics(usable, learned, all_values, config),
             "rollout/staleness": staleness,
             "rollout/env_steps": so_far.env_steps,
             "rollout/sampled_tokens": so_far.tokens,
@@ -306,13 +294,18 @@ class RLTrainer:
             with self._watch.time("refresh"):
                 facts = replace(facts, prm=self._refresh(iteration))
         seconds = {f"time/{phase}": spent for phase, spent in self._watch.lap().items()}
-        row |= {**seconds, **self._costs(seconds, batch, usable)}
+        read = sum(len(x.token_ids) for x in usable)
+        tokens = {
+            "rollout": facts.tokens, "score": read if self.scorer else 0,
+            "update": sum(batch.widths_B) * config.ppo_epochs,
+        }  # fmt: skip
+        row |= {**seconds, **tokens_per_second(seconds, tokens)}
+        row |= highest(self.processes.gather_all(peak_memory()))
         row |= {f"before/{name}": mean for name, mean in self._before.items()}
         self._before = {}
         self._advance(next_state(self.state, replace(facts, seconds=seconds)))
         noted: dict[str, Any] = {"watch": {name: asdict(sign) for name, sign in signs.items()}}
-        if config.tasks_by_difficulty:
-            noted |= self._difficulty(usable, places)
+        noted |= self.tasks.noted(usable, places)
         if self.changed:
             noted["changed"] = self.changed
             self.changed = {}
@@ -325,20 +318,6 @@ class RLTrainer:
                 rows = table_rows(usable[:_TABLE_EPISODES], scores)
                 self.tracker.log_table("rollout/trajectories", TABLE_COLUMNS, rows, iteration)
         return row, is_last
-
-    def _costs(
-        self, seconds: Mapping[str, float], batch: Batch, usable: Sequence[Trajectory]
-    ) -> dict[str, float]:
-        """Return tokens a second by phase, and the highest peaks of memory over the processes."""
-        read = sum(batch.widths_B)
-        tokens = {
-            "rollout": sum(t.action_tokens for t in usable),
-            "score": sum(len(t.token_ids) for t in usable) if self.scorer else 0,
-            "update": read * self.config.ppo_epochs,
-        }
-        rates = tokens_per_second({k.removeprefix("time/"): v for k, v in seconds.items()}, tokens)
-        peaks = self.processes.gather_all(peak_memory())
-        return {**rates, **{name: max(peak[name] for peak in peaks) for name in peaks[0]}}
 
     @collective
     def _refresh(self, iteration: int) -> str:
@@ -411,31 +390,9 @@ class RLTrainer:
             if missing <= 0:
                 break
             first = self.state.drawn_tasks + len(found) // config.rollouts_per_task
-            found += self.sampler.collect(self._jobs_at(range(first, first + missing)), setting, stop=stop)
-        return found
-
-    def _learned(self, usable: Sequence[Trajectory], scores: Sequence[StepScores]) -> list[int]:
-        """Return the places of the episodes that are learned from."""
-        config = self.config
-        if config.best_of > 1:
-            return best_rows(usable, scores, config.best_of)
-        if config.dynamic_sampling:
-            return rows_with_signal(usable, outcome=config.outcome, gamma=config.gamma)
-        return list(range(len(usable)))
-
-    def _selection_metrics(
-        self, usable: Sequence[Trajectory], learned: Sequence[int], values: PRMValues | None
-    ) -> dict[str, float]:
-        """Return how much was learned from, and what is known of the PRM over all episodes."""
-        config = self.config
-        if not config.dynamic_sampling and config.best_of == 1:
-            return {}
-        found = {"rollout/learned": len(learned) / len(usable)}
-        if config.dynamic_sampling:
-            found["rollout/tasks"] = float(len({t.task.id for t in usable}))
-        if values is not None:
-            judged = prm_metrics(Batch.from_trajectories(usable, outcome=config.outcome), values)
-            found |= {f"prm/{name}": value for name, value in judged.items()}
+            found += self.sampler.collect(
+                self.tasks.jobs_at(range(first, first + missing)), setting, stop=stop
+            )
         return found
 
     @collective
@@ -451,48 +408,8 @@ class RLTrainer:
 
     def jobs_of(self, iteration: int) -> list[tuple[Task, int]]:
         """Return the tasks of an iteration, each with the numbers of its samples."""
-        first = self._first_place(iteration)
-        return self._jobs_at(range(first, first + self.config.tasks_per_iteration))
-
-    def _first_place(self, iteration: int) -> int:
-        """Return where an iteration's tasks begin in the passes through the list."""
-        if self.config.dynamic_sampling:
-            return self.state.drawn_tasks
-        return iteration * self.config.tasks_per_iteration
-
-    def _tasks_at(self, places: range) -> list[ScheduledTask]:
-        config = self.config
-        seed = config.seed if config.shuffle_tasks else None
-        if not config.tasks_by_difficulty:
-            return tasks_at(places, self.num_tasks, shuffle_seed=seed)
-        return tasks_by_difficulty(
-            places, self.num_tasks, shuffle_seed=seed, success_before=self._success_before
-        )
-
-    def _success_before(self, number: int) -> dict[int, float]:
-        """Return the success of each task that was known when a pass began."""
-        return known_success(self.journal.rows, number * self.num_tasks)
-
-    def _difficulty(self, usable: Sequence[Trajectory], places: range) -> dict[str, Any]:
-        """Return what the journal must keep, so that the order of later passes follows from it."""
-        return {
-            "places": [places.start, places.stop],
-            "task_success": success_by_task(usable, self._numbers),
-            "segment": segment_of(self._tasks_at(places), self._success_before),
-        }
-
-    def _jobs_at(self, places: range) -> list[tuple[Task, int]]:
-        config = self.config
-        jobs = []
-        for number, before in self._tasks_at(places):
-            (task,) = envs.tasks(
-                config.environment, Split.TRAIN, config.first_task + number, 1, config.env_kwargs
-            )
-            self._numbers[task.id] = number
-            # A task that comes again gets other random numbers: its samples are numbered on.
-            first = before * config.rollouts_per_task
-            jobs += [(task, first + sample) for sample in range(config.rollouts_per_task)]
-        return jobs
+        first = self.tasks.first_place(iteration, drawn_tasks=self.state.drawn_tasks)
+        return self.tasks.jobs_at(range(first, first + self.config.tasks_per_iteration))
 
     def _load_scorer(self, folder: str) -> Scorer:
         return DistributedScorer(self.load_scorer(folder), self.processes)
@@ -537,9 +454,7 @@ class RLTrainer:
         config = self.config
         # Another PRM or round limit changes signs and outcome without any hacking.
         since = max(self.state.watched_from, round_limit_since(iteration, config.round_limits))
-        if config.tasks_by_difficulty:
-            segment = segment_of(self._tasks_at(places), self._success_before)
-            since = max(since, segment_since(self.journal.rows, segment, iteration))
+        since = max(since, self.tasks.same_kind_since(iteration, places))
         before = [read_watched(row) for row in self.journal.rows if row["iteration"] >= since]
         return alarms([row for row in (*before, signs) if row], outcome=config.outcome)
 

@@ -32,9 +32,9 @@ from rlprm.models.lora import trainable_parameters, without_unused
 from rlprm.models.precision import computes_in_bfloat16
 from rlprm.models.sampled_tokens import check_logits
 from rlprm.rl.batch import split_failed
-from rlprm.rl.checkpoints import has_checkpoint, load_ahead, load_newest
 from rlprm.rl.config import RLConfig
 from rlprm.rl.engine import make_engine, start_accelerator
+from rlprm.rl.keeping.checkpoints import has_checkpoint, load_ahead, load_newest
 from rlprm.rl.loading import load_model, load_scorer
 from rlprm.rl.monitor.curves import plot_curves
 from rlprm.rl.monitor.measure import TaskResults, measure_saved, paired_differences

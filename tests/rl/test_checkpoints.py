@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlprm.errors import DataError, MismatchError
-from rlprm.rl.checkpoints import Journal, load_newest, save_checkpoint
 from rlprm.rl.engine.plain import PlainEngine
+from rlprm.rl.keeping.checkpoints import Journal, load_newest, save_checkpoint
 from rlprm.rl.state import RunState
 from rlprm.runtime.processes import Processes
 from tests.rl import toy

@@ -12,8 +12,8 @@ import torch
 
 from rlprm.errors import ConfigError
 from rlprm.functional.ppo import truncated_importance_weights
-from rlprm.rl.checkpoints import load_ahead
 from rlprm.rl.config import RLConfig
+from rlprm.rl.keeping.checkpoints import load_ahead
 from rlprm.rl.samplers.ahead import Ahead
 from rlprm.rl.samplers.base import Sampler
 from rlprm.rl.trainer import RLTrainer
