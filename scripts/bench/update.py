@@ -1,8 +1,8 @@
 """One PPO update here and by TRL's PPOTrainer, on the same episodes and models: tokens a processor second.
 
-    pip install --no-deps --target build/trl112 trl==1.12.0    # the last version with PPO; all else is shared
-    python scripts/bench/update.py --trl build/trl112 --drawn 1000     # drawn episodes, a tiny model
-    python scripts/bench/update.py --trl build/trl112 --config textcraft/collect_tiny.yaml --root runs/first
+    pip install --no-deps --target runs/trl-1.12 trl==1.12.0  # the last version with PPO
+    python scripts/bench/update.py --trl runs/trl-1.12 --drawn 1000     # drawn episodes, a tiny model
+    python scripts/bench/update.py --trl runs/trl-1.12 --config textcraft/collect_tiny.yaml --root runs/first
 
 Other options are settings of a collection (``rlprm collect``), whose policy acts for the episodes. Both
 updates train a policy and a critic of its own in float32, with as many passes and minibatches (the defaults

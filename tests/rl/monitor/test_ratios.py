@@ -76,7 +76,9 @@ def test_one_kind_or_one_episode_a_task_says_nothing() -> None:
 
 
 def test_rates_and_peaks() -> None:
-    rates = tokens_per_second({"time/rollout": 2.0, "time/score": 0.0}, {"rollout": 300, "score": 5, "update": 7})
+    rates = tokens_per_second(
+        {"time/rollout": 2.0, "time/score": 0.0}, {"rollout": 300, "score": 5, "update": 7}
+    )
     assert rates == {"time/rollout_tokens_per_second": 150.0}
     before = peak_memory()["memory/host_peak_gib"]
     assert 0.01 < before < 1000
