@@ -184,9 +184,12 @@ def _step(
     """
     denominators = count_denominators(batch, credit, rows, config)
 
+    begun = len(ratios)
+
     def accumulate(tokens: int) -> Tensor:
-        if tokens < token_budget:
-            engine.skip()  # gradients of the attempt that failed
+        if tokens < token_budget:  # drop what the attempt that failed has left
+            engine.skip()
+            ratios.cut(begun)
         parts = list(own_micro_batches(engine, rows, batch, tokens))
         sums = torch.zeros(len(REPORTS), device=engine.device)
         for number, part in enumerate(parts):

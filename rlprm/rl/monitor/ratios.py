@@ -47,6 +47,13 @@ class RatioReport:
         extremes = [log_ratio_N.min(), log_ratio_N.max()]
         self._parts.append(torch.stack([*extremes, below.float(), above.float()]).double())
 
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def cut(self, count: int) -> None:
+        """Forget all micro-batches but the first ones."""
+        del self._parts[count:]
+
     def own(self, rank: int, count: int) -> Tensor:
         """Return (count, 5), float64: the numbers of this process in the row of its rank, 0 elsewhere.
 

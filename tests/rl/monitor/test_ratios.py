@@ -75,6 +75,24 @@ def test_one_kind_or_one_episode_a_task_says_nothing() -> None:
     assert signal_metrics(*episodes(("a", "near", True), ("b", "near", False))) == {}
 
 
+def test_micro_batches_of_a_failed_attempt_are_forgotten() -> None:
+    found = report((1.5, 1.0))
+    before, begun = found.own(0, 1), len(found)
+    found.add(torch.tensor([2.0]), torch.zeros(1), torch.ones(1))
+    assert not torch.equal(found.own(0, 1), before)
+    found.cut(begun)
+    assert torch.equal(found.own(0, 1), before)
+
+
+def test_the_ratio_of_a_message_is_the_geometric_mean_of_its_tokens() -> None:
+    found = RatioReport(low=0.2, high=0.2)
+    found.add(torch.tensor([0.4, 0.0, -0.6]), torch.zeros(3), torch.ones(3), torch.tensor([0, 0, 1]))
+    summary = RatioReport.summary(found.own(0, 1), tokens=3)
+    assert summary["ratio_max"] == pytest.approx(math.exp(0.2), rel=1e-6)
+    assert summary["ratio_min"] == pytest.approx(math.exp(-0.6), rel=1e-6)
+    assert summary["clip_high_fraction"] == pytest.approx(2 / 3)  # exp(0.2) is above 1.2, for both tokens
+
+
 def test_rates_and_peaks() -> None:
     rates = tokens_per_second(
         {"time/rollout": 2.0, "time/score": 0.0}, {"rollout": 300, "score": 5, "update": 7}
