@@ -1,4 +1,4 @@
-"""Write the tables of pages that come from records: quickstart, protocol, SmolLM2, alarm, arms.
+"""Write the tables of pages that come from records: quickstart, protocol, SmolLM2, alarm, arms, healthy runs.
 
 python scripts/make_pages.py      a test compares the pages with what this script would write
 """
@@ -15,7 +15,7 @@ from rlprm.runtime.files import read_json  # noqa: E402
 from studies import quickstart  # noqa: E402
 from studies.pages import between  # noqa: E402
 from studies.protocol import records, report  # noqa: E402
-from studies.rl import alarm, arms  # noqa: E402
+from studies.rl import alarm, arms, healthy  # noqa: E402
 
 PRETRAINED = Path("docs/results/smollm2")
 """Records of the pilots on a real pretrained model."""
@@ -41,6 +41,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     found[pretrained] = between(found[pretrained], "pilots", pilots)
     if (root / alarm.RECORD).exists():
         found[rl] = between(found[rl], "alarm", alarm.tables(read_json(root / alarm.RECORD)))
+    if (root / healthy.RECORD).exists():
+        found[rl] = between(found[rl], "healthy", healthy.sentence(read_json(root / healthy.RECORD)))
     if (root / arms.RECORD).exists():
         found[results] = between(found[results], "arms", arms.table(read_json(root / arms.RECORD)))
     return found
