@@ -173,8 +173,10 @@ def update(argv: Sequence[str], count: int) -> Callable[[], Any]:
 
     config = settings(argv)
     found = rollout(episodes(config, count), config.load_policy(), config.episode_setting(), config.seed)
+    # Versions whose default advantage needs a PRM have this name for the setting.
+    critic = {"advantage": "turn_gae"} if hasattr(RLConfig, "advantage") else {}
     rl = RLConfig(
-        environment=config.environment, model=config.model, reward="outcome", bf16=False,
+        environment=config.environment, model=config.model, reward="outcome", bf16=False, **critic,
         max_new_tokens=config.max_new_tokens, output_dir="-", learning_rate=1e-9,
     ).settled(parameters=1)  # fmt: skip
     model = load_model(rl, on=torch.device("cpu"), bf16=False)

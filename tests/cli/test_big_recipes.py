@@ -119,7 +119,7 @@ def test_agent_rl_trains_and_saves_a_policy(dry: DryRun) -> None:
     assert summary["iterations"] == 2
     assert summary["env_steps"] > 8
     rows = [json.loads(line) for line in (dry.folder("train_rl") / "metrics.jsonl").read_text().splitlines()]
-    assert all(row["reward/prm"] != 0 for row in rows)
+    assert all(row["credit/prm_share"] != 0 for row in rows)
     before, after = (AutoModelForCausalLM.from_pretrained(dry.folder(n)) for n in ("sft", "train_rl"))
     moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert sum(m > 0 for m in moved) == 2 * 7  # adapters on the linear layers of two blocks

@@ -47,7 +47,7 @@ def send_at(
     ("owner", "name", "call", "saved"),
     [
         (base, "rollout", 10, 2),  # the second of four waves of the third iteration
-        (module, "prm_values", 3, 2),
+        (module, "assign_credit", 3, 2),
         (module, "update", 3, 3),
         (module, "iteration_metrics", 4, 4),
     ],

@@ -111,7 +111,8 @@ def test_two_processes_train_as_one_does(vllm: RealServer, tmp_path: Path, launc
     assert len(alone) == 2
     for one, other in zip(alone, shared, strict=True):
         assert one.keys() - other.keys() <= {"ppo/policy_grad_norm"}  # which DeepSpeed does not tell
-        assert other == pytest.approx({name: one[name] for name in other}, abs=1e-4, rel=1e-4)
+        same = {name: number for name, number in other.items() if not name.startswith("memory/")}
+        assert same == pytest.approx({name: one[name] for name in same}, abs=1e-4, rel=1e-4)
 
 
 def test_train_rl_ends_if_the_server_keeps_other_weights(

@@ -115,6 +115,8 @@ def test_what_was_paid_is_reported_share_by_share() -> None:
             "reward/total": 0.65,
             "ppo/advantage_std": 0.75,
             "ppo/sampler_mismatch": 0.0,
+            "ppo/importance_weight_min": 1.0,
+            "ppo/importance_weight_max": 1.0,
         }
     )
 
