@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
-import torch
-
 from rlprm.data.conversation import Conversation
 from rlprm.errors import RlprmError
 from rlprm.policies.base import Completion, Policy
-from rlprm.runtime.supervision.memory import release, within_memory
+from rlprm.runtime.supervision.memory import is_out_of_memory, release, within_memory
 
 __all__ = ["act", "cause_of", "failed"]
 
@@ -66,8 +64,10 @@ def _act_in_parts(
         size = min(_FIT.get(policy, size), size)
     try:
         return attempt(size)
-    except torch.OutOfMemoryError:
-        pass  # the traceback holds tensors of the attempt until here
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        # The traceback holds tensors of the attempt until here.
     _clear(policy)
     # The second half is the rest of an odd number: rounded up, two calls suffice.
     done, half = within_memory(attempt, (size + 1) // 2, setting="wave_size", again=False)

@@ -179,8 +179,8 @@ def test_a_task_that_cannot_be_reset_does_not_end_the_stage(textcraft: AgentGymS
 
 
 def test_a_server_that_is_slow_for_some_is_not_gone(textcraft: AgentGymServer) -> None:
-    jobs = [(task, 0) for task in tasks(textcraft, 8, timeout=1.0, retries=0, max_unanswered_starts=1)]
-    textcraft.faults["/create"].extend([sleeps(3.0)] * 4)
+    jobs = [(task, 0) for task in tasks(textcraft, 8, timeout=4.0, retries=0, max_unanswered_starts=1)]
+    textcraft.faults["/create"].extend([sleeps(8.0)] * 4)
     made = rollout(jobs, policy("textcraft", 1), ON_SUCCESS)
     assert [t.error is None for t in made].count(False) == 4
 

@@ -36,7 +36,7 @@ def run_stage(stage: str, folder: Path, **settings: Any) -> None:
         TrajectoryStore.create(str(folder / "store"), {})
         train_prm.run(PRMConfig(trajectories=str(folder / "store"), **settings))
     else:
-        train_rl.run(RLConfig(reward="outcome", **toy, **settings))
+        train_rl.run(RLConfig(reward="outcome", advantage="turn_gae", **toy, **settings))
 
 
 @pytest.mark.parametrize("stage", ["sft", "train-prm", "train-rl"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 from rlprm.errors import OutOfDeviceMemoryError
 
-__all__ = ["release", "within_memory"]
+__all__ = ["is_out_of_memory", "release", "too_small", "within_memory"]
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -36,7 +35,9 @@ def within_memory(
     """
     try:
         return attempt(size), size
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         if not again or size < 2:
             raise too_small(setting, size) from None
     release()  # outside the handler, whose traceback holds the tensors of the attempt
@@ -44,7 +45,9 @@ def within_memory(
     log.warning("out of memory with %s %d: once more with %d", setting, size, half)
     try:
         return attempt(half), half
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise too_small(setting, half) from None
 
 
@@ -60,8 +63,18 @@ def too_small(setting: str, size: int) -> OutOfDeviceMemoryError:
     )
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch raised an error because the memory of the device is too small.
+
+    The module does not import torch, since rollouts and reports work without.
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
 def release() -> None:
     """Give back what a failed attempt has left on the device."""
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
