@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rlprm.data.store import TrajectoryStore
+from rlprm.functional.statistics.bootstrap import paired_interval
 from rlprm.rl.config import RLConfig
 from rlprm.runtime.files import read_json, write_json
-from rlprm.runtime.record import made
+from rlprm.runtime.record import read_record
 from rlprm.stages import train_rl as rl
 from studies.stages import parsed
 
@@ -62,11 +63,22 @@ ARMS = {
     ),
     "from_zero": Arm("outcome, critic that starts at 0", {"advantage": "turn_gae"}),
     "leave_one_out": Arm("outcome, leave-one-out", {"advantage": "leave_one_out"}),
-    "filtered": Arm("cloning of its own successes", {"advantage": "cloning"}),
+    "cloning": Arm("cloning of its own successes", {"advantage": "cloning"}),
     "clone_leave_one_out": Arm(
         "outcome, leave-one-out, from the clone", {"advantage": "leave_one_out"}, clone=True
     ),
 }
+
+COMPARED = (
+    ("plus_progress_1", "from_zero"),
+    ("plus_progress_1", "from_prm"),
+    ("plus_progress_1", "cloning"),
+    ("prm_critic", "from_zero"),
+    ("from_prm", "from_zero"),
+    ("cloning", "leave_one_out"),
+    ("clone_leave_one_out", "leave_one_out"),
+)
+"""Pairs of arms whose difference stands in the record."""
 
 
 def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
@@ -84,16 +96,22 @@ def train(root: Path, seed: int, names: Sequence[str], env_steps: int) -> None:
             "repeat_probe": 0, "save_every": 4, "reward": "outcome", **arm.settings,
         }  # fmt: skip
         rl.run(parsed(RLConfig, "train_rl", overrides))
-        write_json(root / FOLDER / f"{name}.json", _row(root, name, seed, owed))
 
 
-def _row(root: Path, name: str, seed: int, owed: int) -> dict[str, Any]:
+def _rows(root: Path) -> list[dict[str, Any]]:
+    """Return the rows of the arms that are finished in the folder of a quickstart."""
+    owed = sum(len(t.steps) for t in TrajectoryStore.open(root / "rollouts").read())
+    finished = [name for name in ARMS if (root / FOLDER / name / "summary.json").exists()]
+    return [_row(root, name, owed) for name in finished]
+
+
+def _row(root: Path, name: str, owed: int) -> dict[str, Any]:
     folder, arm = root / FOLDER / name, ARMS[name]
-    summary = read_json(folder / "summary.json")
+    summary, record = read_json(folder / "summary.json"), read_record(folder)
     journal = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     shares = [row["credit/prm_share"] for row in journal if "credit/prm_share" in row]
     return {
-        "arm": name, "about": arm.about, "seed": seed,
+        "arm": name, "about": arm.about, "seed": record["config"]["seed"],
         "env_steps": summary["env_steps"], "owed_steps": owed * (arm.prm or arm.clone),
         "iterations": summary["iterations"], "dev": round(100 * journal[-1]["eval/success"], 1),
         **{
@@ -105,14 +123,15 @@ def _row(root: Path, name: str, seed: int, owed: int) -> dict[str, Any]:
         "prm_share": [round(share, 3) for share in shares],
         "training": [[row["rollout/env_steps"], round(row["rollout/success"], 4)] for row in journal],
         "alarm": summary["alarm"], "minutes": round(sum(summary["seconds"].values()) / 60, 1),
-        "made": made(),
+        "test_tasks": [round(value, 3) for value in read_json(folder / "after.json")["sample"].values()],
+        "made": record["made"],
     }  # fmt: skip
 
 
 def report(roots: Sequence[Path], output: Path) -> None:
     """Add the rows of some folders to the record; a row of the same arm and seed is replaced."""
     rows = read_json(output)["rows"] if output.exists() else []
-    found = [read_json(file) for root in roots for file in sorted((root / FOLDER).glob("*.json"))]
+    found = [row for root in roots for row in _rows(root)]
     new = {(row["seed"], row["arm"]) for row in found}
     kept = [row for row in rows if (row["seed"], row["arm"]) not in new]
     order = list(ARMS)
@@ -123,12 +142,26 @@ def report(roots: Sequence[Path], output: Path) -> None:
             "what": "rlprm train-rl (babyai/train_rl_tiny.yaml) from a quickstart, by what the PRM gives",
             "command": "python -m studies.rl.arms train --seed S --root FOLDER, then report --root FOLDER",
             "rows": merged,
+            "differences": differences(merged),
         },
     )
 
 
+def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the differences in points of success on test tasks, paired by task, of each seed."""
+    of = {(row["seed"], row["arm"]): row["test_tasks"] for row in rows}
+    found = []
+    for seed in sorted({row["seed"] for row in rows}):
+        for first, second in COMPARED:
+            if (seed, first) in of and (seed, second) in of:
+                a, b = ([100 * x for x in of[seed, name]] for name in (first, second))
+                points = {k: round(v, 1) for k, v in paired_interval(a, b)._asdict().items()}
+                found.append({"seed": seed, "arm": first, "minus": second, **points})
+    return found
+
+
 def table(record: Mapping[str, Any]) -> str:
-    """Return the record as a table, one row an arm and seed."""
+    """Return the record as two tables: one row an arm and seed, and one row a difference and seed."""
     lines = [
         "| seed | arm | iterations | environment steps, the PRM's included | dev | test, one sample | gain in points | greedy | share of the PRM, first and last iteration | turns at the end | alarm |",  # noqa: E501
         "| ---: | --- | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: | --- |",
@@ -143,6 +176,12 @@ def table(record: Mapping[str, Any]) -> str:
             f"| {row['greedy_after']['mean']:.1f} | {f'{share[0]:.2f}, {share[-1]:.2f}' if share else '-'} "
             f"| {row['turns'][1]:.1f} | {'rang' if row['alarm'] else '-'} |"
         )
+    lines += ["", "| seed | difference on test tasks, one sample | points |", "| ---: | --- | --- |"]
+    lines += [
+        f"| {d['seed']} | {ARMS[d['arm']].about} − {ARMS[d['minus']].about} "
+        f"| {d['mean']:+.1f} [{d['low']:+.1f}, {d['high']:+.1f}] |"
+        for d in record["differences"]
+    ]
     return "\n".join(lines)
 
 
