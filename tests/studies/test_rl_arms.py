@@ -10,10 +10,19 @@ from studies.stages import parsed
 def row(arm: str, seed: int, outcomes: list[float]) -> dict[str, object]:
     mean = {"mean": 50.0, "low": 40.0, "high": 60.0}
     return {
-        **{"arm": arm, "about": ARMS[arm].about, "seed": seed, "env_steps": 30, "owed_steps": 10},
-        **{"iterations": 2, "dev": 50.0, "prm_share": [], "turns": [3.0, 4.0], "alarm": None},
+        "arm": arm,
+        "about": ARMS[arm].about,
+        "seed": seed,
+        "env_steps": 30,
+        "owed_steps": 10,
+        "iterations": 2,
+        "dev": 50.0,
+        "prm_share": [],
+        "turns": [3.0, 4.0],
+        "alarm": None,
         **{f"sample_{when}": mean for when in ("before", "after", "difference")},
-        **{"greedy_after": mean, "test_tasks": outcomes},
+        "greedy_after": mean,
+        "test_tasks": outcomes,
     }
 
 
@@ -33,11 +42,7 @@ def test_differences_pair_tasks_and_stay_within_a_seed() -> None:
 def test_pairs_name_arms_and_every_arm_is_a_run_that_parses() -> None:
     assert {name for pair in COMPARED for name in pair} <= set(ARMS)
     for arm in ARMS.values():
-        overrides = {
-            "root": "runs/q",
-            "reward": "outcome",
-            "prm": "runs/prm" if arm.prm else "",
-            **arm.settings,
-        }
+        prm = "runs/prm" if arm.prm else ""
+        overrides = {"reward": "outcome", "prm": prm, "refresh_every": 0, **arm.settings}
         config = parsed(RLConfig, "train_rl", overrides)
         assert config.advantage == arm.settings["advantage"]
