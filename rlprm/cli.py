@@ -49,13 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
-    if arguments[0] == "recipes":
-        return _print(recipes_command, arguments[1:])
-    if arguments[0] == "models":
-        return _print(_models_command, arguments[1:])
     arguments[0] = arguments[0].replace("_", "-")
+    if arguments[0] in _COMMANDS:
+        return _print(_COMMANDS[arguments[0]], arguments[1:])
     if arguments[0] not in _STAGES:
-        known = ", ".join((*_STAGES, "recipes", "models"))
+        known = ", ".join((*_STAGES, *_COMMANDS))
         print(f"rlprm: unknown stage {arguments[0]!r}; known: {known}", file=sys.stderr)
         return 2
     _append_current_folder()
@@ -102,6 +100,24 @@ def _models_command(words: Sequence[str]) -> str:
     if words[:1] == ["get"]:
         _silence_libraries()
     return models_command(list(words))
+
+
+def _report(name: str) -> Callable[[Sequence[str]], str]:
+    def command(words: Sequence[str]) -> str:
+        module = importlib.import_module("rlprm.report.command")
+        return str(getattr(module, f"{name}_command")(words))
+
+    return command
+
+
+_COMMANDS: Mapping[str, Callable[[Sequence[str]], str]] = {
+    "recipes": recipes_command,
+    "models": _models_command,
+    "report": _report("report"),
+    "view": _report("view"),
+    "runs": _report("runs"),
+}
+"""Commands that are no stages: they have no recipe, and print what they return."""
 
 
 def _append_current_folder() -> None:
