@@ -337,4 +337,6 @@ def _load(path: str, what: str, load: Callable[[str], _T]) -> _T:
         reason = first_line(error)
         if "contains custom code" in reason:
             reason = "it has code of its own; read the code in that folder, then set trust_remote_code true"
+        if "attn_implementation" in reason:
+            reason = f"attn_implementation: the model does not allow this value; {reason}"
         raise ArtifactError(f"cannot load a {what} from {path!r}: {reason}") from error

@@ -62,7 +62,9 @@ class Group:
 
 
 RATES: Mapping[str, float] = {"lm": 1.0, "scalar": 1.0, CLONE: 1.0}
-"""Factor of the recipe's learning rate for each head and kind of loss, as the group ``rates`` found it."""
+"""Factor of the recipe's learning rate for each head and kind of loss.
+
+The group ``rates`` is to find these factors. Without a record of it they are 1 (docs/protocol.md says so)."""
 
 
 PRIMARY = (CLONE, "outcome", "returns_beta0", "scalar")

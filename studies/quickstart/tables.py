@@ -10,7 +10,9 @@ from rlprm.errors import MismatchError
 from rlprm.functional.statistics.seeds import seed_interval
 from studies.quickstart.record import BESIDE, CONTROLS, COSTS, SEARCHES, UNTIL, Figure, Run
 
-_NOT_IN_README = ("_x_policy", "shortest", "declared")
+_IN_A_SENTENCE = ("shortest", "declared")
+"""Free baselines that choose finished episodes alone; README has no room for a row of each."""
+_NOT_IN_README = ("_x_policy", *_IN_A_SENTENCE)
 _ENVIRONMENTS = {"babyai": "BabyAI"}
 _NAMES = {"agentprm": "AgentPRM", "orm": "ORM", "clone": "a clone of the successes"}
 _MAIN = "agentprm"
@@ -164,6 +166,11 @@ def _about(runs: Sequence[Run]) -> str:
 
 def _bounds(figures: Mapping[str, Sequence[Figure]]) -> str:
     named = {name: name for name in ("one sample", "greedy") if name in figures}
+    named |= {
+        name: f"{match[1]} by `{match[2]}`"
+        for name in figures
+        if (match := _SCORED.fullmatch(name)) and match[2] in _IN_A_SENTENCE
+    }
     named |= {name: f"an oracle, {name[8:-1]}" for name in figures if name.startswith("oracle (")}
     shown = [f"{text} {_rate(figures[name])}" for name, text in named.items()]
     return f"For comparison: {'; '.join(shown)}." if shown else ""

@@ -114,6 +114,14 @@ def test_options_named_in_the_text_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_row_of_a_table_belongs_to_a_header(page: Path) -> None:
+    """A blank line within a table makes text of the rows below."""
+    lines = [*blocks.prose(page).splitlines(), ""]
+    first = [n for n, line in enumerate(lines) if line.startswith("|") and not lines[n - 1].startswith("|")]
+    assert [lines[n] for n in first if not re.fullmatch(r"\|[\s:|-]+\|", lines[n + 1])] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):

@@ -228,6 +228,8 @@ def test_a_spacy_model_is_used_where_asked_for(monkeypatch: pytest.MonkeyPatch) 
     tags = {"boots": "NOUN", "Norvia": "PROPN", "for": "ADP", "wide": "ADJ"}
 
     def load(name: str) -> object:
+        if name == "json":  # an installed package that is no model
+            raise TypeError("load() got an unexpected keyword argument 'vocab'")
         if name != "en_tiny":
             raise OSError(f"no model {name}")
         return lambda title: [SimpleNamespace(text=word, pos_=tags[word]) for word in title.split()]
@@ -236,8 +238,9 @@ def test_a_spacy_model_is_used_where_asked_for(monkeypatch: pytest.MonkeyPatch) 
     noun_finder.cache_clear()
     try:
         assert noun_finder("en_tiny")("Norvia boots for wide") == ("norvia", "boots")
-        with pytest.raises(ConfigError, match="not an installed model"):
-            noun_finder("en_missing")
+        for wrong in ("en_missing", "json"):
+            with pytest.raises(ConfigError, match=f"nouns: got '{wrong}', not an installed model.*'rules'"):
+                noun_finder(wrong)
         assert episode(nouns="en_tiny").outcome().definition.endswith("nouns: en_tiny)")
     finally:
         noun_finder.cache_clear()

@@ -17,7 +17,7 @@ from rlprm.runtime.settings import declarations
 from rlprm.stages.settings import SFTStageConfig
 from rlprm.types import Split
 from studies.protocol import measure, records, report, rows
-from studies.protocol.arms import CLONE, GROUPS, PRIMARY, REFERENCE
+from studies.protocol.arms import CLONE, GROUPS, PRIMARY, RATES, REFERENCE
 from studies.protocol.compare import PLANNED_SEEDS, detectable, difference, primary
 from studies.protocol.environments import ENVIRONMENTS
 from studies.protocol.report import section
@@ -75,6 +75,22 @@ def test_the_clone_differs_from_the_policys_training_as_its_recipe_says(environm
     assert (clone.learning_rate, clone.num_train_epochs) == (prm.learning_rate, prm.num_train_epochs)
     context = {"tiny": 2048, "smollm2-135m": 8192}[unit.environment.model]
     assert clone.max_length == context  # of model and PRM: no trajectory is left out of one alone
+
+
+def test_the_page_says_whether_rates_were_chosen() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/protocol.md").read_text(encoding="utf-8")
+    recorded = records.read_all(root / records.FOLDER, group="rates")
+    assert ("No pilot of rates has been recorded yet." in page) == (not recorded)
+    assert recorded or set(RATES.values()) == {1.0}
+
+
+@pytest.mark.parametrize("environment", ["babyai", "math", "textcraft", "webshop"])
+def test_both_heads_and_the_clone_have_one_rate_until_rates_are_chosen(environment: str) -> None:
+    unit = _unit(environment, "primary")
+    rates = {prm_config(unit, name, 0).learning_rate for name in (REFERENCE, "scalar")}
+    rates.add(clone_config(unit, prm_config(unit, CLONE, 0)).learning_rate)
+    assert rates == {1e-4 if environment == "math" else 1e-3}
 
 
 def test_a_change_of_a_base_of_a_recipe_changes_the_digest(tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_readmes_table_has_a_row_of_each_scorer_and_sentences_of_the_others(fini
     assert "20.0 [10, 30] before, 30.0 [20, 40] after, +10.0 [+0, +20] gained." in text
 
 
+def test_readme_shows_every_free_baseline_but_no_product_with_the_policys_probability() -> None:
+    rows, sentence = ("policy_confidence", "transcript", "random"), ("shortest", "declared")
+    names = (*rows, *sentence, "agentprm_x_policy")
+    rates = {f"best of 16, {name}": 50.0 + n for n, name in enumerate(names)}
+    text = quickstart.short_table({"runs": [run_of(0, {"one sample": 20.0, **rates})]})
+    assert [name for name in names if f"| `{name}` | 5" in text] == list(rows)
+    assert "one sample 20.0 [15, 25]; best of 16 by `shortest` 53.0 [48, 58]; " in text
+    assert "best of 16 by `declared` 54.0 [49, 59]." in text
+    assert "_x_policy" not in text
+
+
 def test_a_search_in_which_another_policy_acts_is_a_sentence(finished: Path) -> None:
     summary, stage = (read_json(finished / name) for name in ("summary.json", "evaluation/stage.json"))
     row = _evaluated("search", 0.65, scorer="transcript") | {"search": "clone_samples"}

@@ -64,8 +64,12 @@ def noun_finder(name: str) -> Callable[[str], tuple[str, ...]]:
         raise ConfigError(
             f"webshop nouns: got {name!r}, but spaCy is not installed; allowed: {RULES!r}"
         ) from error
-    except OSError as error:
-        raise ConfigError(f"webshop nouns: got {name!r}, not an installed model of spaCy's") from error
+    except (OSError, AttributeError, TypeError, ValueError) as error:
+        # spaCy imports any installed package of this name and calls its `load`.
+        raise ConfigError(
+            f"webshop nouns: got {name!r}, not an installed model of spaCy's; allowed: {RULES!r}, "
+            "or for instance 'en_core_web_lg' once it is installed"
+        ) from error
 
     @functools.lru_cache(maxsize=100_000)
     def by_model(title: str) -> tuple[str, ...]:
