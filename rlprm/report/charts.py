@@ -15,6 +15,11 @@ __all__ = ["Series", "line_chart"]
 _WIDTH, _HEIGHT = 640.0, 340.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 16.0, 14.0, 46.0
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2", "1 4", "10 3 2 3 2 3")
+_MARKERS = (
+    "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "m-3-3h6v6h-6z", "m0-4l4 7h-8z", "m0-4l4 4l-4 4l-4-4z",
+    "m0 4l4-7h-8z", "m-4-1h3v-3h2v3h3v2h-3v3h-2v-3h-3z",
+)  # fmt: skip
+"""Circle, square, triangle, diamond, triangle upside down, cross: paths around the point."""
 _TICKS = 5
 _COLOURS = 8
 
@@ -33,6 +38,8 @@ class Series:
     """Whether the series bounds the others, such as an oracle: drawn in grey."""
     labels: Sequence[str] = field(default=())
     """Text beside each point, for instance the size of a beam; such a series has no line."""
+    group: str = ""
+    """Series of one group have one colour; each is a group of its own where none is named."""
 
 
 def line_chart(
@@ -68,15 +75,15 @@ def line_chart(
     if diagonal:
         ends = max(x_range[0], low), min(x_range[1], high)
         parts.append(_path([(plane.x(e), plane.y(e)) for e in ends], "bound", _DASHES[2]))
-    colour, legend = 0, []
+    groups = list(dict.fromkeys(s.group or s.name for s in kept if not s.is_bound))
+    legend = []
     for index, one in enumerate(kept):
-        name = "bound" if one.is_bound else f"c{colour % _COLOURS}"
-        colour += not one.is_bound
+        name = "bound" if one.is_bound else f"c{groups.index(one.group or one.name) % _COLOURS}"
         dash = "" if one.labels else _DASHES[index % len(_DASHES)]
-        parts.append(_curve(plane, one, name, dash, percent))
+        parts.append(_curve(plane, one, name, dash, _MARKERS[index % len(_MARKERS)], percent))
         legend.append(
             f'<li><svg class="key" viewBox="0 0 28 10" aria-hidden="true">'
-            f"{_sample_line(one, name, dash)}</svg>{escape(one.name)}</li>"
+            f"{_sample_line(one, name, dash, _MARKERS[index % len(_MARKERS)])}</svg>{escape(one.name)}</li>"
         )
     described = escape(f"{y_label} against {x_label}: {', '.join(s.name for s in kept)}", quote=True)
     return (
@@ -160,7 +167,7 @@ def _labels(x_label: str, y_label: str) -> str:
     )
 
 
-def _curve(plane: _Plane, series: Series, name: str, dash: str, percent: bool) -> str:
+def _curve(plane: _Plane, series: Series, name: str, dash: str, marker: str, percent: bool) -> str:
     points = [plane.of(x, y) for x, y in zip(series.x, series.y, strict=True)]
     parts = []
     if series.low and len(points) > 1 and not series.labels:
@@ -177,18 +184,20 @@ def _curve(plane: _Plane, series: Series, name: str, dash: str, percent: bool) -
     for index, (x, y) in enumerate(shown):
         value = f"{100 * series.y[index]:.1f} %" if percent else _number(series.y[index])
         title = escape(f"{series.name}: {value} at {_number(series.x[index])}")
-        parts.append(
-            f'<circle class="dot {name}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{title}</title></circle>'
-        )
+        parts.append(_dot(x, y, name, marker, f"<title>{title}</title>"))
         if series.labels:
             text = escape(series.labels[index])
             parts.append(f'<text class="tick" x="{x + 6:.1f}" y="{y + 13:.1f}">{text}</text>')
     return "".join(parts)
 
 
-def _sample_line(series: Series, name: str, dash: str) -> str:
+def _sample_line(series: Series, name: str, dash: str, marker: str) -> str:
     line = "" if series.labels else _path([(1, 5), (27, 5)], name, dash)
-    return f'{line}<circle class="dot {name}" cx="14" cy="5" r="3"/>'
+    return line + _dot(14, 5, name, marker)
+
+
+def _dot(x: float, y: float, name: str, marker: str, inside: str = "") -> str:
+    return f'<path class="dot {name}" d="M{x:.1f} {y:.1f}{marker}">{inside}</path>'
 
 
 def _path(points: Sequence[tuple[float, float]], name: str, dash: str) -> str:

@@ -145,11 +145,11 @@
       const cells = [
         make("td", { class: ok[row] ? "ok" : "no" }, ok[row] ? "✓" : "✗"),
         ...(it ? [make("td", {}, String(it[row]))] : []),
-        make("td", {}, make("button", { type: "button", onclick: () => openCandidate(row), "data-row": row }, String(sample[row]))),
+        make("td", {}, make("button", { type: "button" }, String(sample[row]))),
         make("td", {}, String(len[row])), make("td", {}, (stop[row] || "unfinished").replaceAll("_", " ")),
         ...names.map((other) => make("td", {}, number(source.ranks[other][row]) + (best(group, other) === row ? " ★" : ""))),
       ];
-      return make("tr", { "data-row": row }, cells);
+      return make("tr", { "data-row": row, onclick: () => openCandidate(row) }, cells);
     });
     byId("task").replaceChildren(
       make("h3", {}, group.id),
@@ -170,11 +170,12 @@
   }
 
   function message(one, name) {
-    return [
+    const parts = [
       one.th !== undefined ? make("p", { class: "message thought" }, one.th) : null,
       one.c ? make("p", { class: `message ${name}` }, one.r ? `${one.r}: ${one.c}` : one.c) : null,
       ...(one.calls ?? []).map((call) => make("p", { class: `message ${name}` }, call)),
     ];
+    return parts.filter((part) => part !== null);
   }
 
   function bars(one, index) {
@@ -212,7 +213,7 @@
         make("button", { type: "button", onclick: (event) => event.target.parentElement.replaceWith(tokens(step)) }, "tokens")) : null,
       ...step.o.map((answer) => message(answer, "observation")),
     ));
-    byId("candidate").replaceChildren(
+    byId("candidate").replaceChildren(...[
       make("h3", {}, `${one.t}, sample ${one.n}`),
       make("p", { class: one.ok ? "ok" : "no" },
         `${one.ok ? "✓ success" : "✗ no success"}, score ${number(one.o)}, ${(one.stop || "unfinished").replaceAll("_", " ")}, ${one.tok} sampled tokens`),
@@ -222,7 +223,7 @@
       ...Object.entries(one.s ?? {}).filter(([, scores]) => scores).slice(0, 1).map(([name, scores]) =>
         make("p", { class: "about" }, `before any action ${name} says ${number(scores.i)}`)),
       ...steps,
-    );
+    ].filter((part) => part !== null));
   }
 
   function tree(nodes) {

@@ -121,6 +121,7 @@ def _series(records: Sequence[EvaluationRecord], x_of: Callable[[EvaluationRecor
                 [r.ci_high for r in row] if not is_bound else (),
                 is_bound=is_bound,
                 labels=sizes,
+                group=first.scorer or "",
             )
         )
     return found
