@@ -194,6 +194,8 @@ def _usage() -> str:
         "rlprm <stage> --overwrite removes what an earlier run wrote into output_dir, and starts anew.\n"
         "rlprm recipes lists the shipped recipes; rlprm recipes copy ENVIRONMENT FOLDER copies some.\n"
         "rlprm models lists pretrained models in Python packages; rlprm models get NAME writes one.\n"
+        "rlprm report RUN writes an HTML page of results and trajectories; rlprm view RUN shows it in a\n"
+        "browser; rlprm runs lists the runs below a folder, or compares those that are named.\n"
         f"{', '.join(STAGES)}: --accelerate_config zero2 launches several processes, with the file of\n"
         "that name in ds_configs/ or a path of your own."
     )

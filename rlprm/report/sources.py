@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from rlprm.data.store import TrajectoryStore, from_row
 from rlprm.errors import RlprmError
-from rlprm.evaluation.candidate_files import ScoredCandidate, read_scores
+from rlprm.evaluation.candidate_files import read_scores
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.report.finding import Part, Run
@@ -33,7 +32,7 @@ class Source:
     """``pool``, ``search``, ``collection`` or ``rl``."""
     folder: Path
     scores: Mapping[str, Path]
-    """Scorer → its file of scores, one line a trajectory in the order of the folder."""
+    """Scorer → its file of scores, one line a trajectory."""
     rules: Mapping[str, str]
     """Scorer → the rule from step scores to the score that ranks; ``last`` where none was chosen."""
     tokenizer: Path | None = None
@@ -58,18 +57,20 @@ def sources_of(run: Run) -> list[Source]:
 def candidates(source: Source) -> Iterator[dict[str, Any]]:
     """Yield the candidates of a source as plain values, shard by shard.
 
-    A line that is damaged is left out.
-
     Yields:
         ``t`` task, ``n`` sample, ``ok`` success, ``o`` the environment's score, ``stop``, ``err``, ``m``
         messages before the first action, ``steps``, ``s`` scorer → values, and what a search or RL adds.
+
+    Raises:
+        DataError: if a line is damaged; names shard and line.
     """
     rows = _search_rows(source) if source.kind == "search" else _rows(source)
-    scores = {name: iter(_scores(path)) for name, path in source.scores.items()}
+    scores = {name: _scores(path) for name, path in source.scores.items()}
     for trajectory, more in rows:
         made = _candidate(trajectory, more)
+        key = trajectory.task.id, trajectory.sample
         made["s"] = {
-            name: _scored(next(of_scorer, None), trajectory, source.rules.get(name, "last"))
+            name: _scored(of_scorer.get(key), source.rules.get(name, "last"))
             for name, of_scorer in scores.items()
         }
         yield made
@@ -83,9 +84,11 @@ def _of_evaluation(part: Part, title: str, tokenizer: Path | None) -> list[Sourc
         for name, choice in (choices.items() if isinstance(choices, dict) else ())
         if isinstance(choice, dict) and choice.get("aggregation") in AGGREGATIONS
     }
+    order = {name: place for place, name in enumerate(rules)}  # as the evaluation names its scorers
     found = []
     for pool, scores, what in _POOLS:
-        files = {path.stem: path for path in sorted((part.folder / scores).glob("*.jsonl"))}
+        paths = sorted((part.folder / scores).glob("*.jsonl"))
+        files = {p.stem: p for p in sorted(paths, key=lambda p: order.get(p.stem, len(order)))}
         if (part.folder / pool / "meta.json").is_file():
             found.append(Source(f"{title}: {what}", "pool", part.folder / pool, files, rules, tokenizer))
     for folder in sorted([*part.folder.glob("beams/*"), *part.folder.glob("searches/*")]):
@@ -136,21 +139,17 @@ def _node(node: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _rounded(node.get(name)) for name in kept}
 
 
-def _scores(path: Path) -> Iterator[ScoredCandidate | None]:
+def _scores(path: Path) -> dict[tuple[str, int], StepScores]:
     try:
-        yield from read_scores(path)
+        found = read_scores(path)
     except (RlprmError, OSError):
-        yield from repeat(None)
+        return {}
+    return {(row.task, row.sample): row.scores for row in found if row.scores is not None}
 
 
-def _scored(found: ScoredCandidate | None, trajectory: Trajectory, rule: str) -> dict[str, Any] | None:
-    if (
-        found is None
-        or found.scores is None
-        or (found.task, found.sample) != (trajectory.task.id, trajectory.sample)
-    ):
+def _scored(scores: StepScores | None, rule: str) -> dict[str, Any] | None:
+    if scores is None:
         return None
-    scores: StepScores = found.scores
     rank = None
     if scores.values:
         rank = AGGREGATIONS[rule](scores.values)

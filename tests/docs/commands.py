@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rlprm.cli import settings_of
 from rlprm.models.hub.packaged import PACKAGED
+from rlprm.report.command import COMMANDS as REPORT_COMMANDS
+from rlprm.report.command import parser_of
 from rlprm.runtime.accelerate import launch_of
 from rlprm.runtime.parsing.library import library_settings
 from rlprm.runtime.recipes import STAGE_SETTINGS, settings_type
@@ -76,6 +78,9 @@ def _check_rlprm(arguments: list[str]) -> None:
         assert rest == [] or (rest[0] == "get" and rest[1] in PACKAGED and len(rest) <= 3), rest
         return
     if "--help" in rest or "--help-all" in rest:
+        return
+    if stage in REPORT_COMMANDS:
+        parser_of(stage).parse_args(rest)
         return
     launch = launch_of(stage, rest)
     settings_of(stage, rest if launch is None else launch.settings)

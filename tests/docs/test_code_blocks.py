@@ -83,6 +83,7 @@ def known_options() -> frozenset[str]:
     }
     found |= {
         "--config_file",
+        "--output",
         "--baseline",
         "--clients",
         "--seconds",
