@@ -1,4 +1,4 @@
-"""One real vLLM server for all tests of a run, started by the first that needs it.
+"""One real vLLM server for all tests of a run, started by the first that needs it, and a second one for few.
 
 vLLM lives in an environment of its own: ``bash scripts/install_vllm.sh`` makes ``.venv-vllm``.
 """
@@ -66,6 +66,15 @@ def start(folder: Path) -> RealServer:
     weights.get_input_embeddings().weight.data[agents.renderer().closing_id] *= 2.5
     weights.save_pretrained(model)
     agents.renderer().tokenizer.save_pretrained(model)
+    return _started(folder, model)
+
+
+def start_beside(first: RealServer, folder: Path) -> RealServer:
+    """Return a further server of the same model, noted in a folder of its own; see :func:`stop`."""
+    return _started(folder, first.model)
+
+
+def _started(folder: Path, model: Path) -> RealServer:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -91,10 +100,16 @@ def _launch(folder: Path, model: Path, port: int) -> tuple[ServeConfig, subproce
 def kill_and_restart(folder: Path) -> None:
     """Kill the server of a run at once, with what it does, and start it again; it answers later."""
     found = json.loads((folder / _INFO).read_text())
-    os.killpg(found["pid"], signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(found["pid"], 0)
+    kill(folder)
     _launch(folder, Path(found["model"]), found["port"])
+
+
+def kill(folder: Path) -> None:
+    """Kill a server at once, with what it does."""
+    pid = json.loads((folder / _INFO).read_text())["pid"]
+    os.killpg(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def stop(folder: Path) -> None:
