@@ -112,7 +112,7 @@
   function listTasks() {
     const part = found.slice(page * PAGE, (page + 1) * PAGE);
     byId("tasks").replaceChildren(...part.map((group) => make("li", {}, make(
-      "button", { type: "button", onclick: () => openTask(group), "aria-current": group === task ? "true" : "false" },
+      "button", { type: "button", onclick: () => { openTask(group); reveal("task"); }, "aria-current": group === task ? "true" : "false" },
       make("span", {}, group.id), " ",
       make("span", { class: group.rate ? "ok" : "no" }, `${group.rate ? "✓" : "✗"} ${percent(group.rate)} of ${group.rows.length}`),
       make("span", { class: "goal" }, group.goal),
@@ -132,6 +132,11 @@
     });
   }
 
+  // On a narrow screen the parts of the viewer lie below each other.
+  function reveal(id) {
+    if (matchMedia("(max-width: 62rem)").matches) byId(id).scrollIntoView();
+  }
+
   function openTask(group) {
     task = group;
     mark();
@@ -149,7 +154,7 @@
         make("td", {}, String(len[row])), make("td", {}, (stop[row] || "unfinished").replaceAll("_", " ")),
         ...names.map((other) => make("td", {}, number(source.ranks[other][row]) + (best(group, other) === row ? " ★" : ""))),
       ];
-      return make("tr", { "data-row": row, onclick: () => openCandidate(row) }, cells);
+      return make("tr", { "data-row": row, onclick: () => { openCandidate(row); reveal("candidate"); } }, cells);
     });
     byId("task").replaceChildren(
       make("h3", {}, group.id),
