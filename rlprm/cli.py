@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rlprm import __version__
@@ -73,10 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
-        if error.filename is None:  # a bug, or of a library's own making
-            raise
-        print(f"rlprm: {type(error).__name__}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _os_error(error)
     except KeyboardInterrupt:
         print("rlprm: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -91,7 +89,17 @@ def _print(command: Callable[[Sequence[str]], str], words: Sequence[str]) -> int
     except RlprmError as error:
         print(f"rlprm: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        return _os_error(error)
     return 0
+
+
+def _os_error(error: OSError) -> int:
+    """Report what the system refused, and the file; returns the exit status."""
+    if error.filename is None:  # a bug, or of a library's own making
+        raise error
+    print(f"rlprm: {type(error).__name__}: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _models_command(words: Sequence[str]) -> str:
@@ -102,20 +110,15 @@ def _models_command(words: Sequence[str]) -> str:
     return models_command(list(words))
 
 
-def _report(name: str) -> Callable[[Sequence[str]], str]:
-    def command(words: Sequence[str]) -> str:
-        module = importlib.import_module("rlprm.report.command")
-        return str(getattr(module, f"{name}_command")(words))
-
-    return command
+def _report_command(name: str, words: Sequence[str]) -> str:
+    module = importlib.import_module("rlprm.report.command")  # late: help of the stages needs none of it
+    return str(getattr(module, f"{name}_command")(words))
 
 
 _COMMANDS: Mapping[str, Callable[[Sequence[str]], str]] = {
     "recipes": recipes_command,
     "models": _models_command,
-    "report": _report("report"),
-    "view": _report("view"),
-    "runs": _report("runs"),
+    **{name: partial(_report_command, name) for name in ("report", "view", "runs")},
 }
 """Commands that are no stages: they have no recipe, and print what they return."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 __all__ = ["Series", "line_chart"]
@@ -38,7 +38,7 @@ class Series:
     high: Sequence[float] = ()
     is_bound: bool = False
     """Whether the series bounds the others, such as an oracle: drawn in grey."""
-    labels: Sequence[str] = field(default=())
+    labels: Sequence[str] = ()
     """Text beside each point, for instance the size of a beam; such a series has no line."""
     group: str = ""
     """Series of one group have one colour; each is a group of its own where none is named."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprm.errors import ArtifactError, DataError
-from rlprm.runtime.files import read_json
+from rlprm.errors import ArtifactError
+from rlprm.report.values import read_mapping
 
 __all__ = ["Part", "Run", "find_run", "find_runs"]
 
@@ -115,26 +115,16 @@ def _parts(folder: Path, depth: int) -> Iterator[Part]:
 
 
 def _part(folder: Path) -> Part | None:
-    record = _read(folder / _RECORD)
+    record = read_mapping(folder / _RECORD)
     if isinstance(record.get("stage"), str):
         return Part(record["stage"], folder, record)
     if (folder / _JOURNAL).is_file() and (folder / "before.json").is_file():  # a run that goes on
         return Part("train-rl", folder, {})
-    if _read(folder / _META).get("holds") == "trajectories":
+    if read_mapping(folder / _META).get("holds") == "trajectories":
         return Part("trajectories", folder, {})
     if (folder / "pool" / _META).is_file():  # an evaluation that runs, or was killed
         return Part("evaluate", folder, {})
     return None
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Return a JSON mapping; an empty one where there is none, since a report of the rest is worth having."""
-    if not path.is_file():
-        return {}
-    try:
-        return _mapping(read_json(path))
-    except (DataError, OSError, ValueError):
-        return {}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

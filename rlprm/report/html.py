@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
 
-__all__ = ["Markup", "cell", "details", "note", "section", "table", "warning"]
-
-
-class Markup(NamedTuple):
-    """Text that is markup already."""
-
-    text: str
+__all__ = ["cell", "details", "note", "section", "table", "warning"]
 
 
 def cell(value: object) -> str:
-    """Return a value as text of the page; markup stays as it is."""
-    if isinstance(value, Markup):
-        return value.text
+    """Return a value as text of the page."""
     if value is None:
         return "–"
     if isinstance(value, float):

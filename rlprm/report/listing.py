@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rlprm.functional.statistics.bootstrap import paired_interval
 from rlprm.report.finding import Part, Run
-from rlprm.report.sections.evaluation import evaluation_records
+from rlprm.report.sections.evaluation import evaluation_records, records_of
 from rlprm.report.sections.provenance import differing_settings
-from rlprm.report.sections.values import read_mapping
+from rlprm.report.values import read_mapping
 
 __all__ = ["compare", "listing"]
 
@@ -33,14 +33,14 @@ def listing(runs: Sequence[Run], root: str) -> str:
 def compare(runs: Sequence[Run]) -> str:
     """Return the settings that differ between runs, and their results side by side.
 
-    Policies before and after agent RL are compared in pairs of tasks, if runs measured the same ones.
+    Policies after agent RL are compared in pairs of tasks, if runs measured the same ones.
     """
     names = [run.name for run in runs]
     lines = ["settings that differ: " + " | ".join(names)]
     for stage, name, values in differing_settings(runs):
         lines.append(f"  {stage} {name}: " + " | ".join("–" if v is None else v for v in values))
     lines.append("success in %: " + " | ".join(names))
-    rates = [{r.name: r for part in run.of("evaluate") for r in evaluation_records(part)} for run in runs]
+    rates = [evaluation_records(run) for run in runs]
     for name in dict.fromkeys(name for of_run in rates for name in of_run):
         cells = (f"{100 * of_run[name].success_rate:.1f}" if name in of_run else "–" for of_run in rates)
         lines.append(f"  {name}: " + " | ".join(cells))
@@ -80,7 +80,7 @@ def _samples(part: Part) -> dict[str, float]:
 def _headline(run: Run, part: Part) -> str:
     title = run.title_of(part)
     if part.stage == "evaluate":
-        records = evaluation_records(part)
+        records = records_of(part)
         best = max((r for r in records if r.strategy != "oracle"), key=lambda r: r.success_rate, default=None)
         one = next((r for r in records if r.strategy == "sample_mean"), None)
         if best is not None and one is not None:

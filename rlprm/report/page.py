@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rlprm import __version__
+from rlprm.data.encodable import encodable
 from rlprm.report.finding import Part, Run
 from rlprm.report.html import cell
 from rlprm.report.packing import Packer, packed
@@ -22,6 +23,7 @@ from rlprm.report.sections.provenance import comparison_section, cost_section, s
 from rlprm.report.sections.training import rl_section, training_section
 from rlprm.report.sources import Source, candidates, sources_of
 from rlprm.report.vocabulary import token_texts
+from rlprm.runtime.files import write_parts
 
 __all__ = ["page_parts", "write_page"]
 
@@ -37,14 +39,7 @@ _SECTIONS = {
 
 def write_page(runs: Sequence[Run], path: Path) -> None:
     """Write the report of some runs. The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines(page_parts(runs))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_parts(path, map(encodable, page_parts(runs)))
 
 
 def page_parts(runs: Sequence[Run]) -> Iterator[str]:
@@ -79,7 +74,8 @@ def page_parts(runs: Sequence[Run]) -> Iterator[str]:
     for number, (run, source) in enumerate(sources):
         name = f"{run.name}: {source.title}" if len(runs) > 1 else source.title
         packer = Packer()
-        for place, text in enumerate(packer.portions(_with_progress(source, name))):
+        shown = tqdm(candidates(source), desc=name, unit="trajectory", leave=False)
+        for place, text in enumerate(packer.portions(shown)):
             yield f'<script type="text/plain" class="portion" id="p{number}-{place}">{text}</script>\n'
         indexes.append(_index(source, name, packer))
     yield f'<script type="text/plain" id="index">{packed(indexes)}</script>'
@@ -93,10 +89,6 @@ def _place(part: Part) -> int:
 def _section(run: Run, part: Part) -> str:
     title = f"{run.title_of(part)}: {part.stage}"
     return _SECTIONS.get(part.stage, other_section)(part, title)
-
-
-def _with_progress(source: Source, name: str) -> Iterator[dict[str, Any]]:
-    yield from tqdm(candidates(source), desc=name, unit="trajectory", leave=False)
 
 
 def _index(source: Source, name: str, packer: Packer) -> dict[str, Any]:

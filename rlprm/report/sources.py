@@ -15,6 +15,7 @@ from rlprm.evaluation.candidate_files import read_scores
 from rlprm.evaluation.search_store import SearchStore
 from rlprm.functional.aggregation import AGGREGATIONS
 from rlprm.report.finding import Part, Run
+from rlprm.report.values import read_mapping
 from rlprm.types import Message, StepScores, Trajectory
 
 __all__ = ["Source", "candidates", "sources_of"]
@@ -48,7 +49,7 @@ def sources_of(run: Run) -> list[Source]:
             found += _of_evaluation(part, title, tokenizer)
         elif part.stage == "train-rl":
             found += _if_any(part.folder / "rollouts", f"{title}: episodes by iteration", "rl", tokenizer)
-        elif part.stage in ("collect", "trajectories", "import"):
+        elif part.stage in ("collect", "trajectories"):
             found += _if_any(part.folder, title, "collection", tokenizer)
     order = ("pool", "search", "rl", "collection")
     return sorted(found, key=lambda source: order.index(source.kind))
@@ -77,7 +78,7 @@ def candidates(source: Source) -> Iterator[dict[str, Any]]:
 
 
 def _of_evaluation(part: Part, title: str, tokenizer: Path | None) -> list[Source]:
-    summary = _json(part.folder / "summary.json")
+    summary = read_mapping(part.folder / "summary.json")
     choices = summary.get("aggregation")
     rules = {
         name: choice["aggregation"]
@@ -214,11 +215,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else None
     return [_rounded(entry) for entry in value]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

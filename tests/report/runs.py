@@ -131,7 +131,7 @@ def rl(folder: Path, tasks: dict[str, float] | None = None) -> Path:
     interval = {"mean": 0.25, "low": 0.2, "high": 0.3}
     measured = {when: {"sample": interval, "greedy": interval} for when in ("before", "after", "difference")}
     (folder / "summary.json").write_text(
-        json.dumps({**measured, "alarm": "at iteration 2"}), encoding="utf-8"
+        json.dumps({**measured, "alarm": ["turns rose at iteration 2"]}), encoding="utf-8"
     )
     (folder / "after.json").write_text(
         json.dumps({"sample": tasks or {"a": 1.0, "b": 0.0}}), encoding="utf-8"

@@ -45,11 +45,14 @@ def test_a_page_has_results_warnings_and_every_trajectory(tmp_path: Path) -> Non
     evaluation(tmp_path / "evaluation")
     rl(tmp_path / "rl")
     record(tmp_path / "agentprm", "train-prm", eval_auc_last=0.51, steps=30)
+    record(tmp_path / "rollouts", "collect", success_rate=0.01, trajectories=100)
     page = page_of(tmp_path)
     for text in (
         "best of 2, prm (last)", "50.0 [10.0, 90.0]",
         "closes 90 % of the gap", "One sample succeeds in 2.0 %", "values of prm do not tell success",
-        "The alarm rang: at iteration 2", "hardly tell success from failure (AUC 0.51)",
+        "The alarm of reward hacking rang: turns rose at iteration 2",
+        "hardly tell success from failure (AUC 0.51)",
+        "1.0 % of the episodes succeed",
         "012345678", "learning_rate",
     ):  # fmt: skip
         assert text in page, text
@@ -167,3 +170,9 @@ def test_folders_without_a_run_are_named(tmp_path: Path, capfd: pytest.CaptureFi
     assert "port: got 99999999" in refused(
         capfd, "view", str(evaluation(tmp_path / "e")), "--port", "99999999"
     )
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, taken = evaluation(tmp_path / "e"), tmp_path / "taken"
+    taken.write_text("a file where a folder is asked for")
+    assert str(taken) in refused(capfd, "report", str(folder), "--output", str(taken / "page.html"))

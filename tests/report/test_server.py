@@ -27,11 +27,15 @@ def port(tmp_path: Path) -> Iterator[int]:
     thread.join()
 
 
+def load(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+        return str(answer.read().decode())
+
+
 def test_a_load_shows_what_has_been_written_since(port: int, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{port}/"
-    assert "train_loss" not in urllib.request.urlopen(url).read().decode()
+    assert "train_loss" not in load(port)
     record(tmp_path / "policy", "sft", train_loss=0.25)
-    assert "train_loss" in urllib.request.urlopen(url).read().decode()
+    assert "train_loss" in load(port)
 
 
 def test_nothing_but_the_page_is_served_and_to_nobody_elses_name(port: int) -> None:
@@ -40,6 +44,7 @@ def test_nothing_but_the_page_is_served_and_to_nobody_elses_name(port: int) -> N
     connection = HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/", headers={"Host": f"example.org:{port}"})
     assert connection.getresponse().status == 404
+    connection.close()
 
 
 def test_the_server_listens_on_loopback_only(tmp_path: Path) -> None:

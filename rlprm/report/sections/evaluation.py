@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from rlprm.evaluation.baselines import GUIDANCE
 from rlprm.evaluation.records import (
     BEAM,
     BEST_OF_N,
@@ -18,31 +19,41 @@ from rlprm.evaluation.records import (
 )
 from rlprm.evaluation.table import rows
 from rlprm.report.charts import Series, line_chart
-from rlprm.report.finding import Part
+from rlprm.report.finding import Part, Run
 from rlprm.report.html import details, note, section, table, warning
-from rlprm.report.sections.values import numbers, read_mapping
+from rlprm.report.values import in_points, numbers, percentages, read_mapping
 
-__all__ = ["evaluation_records", "evaluation_section"]
+__all__ = ["evaluation_records", "evaluation_section", "records_of"]
 
 _CURVES = (BEST_OF_N, UNTIL_ACCEPTED, MAJORITY, ORACLE)
 _FIELDS = {f.name for f in fields(EvaluationRecord)}
-_READS = 0.5
-"""Share of the gap to the oracle above which a rule on the transcript makes best-of-N a matter of reading."""
 
 
-def evaluation_records(part: Part) -> list[EvaluationRecord]:
-    """Return the rows of an evaluation's table; none if it has not finished."""
-    found = read_mapping(part.folder / "summary.json").get("evaluation")
-    rows_of = found if isinstance(found, list) else []
+def evaluation_records(run: Run) -> dict[str, EvaluationRecord]:
+    """Return the rows of the tables of a run's evaluations by name; the first of equal names counts."""
+    found: dict[str, EvaluationRecord] = {}
+    for part in run.of("evaluate"):
+        for record in records_of(part):
+            found.setdefault(record.name, record)
+    return found
+
+
+def records_of(part: Part) -> list[EvaluationRecord]:
+    """Return the rows of an evaluation's tables; none if it has not finished."""
+    return _records(read_mapping(part.folder / "summary.json"))
+
+
+def _records(summary: Mapping[str, Any]) -> list[EvaluationRecord]:
+    rows_of = summary.get("evaluation") or ()
     return [EvaluationRecord(**{k: v for k, v in row.items() if k in _FIELDS}) for row in rows_of]
 
 
 def evaluation_section(part: Part, title: str) -> str:
     """Return the tables and curves of an evaluation."""
-    records = evaluation_records(part)
+    summary = read_mapping(part.folder / "summary.json")
+    records = _records(summary)
     if not records:
         return section(title, note("This evaluation has not finished; its trajectories are below."))
-    summary = read_mapping(part.folder / "summary.json")
     return section(
         title,
         *_warnings(summary, records),
@@ -58,11 +69,10 @@ def evaluation_section(part: Part, title: str) -> str:
 
 def _warnings(summary: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> Iterator[str]:
     kind = summary.get("task_kind") or {}
-    closed = kind.get("gap_closed")
-    if isinstance(closed, float) and closed > _READS:
+    if kind.get("kind") == GUIDANCE:
         yield warning(
-            f"A rule on the transcript closes {100 * closed:.0f} % of the gap between one sample and the "
-            "oracle: best-of-N measures reading here, and searches by steps are the question."
+            f"A rule on the transcript closes {100 * kind['gap_closed']:.0f} % of the gap between one sample "
+            "and the oracle: best-of-N measures reading here, and searches by steps are the question."
         )
     one = next((r.success_rate for r in records if r.strategy == "sample_mean"), None)
     if one is not None and not 0.05 <= one <= 0.95:
@@ -82,7 +92,7 @@ def _results(records: Sequence[EvaluationRecord]) -> str:
     for row in rows(records):
         largest = max(row, key=lambda r: r.n)
         rule = f" ({largest.aggregation})" if largest.aggregation else ""
-        rate = f"{100 * largest.success_rate:.1f} [{100 * largest.ci_low:.1f}, {100 * largest.ci_high:.1f}]"
+        rate = percentages(largest.success_rate, largest.ci_low, largest.ci_high)
         score = f"{100 * largest.mean_score:.1f}"
         costs = largest.env_steps, largest.total_tokens, largest.sampled_tokens
         lines.append((largest.name + rule, rate, score, *map(float, costs)))
@@ -131,7 +141,7 @@ def _paired(summary: Mapping[str, Any]) -> str:
     lines = [
         (
             f"{c['a']} − {c['b']}",
-            f"{100 * c['difference']:+.1f} [{100 * c['ci_low']:+.1f}, {100 * c['ci_high']:+.1f}]",
+            in_points(c["difference"], c["ci_low"], c["ci_high"]),
         )
         for c in summary.get("paired") or ()
     ]
@@ -143,7 +153,7 @@ def _equal_cost(summary: Mapping[str, Any]) -> str:
         (
             c["search"], c["cost"].replace("_", " "), float(c["spent"]),
             f"{100 * c['success_rate']:.1f}",
-            f"{100 * c['difference']:+.1f} [{100 * c['ci_low']:+.1f}, {100 * c['ci_high']:+.1f}]",
+            in_points(c["difference"], c["ci_low"], c["ci_high"]),
         )
         for c in summary.get("equal_cost") or ()
     ]  # fmt: skip

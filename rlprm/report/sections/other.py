@@ -7,7 +7,7 @@ from typing import Any
 
 from rlprm.report.finding import Part
 from rlprm.report.html import note, section, table, warning
-from rlprm.report.sections.values import read_mapping
+from rlprm.report.values import read_mapping
 
 __all__ = ["other_section"]
 
@@ -26,7 +26,7 @@ def other_section(part: Part, title: str) -> str:
 
 
 def _deceiving(results: Mapping[str, Any]) -> Iterator[str]:
-    success = results.get("success")
+    success = results.get("success_rate")
     if isinstance(success, (int, float)) and not 0.05 <= success <= 0.95:
         yield warning(
             f"{100 * success:.1f} % of the episodes succeed. A reward model that learns from them sees "

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlprm.evaluation.records import EvaluationRecord
 from rlprm.report.finding import Run
 from rlprm.report.html import details, section, table
 from rlprm.report.sections.evaluation import evaluation_records
+from rlprm.report.values import percentages
 
 __all__ = ["comparison_section", "cost_section", "differing_settings", "settings_section"]
 
@@ -88,16 +90,13 @@ def differing_settings(runs: Sequence[Run]) -> list[tuple[str, str, list[str | N
 
 
 def _results(runs: Sequence[Run]) -> list[tuple[object, ...]]:
-    rates: list[dict[str, str]] = []
-    for run in runs:
-        of_run: dict[str, str] = {}
-        for part in run.of("evaluate"):
-            for r in evaluation_records(part):
-                rate = f"{100 * r.success_rate:.1f} [{100 * r.ci_low:.1f}, {100 * r.ci_high:.1f}]"
-                of_run.setdefault(r.name, rate)
-        rates.append(of_run)
-    names = dict.fromkeys(name for of_run in rates for name in of_run)
-    return [(name, *(of_run.get(name) for of_run in rates)) for name in names]
+    records = [evaluation_records(run) for run in runs]
+    names = dict.fromkeys(name for of_run in records for name in of_run)
+    return [(name, *(_rate(of_run.get(name)) for of_run in records)) for name in names]
+
+
+def _rate(record: EvaluationRecord | None) -> str | None:
+    return None if record is None else percentages(record.success_rate, record.ci_low, record.ci_high)
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:

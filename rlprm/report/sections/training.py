@@ -8,7 +8,7 @@ from typing import Any
 from rlprm.report.charts import Series, line_chart
 from rlprm.report.finding import Part
 from rlprm.report.html import cell, details, note, section, table, warning
-from rlprm.report.sections.values import read_lines, read_mapping
+from rlprm.report.values import read_lines, read_mapping
 
 __all__ = ["PANELS", "rl_section", "training_section"]
 
@@ -58,8 +58,6 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
 )
 """Title, meaning and metrics of each panel of a run of agent RL."""
-_LOSSES = ("loss", "eval_loss")
-_AUCS = ("eval_auc_first", "eval_auc_middle", "eval_auc_last")
 
 
 def rl_section(part: Part, title: str) -> str:
@@ -79,31 +77,21 @@ def rl_section(part: Part, title: str) -> str:
 
 
 def training_section(part: Part, title: str) -> str:
-    """Return the results of sft or train-prm, with its curves if it kept any."""
+    """Return the results of sft or train-prm."""
     results = {name: value for name, value in part.results.items() if not isinstance(value, (dict, list))}
-    journal = read_lines(part.folder / "metrics.jsonl")
-    charts = "".join(
-        line_chart(_curves(journal, names, "step"), x_label="optimiser steps", y_label=label)
-        for names, label in ((_LOSSES, "loss"), (_AUCS, "AUC on held-out tasks"))
-    )
-    return section(
-        title,
-        *_deceiving(results),
-        table(("result", "value"), results.items()),
-        f'<div class="charts">{charts}</div>' if charts else "",
-    )
+    return section(title, *_deceiving(results), table(("result", "value"), results.items()))
 
 
 def _panel(journal: Sequence[Mapping[str, Any]], title: str, about: str, names: Sequence[str]) -> str:
-    chart = line_chart(_curves(journal, names, "iteration"), x_label="iteration", y_label=title.lower())
+    chart = line_chart(_curves(journal, names), x_label="iteration", y_label=title.lower())
     return f"<div><h4>{cell(title)}</h4>{note(about)}{chart}</div>" if chart else ""
 
 
-def _curves(journal: Sequence[Mapping[str, Any]], names: Sequence[str], x: str) -> list[Series]:
+def _curves(journal: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Series]:
     found: list[Series] = []
     for name in names:
-        rows = [row for row in journal if _is_number(row.get(name)) and _is_number(row.get(x))]
-        series = Series(name, [row[x] for row in rows], [float(row[name]) for row in rows])
+        rows = [row for row in journal if _is_number(row.get(name)) and _is_number(row.get("iteration"))]
+        series = Series(name, [row["iteration"] for row in rows], [float(row[name]) for row in rows])
         same = any(s.x == series.x and s.y == series.y for s in found)  # a score of 0 or 1 is the success
         if rows and not same:
             found.append(series)
@@ -138,8 +126,8 @@ def _points(interval: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _alarms(journal: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[str]:
-    if summary.get("alarm"):
-        yield warning(f"The alarm rang: {summary['alarm']}")
+    for text in summary.get("alarm") or ():
+        yield warning(f"The alarm of reward hacking rang: {text}")
     skipped = sum(row.get("ppo/skipped_steps", 0) for row in journal)
     if skipped:
         yield warning(f"{skipped} steps were left out, since their gradients or ratios were not finite.")

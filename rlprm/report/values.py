@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["numbers", "read_lines", "read_mapping"]
+__all__ = ["in_points", "numbers", "percentages", "read_lines", "read_mapping"]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -40,3 +40,13 @@ def numbers(row: Mapping[str, Any] | None, *names: str) -> str:
     """Return some numbers of a row with two digits; a dash for one that is missing."""
     values = ((row or {}).get(name) for name in names)
     return ", ".join("–" if value is None else f"{value:.2f}" for value in values)
+
+
+def percentages(rate: float, low: float, high: float) -> str:
+    """Return a rate and its interval in %."""
+    return f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def in_points(difference: float, low: float, high: float) -> str:
+    """Return a difference of rates and its interval in points, with signs."""
+    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
